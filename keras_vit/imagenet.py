@@ -1,0 +1,93 @@
+"""Images into models and predictions into names, as in `keras.applications`."""
+
+import json
+import os
+
+import keras
+import numpy as np
+
+from keras_vit.layers import arguments
+from keras_vit.models.vision_transformer import VisionTransformer
+from keras_vit.presets import PRESETS
+
+
+def preprocess_input(images, preset_or_model=None, data_format: str | None = None):
+    """Brings pixel values to the range that a model was trained on.
+
+    Args:
+        images: array or tensor of pixel values in [0, 255], (batch, height, width,
+            channels), or without the batch, or with the channels first.
+        preset_or_model: name of a preset, or a model. Google's models all take [-1, 1];
+            a model with `include_preprocessing=True` takes the images as they are.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for
+            `keras.config.image_data_format()`.
+
+    Returns:
+        A new float array or tensor of the same shape, in [-1, 1].
+
+    Raises:
+        ValueError: if the preset or the data format is unknown.
+    """
+    if isinstance(preset_or_model, str) and preset_or_model not in PRESETS:
+        raise ValueError(
+            f"Unknown preset {preset_or_model!r}. Presets: {', '.join(sorted(PRESETS))}"
+        )
+    arguments.image_data_format(data_format)  # the range is the same in either
+    model = preset_or_model if isinstance(preset_or_model, VisionTransformer) else None
+    if model and model.get_config()["include_preprocessing"]:
+        return images
+    # Keras' own `preprocess_input` overwrites float arrays in place.
+    if isinstance(images, np.ndarray):
+        images = images.astype(keras.config.floatx())
+    else:
+        images = keras.ops.cast(images, keras.config.floatx())
+    return images / 127.5 - 1
+
+
+def decode_predictions(
+    preds, top: int = 5, class_index: str | os.PathLike | None = None
+) -> list[list[tuple[str, str, float]]]:
+    """Names the most probable ImageNet-1k classes.
+
+    Args:
+        preds: array or tensor (batch, 1000), the output of a model with 1000 classes.
+        top: int, how many classes to name.
+        class_index: path of a copy of Keras' `imagenet_class_index.json`, for use without
+            network. `None` takes the file that `keras.applications` downloads once into
+            `~/.keras/models/`.
+
+    Returns:
+        For each image a list of (WordNet id, name, score), the highest score first.
+
+    Raises:
+        ValueError: if `preds` has another shape, or the file other contents.
+        FileNotFoundError: if there is no file at `class_index`.
+        ConnectionError: if the file is not there and cannot be downloaded.
+    """
+    preds = keras.ops.convert_to_numpy(preds)
+    if preds.ndim != 2 or preds.shape[1] != 1000:
+        raise ValueError(
+            "`decode_predictions` names the 1000 classes of ImageNet-1k, in an array of "
+            f"shape (batch, 1000). Received: an array of shape {preds.shape}"
+        )
+    if class_index is None:
+        try:
+            return keras.applications.imagenet_utils.decode_predictions(preds, top)
+        except Exception as error:  # Keras' downloader raises a bare Exception
+            raise ConnectionError(
+                f"Keras could not get imagenet_class_index.json: {error}. Without "
+                "network, copy it from another machine's ~/.keras/models/ and give its "
+                "path as `class_index`."
+            ) from error
+    with open(class_index) as file:
+        names = json.load(file)
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(1000)}:
+        raise ValueError(
+            f"{os.fspath(class_index)!r} is not Keras' imagenet_class_index.json, which "
+            'maps "0" … "999" to [WordNet id, name]'
+        )
+    best = np.argsort(-preds, axis=1)[:, :top]
+    return [
+        [(*names[str(i)], row[i]) for i in indices]
+        for row, indices in zip(preds, best, strict=True)
+    ]

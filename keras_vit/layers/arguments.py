@@ -1,0 +1,60 @@
+"""Checks that every layer and model makes of its arguments, with one wording."""
+
+from collections.abc import Collection
+
+import keras
+
+
+def pair(value: int | Collection[int], name: str) -> tuple[int, int]:
+    """`value` as (height, width); an int stands for both.
+
+    Raises:
+        ValueError: if `value` is not one or two positive integers.
+    """
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+        raise ValueError(
+            f"`{name}` must be a positive integer or a pair (height, width) of "
+            f"positive integers. Received: {name}={value}"
+        )
+    return values
+
+
+def positive(value: int, name: str) -> int:
+    """`value`, if it is a positive integer; a ValueError otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+    return value
+
+
+def rate(value: float, name: str) -> float:
+    """`value`, if it is a rate in [0, 1); a ValueError otherwise."""
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value}")
+    return value
+
+
+def one_of(value: str | None, choices: Collection, name: str) -> str | None:
+    """`value`, if it is among `choices`; a ValueError that lists them otherwise."""
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
+def image_data_format(value: str | None) -> str:
+    """`value`, or Keras' default where it is None; a ValueError if unknown."""
+    value = value or keras.config.image_data_format()
+    return one_of(value, ("channels_last", "channels_first"), "data_format")
+
+
+def head_dim(hidden_dim: int, num_heads: int) -> int:
+    """Width of one attention head; a ValueError if the heads do not divide."""
+    if hidden_dim % num_heads:
+        raise ValueError(
+            "`hidden_dim` must be divisible by `num_heads`, as each head takes an "
+            f"equal share. Received: hidden_dim={hidden_dim}, num_heads={num_heads}"
+        )
+    return hidden_dim // num_heads

@@ -1,0 +1,132 @@
+"""Multi-head self-attention."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import arguments
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class SelfAttention(keras.layers.Layer):
+    """Multi-head self-attention with one projection for queries, keys and values.
+
+    Source: ViT (arXiv 2010.11929), appendix A. The projection `qkv` has a kernel of
+    shape (hidden_dim, 3, num_heads, head_dim) and a bias of (3, num_heads,
+    head_dim), so that tensor parallelism splits heads and never a head; the output
+    `projection` has a kernel of shape (num_heads, head_dim, hidden_dim).
+
+    Args:
+        num_heads: int, a divisor of the tokens' width.
+        dropout_rate: float in [0, 1), dropout of the attention weights. A positive
+            rate computes them explicitly in training, without a fused kernel.
+
+    Call arguments:
+        tokens: (batch, tokens, hidden_dim), the tokens that ask.
+        context: (batch, others, hidden_dim), the tokens that answer; `None` stands
+            for `tokens` themselves. With a part of the sequence as `tokens` and the
+            whole of it as `context`, only that part's outputs are computed.
+        training: bool, whether dropout is active.
+
+    Returns:
+        (batch, tokens, hidden_dim).
+
+    Raises:
+        ValueError: if the tokens' width is not divisible by `num_heads`.
+    """
+
+    def __init__(self, num_heads: int, *, dropout_rate: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = arguments.positive(num_heads, "num_heads")
+        self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
+        self.dropout = keras.layers.Dropout(
+            self.dropout_rate, dtype=self.dtype_policy, name="dropout"
+        )
+
+    def build(self, tokens_shape):
+        hidden_dim = tokens_shape[-1]
+        head_dim = arguments.head_dim(hidden_dim, self.num_heads)
+        # Glorot uniform for each of the four square projections, as in the original
+        # code; Keras' own would take the fused kernel's axes for one convolution.
+        limit = (6 / (2 * hidden_dim)) ** 0.5
+        initializer = keras.initializers.RandomUniform(-limit, limit)
+        self.qkv = keras.layers.EinsumDense(
+            "btd,dshk->btshk",
+            output_shape=(None, 3, self.num_heads, head_dim),
+            bias_axes="shk",
+            kernel_initializer=initializer,
+            dtype=self.dtype_policy,
+            name="qkv",
+        )
+        self.qkv.build((None, None, hidden_dim))
+        self.projection = keras.layers.EinsumDense(
+            "bthk,hkd->btd",
+            output_shape=(None, hidden_dim),
+            bias_axes="d",
+            kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+        self.projection.build((None, None, self.num_heads, head_dim))
+
+    def call(self, tokens, context=None, training=None):
+        query, key, value = self._project(tokens, context)
+        if training and self.dropout_rate:
+            attended = self._attend_with_dropout(query, key, value)
+        else:
+            attended = ops.dot_product_attention(
+                query, key, value, flash_attention=flash_attention()
+            )
+        return self.projection(attended)
+
+    def _project(self, tokens, context):
+        """Queries of the tokens, keys and values of the context."""
+        if context is None:
+            return ops.unstack(self.qkv(tokens), 3, axis=2)
+        if self.qkv.quantization_mode:  # a quantized kernel cannot be cut by hand
+            query = self.qkv(tokens)[:, :, 0]
+            _, key, value = ops.unstack(self.qkv(context), 3, axis=2)
+            return query, key, value
+        kernel = ops.convert_to_tensor(self.qkv.kernel)
+        bias = ops.convert_to_tensor(self.qkv.bias)
+        query = ops.einsum("btd,dhk->bthk", tokens, kernel[:, 0]) + bias[0]
+        both = ops.einsum("btd,dshk->btshk", context, kernel[:, 1:]) + bias[1:]
+        key, value = ops.unstack(both, 2, axis=2)
+        return query, key, value
+
+    def _attend_with_dropout(self, query, key, value):
+        """Attention written out, as the fused operation knows no dropout."""
+        scores = ops.einsum("bqhk,bthk->bhqt", query, key)
+        scores = ops.cast(scores, "float32") / query.shape[-1] ** 0.5
+        weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
+        weights = self.dropout(weights, training=True)
+        return ops.einsum("bhqt,bthk->bqhk", weights, value)
+
+    def compute_output_shape(self, tokens_shape):
+        return tuple(tokens_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "dropout_rate": self.dropout_rate,
+        }
+
+
+def flash_attention() -> bool | None:
+    """What to ask of `keras.ops.dot_product_attention`: False, or Keras' own choice.
+
+    On TPU, Keras 3.15 takes a kernel for token counts divisible by 128 that masks
+    causally and leaves the scale out: wrong numbers (shared/FEASIBILITY.md, trap 1,
+    as of November 2026). `keras.config.disable_flash_attention()` does not reach the
+    operation, so it is passed on here.
+    """
+    disabled = keras.config.is_flash_attention_enabled() is False  # None: undecided
+    return False if disabled or _on_tpu() else None
+
+
+def _on_tpu() -> bool:
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.devices()[0].platform == "tpu"

@@ -1,0 +1,130 @@
+"""The encoder block."""
+
+import keras
+
+from keras_vit.layers import arguments
+from keras_vit.layers.attention import SelfAttention
+from keras_vit.layers.mlp import MLP
+from keras_vit.layers.regularization import DropPath, LayerScale
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class EncoderBlock(keras.layers.Layer):
+    """Pre-LN transformer block: attention, then MLP, each added to its input.
+
+    Source: ViT (arXiv 2010.11929), section 3.1, equations 2 and 3.
+
+    Args:
+        num_heads: int, a divisor of the tokens' width.
+        mlp_dim: int, width of the MLP's hidden layer.
+        gelu_approximate: bool, see `MLP`.
+        layer_scale: float, initial value of a `LayerScale` on each branch, or `None`
+            for none.
+        layer_norm_epsilon: float, added to the variance in the layer norms.
+        dropout_rate: float in [0, 1), dropout of the attention's output and in the
+            MLP.
+        attention_dropout_rate: float in [0, 1), dropout of the attention weights.
+        drop_path_rate: float in [0, 1), see `DropPath`.
+
+    Call arguments:
+        tokens: (batch, tokens, hidden_dim).
+        context: `None`, or the whole sequence (batch, others, hidden_dim) where
+            `tokens` is a part of it: then the outputs of that part alone are
+            computed, the same as in the whole.
+        training: bool, whether dropout and drop path are active.
+
+    Returns:
+        (batch, tokens, hidden_dim).
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_dim: int,
+        *,
+        gelu_approximate: bool = True,
+        layer_scale: float | None = None,
+        layer_norm_epsilon: float = 1e-6,
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = arguments.positive(num_heads, "num_heads")
+        self.mlp_dim = arguments.positive(mlp_dim, "mlp_dim")
+        self.gelu_approximate = gelu_approximate
+        self.layer_scale = layer_scale
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
+        self.attention_dropout_rate = arguments.rate(
+            attention_dropout_rate, "attention_dropout_rate"
+        )
+        self.drop_path_rate = arguments.rate(drop_path_rate, "drop_path_rate")
+
+        policy = self.dtype_policy
+        norm = {"epsilon": layer_norm_epsilon, "dtype": policy}
+        self.attention_norm = keras.layers.LayerNormalization(**norm, name="attention_norm")
+        self.attention = SelfAttention(
+            num_heads,
+            dropout_rate=attention_dropout_rate,
+            dtype=policy,
+            name="attention",
+        )
+        self.mlp_norm = keras.layers.LayerNormalization(**norm, name="mlp_norm")
+        self.mlp = MLP(
+            mlp_dim,
+            gelu_approximate=gelu_approximate,
+            dropout_rate=dropout_rate,
+            dtype=policy,
+            name="mlp",
+        )
+        self.dropout = keras.layers.Dropout(dropout_rate, dtype=policy, name="dropout")
+        self.drop_path = DropPath(drop_path_rate, dtype=policy, name="drop_path")
+        if layer_scale is not None:
+            self.attention_scale = LayerScale(
+                layer_scale, dtype=policy, name="attention_scale"
+            )
+            self.mlp_scale = LayerScale(layer_scale, dtype=policy, name="mlp_scale")
+
+    def build(self, tokens_shape):
+        shape = (None, None, tokens_shape[-1])
+        self.attention_norm.build(shape)
+        self.attention.build(shape)
+        self.mlp_norm.build(shape)
+        self.mlp.build(shape)
+        if self.layer_scale is not None:
+            self.attention_scale.build(shape)
+            self.mlp_scale.build(shape)
+
+    def call(self, tokens, context=None, training=None):
+        if context is not None:
+            context = self.attention_norm(context)
+        branch = self.attention(
+            self.attention_norm(tokens), context=context, training=training
+        )
+        branch = self.dropout(branch, training=training)
+        if self.layer_scale is not None:
+            branch = self.attention_scale(branch)
+        tokens = tokens + self.drop_path(branch, training=training)
+
+        branch = self.mlp(self.mlp_norm(tokens), training=training)
+        if self.layer_scale is not None:
+            branch = self.mlp_scale(branch)
+        return tokens + self.drop_path(branch, training=training)
+
+    def compute_output_shape(self, tokens_shape):
+        return tuple(tokens_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "gelu_approximate": self.gelu_approximate,
+            "layer_scale": self.layer_scale,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "dropout_rate": self.dropout_rate,
+            "attention_dropout_rate": self.attention_dropout_rate,
+            "drop_path_rate": self.drop_path_rate,
+        }

@@ -1,0 +1,145 @@
+"""One vector for an image, from its tokens."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import arguments
+from keras_vit.layers.attention import SelfAttention
+from keras_vit.layers.mlp import MLP
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class TokenPooling(keras.layers.Layer):
+    """Takes the first token, the class token.
+
+    Source: ViT (arXiv 2010.11929), section 3.1, equation 4.
+
+    Input shape:
+        (batch, tokens, hidden_dim).
+
+    Output shape:
+        (batch, hidden_dim).
+    """
+
+    def build(self, tokens_shape):
+        pass
+
+    def call(self, tokens):
+        return tokens[:, 0]
+
+    def compute_output_shape(self, tokens_shape):
+        return (tokens_shape[0], tokens_shape[-1])
+
+    def get_config(self):
+        # Spelled out, because Keras' own cannot tell a dtype policy from an argument.
+        return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class MeanPooling(keras.layers.Layer):
+    """Averages the patch tokens.
+
+    Source: ViT (arXiv 2010.11929), appendix D.3.
+
+    Args:
+        num_prefix: int, number of tokens before the patches (class token, registers),
+            which are left out.
+
+    Input shape:
+        (batch, tokens, hidden_dim).
+
+    Output shape:
+        (batch, hidden_dim).
+    """
+
+    def __init__(self, *, num_prefix: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_prefix = num_prefix
+
+    def build(self, tokens_shape):
+        pass
+
+    def call(self, tokens):
+        # In float32: a sum over hundreds of tokens loses digits in half precision.
+        patches = ops.cast(tokens[:, self.num_prefix :], "float32")
+        return ops.cast(ops.mean(patches, axis=1), self.compute_dtype)
+
+    def compute_output_shape(self, tokens_shape):
+        return (tokens_shape[0], tokens_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "num_prefix": self.num_prefix}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AttentionPooling(keras.layers.Layer):
+    """Lets a learned probe attend to all tokens, then applies an MLP block.
+
+    Source: *Scaling Vision Transformers* (arXiv 2106.04560), section 3.5 (MAP head).
+
+    Args:
+        num_heads: int, a divisor of the tokens' width.
+        mlp_dim: int, width of the MLP's hidden layer; `None` for four times the
+            tokens' width.
+        gelu_approximate: bool, see `MLP`.
+        layer_norm_epsilon: float, added to the variance in the layer norm.
+
+    Input shape:
+        (batch, tokens, hidden_dim).
+
+    Output shape:
+        (batch, hidden_dim).
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        mlp_dim: int | None = None,
+        gelu_approximate: bool = True,
+        layer_norm_epsilon: float = 1e-6,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = arguments.positive(num_heads, "num_heads")
+        self.mlp_dim = mlp_dim
+        self.gelu_approximate = gelu_approximate
+        self.layer_norm_epsilon = layer_norm_epsilon
+
+    def build(self, tokens_shape):
+        hidden_dim = tokens_shape[-1]
+        policy = self.dtype_policy
+        self.probe = self.add_weight(
+            name="probe", shape=(1, hidden_dim), initializer="glorot_uniform"
+        )
+        self.attention = SelfAttention(self.num_heads, dtype=policy, name="attention")
+        self.mlp_norm = keras.layers.LayerNormalization(
+            epsilon=self.layer_norm_epsilon, dtype=policy, name="mlp_norm"
+        )
+        self.mlp = MLP(
+            self.mlp_dim or 4 * hidden_dim,
+            gelu_approximate=self.gelu_approximate,
+            dtype=policy,
+            name="mlp",
+        )
+        for layer in (self.attention, self.mlp_norm, self.mlp):
+            layer.build((None, None, hidden_dim))
+
+    def call(self, tokens):
+        probe = ops.expand_dims(self.probe, 0)
+        probe = ops.broadcast_to(probe, (ops.shape(tokens)[0], *probe.shape[1:]))
+        pooled = self.attention(probe, context=tokens)
+        pooled = pooled + self.mlp(self.mlp_norm(pooled))
+        return pooled[:, 0]
+
+    def compute_output_shape(self, tokens_shape):
+        return (tokens_shape[0], tokens_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "gelu_approximate": self.gelu_approximate,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+        }

@@ -1,0 +1,203 @@
+"""Position embeddings of the patch grid and of the tokens before it."""
+
+from types import ModuleType
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit.layers import arguments
+from keras_vit.weights.resize import INTERPOLATIONS, resize_grid, resize_matrix
+
+POSITIONS = ("learned", "sincos2d", "none")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds positions to a grid of patches and lines the tokens up in a sequence.
+
+    Source: ViT (arXiv 2010.11929), section 3.1, equation 1, and section 3.2 for the
+    resizing; the sine-cosine positions are those of *Better plain ViT baselines for
+    ImageNet-1k* (arXiv 2205.01580).
+
+    Learned positions are two weights: `grid` (rows, columns, hidden_dim), which
+    says its own shape, and `prefix` (num_prefix, hidden_dim). Weights that were
+    saved with a grid of another size are resized as they are loaded, in
+    `model.load_weights` as in `keras_vit.load_weights`. Patches that come in another
+    grid than `grid_size` get the grid resized inside the graph.
+
+    Args:
+        position: `"learned"`, `"sincos2d"` (fixed, no weights; `hidden_dim` divisible
+            by 4) or `"none"`.
+        grid_size: int or (rows, columns) of the learned grid; `None` takes that of
+            the patches the layer is built with.
+        num_prefix: int, how many tokens of the prefix, from the first, own a learned
+            position. Positions of the prefix exist for `position="learned"` only.
+        interpolation: `"linear"` with aligned corners, as in the ViT paper's code, or
+            `"bicubic"` with antialiasing, as in timm.
+
+    Call arguments:
+        patches: (batch, rows, columns, hidden_dim).
+        prefix: (batch, tokens, hidden_dim), class token and registers, or `None`.
+
+    Returns:
+        (batch, tokens + rows * columns, hidden_dim): the prefix, then the patches row
+        by row.
+
+    Raises:
+        ValueError: if the prefix has fewer tokens than `num_prefix`.
+    """
+
+    def __init__(
+        self,
+        position: str = "learned",
+        *,
+        grid_size: int | tuple[int, int] | None = None,
+        num_prefix: int = 0,
+        interpolation: str = "linear",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.position = arguments.one_of(position, POSITIONS, "position")
+        self.grid_size = (
+            None if grid_size is None else arguments.pair(grid_size, "grid_size")
+        )
+        self.num_prefix = num_prefix
+        self.interpolation = arguments.one_of(
+            interpolation, INTERPOLATIONS, "interpolation"
+        )
+        if num_prefix and position != "learned":
+            raise ValueError(
+                "Tokens of the prefix own a position only where positions are learned. "
+                f"Received: position={position!r}, num_prefix={num_prefix}"
+            )
+
+    def build(self, patches_shape, prefix_shape=None):
+        hidden_dim = patches_shape[-1]
+        prefix_tokens = prefix_shape[1] if prefix_shape else 0
+        if prefix_tokens < self.num_prefix:
+            raise ValueError(
+                f"`num_prefix` must not exceed the tokens of the prefix. Received: "
+                f"num_prefix={self.num_prefix} and a prefix of {prefix_tokens} tokens"
+            )
+        if self.position == "sincos2d" and hidden_dim % 4:
+            raise ValueError(
+                "Sine-cosine positions need a `hidden_dim` divisible by 4 (sine and "
+                f"cosine of two axes). Received: hidden_dim={hidden_dim}"
+            )
+        if self.position != "learned":
+            return
+        self.grid_size = self.grid_size or tuple(patches_shape[1:3])
+        if None in self.grid_size:
+            raise ValueError(
+                "`grid_size` must be given where the patches come in grids of unknown "
+                f"size. Received: grid_size=None, patches_shape={tuple(patches_shape)}"
+            )
+        initializer = keras.initializers.RandomNormal(stddev=0.02)
+        if self.num_prefix:
+            self.prefix = self.add_weight(
+                name="prefix",
+                shape=(self.num_prefix, hidden_dim),
+                initializer=initializer,
+            )
+        self.grid = self.add_weight(
+            name="grid",
+            shape=(*self.grid_size, hidden_dim),
+            initializer=initializer,
+        )
+
+    def call(self, patches, prefix=None):
+        rows, columns = ops.shape(patches)[1:3]
+        hidden_dim = patches.shape[-1]
+        if self.position == "learned":
+            patches = patches + self._grid_of_size(rows, columns)
+        elif self.position == "sincos2d":
+            positions = sincos2d(rows, columns, hidden_dim, _namespace(rows, columns))
+            patches = patches + ops.cast(positions, self.compute_dtype)
+        tokens = ops.reshape(patches, (-1, rows * columns, hidden_dim))
+        if prefix is None:
+            return tokens
+        if self.num_prefix:
+            others = prefix[:, self.num_prefix :]
+            prefix = prefix[:, : self.num_prefix] + self.prefix
+            prefix = ops.concatenate([prefix, others], axis=1)
+        return ops.concatenate([prefix, tokens], axis=1)
+
+    def _grid_of_size(self, rows, columns):
+        """The learned grid, resized in the graph where the patches' is another."""
+        xp = _namespace(rows, columns)
+        if xp is np and (rows, columns) == self.grid_size:
+            return ops.convert_to_tensor(self.grid)
+        to_rows, to_columns = (
+            ops.cast(resize_matrix(old, new, self.interpolation, xp), "float32")
+            for old, new in zip(self.grid_size, (rows, columns), strict=True)
+        )
+        grid = ops.cast(self.grid, "float32")
+        resized = ops.einsum("ir,rcd,jc->ijd", to_rows, grid, to_columns)
+        return ops.cast(resized, self.compute_dtype)
+
+    def compute_output_shape(self, patches_shape, prefix_shape=None):
+        batch, rows, columns, hidden_dim = patches_shape
+        if rows is None or columns is None:
+            return (batch, None, hidden_dim)
+        prefix_tokens = prefix_shape[1] if prefix_shape else 0
+        return (batch, prefix_tokens + rows * columns, hidden_dim)
+
+    def save_own_variables(self, store):
+        for variable in self.weights:
+            store[variable.name] = variable
+
+    def load_own_variables(self, store):
+        names = {variable.name for variable in self.weights}
+        if set(store.keys()) != names:
+            raise ValueError(
+                f"Layer {self.name!r} stores the weights {sorted(names)}. Received a "
+                f"file with {sorted(store.keys())}"
+            )
+        values = {name: np.asarray(store[name]) for name in names}
+        if "grid" in values:
+            values["grid"] = resize_grid(values["grid"], self.grid_size, self.interpolation)
+        for variable in self.weights:
+            variable.assign(values[variable.name])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "position": self.position,
+            "grid_size": self.grid_size,
+            "num_prefix": self.num_prefix,
+            "interpolation": self.interpolation,
+        }
+
+
+def _namespace(*sizes) -> ModuleType:
+    """NumPy for sizes known while tracing, which are then computed once, on the host.
+
+    Only TensorFlow has sizes that are tensors, in graphs for images of any size.
+    """
+    return np if all(isinstance(size, int) for size in sizes) else ops
+
+
+def sincos2d(rows, columns, hidden_dim: int, xp: ModuleType = np):
+    """Fixed positions: sine and cosine of x, then of y, at hidden_dim / 4 frequencies.
+
+    Args:
+        rows: int (or scalar tensor with `xp=keras.ops`), height of the grid.
+        columns: int (or scalar tensor with `xp=keras.ops`), width of the grid.
+        hidden_dim: int, divisible by 4.
+        xp: `numpy`, or `keras.ops` where the size is known only inside the graph.
+
+    Returns:
+        Array of shape (rows, columns, hidden_dim).
+    """
+    quarter = hidden_dim // 4
+    exponents = xp.arange(quarter, dtype="float32") / max(quarter - 1, 1)
+    frequencies = xp.power(10_000.0, -exponents)
+    y = xp.expand_dims(xp.arange(rows, dtype="float32"), 1) * frequencies
+    x = xp.expand_dims(xp.arange(columns, dtype="float32"), 1) * frequencies
+    x = xp.concatenate([xp.sin(x), xp.cos(x)], axis=-1)
+    y = xp.concatenate([xp.sin(y), xp.cos(y)], axis=-1)
+    halves = (rows, columns, hidden_dim // 2)
+    x = xp.broadcast_to(xp.expand_dims(x, 0), halves)
+    y = xp.broadcast_to(xp.expand_dims(y, 1), halves)
+    return xp.concatenate([x, y], axis=-1)

@@ -1,0 +1,86 @@
+"""What steadies the training of deep encoders."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import arguments
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class DropPath(keras.layers.Layer):
+    """Drops a residual branch for whole examples (stochastic depth) in training.
+
+    Source: *Deep Networks with Stochastic Depth* (arXiv 1603.09382). The branches
+    that stay are divided by `1 - rate`, so that their mean is unchanged.
+
+    Args:
+        rate: float in [0, 1), the probability that an example's branch is dropped.
+        seed: int, `keras.random.SeedGenerator` or `None`.
+
+    Input shape:
+        (batch, ...).
+
+    Output shape:
+        Same as the input's.
+    """
+
+    def __init__(self, rate: float, *, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = arguments.rate(rate, "rate")
+        self.seed = seed
+        if rate:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, inputs_shape):
+        pass
+
+    def call(self, inputs, training=None):
+        if not training or not self.rate:
+            return inputs
+        noise_shape = (ops.shape(inputs)[0], *(1,) * (len(inputs.shape) - 1))
+        draw = keras.random.uniform(noise_shape, seed=self.seed_generator)
+        keep = ops.cast(draw >= self.rate, inputs.dtype)
+        return inputs * keep / (1 - self.rate)
+
+    def compute_output_shape(self, inputs_shape):
+        return tuple(inputs_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class LayerScale(keras.layers.Layer):
+    """Multiplies each channel of a residual branch by a learned factor.
+
+    Source: *Going deeper with Image Transformers* (arXiv 2103.17239), equation 2.
+
+    Args:
+        initial_value: float, what every factor starts at.
+
+    Input shape:
+        (..., hidden_dim).
+
+    Output shape:
+        Same as the input's.
+    """
+
+    def __init__(self, initial_value: float = 1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+
+    def build(self, inputs_shape):
+        self.scale = self.add_weight(
+            name="scale",
+            shape=(inputs_shape[-1],),
+            initializer=keras.initializers.Constant(self.initial_value),
+        )
+
+    def call(self, inputs):
+        return inputs * ops.convert_to_tensor(self.scale)
+
+    def compute_output_shape(self, inputs_shape):
+        return tuple(inputs_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": self.initial_value}

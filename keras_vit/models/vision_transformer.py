@@ -1,0 +1,378 @@
+"""The Vision Transformer."""
+
+from types import MappingProxyType, SimpleNamespace
+
+import keras
+import numpy as np
+
+from keras_vit.layers import (
+    AttentionPooling,
+    ClassToken,
+    EncoderBlock,
+    MeanPooling,
+    PatchEmbedding,
+    PositionEmbedding,
+    Registers,
+    TokenPooling,
+    arguments,
+)
+from keras_vit.layers.position import POSITIONS
+from keras_vit.weights.resize import INTERPOLATIONS
+
+POOLINGS = ("token", "gap", "map", None)
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class VisionTransformer(keras.Model):
+    """Vision Transformer of any size: a functional model whose config is its arguments.
+
+    Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
+    image passes them: `preprocessing` (if included), `patch_embedding`, `class_token`,
+    `registers`, `position_embedding`, `embedding_dropout`, `block_0`, `block_1`, …,
+    `encoder_norm`, `pooling`, `pre_logits`, `head`.
+
+    Args:
+        image_size: int or (height, width), in pixels; gives the position grid its size.
+        patch_size: int or (height, width), in pixels.
+        hidden_dim: int, width of the tokens.
+        num_layers: int, number of encoder blocks.
+        num_heads: int, attention heads of each block, a divisor of `hidden_dim`.
+        mlp_dim: int, width of the MLPs' hidden layers.
+        classes: int, outputs of the head; 0 for no head.
+        pooling: `"token"` (the class token), `"gap"` (mean of the patch tokens),
+            `"map"` (attention pooling), or `None`: the model returns every token.
+        class_token: bool, whether there is a class token; `None` gives one where
+            `pooling` is `"token"` or `None`.
+        num_registers: int, number of register tokens after the class token.
+        representation_size: int, width of the tanh layer `pre_logits` before the head,
+            or `None` for none.
+        classifier_activation: activation of the head; `None` returns logits.
+        position: `"learned"`, `"sincos2d"` or `"none"`, see `layers.PositionEmbedding`.
+        position_interpolation: how a position grid is resized, `"linear"` (aligned
+            corners, the ViT paper's code) or `"bicubic"` (antialiased, timm).
+        gelu_approximate: bool, the tanh approximation of GELU (Google's models) or the
+            exact function (timm, transformers).
+        layer_scale: float, initial value of a `layers.LayerScale` on each residual
+            branch, or `None` for none.
+        layer_norm_epsilon: float, added to the variance in the layer norms.
+        dropout_rate: float in [0, 1), dropout of embeddings, attention outputs and MLPs.
+        attention_dropout_rate: float in [0, 1), dropout of the attention weights.
+        drop_path_rate: float in [0, 1), stochastic depth of the last block; it grows
+            linearly from 0 at the first.
+        full_last_block: bool. With `pooling="token"` nothing reads the other tokens of
+            the last block, so it computes the class token alone and its output is
+            (batch, 1, hidden_dim); `True` computes every token.
+        include_preprocessing: bool, whether the model itself rescales pixel values from
+            [0, 255] to the [-1, 1] that it is trained on.
+        input_shape: shape of an image without the batch, `None` for `image_size` with 3
+            channels. Height and width `None` accept any size divisible by the patch:
+            the position grid keeps `image_size` and is resized inside the graph.
+        input_tensor: a `keras.Input` to build the model on; not part of the config.
+        data_format: `"channels_last"` or `"channels_first"`, of the images; `None` takes
+            `keras.config.image_data_format()`.
+        dtype: dtype policy of all layers, `None` for the global one. Under any policy the
+            head computes in float32.
+        name: str, the model's name.
+
+    Returns:
+        A model that maps images, float or integer, to float32 (batch, classes); without
+        a head to (batch, hidden_dim or representation_size), or with `pooling=None` to
+        (batch, tokens, hidden_dim).
+
+    Raises:
+        ValueError: if an argument is out of its range, or two do not fit together.
+
+    Example:
+
+    >>> model = VisionTransformer(32, 8, hidden_dim=48, num_layers=2, num_heads=4,
+    ...                           mlp_dim=96, classes=10)
+    >>> model(np.zeros((1, 32, 32, 3))).shape
+    (1, 10)
+    """
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int],
+        patch_size: int | tuple[int, int],
+        hidden_dim: int,
+        num_layers: int,
+        num_heads: int,
+        mlp_dim: int,
+        *,
+        classes: int = 0,
+        pooling: str | None = "token",
+        class_token: bool | None = None,
+        num_registers: int = 0,
+        representation_size: int | None = None,
+        classifier_activation="softmax",
+        position: str = "learned",
+        position_interpolation: str = "linear",
+        gelu_approximate: bool = True,
+        layer_scale: float | None = None,
+        layer_norm_epsilon: float = 1e-6,
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        full_last_block: bool = False,
+        include_preprocessing: bool = False,
+        input_shape: tuple[int | None, ...] | None = None,
+        input_tensor=None,
+        data_format: str | None = None,
+        dtype=None,
+        name: str | None = None,
+        **kwargs,
+    ):
+        # The config is the arguments as given, so it is taken before anything else.
+        config = {
+            key: value
+            for key, value in locals().items()
+            if key not in {"self", "__class__", "input_tensor", "dtype", "name", "kwargs"}
+        }
+        fields = _checked(config)
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+
+        inputs = _image_input(fields, input_tensor)
+        patches = _embed_patches(inputs, fields, policy)
+        tokens = _embed_positions(patches, fields, policy)
+        tokens, last_block_input = _encode(tokens, fields, policy)
+        outputs = _head(_pool(tokens, fields, policy), fields, policy)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+
+        self.dtype_policy = policy
+        self._last_block_input = last_block_input
+        # As given, but for what a default or another session could change. Read-only,
+        # which also keeps Keras' attribute tracking from wrapping it.
+        resolved = ("image_size", "patch_size", "data_format", "classifier_activation")
+        config |= {key: getattr(fields, key) for key in resolved}
+        config["input_shape"] = input_shape and tuple(input_shape)
+        self._config = MappingProxyType(config)
+
+    def get_config(self) -> dict:
+        return {
+            **self._config,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    def features(self, images) -> dict:
+        """The encoder's output by kind of token, after the final norm.
+
+        Every token is computed, also where the model itself skips some in its last
+        block.
+
+        Args:
+            images: a batch of images as the model takes them.
+
+        Returns:
+            A dictionary of tensors: `"class_token"` (batch, hidden_dim), `"registers"`
+            (batch, num_registers, hidden_dim), `"patch_tokens"` (batch, rows * columns,
+            hidden_dim) row by row, `"pooled"` (batch, hidden_dim), each where the model
+            has it.
+        """
+        # Layers are called on tensors: a functional model of them would add nodes to
+        # the layers that this model shares with it.
+        tokens = keras.Model(self.input, self._last_block_input)(images)
+        tokens = self.get_layer(f"block_{self._config['num_layers'] - 1}")(tokens)
+        tokens = self.get_layer("encoder_norm")(tokens)
+        features, start = {}, 0
+        if any(layer.name == "class_token" for layer in self.layers):
+            features["class_token"], start = tokens[:, 0], 1
+        if registers := self._config["num_registers"]:
+            features["registers"] = tokens[:, start : start + registers]
+        features["patch_tokens"] = tokens[:, start + registers :]
+        if self._config["pooling"]:
+            features["pooled"] = self.get_layer("pooling")(tokens)
+        return features
+
+
+def _checked(config: dict) -> SimpleNamespace:
+    """The fields of a config, each in one form; a ValueError where they do not fit."""
+    c = SimpleNamespace(**config)
+    c.image_size = arguments.pair(c.image_size, "image_size")
+    c.patch_size = arguments.pair(c.patch_size, "patch_size")
+    for name in ("hidden_dim", "num_layers", "num_heads", "mlp_dim"):
+        arguments.positive(getattr(c, name), name)
+    for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
+        arguments.rate(getattr(c, name), name)
+    arguments.head_dim(c.hidden_dim, c.num_heads)
+    arguments.one_of(c.pooling, POOLINGS, "pooling")
+    arguments.one_of(c.position, POSITIONS, "position")
+    arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
+    c.data_format = arguments.image_data_format(c.data_format)
+    if any(size % patch for size, patch in zip(c.image_size, c.patch_size, strict=True)):
+        raise ValueError(
+            "`image_size` must be divisible by `patch_size`, in height and in width. "
+            f"Received: image_size={c.image_size} (height, width), "
+            f"patch_size={c.patch_size}, data_format={c.data_format!r}"
+        )
+    if c.classes < 0:
+        raise ValueError(
+            f"`classes` must be positive, or 0 for no head. Received: classes={c.classes}"
+        )
+    if c.classes and c.pooling is None:
+        raise ValueError(
+            "A head needs a `pooling` to read from. Received: "
+            f"classes={c.classes}, pooling=None. Use pooling='token', 'gap' or 'map', "
+            "or classes=0 to get every token."
+        )
+    if c.class_token is None:
+        c.class_token = c.pooling in ("token", None)
+    if c.pooling == "token" and not c.class_token:
+        raise ValueError(
+            "`pooling='token'` reads the class token. Received: class_token=False. "
+            "Use pooling='gap' or 'map' without one."
+        )
+    if callable(c.classifier_activation):
+        c.classifier_activation = keras.activations.serialize(c.classifier_activation)
+    c.input_shape = _checked_input_shape(c)
+    return c
+
+
+def _checked_input_shape(c) -> tuple[int | None, ...]:
+    """Shape of one image in the model's data format."""
+    channels_last = c.data_format == "channels_last"
+    if c.input_shape is None:
+        return (*c.image_size, 3) if channels_last else (3, *c.image_size)
+    shape = tuple(c.input_shape)
+    size, channels = (shape[:2], shape[2:]) if channels_last else (shape[1:], shape[:1])
+    layout = "(height, width, channels)" if channels_last else "(channels, height, width)"
+    if len(shape) != 3 or not isinstance(channels[0], int) or channels[0] <= 0:
+        raise ValueError(
+            f"`input_shape` must be {layout} with data_format={c.data_format!r}, and "
+            f"the number of channels must be given. Received: input_shape={shape}"
+        )
+    if any(s not in (None, i) for s, i in zip(size, c.image_size, strict=True)):
+        raise ValueError(
+            f"`input_shape` {layout} must repeat `image_size` (height, width), or give "
+            "None for a height or width that may vary. Received: "
+            f"input_shape={shape}, image_size={c.image_size}"
+        )
+    return shape
+
+
+def _image_input(c, input_tensor):
+    if input_tensor is None:
+        return keras.Input(c.input_shape, name="images")
+    operation = getattr(input_tensor, "_keras_history", (None,))[0]
+    if not isinstance(operation, keras.layers.InputLayer):
+        raise ValueError(
+            "`input_tensor` must be a `keras.Input`: what comes before the model would "
+            f"be missing from its config. Received: input_tensor={input_tensor}. Call "
+            "the model on that tensor instead: outputs = model(tensor)."
+        )
+    if tuple(input_tensor.shape[1:]) != c.input_shape:
+        raise ValueError(
+            "`input_tensor` must have the model's input shape. Received: a tensor of "
+            f"shape {tuple(input_tensor.shape)} for input_shape={c.input_shape}"
+        )
+    return input_tensor
+
+
+def _embed_patches(images, c, policy):
+    if c.include_preprocessing:
+        images = keras.layers.Rescaling(
+            1 / 127.5, offset=-1.0, dtype="float32", name="preprocessing"
+        )(images)
+    return PatchEmbedding(
+        c.patch_size,
+        c.hidden_dim,
+        data_format=c.data_format,
+        dtype=policy,
+        name="patch_embedding",
+    )(images)
+
+
+def _embed_positions(patches, c, policy):
+    prefix = []
+    if c.class_token:
+        prefix.append(ClassToken(dtype=policy, name="class_token")(patches))
+    if c.num_registers:
+        registers = Registers(c.num_registers, dtype=policy, name="registers")
+        prefix.append(registers(patches))
+    if len(prefix) == 2:
+        prefix = [keras.layers.Concatenate(axis=1, dtype=policy, name="prefix")(prefix)]
+    tokens = PositionEmbedding(
+        c.position,
+        grid_size=[i // p for i, p in zip(c.image_size, c.patch_size, strict=True)],
+        num_prefix=int(c.class_token and c.position == "learned"),
+        interpolation=c.position_interpolation,
+        dtype=policy,
+        name="position_embedding",
+    )(patches, *prefix)
+    if not c.dropout_rate:
+        return tokens
+    return keras.layers.Dropout(c.dropout_rate, dtype=policy, name="embedding_dropout")(
+        tokens
+    )
+
+
+def _encode(tokens, c, policy):
+    """The encoder's output, and the input of its last block (with every token)."""
+    drop_path_rates = np.linspace(0, c.drop_path_rate, c.num_layers).tolist()
+    blocks = [
+        EncoderBlock(
+            c.num_heads,
+            c.mlp_dim,
+            gelu_approximate=c.gelu_approximate,
+            layer_scale=c.layer_scale,
+            layer_norm_epsilon=c.layer_norm_epsilon,
+            dropout_rate=c.dropout_rate,
+            attention_dropout_rate=c.attention_dropout_rate,
+            drop_path_rate=rate,
+            dtype=policy,
+            name=f"block_{i}",
+        )
+        for i, rate in enumerate(drop_path_rates)
+    ]
+    for block in blocks[:-1]:
+        tokens = block(tokens)
+    last_block_input = tokens
+    if c.pooling == "token" and not c.full_last_block:
+        tokens = blocks[-1](tokens[:, :1], context=tokens)
+    else:
+        tokens = blocks[-1](tokens)
+    norm = keras.layers.LayerNormalization(
+        epsilon=c.layer_norm_epsilon, dtype=policy, name="encoder_norm"
+    )
+    return norm(tokens), last_block_input
+
+
+def _pool(tokens, c, policy):
+    if c.pooling is None:
+        return tokens
+    if c.pooling == "token":
+        pooling = TokenPooling(dtype=policy, name="pooling")
+    elif c.pooling == "gap":
+        pooling = MeanPooling(
+            num_prefix=int(c.class_token) + c.num_registers,
+            dtype=policy,
+            name="pooling",
+        )
+    else:
+        pooling = AttentionPooling(
+            c.num_heads,
+            mlp_dim=c.mlp_dim,
+            gelu_approximate=c.gelu_approximate,
+            layer_norm_epsilon=c.layer_norm_epsilon,
+            dtype=policy,
+            name="pooling",
+        )
+    return pooling(tokens)
+
+
+def _head(features, c, policy):
+    if c.representation_size:
+        features = keras.layers.Dense(
+            c.representation_size, activation="tanh", dtype=policy, name="pre_logits"
+        )(features)
+    if not c.classes:
+        return features
+    # Zero at the start (section 3.2 of the paper); in float32 under every policy.
+    return keras.layers.Dense(
+        c.classes,
+        activation=c.classifier_activation,
+        kernel_initializer="zeros",
+        dtype="float32",
+        name="head",
+    )(features)

@@ -1,0 +1,1 @@
+"""Checkpoints: files, conversion tables and strict loading. It knows no layer classes."""

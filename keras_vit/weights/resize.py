@@ -1,0 +1,69 @@
+"""Resizing of position grids: one matrix per axis, in NumPy or inside a graph."""
+
+from types import ModuleType
+
+import numpy as np
+
+INTERPOLATIONS = ("linear", "bicubic")
+
+
+def resize_matrix(source: int, target, interpolation: str = "linear", xp: ModuleType = np):
+    """Matrix that resizes a vector of `source` values to `target` values.
+
+    Args:
+        source: int, number of values to read.
+        target: int (or scalar tensor with `xp=keras.ops`), number of values to give.
+        interpolation: `"linear"` aligns the corners, as the ViT paper's code does
+            (`scipy.ndimage.zoom` of order 1); `"bicubic"` aligns the areas and
+            filters against aliasing, as timm does (`antialias=True`).
+        xp: `numpy`, or `keras.ops` where `target` is known only inside the graph.
+
+    Returns:
+        Array of shape (target, source) whose rows sum to 1.
+    """
+    dtype = "float64" if xp is np else "float32"
+    columns = xp.arange(source, dtype=dtype)
+    rows = xp.arange(target, dtype=dtype)
+    last = rows[-1]  # target - 1, as a float also where `target` is a tensor
+    rows = xp.expand_dims(rows, 1)
+    if interpolation == "linear":
+        centers = rows * (source - 1) / xp.maximum(last, 1.0)
+        return xp.maximum(1.0 - xp.abs(centers - columns), 0.0)
+    if interpolation == "bicubic":
+        scale = source / (last + 1.0)
+        distances = xp.abs((rows + 0.5) * scale - (columns + 0.5))
+        weights = _cubic(distances / xp.maximum(scale, 1.0), xp)
+        return weights / xp.sum(weights, axis=1, keepdims=True)
+    raise ValueError(
+        f"`interpolation` must be one of {', '.join(map(repr, INTERPOLATIONS))}. "
+        f"Received: interpolation={interpolation!r}"
+    )
+
+
+def _cubic(x, xp):
+    """Keys' cubic kernel at distances x >= 0, with the a = -0.5 of antialiasing."""
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return xp.where(x <= 1.0, near, xp.where(x < 2.0, far, 0.0))
+
+
+def resize_grid(
+    grid: np.ndarray, size: tuple[int, int], interpolation: str = "linear"
+) -> np.ndarray:
+    """Resizes a grid of position embeddings.
+
+    Args:
+        grid: array of shape (rows, columns, hidden_dim).
+        size: the new (rows, columns).
+        interpolation: `"linear"` or `"bicubic"`, see `resize_matrix`.
+
+    Returns:
+        Array of shape (*size, hidden_dim) in the grid's dtype; the grid itself, to
+        the last bit, where the size is the same.
+    """
+    if grid.shape[:2] == tuple(size):
+        return grid
+    rows = resize_matrix(grid.shape[0], size[0], interpolation)
+    columns = resize_matrix(grid.shape[1], size[1], interpolation)
+    resized = np.einsum("ir,rcd,jc->ijd", rows, grid, columns, optimize=True)
+    return resized.astype(grid.dtype)

@@ -1,0 +1,288 @@
+"""Each layer alone: shapes, configs, clones, precision, and what it computes."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import array, assert_close, assert_same_weights, images, randomize, weights
+from keras import ops
+
+from keras_vit import layers
+
+TOKENS = (2, 16, 48)
+LAYERS = [
+    (layers.PatchEmbedding(8, 48, name="layer"), (2, 32, 24, 3)),
+    (layers.PatchEmbedding((8, 4), 48, use_bias=False, name="layer"), (2, 32, 24, 1)),
+    (layers.PatchEmbedding(8, 48, data_format="channels_first", name="layer"), (2, 3, 32, 24)),
+    (layers.ClassToken(name="layer"), (2, 4, 3, 48)),
+    (layers.Registers(4, name="layer"), (2, 4, 3, 48)),
+    (layers.PositionEmbedding(name="layer"), (2, 4, 3, 48)),
+    (layers.PositionEmbedding(grid_size=(5, 7), interpolation="bicubic", name="layer"),
+     (2, 4, 3, 48)),
+    (layers.PositionEmbedding("sincos2d", name="layer"), (2, 4, 3, 48)),
+    (layers.PositionEmbedding("none", name="layer"), (2, 4, 3, 48)),
+    (layers.SelfAttention(4, dropout_rate=0.1, name="layer"), TOKENS),
+    (layers.MLP(96, gelu_approximate=False, dropout_rate=0.1, name="layer"), TOKENS),
+    (layers.EncoderBlock(4, 96, layer_scale=0.1, drop_path_rate=0.1, dropout_rate=0.1,
+                         attention_dropout_rate=0.1, layer_norm_epsilon=1e-5,
+                         gelu_approximate=False, name="layer"), TOKENS),
+    (layers.DropPath(0.5, seed=3, name="layer"), TOKENS),
+    (layers.LayerScale(0.1, name="layer"), TOKENS),
+    (layers.TokenPooling(name="layer"), TOKENS),
+    (layers.MeanPooling(num_prefix=2, name="layer"), TOKENS),
+    (layers.AttentionPooling(4, mlp_dim=96, layer_norm_epsilon=1e-5, name="layer"), TOKENS),
+]  # fmt: skip
+NAMES = [f"{type(layer).__name__}-{i}" for i, (layer, _) in enumerate(LAYERS)]
+each_layer = pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=NAMES)
+
+
+def fresh(layer, **config):
+    """Another layer of the same config, as each test needs its own weights."""
+    return type(layer).from_config({**layer.get_config(), **config})
+
+
+def inputs_of(shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def test_every_public_layer_is_tested_here():
+    assert {type(layer).__name__ for layer, _ in LAYERS} == set(layers.__all__)
+
+
+@each_layer
+def test_config_round_trip(layer, shape):
+    config = layer.get_config()
+    assert fresh(layer).get_config() == config
+    # As in a file: through JSON, by registered name.
+    revived = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(layer)
+    )
+    assert type(revived) is type(layer)
+    assert revived.get_config() == config
+
+
+@each_layer
+def test_output_has_the_computed_shape_and_is_jit_free(layer, shape):
+    layer = fresh(layer)
+    output = layer(inputs_of(shape))
+    assert tuple(output.shape) == layer.compute_output_shape(shape)
+    symbolic = layer(keras.KerasTensor((None, *shape[1:])))
+    assert symbolic.shape == (None, *output.shape[1:])
+
+
+@each_layer
+def test_clone_save_and_load_in_a_model(layer, shape, tmp_path):
+    inputs = keras.Input(shape[1:])
+    model = randomize(keras.Model(inputs, fresh(layer)(inputs)))
+    x = inputs_of(shape)
+    expected = array(model(x))
+
+    clone = keras.models.clone_model(model)
+    assert all(a is not b for a, b in zip(clone.weights, model.weights, strict=True))
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(array(clone(x)), expected)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same_weights(weights(loaded), weights(model))
+    np.testing.assert_array_equal(array(loaded(x)), expected)
+
+
+@each_layer
+def test_mixed_precision_computes_in_bfloat16_on_float32_weights(layer, shape):
+    layer = randomize_built(fresh(layer), shape)
+    half = fresh(layer, dtype="mixed_bfloat16")
+    half.build(shape)
+    half.set_weights(layer.get_weights())
+    output = half(inputs_of(shape))
+    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
+    assert all(weight.dtype == "float32" for weight in half.weights)
+    expected = array(layer(inputs_of(shape)))
+    assert_close(ops.cast(output, "float32"), expected, tolerance=0.03)
+
+
+def randomize_built(layer, shape):
+    layer.build(shape)
+    return randomize(layer)
+
+
+def test_patch_embedding_is_a_strided_convolution():
+    layer = randomize_built(layers.PatchEmbedding((8, 4), 48), (None, 32, 24, 3))
+    expected = ops.conv(images(32, 24), layer.kernel, strides=(8, 4), padding="valid")
+    assert_close(layer(images(32, 24)), array(expected) + array(layer.bias))
+
+
+def test_patch_embedding_channels_first_equals_channels_last():
+    last = randomize_built(layers.PatchEmbedding(8, 48), (None, 32, 24, 3))
+    first = layers.PatchEmbedding(8, 48, data_format="channels_first")
+    first.build((None, 3, 32, 24))
+    first.set_weights(last.get_weights())
+    x = images(32, 24)
+    assert_close(first(np.transpose(x, (0, 3, 1, 2))), last(x), tolerance=1e-6)
+
+
+def test_patch_embedding_takes_integers():
+    layer = randomize_built(layers.PatchEmbedding(8, 48), (None, 32, 24, 3))
+    pixels = np.arange(32 * 24 * 3, dtype="uint8").reshape(1, 32, 24, 3)
+    assert_close(layer(pixels), layer(pixels.astype("float32")))
+
+
+@pytest.mark.parametrize("size", [(30, 32), (32, 20)])
+def test_patch_embedding_refuses_images_that_patches_do_not_fill(size):
+    layer = layers.PatchEmbedding((8, 16), 48)
+    with pytest.raises(ValueError, match=rf"images of {size[0]} x {size[1]} .* 8 x 16"):
+        layer(np.zeros((1, *size, 3)))
+
+
+def test_patch_embedding_refuses_another_number_of_channels():
+    layer = layers.PatchEmbedding(8, 48)
+    layer(images())
+    with pytest.raises(ValueError, match="expected axis -1 .* to have value 3"):
+        layer(images(channels=4))
+
+
+def test_class_token_starts_at_zero_and_registers_apart():
+    assert not array(layers.ClassToken()(np.zeros((1, 4, 48)))).any()
+    registers = array(layers.Registers(3)(np.zeros((2, 4, 48))))
+    assert len(np.unique(registers[0], axis=0)) == 3
+    np.testing.assert_array_equal(registers[0], registers[1])
+
+
+def test_position_embedding_adds_to_the_prefix_that_owns_positions():
+    layer = layers.PositionEmbedding(num_prefix=1)
+    layer.build((None, 2, 3, 48), (None, 3, 48))
+    patches, prefix = inputs_of((2, 2, 3, 48)), inputs_of((2, 3, 48))
+    tokens = array(layer(patches, prefix))
+    assert tokens.shape == (2, 9, 48)
+    np.testing.assert_allclose(
+        tokens[:, 0], prefix[:, 0] + array(layer.prefix)[0], atol=1e-6
+    )
+    np.testing.assert_array_equal(tokens[:, 1:3], prefix[:, 1:])
+    expected = (patches + array(layer.grid)).reshape(2, 6, 48)
+    np.testing.assert_allclose(tokens[:, 3:], expected, atol=1e-6)
+
+
+def test_position_embedding_needs_the_tokens_that_own_positions():
+    with pytest.raises(ValueError, match="num_prefix=2 and a prefix of 1 tokens"):
+        layers.PositionEmbedding(num_prefix=2)(np.zeros((1, 2, 2, 8)), np.zeros((1, 1, 8)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"position": "fourier"}, "'learned', 'sincos2d', 'none'.*'fourier'"),
+        ({"interpolation": "nearest"}, "'linear', 'bicubic'.*'nearest'"),
+        ({"position": "sincos2d", "num_prefix": 1}, "num_prefix=1"),
+        ({"grid_size": (4, 0)}, r"grid_size=\(4, 0\)"),
+    ],
+)
+def test_position_embedding_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        layers.PositionEmbedding(**arguments)
+
+
+def test_sincos2d_needs_a_width_divisible_by_4():
+    with pytest.raises(ValueError, match="divisible by 4.*hidden_dim=50"):
+        layers.PositionEmbedding("sincos2d")(np.zeros((1, 2, 2, 50)))
+
+
+def attention_by_hand(layer, tokens):
+    """Softmax attention written out in NumPy, float64."""
+    kernel, bias = array(layer.qkv.kernel).astype("float64"), array(layer.qkv.bias)
+    query, key, value = (
+        np.einsum("btd,dhk->bhtk", tokens, kernel[:, i]) + bias[i][:, None]
+        for i in range(3)
+    )
+    scores = query @ key.swapaxes(2, 3) / np.sqrt(query.shape[-1])
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    attended = scores / scores.sum(-1, keepdims=True) @ value
+    projection = array(layer.projection.kernel)
+    return np.einsum("bhtk,hkd->btd", attended, projection) + array(layer.projection.bias)
+
+
+def test_self_attention_is_softmax_attention():
+    layer = randomize_built(layers.SelfAttention(4), TOKENS)
+    x = inputs_of(TOKENS)
+    assert_close(layer(x), attention_by_hand(layer, x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.SelfAttention(4), layers.EncoderBlock(4, 96)],
+    ids=["attention", "block"],
+)
+def test_a_part_of_the_tokens_is_computed_as_in_the_whole(layer):
+    layer = randomize_built(fresh(layer), TOKENS)
+    x = inputs_of(TOKENS)
+    assert_close(layer(x[:, :3], context=x), array(layer(x))[:, :3])
+
+
+def test_attention_with_dropout_is_the_same_in_inference_and_random_in_training():
+    layer = randomize_built(layers.SelfAttention(4, dropout_rate=0.5), TOKENS)
+    x = inputs_of(TOKENS)
+    assert_close(layer(x), attention_by_hand(layer, x))
+    first, second = array(layer(x, training=True)), array(layer(x, training=True))
+    assert np.abs(first - second).max() > 1e-3
+    # Without dropped weights the path that is written out gives the fused result.
+    query, key, value = layer._project(ops.convert_to_tensor(x), None)
+    layer.dropout.rate = 0.0
+    written_out = layer.projection(layer._attend_with_dropout(query, key, value))
+    assert_close(written_out, attention_by_hand(layer, x))
+
+
+def test_attention_needs_heads_that_divide_the_width():
+    with pytest.raises(ValueError, match="hidden_dim=48, num_heads=5"):
+        layers.SelfAttention(5)(np.zeros(TOKENS))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX runs on TPU")
+def test_flash_attention_is_off_on_tpu_and_where_keras_says_so(monkeypatch):
+    import jax
+
+    from keras_vit.layers.attention import flash_attention
+
+    assert flash_attention() is None
+    tpu = type("Device", (), {"platform": "tpu"})()
+    monkeypatch.setattr(jax, "devices", lambda: [tpu])
+    assert flash_attention() is False
+    monkeypatch.undo()
+    keras.config.disable_flash_attention()
+    try:
+        assert flash_attention() is False
+    finally:
+        keras.config.enable_flash_attention()
+
+
+def test_drop_path_drops_whole_examples_and_keeps_the_mean():
+    output = array(layers.DropPath(0.25)(np.ones((4000, 3, 2)), training=True))
+    per_example = output.reshape(4000, 6)
+    assert set(np.unique(per_example.min(1))) == {0.0, np.float32(1 / 0.75)}
+    np.testing.assert_array_equal(per_example.min(1), per_example.max(1))
+    assert abs(output.mean() - 1) < 0.05
+
+
+def test_drop_path_does_nothing_in_inference():
+    x = inputs_of(TOKENS)
+    np.testing.assert_array_equal(array(layers.DropPath(0.9)(x)), x)
+
+
+def test_poolings():
+    x = inputs_of(TOKENS)
+    assert_close(layers.TokenPooling()(x), x[:, 0])
+    assert_close(layers.MeanPooling(num_prefix=5)(x), x[:, 5:].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: layers.PatchEmbedding(0, 48), "patch_size=0"),
+        (lambda: layers.PatchEmbedding((8, 8, 8), 48), r"patch_size=\(8, 8, 8\)"),
+        (lambda: layers.PatchEmbedding(8, -1), "hidden_dim=-1"),
+        (lambda: layers.PatchEmbedding(8, 48, data_format="nhwc"), "data_format='nhwc'"),
+        (lambda: layers.DropPath(1.0), r"\[0, 1\). Received: rate=1.0"),
+        (lambda: layers.MLP(96, dropout_rate=-0.1), "dropout_rate=-0.1"),
+        (lambda: layers.SelfAttention(2.5), "num_heads=2.5"),
+    ],
+)
+def test_arguments_out_of_range_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,444 @@
+"""Strict loading: everything fits or is dropped for a reason, or nothing changes."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    REFERENCE,
+    array,
+    assert_close,
+    assert_same_weights,
+    images,
+    reference,
+    tiny,
+    weights,
+)
+
+import keras_vit
+from keras_vit.weights.resize import resize_grid
+
+TOKEN = REFERENCE / "vit_token_linen_names" / "checkpoint.npz"
+REPRESENTATION = REFERENCE / "vit_representation" / "checkpoint.npz"
+GAP = REFERENCE / "vit_gap" / "checkpoint.npz"
+GRID = "position_embedding/grid"
+
+
+@pytest.fixture
+def checkpoint():
+    """The tensors of a checkpoint by name, to change before they are written."""
+    return reference("vit_token_linen_names", "checkpoint")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(tensors, name="checkpoint.npz"):
+        np.savez(tmp_path / name, **tensors)
+        return tmp_path / name
+
+    return write
+
+
+def test_every_tensor_arrives_where_it_belongs(checkpoint):
+    model = tiny()
+    report = keras_vit.load_weights(model, TOKEN)
+    values = weights(model)
+    assert set(report.loaded) == set(values)
+    assert not report.resized
+    assert not report.dropped
+    assert not report.fresh
+    attention = "Transformer/encoderblock_1/MultiHeadDotProductAttention_0"
+    expected = {
+        "class_token/tokens": checkpoint["cls"][0],
+        "position_embedding/prefix": checkpoint["Transformer/posembed_input/pos_embedding"][
+            0, :1
+        ],
+        "block_1/attention/projection/kernel": checkpoint[f"{attention}/out/kernel"],
+        "head/kernel": checkpoint["head/kernel"],
+    }
+    for path, value in expected.items():
+        np.testing.assert_array_equal(values[path], value)
+    for i, part in enumerate(("query", "key", "value")):
+        np.testing.assert_array_equal(
+            values["block_1/attention/qkv/kernel"][:, i],
+            checkpoint[f"{attention}/{part}/kernel"],
+        )
+        np.testing.assert_array_equal(
+            values["block_1/attention/qkv/bias"][i], checkpoint[f"{attention}/{part}/bias"]
+        )
+
+
+def test_the_architecture_is_inferred():
+    config = keras_vit.from_pretrained(REPRESENTATION).get_config()
+    expected = {
+        "image_size": (32, 32),
+        "patch_size": (8, 8),
+        "hidden_dim": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "mlp_dim": 96,
+        "classes": 21,
+        "representation_size": 48,
+        "pooling": "token",
+        "class_token": True,
+        "gelu_approximate": True,
+    }
+    assert {key: config[key] for key in expected} == expected
+    gap = keras_vit.from_pretrained(GAP).get_config()
+    assert (gap["pooling"], gap["class_token"]) == ("gap", False)
+
+
+def test_overrides_come_on_top():
+    model = keras_vit.from_pretrained(
+        TOKEN,
+        classifier_activation=None,
+        dropout_rate=0.1,
+        name="mine",
+        full_last_block=True,
+    )
+    assert model.name == "mine"
+    assert model.get_config()["dropout_rate"] == 0.1
+    expected = reference("vit_token_linen_names")
+    assert_close(model(expected["input"]), expected["logits"])
+    softmax = keras_vit.from_pretrained(TOKEN)
+    assert_close(softmax(expected["input"]), keras.ops.softmax(expected["logits"]))
+
+
+def test_channels_come_from_the_file(checkpoint, write):
+    kernel = checkpoint["embedding/kernel"]
+    path = write({**checkpoint, "embedding/kernel": kernel[:, :, :1]})
+    model = keras_vit.from_pretrained(path)
+    assert model.input_shape == (None, 32, 32, 1)
+    assert keras_vit.from_pretrained(path, image_size=48).input_shape == (None, 48, 48, 1)
+
+
+def test_channels_first():
+    expected = reference("vit_token_linen_names")
+    model = keras_vit.from_pretrained(
+        TOKEN, data_format="channels_first", classifier_activation=None
+    )
+    x = np.transpose(expected["input"], (0, 3, 1, 2))
+    assert_close(model(x), expected["logits"])
+
+
+@pytest.mark.parametrize("size", [(48, 48), (24, 16), (32, 64), (16, 64)])
+def test_load_at_another_size_equals_load_then_resize(size, checkpoint, tmp_path):
+    """By every way of loading; (16, 64) has as many patches as the checkpoint."""
+    grid = checkpoint["Transformer/posembed_input/pos_embedding"][0, 1:].reshape(4, 4, 48)
+    expected = resize_grid(grid, (size[0] // 8, size[1] // 8))
+    native = keras_vit.from_pretrained(TOKEN)
+    native.save(tmp_path / "native.keras")
+    native.save_weights(tmp_path / "native.weights.h5")
+    shape = (*size, 3)
+
+    by_load_weights = tiny(image_size=size)
+    report = keras_vit.load_weights(by_load_weights, TOKEN)
+    assert report.resized == {GRID: ((4, 4, 48), expected.shape)}
+    by_h5 = tiny(image_size=size)
+    report = keras_vit.load_weights(by_h5, tmp_path / "native.weights.h5")
+    assert report.resized == {GRID: ((4, 4, 48), expected.shape)}
+    by_keras = tiny(image_size=size)
+    keras_vit.load_weights(by_keras, tmp_path / "native.keras")
+    by_model_load_weights = tiny(image_size=size)
+    by_model_load_weights.load_weights(tmp_path / "native.weights.h5")
+    reopened = keras.models.load_model(tmp_path / "native.keras")
+    models = [
+        by_load_weights,
+        by_h5,
+        by_keras,
+        by_model_load_weights,
+        keras_vit.from_pretrained(TOKEN, input_shape=shape),
+        keras_vit.from_pretrained(TOKEN, image_size=size),
+        keras_vit.from_pretrained(tmp_path / "native.keras", input_shape=shape),
+        keras_vit.from_pretrained(reopened, input_shape=shape),
+    ]
+    for model in models:
+        assert model.input_shape == (None, *shape)
+        values = weights(model)
+        np.testing.assert_allclose(values.pop(GRID), expected, atol=1e-7)
+        native_values = weights(native)
+        del native_values[GRID]
+        assert_same_weights(values, native_values)
+
+
+def test_the_interpolation_is_the_models(checkpoint):
+    model = keras_vit.from_pretrained(
+        TOKEN, image_size=48, position_interpolation="bicubic"
+    )
+    grid = checkpoint["Transformer/posembed_input/pos_embedding"][0, 1:].reshape(4, 4, 48)
+    expected = resize_grid(grid, (6, 6), "bicubic")
+    np.testing.assert_allclose(weights(model)[GRID], expected, atol=1e-7)
+
+
+def test_a_grid_that_is_no_square(checkpoint, write):
+    positions = checkpoint["Transformer/posembed_input/pos_embedding"]
+    path = write(
+        {**checkpoint, "Transformer/posembed_input/pos_embedding": positions[:, :13]}
+    )
+    with pytest.raises(ValueError, match=r"does not tell the image size.*`input_shape="):
+        keras_vit.from_pretrained(path)
+    for model in (
+        keras_vit.from_pretrained(path, input_shape=(24, 32, 3)),
+        keras_vit.from_pretrained(path, position_grid=(3, 4)),
+    ):
+        assert model.input_shape == (None, 24, 32, 3)
+        expected = positions[0, 1:13].reshape(3, 4, 48)
+        np.testing.assert_array_equal(weights(model)[GRID], expected)
+    larger = keras_vit.from_pretrained(path, position_grid=(3, 4), input_shape=(48, 64, 3))
+    expected = resize_grid(positions[0, 1:13].reshape(3, 4, 48), (6, 8))
+    np.testing.assert_allclose(weights(larger)[GRID], expected, atol=1e-7)
+    with pytest.raises(
+        ValueError, match=r"12 patches.*Give `position_grid=\(rows, columns\)`"
+    ):
+        keras_vit.from_pretrained(path, input_shape=(48, 48, 3))
+    with pytest.raises(ValueError, match=r"position_grid=\(5, 5\)"):
+        keras_vit.from_pretrained(path, position_grid=(5, 5))
+
+
+def test_a_head_of_another_size_is_new_and_said_so(caplog):
+    model = keras_vit.from_pretrained(REPRESENTATION, classes=5)
+    values = weights(model)
+    assert values["head/kernel"].shape == (48, 5)
+    assert not values["head/kernel"].any()
+    assert "pre_logits/kernel" not in values  # the paper replaces the whole head
+    assert len(caplog.records) == 1
+    assert "head of 5 classes is not in the checkpoint" in caplog.text
+    kept = keras_vit.from_pretrained(REPRESENTATION, classes=5, representation_size=48)
+    assert weights(kept)["pre_logits/kernel"].any()
+
+
+def test_the_report_says_what_was_dropped():
+    model = tiny(classes=5)
+    before = weights(model)
+    report = keras_vit.load_weights(model, REPRESENTATION)
+    assert report.fresh == ("head/bias", "head/kernel")
+    assert set(report.dropped) == {
+        *("head/kernel", "head/bias", "pre_logits/kernel", "pre_logits/bias")
+    }
+    assert set(report.dropped.values()) == {"the model's head has another size"}
+    np.testing.assert_array_equal(weights(model)["head/kernel"], before["head/kernel"])
+    assert "dropped pre_logits/kernel: the model's head" in str(report)
+    report = keras_vit.load_weights(tiny(classes=0), REPRESENTATION)
+    assert set(report.dropped.values()) == {"the model has no head"}
+
+
+def test_features_of_a_checkpoint_with_a_head():
+    expected = reference("vit_representation")
+    features = keras_vit.from_pretrained(REPRESENTATION, classes=0)
+    assert_close(features(expected["input"]), expected["encoder_norm"][:, 0])
+    represented = keras_vit.from_pretrained(
+        REPRESENTATION, classes=0, representation_size=48
+    )
+    assert_close(represented(expected["input"]), expected["pre_logits"])
+    tokens = keras_vit.from_pretrained(REPRESENTATION, classes=0, pooling=None)
+    assert_close(tokens(expected["input"]), expected["encoder_norm"])
+    mean = keras_vit.from_pretrained(REPRESENTATION, classes=0, pooling="gap")
+    assert_close(mean(expected["input"]), expected["encoder_norm"][:, 1:].mean(1))
+
+
+def test_a_functional_clone_can_be_loaded():
+    clone = keras.models.clone_model(tiny())
+    keras_vit.load_weights(clone, TOKEN)
+    assert_same_weights(weights(clone), weights(keras_vit.from_pretrained(TOKEN)))
+
+
+def test_half_precision_files_fill_float32_models(checkpoint, write):
+    halves = {name: tensor.astype("float16") for name, tensor in checkpoint.items()}
+    model = keras_vit.from_pretrained(write(halves))
+    assert all(weight.dtype == "float32" for weight in model.weights)
+    kernel = halves["embedding/kernel"].astype("float32")
+    np.testing.assert_array_equal(weights(model)["patch_embedding/kernel"], kernel)
+
+
+def renamed(tensors):
+    tensors["embedding/kernels"] = tensors.pop("embedding/kernel")
+
+
+def without_a_query(tensors):
+    del tensors["Transformer/encoderblock_1/MultiHeadDotProductAttention_0/query/kernel"]
+
+
+def with_another_tensor(tensors):
+    tensors["Transformer/extra"] = np.zeros(3, "float32")
+
+
+def doubled(tensors):
+    name = "Transformer/encoderblock_1/{}/scale"
+    tensors[name.format("LayerNorm_2")] = tensors[name.format("LayerNorm_1")]
+
+
+def with_another_width(tensors):
+    tensors["Transformer/encoder_norm/scale"] = np.ones(47, "float32")
+
+
+def with_integers(tensors):
+    tensors["head/bias"] = np.zeros(10, "int64")
+
+
+def with_nan(tensors):
+    tensors["head/kernel"][3, 4] = np.nan
+
+
+def with_objects(tensors):
+    tensors["cls"] = np.array([{}], dtype=object)
+
+
+BLOCK_QKV = "block_1/attention/qkv/kernel"
+BAD_TENSORS = [
+    (renamed, "In the file, but not in the model: embedding/kernels"),
+    (renamed, "In the model, but not in the file: patch_embedding/kernel"),
+    (without_a_query, f"In the model, but not in the file: {BLOCK_QKV}"),
+    (without_a_query, "In the file, but not in the model: .*/key/kernel, .*/value/kernel"),
+    (with_another_tensor, "In the file, but not in the model: Transformer/extra"),
+    (doubled, "'.*LayerNorm_2/scale' and '.*LayerNorm_1/scale' are the same tensor"),
+    (with_another_width, r"encoder_norm/gamma \(47,\), expected \(48,\)"),
+    (with_integers, "'head/bias.npy' holds int64 where floating-point numbers"),
+    (with_nan, "'head/kernel' of '.*' holds NaN or infinity"),
+    (with_objects, "'cls.npy' holds object where floating-point numbers"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_TENSORS)
+def test_bad_tensors_are_named_and_nothing_changes(change, message, checkpoint, write):
+    change(checkpoint)
+    path = write(checkpoint)
+    assert_refused(path, message)
+
+
+def assert_refused(path, message, error=ValueError, **overrides):
+    model = tiny(**overrides)
+    before = weights(model)
+    with pytest.raises(error, match=message):
+        keras_vit.load_weights(model, path)
+    assert_same_weights(weights(model), before)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
+def test_truncated_npz(kept, tmp_path):
+    data = TOKEN.read_bytes()
+    path = tmp_path / "cut.npz"
+    path.write_bytes(data[: int(kept * len(data)) if kept < 1 else kept])
+    assert_refused(
+        path, r"cut.npz' \([\d,]+ bytes\) is not a complete .npz .*download it again"
+    )
+
+
+def test_damaged_npz(tmp_path):
+    data = bytearray(TOKEN.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(data)
+    assert_refused(path, "is not a complete .npz archive of arrays.*CRC")
+
+
+@pytest.mark.parametrize("ending", [".npz", ".keras", ".weights.h5"])
+def test_missing_and_foreign_files(ending, tmp_path):
+    missing = tmp_path / f"missing{ending}"
+    assert_refused(missing, "There is no checkpoint at '.*missing", FileNotFoundError)
+    foreign = tmp_path / f"foreign{ending}"
+    foreign.write_text("<html>404: Not Found</html>")
+    assert_refused(foreign, f"foreign{ending}' .*is not a complete {ending}")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    assert_refused(tmp_path / "folder.npz", "There is no checkpoint", FileNotFoundError)
+
+
+def test_an_npz_of_something_else(write):
+    path = write({"a": np.zeros(3), "b": np.zeros(4)})
+    message = "is not a ViT checkpoint in Google's layout: .* It holds 2 tensors: a, b."
+    with pytest.raises(ValueError, match=message):
+        keras_vit.from_pretrained(path)
+    assert_refused(path, "is not a ViT checkpoint in Google's layout|In the file, but not")
+
+
+def test_unknown_endings(tmp_path):
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"")
+    assert_refused(path, r"reads .npz .*, .keras or .weights.h5")
+    with pytest.raises(ValueError, match=r"\.npz \(Google's layout\) or \.keras"):
+        keras_vit.from_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"num_layers": 3}, "In the model, but not in the file: block_2/attention/proj"),
+        ({"num_layers": 1}, "In the file, but not in the model: block_1/attention/proj"),
+        (
+            {"hidden_dim": 32},
+            r"patch_embedding/kernel \(8, 8, 3, 48\), expected \(8, 8, 3, 32\)",
+        ),
+        ({"num_heads": 2}, r"qkv/kernel \(48, 3, 4, 12\), expected \(48, 3, 2, 24\)"),
+        ({"pooling": "gap"}, "In the file, but not in the model: class_token/tokens"),
+        (
+            {"representation_size": 48},
+            "not in the file: pre_logits/bias, pre_logits/kernel",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_architecture(overrides, message, tmp_path):
+    assert_refused(TOKEN, message, **overrides)
+    assert_refused(
+        TOKEN, "`keras_vit.from_pretrained` builds the model that fits", **overrides
+    )
+    native = keras_vit.from_pretrained(TOKEN)
+    native.save(tmp_path / "native.keras")
+    assert_refused(tmp_path / "native.keras", message, **overrides)
+    native.save_weights(tmp_path / "native.weights.h5")
+    assert_refused(
+        tmp_path / "native.weights.h5", "does not fit the model .*unchanged", **overrides
+    )
+
+
+def test_a_head_over_another_layer_is_an_error():
+    # The sizes fit, but the head was trained on what `pre_logits` computes.
+    assert_refused(REPRESENTATION, "not in the model: pre_logits/bias", classes=21)
+
+
+@pytest.mark.parametrize("ending", ["npz", "keras", "weights.h5"])
+def test_mismatched_heads_can_be_errors(ending, tmp_path):
+    native = keras_vit.from_pretrained(TOKEN)
+    path = TOKEN if ending == "npz" else tmp_path / f"native.{ending}"
+    if ending == "keras":
+        native.save(path)
+    elif ending == "weights.h5":
+        native.save_weights(path)
+    model = tiny(classes=5)
+    before = weights(model)
+    with pytest.raises(ValueError, match="head|Dense"):
+        keras_vit.load_weights(model, path, skip_mismatched_head=False)
+    assert_same_weights(weights(model), before)
+    report = keras_vit.load_weights(model, path)
+    assert set(report.fresh) == {"head/kernel", "head/bias"}
+    np.testing.assert_array_equal(weights(model)["head/kernel"], before["head/kernel"])
+    np.testing.assert_array_equal(weights(model)[BLOCK_QKV], weights(native)[BLOCK_QKV])
+
+
+def test_a_saved_model_that_was_trained_opens_at_another_size(tmp_path):
+    model = tiny()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(images(), np.array([1, 2]), verbose=0)
+    model.save(tmp_path / "trained.keras")
+    larger = keras_vit.from_pretrained(
+        tmp_path / "trained.keras", input_shape=(64, 48, 3), classes=7
+    )
+    assert larger.output_shape == (None, 7)
+    assert larger.get_layer("position_embedding").grid.shape == (8, 6, 48)
+    assert np.isfinite(array(larger(images(64, 48)))).all()
+
+
+def test_only_vision_transformers_are_copied(tmp_path):
+    inputs = keras.Input((4,))
+    dense = keras.Model(inputs, keras.layers.Dense(2)(inputs), name="other")
+    with pytest.raises(ValueError, match="Received: Functional 'other'"):
+        keras_vit.from_pretrained(dense)
+    dense.save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="Use `keras.models.load_model`"):
+        keras_vit.from_pretrained(tmp_path / "other.keras")
+
+
+def test_layers_resize_only_grids_of_their_own_width(tmp_path):
+    tiny(hidden_dim=32).save_weights(tmp_path / "narrow.weights.h5")
+    with pytest.raises(ValueError, match="could not be loaded"):
+        tiny().load_weights(tmp_path / "narrow.weights.h5")

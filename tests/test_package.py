@@ -1,0 +1,39 @@
+"""What importing the package costs and what it exports."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras_vit
+
+IMPORT = """
+import json, sys, keras
+before = set(sys.modules)
+import keras_vit
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(json.dumps(sorted(new)))
+"""
+
+
+def test_importing_adds_nothing_heavy():
+    """Neither plots nor data sets nor another backend, beyond what Keras imports."""
+    output = subprocess.run(
+        [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
+    ).stdout
+    new = set(json.loads(output.splitlines()[-1])) - sys.stdlib_module_names
+    assert new <= {"keras_vit", "h5py", "numpy"}
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in keras_vit.__all__:
+        thing = getattr(keras_vit, name)
+        if name != "__version__":
+            assert thing.__doc__, name
+    for name in keras_vit.layers.__all__:
+        assert getattr(keras_vit.layers, name).__doc__, name
+
+
+def test_the_package_is_typed():
+    folder = os.path.dirname(keras_vit.__file__)
+    assert os.path.exists(os.path.join(folder, "py.typed"))

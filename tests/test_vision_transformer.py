@@ -1,0 +1,367 @@
+"""The model: shapes, features, precision, training, saving."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import TINY, array, assert_close, assert_same_weights, images, tiny, weights
+
+import keras_vit
+
+VARIANTS = {
+    "token": {},
+    "gap": {"pooling": "gap"},
+    "map": {"pooling": "map"},
+    "all tokens": {"pooling": None, "classes": 0},
+    "features": {"classes": 0},
+    "representation": {"representation_size": 24},
+    "registers": {"num_registers": 3, "layer_scale": 0.1},
+    "gap of a class token model": {"pooling": "gap", "class_token": True},
+    "sincos2d": {"position": "sincos2d"},
+    "no positions": {"position": "none"},
+    "non-square": {"image_size": (32, 48), "patch_size": (8, 16)},
+    "four channels": {"input_shape": (32, 32, 4)},
+    "any size": {"input_shape": (None, None, 3)},
+    "full last block": {"full_last_block": True},
+    "one block": {"num_layers": 1},
+    "regularized": {
+        "dropout_rate": 0.1,
+        "attention_dropout_rate": 0.1,
+        "drop_path_rate": 0.1,
+    },
+}
+each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+
+
+def images_for(model, batch=2):
+    height, width, channels = (size or 32 for size in model.input_shape[1:])
+    return images(height, width, channels, batch)
+
+
+@each_variant
+def test_config_is_the_arguments_and_revives_the_model(variant):
+    model = tiny(**variant)
+    config = model.get_config()
+    assert set(config) - {"trainable"} <= set(
+        keras_vit.VisionTransformer.__init__.__kwdefaults__
+    ) | set(TINY)
+    assert keras_vit.VisionTransformer.from_config(config).get_config() == config
+    assert json.loads(json.dumps(config))
+    revived = keras_vit.VisionTransformer.from_config(json.loads(json.dumps(config)))
+    assert [w.path for w in revived.weights] == [w.path for w in model.weights]
+    assert [w.shape for w in revived.weights] == [w.shape for w in model.weights]
+
+
+@each_variant
+def test_save_and_load_is_the_identity(variant, tmp_path):
+    model = tiny(**variant)
+    x = images_for(model)
+    expected = array(model(x))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is keras_vit.VisionTransformer
+    assert loaded.get_config() == model.get_config()
+    assert_same_weights(weights(loaded), weights(model))
+    np.testing.assert_array_equal(array(loaded(x)), expected)
+
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = tiny(**variant, name="other")
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same_weights(weights(other), weights(model))
+
+
+@each_variant
+def test_clone_model_computes_the_same(variant):
+    model = tiny(**variant)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert [w.path for w in clone.weights] == [w.path for w in model.weights]
+    x = images_for(model)
+    np.testing.assert_array_equal(array(clone(x)), array(model(x)))
+
+
+@each_variant
+def test_one_step_of_training_moves_every_weight(variant):
+    # `tiny` gives the head random weights; a new one is zero and would pass no gradient.
+    model = tiny(**variant)
+    before = weights(model)
+    target = np.random.default_rng(0).normal(size=array(model(images_for(model))).shape)
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.fit(images_for(model), target, epochs=2, verbose=0)
+    still = [
+        path for path, value in weights(model).items() if (value == before[path]).all()
+    ]
+    assert still == []
+
+
+def test_new_models_start_as_the_paper_says():
+    model = keras_vit.VisionTransformer(**TINY, classes=10)
+    values = weights(model)
+    assert not values["head/kernel"].any()
+    assert not values["head/bias"].any()
+    assert not values["class_token/tokens"].any()
+    grid = values["position_embedding/grid"]
+    assert abs(grid.std() - 0.02) < 0.002
+    kernel = values["block_0/attention/qkv/kernel"]
+    limit = np.sqrt(6 / (48 + 48))  # Glorot uniform of each projection
+    assert 0.95 * limit < np.abs(kernel).max() <= limit
+    assert np.abs(values["block_0/mlp/dense_1/bias"]).max() < 1e-5
+
+
+def test_same_seed_same_weights():
+    keras.utils.set_random_seed(7)
+    first = weights(keras_vit.VisionTransformer(**TINY))
+    second = weights(keras_vit.VisionTransformer(**TINY))
+    keras.utils.set_random_seed(7)
+    assert_same_weights(weights(keras_vit.VisionTransformer(**TINY)), first)
+    path = "block_0/mlp/dense_1/kernel"
+    assert (first[path] != second[path]).any()
+
+
+def test_layer_names_are_public():
+    model = tiny(num_registers=2, representation_size=24, dropout_rate=0.1)
+    names = {layer.name for layer in model.layers}
+    assert names >= {
+        *("patch_embedding", "class_token", "registers", "position_embedding"),
+        *("block_0", "block_1", "encoder_norm", "pooling", "pre_logits", "head"),
+    }
+    extractor = keras.Model(model.input, model.get_layer("block_0").output)
+    assert extractor(images()).shape == (2, 1 + 2 + 16, 48)
+
+
+def test_weight_paths_are_public():
+    assert [w.path for w in tiny(num_layers=1).weights] == [
+        "patch_embedding/kernel",
+        "patch_embedding/bias",
+        "class_token/tokens",
+        "position_embedding/prefix",
+        "position_embedding/grid",
+        "block_0/attention_norm/gamma",
+        "block_0/attention_norm/beta",
+        "block_0/attention/qkv/kernel",
+        "block_0/attention/qkv/bias",
+        "block_0/attention/projection/kernel",
+        "block_0/attention/projection/bias",
+        "block_0/mlp_norm/gamma",
+        "block_0/mlp_norm/beta",
+        "block_0/mlp/dense_1/kernel",
+        "block_0/mlp/dense_1/bias",
+        "block_0/mlp/dense_2/kernel",
+        "block_0/mlp/dense_2/bias",
+        "encoder_norm/gamma",
+        "encoder_norm/beta",
+        "head/kernel",
+        "head/bias",
+    ]
+
+
+def test_each_weight_is_created_once(monkeypatch):
+    created = []
+    add_weight = keras.layers.Layer.add_weight
+
+    def counting(layer, *args, **kwargs):
+        created.append(add_weight(layer, *args, **kwargs))
+        return created[-1]
+
+    monkeypatch.setattr(keras.layers.Layer, "add_weight", counting)
+    model = keras_vit.VisionTransformer(**TINY, classes=10, pooling="map", num_registers=2)
+    assert len(created) == len(model.weights)
+
+
+@pytest.mark.parametrize("pooling", ["token", "gap", "map"])
+@pytest.mark.parametrize("num_registers", [0, 3])
+def test_features_are_every_token_by_kind(pooling, num_registers):
+    model = tiny(pooling=pooling, class_token=True, num_registers=num_registers, classes=0)
+    x = images()
+    features = model.features(x)
+    every = tiny(pooling=None, class_token=True, num_registers=num_registers, classes=0)
+    for weight in every.weights:
+        weight.assign(next(w for w in model.weights if w.path == weight.path))
+    tokens = array(every(x))
+    assert_close(features["class_token"], tokens[:, 0])
+    assert ("registers" in features) == bool(num_registers)
+    if num_registers:
+        assert_close(features["registers"], tokens[:, 1:4])
+    assert_close(features["patch_tokens"], tokens[:, 1 + num_registers :])
+    assert_close(features["pooled"], model(x))
+
+
+def test_features_leave_the_model_as_it_was():
+    model = tiny()
+    nodes = {layer.name: len(layer._inbound_nodes) for layer in model.layers}
+    model.features(images())
+    assert {layer.name: len(layer._inbound_nodes) for layer in model.layers} == nodes
+
+
+def test_the_last_block_computes_the_class_token_alone_unless_told():
+    cut, full = tiny(), tiny(full_last_block=True)
+    full.set_weights(cut.get_weights())
+    assert cut.get_layer("block_1").output.shape == (None, 1, 48)
+    assert full.get_layer("block_1").output.shape == (None, 17, 48)
+    assert_close(cut(images()), full(images()), tolerance=2e-6)
+
+
+@pytest.mark.parametrize("position", ["learned", "sincos2d", "none"])
+def test_any_size_equals_the_model_of_that_size(position):
+    any_size = tiny(input_shape=(None, None, 3), position=position)
+    for height, width in [(32, 32), (64, 48), (16, 40)]:
+        fixed = keras_vit.from_pretrained(any_size, input_shape=(height, width, 3))
+        x = images(height, width)
+        assert_close(any_size(x), fixed(x))
+        assert_close(any_size.predict(x, verbose=0), fixed(x))
+
+
+def test_any_size_trains():
+    model = tiny(input_shape=(None, None, 3))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = weights(model)
+    model.fit(images(48, 64), np.array([1, 2]), verbose=0)
+    model.fit(images(24, 24), np.array([1, 2]), verbose=0)
+    grid = "position_embedding/grid"
+    assert (weights(model)[grid] != before[grid]).any()
+
+
+def test_any_size_still_means_whole_patches():
+    model = tiny(input_shape=(None, None, 3))
+    with pytest.raises(ValueError, match="images of 36 x 32 pixels"):
+        model(images(36, 32))
+
+
+def test_channels_first_equals_channels_last():
+    last = tiny()
+    first = tiny(data_format="channels_first")
+    first.set_weights(last.get_weights())
+    assert first.input_shape == (None, 3, 32, 32)
+    x = images()
+    assert_close(first(np.transpose(x, (0, 3, 1, 2))), last(x), tolerance=2e-6)
+    keras.config.set_image_data_format("channels_first")
+    assert tiny().get_config()["data_format"] == "channels_first"
+    # A saved model keeps its own data format, whatever the session's default is.
+    assert keras_vit.VisionTransformer.from_config(last.get_config()).input_shape[-1] == 3
+
+
+def lacks_float16():
+    """JAX on CPU has no float16 matrix products (shared/FEASIBILITY.md, trap 6)."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.devices()[0].platform == "cpu"
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("by", ["argument", "global policy"])
+def test_mixed_precision_trains_with_float32_logits(precision, by):
+    if precision == "mixed_float16" and lacks_float16():
+        pytest.skip("JAX on CPU has no float16 matrix products")
+    full = tiny(dropout_rate=0.0, classifier_activation=None)
+    if by == "argument":
+        model = tiny(classifier_activation=None, dtype=precision)
+    else:
+        keras.config.set_dtype_policy(precision)
+        model = tiny(classifier_activation=None)
+    model.set_weights(full.get_weights())
+    outputs = model(images())
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    assert_close(outputs, full(images()), tolerance=0.05)
+    assert model.get_layer("block_0").output.dtype == precision.removeprefix("mixed_")
+    assert all(weight.dtype == "float32" for weight in model.weights)
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss)
+    history = model.fit(images(), np.array([3, 7]), epochs=12, verbose=0)
+    losses = history.history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0] / 2
+
+
+def test_precision_is_saved(tmp_path):
+    tiny(dtype="mixed_bfloat16").save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.dtype_policy.name == "mixed_bfloat16"
+    assert loaded.get_layer("block_0").compute_dtype == "bfloat16"
+    assert loaded.get_layer("head").compute_dtype == "float32"
+
+
+def test_compiled_and_eager_agree():
+    model = tiny(num_layers=1)
+    x = images()
+    eager = array(model(x))
+    model.compile(jit_compile=True)
+    assert_close(model.predict(x, verbose=0), eager)
+    model.compile(run_eagerly=True)
+    assert_close(model.predict(x, verbose=0), eager)
+
+
+def test_preprocessing_inside_the_model_equals_preprocess_input():
+    inside, outside = tiny(include_preprocessing=True), tiny()
+    inside.set_weights(outside.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype="uint8")
+    assert_close(inside(pixels), outside(keras_vit.preprocess_input(pixels)))
+    assert_close(inside.predict(pixels, verbose=0), inside(pixels))
+
+
+def test_build_on_an_input_tensor():
+    inputs = keras.Input((32, 32, 3), name="picture")
+    model = tiny(input_tensor=inputs)
+    assert model.input is inputs
+    assert model(images()).shape == (2, 10)
+
+
+def test_drop_path_grows_linearly_with_depth():
+    model = tiny(num_layers=3, drop_path_rate=0.2)
+    rates = [model.get_layer(f"block_{i}").drop_path_rate for i in range(3)]
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2])
+
+
+def test_quantized_model_stays_close():
+    model = tiny(classifier_activation=None)
+    expected = array(model(images()))
+    with pytest.warns(UserWarning, match="does not have a `quantize` method"):
+        model.quantize("int8")
+    assert model.get_layer("block_0").attention.qkv.kernel.dtype == "int8"
+    assert_close(model(images()), expected, tolerance=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"image_size": 30},
+            r"image_size=\(30, 30\) \(height, width\), patch_size=\(8, 8\)",
+        ),
+        ({"patch_size": 5}, r"divisible by `patch_size`.*patch_size=\(5, 5\)"),
+        ({"num_heads": 5}, "hidden_dim=48, num_heads=5"),
+        ({"pooling": "avg"}, "'token', 'gap', 'map', None. Received: pooling='avg'"),
+        (
+            {"pooling": None},
+            "classes=10, pooling=None. Use pooling='token', 'gap' or 'map'",
+        ),
+        ({"class_token": False}, "class_token=False. Use pooling='gap' or 'map'"),
+        (
+            {"position": "rotary"},
+            "'learned', 'sincos2d', 'none'. Received: position='rotary'",
+        ),
+        ({"position_interpolation": "area"}, "position_interpolation='area'"),
+        ({"drop_path_rate": 1.5}, "drop_path_rate=1.5"),
+        ({"num_layers": 0}, "num_layers=0"),
+        ({"classes": -1}, "classes=-1"),
+        ({"input_shape": (32, 32)}, r"\(height, width, channels\).*input_shape=\(32, 32\)"),
+        ({"input_shape": (64, 32, 3)}, r"input_shape=\(64, 32, 3\), image_size=\(32, 32\)"),
+        ({"data_format": "NCHW"}, "data_format='NCHW'"),
+        (
+            {"input_tensor": keras.Input((64, 64, 3))},
+            r"tensor of shape \(None, 64, 64, 3\)",
+        ),
+        ({"input_tensor": keras.Input((32, 32, 3)) * 2}, "must be a `keras.Input`"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**arguments)
+
+
+def test_images_with_another_number_of_channels_are_refused():
+    with pytest.raises(ValueError, match=r"expected shape=\(None, 32, 32, 3\)"):
+        tiny()(images(channels=4))

@@ -1,0 +1,207 @@
+"""Constructors, presets and downloads."""
+
+import functools
+import http.server
+import inspect
+import threading
+
+import keras
+import numpy as np
+import pytest
+from helpers import REFERENCE, array, assert_same_weights, images, tiny, weights
+
+import keras_vit
+from keras_vit import zoo
+from keras_vit.models.sizes import SIZES
+from keras_vit.presets import PRESETS
+from keras_vit.presets.google import Preset
+
+PARAMETERS = {
+    ("ViTTi16", None): 5_717_416,
+    ("ViTS16", None): 22_050_664,
+    ("ViTS32", None): 22_878_952,
+    ("ViTB8", None): 86_576_872,
+    ("ViTB16", None): 86_567_656,
+    ("ViTB32", None): 88_224_232,
+    ("ViTL16", None): 304_326_632,
+    ("ViTL32", None): 306_535_400,
+    ("ViTH14", None): 632_045_800,
+    ("ViTS16", "gap"): 22_049_896,
+    ("ViTS32", "gap"): 22_878_184,
+    ("ViTB16", "gap"): 86_566_120,
+    ("ViTB32", "gap"): 88_222_696,
+}
+CONSTRUCTORS = [name for name in keras_vit.__all__ if name.startswith("ViT")]
+
+
+@pytest.fixture
+def without_weights():
+    """Models of any size, none of whose weights takes memory."""
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+
+
+@pytest.mark.parametrize(("name", "pooling"), PARAMETERS)
+def test_parameter_counts(name, pooling, without_weights):
+    model = getattr(keras_vit, name)(weights=None, pooling=pooling)
+    assert model.count_params() == PARAMETERS[name, pooling]
+    assert model.output_shape == (None, 1000)
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_every_constructor_is_like_keras_applications(name, without_weights):
+    constructor = getattr(keras_vit, name)
+    assert constructor.__name__ == name
+    parameters = list(inspect.signature(constructor).parameters)
+    assert parameters == [
+        *("include_top", "weights", "input_tensor", "input_shape", "pooling"),
+        *("classes", "classifier_activation", "name", "overrides"),
+    ]
+    for parameter in parameters:
+        assert f"{parameter}:" in constructor.__doc__
+    model = constructor(weights=None)
+    assert isinstance(model, keras_vit.VisionTransformer)
+    assert model.name == name.lower()
+    patch = int("".join(c for c in name[-2:] if c.isdigit()))
+    assert model.get_config()["patch_size"] == (patch, patch)
+
+
+def test_presets_belong_to_constructors_and_have_unique_addresses():
+    assert {preset.architecture for preset in PRESETS.values()} <= set(CONSTRUCTORS)
+    assert len({preset.address for preset in PRESETS.values()}) == len(PRESETS)
+    for name, preset in PRESETS.items():
+        assert name == f"{preset.architecture}.{preset.tag}"
+        assert preset.address.startswith("gs://vit_models/")
+        assert preset.address.endswith(".npz")
+    # The defaults are checkpoints of ImageNet-1k where there is one.
+    default = inspect.signature(keras_vit.ViTB16).parameters["weights"].default
+    assert default == "augreg_imagenet21k+imagenet2012"
+    assert inspect.signature(keras_vit.ViTg14).parameters["weights"].default is None
+
+
+def test_options_of_a_constructor(without_weights):
+    build = functools.partial(keras_vit.ViTTi16, weights=None)
+    assert build(classes=7).output_shape == (None, 7)
+    assert build(input_shape=(384, 256, 3)).input_shape == (None, 384, 256, 3)
+    assert build(input_shape=(None, None, 3)).input_shape == (None, None, None, 3)
+    assert build(input_shape=(64, 64, 13)).input_shape == (None, 64, 64, 13)
+    assert build(include_top=False).output_shape == (None, 197, 192)
+    assert build(include_top=False, pooling="token").output_shape == (None, 192)
+    assert build(include_top=False, pooling="gap").output_shape == (None, 192)
+    assert build(include_top=False, pooling="map").output_shape == (None, 192)
+    assert build(image_size=64, name="mine").name == "mine"
+    assert build(classifier_activation=None).get_layer("head").activation(3.0) == 3.0
+    inputs = keras.Input((96, 96, 3))
+    assert build(input_tensor=inputs).input is inputs
+    first = build(input_shape=(3, 64, 64), data_format="channels_first")
+    assert first.input_shape == (None, 3, 64, 64)
+
+
+def test_a_small_constructor_computes():
+    model = keras_vit.ViTTi16(weights=None, input_shape=(32, 32, 3))
+    np.testing.assert_allclose(array(model(images())).sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": "imagenet"}, "Unknown `weights` of ViTB16: 'imagenet'.*'sam_imagenet2012'"),
+        ({"weights": None, "pooling": "avg"}, "pooling='avg'"),
+        ({"weights": None, "input_shape": (100, 100, 3)}, r"image_size=\(100, 100\)"),
+        ({"weights": None, "input_shape": (3, 224, 224)}, "data_format='channels_last'"),
+        ({"weights": None, "input_shape": (224, 224)}, "input_shape"),
+        ({"weights": REFERENCE / "vit_gap/checkpoint.npz"}, "not a checkpoint of ViTB16. Expected "
+         r"patch_size=\(16, 16\), hidden_dim=768.*Received patch_size=\(8, 8\), hidden_dim=48"),
+        ({"weights": "hf://google/vit"}, "must begin with https://, http:// or gs://"),
+    ],
+)  # fmt: skip
+def test_constructors_refuse(arguments, message, without_weights):
+    with pytest.raises(ValueError, match=message):
+        keras_vit.ViTB16(**arguments)
+
+
+def test_a_path_without_a_file():
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint at 'B_16.npz'"):
+        keras_vit.ViTB16(weights="B_16.npz")
+
+
+def test_an_unknown_preset_names_those_there_are():
+    with pytest.raises(ValueError, match="Unknown preset 'ViT-B16'.*ViTB16.imagenet21k"):
+        keras_vit.from_pretrained("ViT-B16")
+
+
+@pytest.fixture
+def tiny_architecture(monkeypatch):
+    """A constructor for the size of the reference checkpoints, with one preset."""
+    size = {"hidden_dim": 48, "num_layers": 2, "num_heads": 4, "mlp_dim": 96}
+    monkeypatch.setitem(SIZES, "Tiny", size)
+
+    def build(address):
+        preset = Preset("ViTTiny8", "imagenet21k", address, 32, 21)
+        monkeypatch.setitem(PRESETS, preset.name, preset)
+        return zoo._constructor("ViTTiny8", "Tiny", 8)
+
+    return build
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves the reference cases on loopback; counts the requests for each path."""
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Handler, directory=REFERENCE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        server.address = f"http://127.0.0.1:{server.server_port}"
+        server.requests = requests
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_preset_is_downloaded_once(server, tiny_architecture):
+    path = REFERENCE / "vit_representation" / "checkpoint.npz"
+    build = tiny_architecture(f"{server.address}/vit_representation/checkpoint.npz")
+    expected = weights(keras_vit.from_pretrained(path))
+    for model in (
+        build(),
+        build(weights="imagenet21k"),
+        keras_vit.from_pretrained("ViTTiny8.imagenet21k"),
+        keras_vit.from_pretrained(f"{server.address}/vit_representation/checkpoint.npz"),
+        build(weights=path),
+    ):
+        assert_same_weights(weights(model), expected)
+    assert server.requests == ["/vit_representation/checkpoint.npz"]
+    # Another file of the same name is another file.
+    gap = keras_vit.from_pretrained(f"{server.address}/vit_gap/checkpoint.npz")
+    assert gap.get_config()["pooling"] == "gap"
+    model = build(classes=3, input_shape=(64, 32, 3), include_top=True)
+    assert model.output_shape == (None, 3)
+    assert build(include_top=False).output_shape == (None, 17, 48)
+
+
+def test_an_address_without_a_file(server):
+    with pytest.raises(ConnectionError, match="could not be downloaded: .*404"):
+        keras_vit.from_pretrained(f"{server.address}/nothing.npz")
+
+
+def test_weights_in_keras_own_files(tiny_architecture, tmp_path):
+    build = tiny_architecture("gs://nowhere/file.npz")
+    model = tiny(image_size=48)
+    model.save(tmp_path / "model.keras")
+    same = build(weights=tmp_path / "model.keras")
+    assert same.input_shape == (None, 48, 48, 3)
+    assert_same_weights(weights(same), weights(model))
+    model.save_weights(tmp_path / "model.weights.h5")
+    same = build(weights=tmp_path / "model.weights.h5", image_size=48, classes=10)
+    assert_same_weights(weights(same), weights(model))
