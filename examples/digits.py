@@ -132,9 +132,8 @@ def main():
         last = np.array(runs)[:, -1]
         by_draw = "  ".join(f"{accuracy:.1%}" for accuracy in last)
         print(f"  {name:12}  mean {last.mean():.1%}   {by_draw}")
-    print(
-        f"pretrained.keras, finetuned.keras, learning_curves.png and predictions.png are in {args.output}/"
-    )
+    print(f"Models and pictures are in {args.output}/:")
+    print(*sorted(path.name for path in args.output.iterdir()), sep=", ")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from keras_vit import layers
 from keras_vit._version import __version__
 from keras_vit.imagenet import decode_predictions, preprocess_input
 from keras_vit.models import VisionTransformer
-from keras_vit.weights.load import LoadReport
+from keras_vit.weights.report import LoadReport
 from keras_vit.zoo import (
     ViTB8,
     ViTB16,

@@ -9,10 +9,11 @@ from keras_vit.layers import arguments
 from keras_vit.models.sizes import SIZES
 from keras_vit.models.vision_transformer import VisionTransformer
 from keras_vit.presets import PRESETS
-from keras_vit.weights import load
 from keras_vit.weights.download import fetch
 from keras_vit.weights.google import GoogleCheckpoint
-from keras_vit.weights.load import LoadReport
+from keras_vit.weights.keras_files import model_tensors, saved_model
+from keras_vit.weights.load import assign, load_file
+from keras_vit.weights.report import LoadReport
 
 
 def from_pretrained(
@@ -88,7 +89,7 @@ def load_weights(
         ValueError: if the file is damaged or foreign, or listing every tensor that is
             unused, missing or of another shape.
     """
-    return load.load_file(
+    return load_file(
         model,
         _local_path(source),
         skip_mismatched_head=skip_mismatched_head,
@@ -115,7 +116,7 @@ def _local_path(source) -> str:
 def _read_file(path, position_grid=None):
     """The config that a file holds, and the function that loads it into a model."""
     if path.endswith(".keras"):
-        return _read_model(load.saved_model(path), path)
+        return _read_model(saved_model(path), path)
     if not path.endswith(".npz"):
         raise ValueError(
             "A model is built from a file that tells the architecture: .npz (Google's "
@@ -124,7 +125,7 @@ def _read_file(path, position_grid=None):
         )
     with GoogleCheckpoint(path, position_grid) as checkpoint:
         config = checkpoint.architecture()
-    return config, lambda model: load.load_file(model, path, position_grid=position_grid)
+    return config, lambda model: load_file(model, path, position_grid=position_grid)
 
 
 def _read_model(source, origin):
@@ -137,7 +138,7 @@ def _read_model(source, origin):
     config = source.get_config()
     channel_axis = -1 if config["data_format"] == "channels_last" else 1
     config["channels"] = source.input_shape[channel_axis]
-    return config, lambda model: load.assign(model, load.model_tensors(source), origin)
+    return config, lambda model: assign(model, model_tensors(source), origin)
 
 
 def _merge(config: dict, overrides: dict) -> dict:
@@ -163,7 +164,8 @@ def _merge(config: dict, overrides: dict) -> dict:
             merged["input_shape"] = (
                 (*size, channels) if channels_last else (channels, *size)
             )
-    if "image_size" not in merged:
+    size = merged.get("image_size")
+    if size is None or (not isinstance(size, int) and None in size):
         raise ValueError(
             "The checkpoint does not tell the image size: its number of patches is no "
             "square. Give `input_shape=(height, width, channels)` or "
@@ -230,7 +232,7 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
         path = _weights_path(architecture, weights, tags)
         if path.endswith(".weights.h5"):
             model = VisionTransformer(**_merge(defaults, overrides))
-            load.load_file(model, path)
+            load_file(model, path)
             return model
         config, fill = _read_file(path)
         _check_architecture(architecture, fields, config, path)

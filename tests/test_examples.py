@@ -5,15 +5,13 @@ import sys
 from pathlib import Path
 
 import keras
-import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_digits(precision, tmp_path):
+def test_digits(tmp_path):
     command = [sys.executable, EXAMPLES / "digits.py", "--seeds=1", "--epochs=1"]
-    command += [f"--precision={precision}", f"--output={tmp_path}"]
+    command += ["--precision=mixed_bfloat16", f"--output={tmp_path}"]
     output = subprocess.run(command, capture_output=True, text=True)
     assert output.returncode == 0, output.stderr
     assert "fine-tuned    mean " in output.stdout
@@ -23,4 +21,4 @@ def test_digits(precision, tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     model = keras.models.load_model(tmp_path / "finetuned.keras")
     assert model.input_shape == (None, 24, 24, 1)
-    assert model.dtype_policy.name == precision
+    assert model.dtype_policy.name == "mixed_bfloat16"

@@ -180,6 +180,11 @@ def test_position_embedding_refuses(arguments, message):
         layers.PositionEmbedding(**arguments)
 
 
+def test_position_embedding_takes_a_grid_not_a_sequence():
+    with pytest.raises(ValueError, match="expected ndim=4, found ndim=3"):
+        layers.PositionEmbedding()(np.zeros((1, 16, 48)))
+
+
 def test_sincos2d_needs_a_width_divisible_by_4():
     with pytest.raises(ValueError, match="divisible by 4.*hidden_dim=50"):
         layers.PositionEmbedding("sincos2d")(np.zeros((1, 2, 2, 50)))

@@ -174,8 +174,11 @@ def test_a_grid_that_is_no_square(checkpoint, write):
     path = write(
         {**checkpoint, "Transformer/posembed_input/pos_embedding": positions[:, :13]}
     )
-    with pytest.raises(ValueError, match=r"does not tell the image size.*`input_shape="):
-        keras_vit.from_pretrained(path)
+    for shape in (None, (None, None, 3)):
+        with pytest.raises(
+            ValueError, match=r"does not tell the image size.*`input_shape="
+        ):
+            keras_vit.from_pretrained(path, input_shape=shape)
     for model in (
         keras_vit.from_pretrained(path, input_shape=(24, 32, 3)),
         keras_vit.from_pretrained(path, position_grid=(3, 4)),

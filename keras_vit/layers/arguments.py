@@ -47,7 +47,8 @@ def one_of(value: str | None, choices: Collection, name: str) -> str | None:
 def image_data_format(value: str | None) -> str:
     """`value`, or Keras' default where it is None; a ValueError if unknown."""
     value = value or keras.config.image_data_format()
-    return one_of(value, ("channels_last", "channels_first"), "data_format")
+    one_of(value, ("channels_last", "channels_first"), "data_format")
+    return value
 
 
 def head_dim(hidden_dim: int, num_heads: int) -> int:

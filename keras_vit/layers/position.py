@@ -66,6 +66,7 @@ class PositionEmbedding(keras.layers.Layer):
         self.interpolation = arguments.one_of(
             interpolation, INTERPOLATIONS, "interpolation"
         )
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         if num_prefix and position != "learned":
             raise ValueError(
                 "Tokens of the prefix own a position only where positions are learned. "

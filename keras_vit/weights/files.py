@@ -7,6 +7,14 @@ import zlib
 import numpy as np
 
 
+def check_exists(path: str) -> None:
+    """Raises a FileNotFoundError where there is no file."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"There is no checkpoint at {path!r}. Expected the path of a file."
+        )
+
+
 class NpzFile:
     """A `.npz` archive whose tensors are listed from their headers and read one by one.
 
@@ -23,10 +31,7 @@ class NpzFile:
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
-        if not os.path.isfile(self.path):
-            raise FileNotFoundError(
-                f"There is no checkpoint at {self.path!r}. Expected the path of a file."
-            )
+        check_exists(self.path)
         try:
             self._archive = zipfile.ZipFile(self.path)
             self.shapes = {

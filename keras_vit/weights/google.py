@@ -89,7 +89,7 @@ class GoogleCheckpoint:
         self.file = NpzFile(path)
         self.path = self.file.path
         self.position_grid = position_grid
-        self._names = {}
+        self._names: dict[str, str] = {}  # published name → name in the file
         for name in self.file.shapes:
             published = "/".join(NEWER_NAMES.get(part, part) for part in name.split("/"))
             if published in self._names:
@@ -99,10 +99,8 @@ class GoogleCheckpoint:
             self._names[published] = name
         if "conv_root/kernel" in self._names:
             raise self._foreign("it holds a hybrid, a ResNet below a ViT")
-        self.num_blocks = len(
-            {m[1] for m in map(re.compile(r"Transformer/encoderblock_(\d+)/").match,
-                               self._names) if m}
-        )  # fmt: skip
+        blocks = re.findall(r"Transformer/encoderblock_(\d+)/", "\n".join(self._names))
+        self.num_blocks = len(set(blocks))
 
     def __enter__(self):
         return self

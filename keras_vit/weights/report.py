@@ -1,0 +1,45 @@
+"""What a load did."""
+
+import logging
+from dataclasses import dataclass, field
+
+logger = logging.getLogger("keras_vit")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each tensor of a checkpoint and of each variable of a model.
+
+    Attributes:
+        source: the checkpoint.
+        loaded: paths of the variables that were filled.
+        resized: path → (shape in the checkpoint, shape in the model).
+        dropped: name of a tensor that was not used → the reason.
+        fresh: paths of the variables that keep the values they had.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    resized: dict[str, tuple] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
+
+    def __str__(self):
+        lines = [f"{self.source}: {len(self.loaded)} variables loaded"]
+        for path, (old, new) in self.resized.items():
+            lines.append(f"  resized {path} from {old} to {new}")
+        for name, reason in self.dropped.items():
+            lines.append(f"  dropped {name}: {reason}")
+        for path in self.fresh:
+            lines.append(f"  left as it was: {path}")
+        return "\n".join(lines)
+
+
+def tell_fresh_head(source: str, num_classes: int) -> None:
+    """Says in one line of the log that a head did not come from the checkpoint."""
+    logger.warning(
+        "%s: the head of %d classes is not in the checkpoint and keeps the values it has, "
+        "which are zeros if it is new.",
+        source,
+        num_classes,
+    )
