@@ -1,5 +1,6 @@
 """The model: shapes, features, precision, training, saving."""
 
+import inspect
 import json
 
 import keras
@@ -43,9 +44,8 @@ def images_for(model, batch=2):
 def test_config_is_the_arguments_and_revives_the_model(variant):
     model = tiny(**variant)
     config = model.get_config()
-    assert set(config) - {"trainable"} <= set(
-        keras_vit.VisionTransformer.__init__.__kwdefaults__
-    ) | set(TINY)
+    signature = inspect.signature(keras_vit.VisionTransformer)
+    assert set(config) == set(signature.parameters) - {"input_tensor"}
     assert keras_vit.VisionTransformer.from_config(config).get_config() == config
     assert json.loads(json.dumps(config))
     revived = keras_vit.VisionTransformer.from_config(json.loads(json.dumps(config)))
@@ -360,6 +360,11 @@ def test_quantized_model_stays_close():
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         tiny(**arguments)
+
+
+def test_a_misspelt_argument_is_refused():
+    with pytest.raises(TypeError, match="drop_rate"):
+        tiny(drop_rate=0.1)
 
 
 def test_images_with_another_number_of_channels_are_refused():

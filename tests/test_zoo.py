@@ -163,7 +163,8 @@ def server(tmp_path, monkeypatch):
         thread.start()
         server.address = f"http://127.0.0.1:{server.server_port}"
         server.requests = requests
-        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        get_file = functools.partial(keras.utils.get_file, cache_dir=tmp_path)
+        monkeypatch.setattr(keras.utils, "get_file", get_file)
         yield server
         server.shutdown()
         thread.join()

@@ -19,6 +19,7 @@ from keras_vit.layers import (
 from keras_vit.layers.position import POSITIONS
 from keras_vit.weights.resize import INTERPOLATIONS
 
+KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
 POOLINGS = ("token", "gap", "map", None)
 
 
@@ -73,6 +74,7 @@ class VisionTransformer(keras.Model):
         dtype: dtype policy of all layers, `None` for the global one. Under any policy the
             head computes in float32.
         name: str, the model's name.
+        trainable: bool, whether the model's weights are to be trained.
 
     Returns:
         A model that maps images, float or integer, to float32 (batch, classes); without
@@ -120,13 +122,13 @@ class VisionTransformer(keras.Model):
         data_format: str | None = None,
         dtype=None,
         name: str | None = None,
-        **kwargs,
+        trainable: bool = True,
     ):
         # The config is the arguments as given, so it is taken before anything else.
         config = {
             key: value
             for key, value in locals().items()
-            if key not in {"self", "__class__", "input_tensor", "dtype", "name", "kwargs"}
+            if key not in {"self", "__class__", "input_tensor", *KERAS_ARGUMENTS}
         }
         fields = _checked(config)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
@@ -136,7 +138,7 @@ class VisionTransformer(keras.Model):
         tokens = _embed_positions(patches, fields, policy)
         tokens, last_block_input = _encode(tokens, fields, policy)
         outputs = _head(_pool(tokens, fields, policy), fields, policy)
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
         self.dtype_policy = policy
         self._last_block_input = last_block_input

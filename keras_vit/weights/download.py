@@ -28,11 +28,10 @@ def fetch(address: str) -> str:
     url = urllib.parse.urlsplit(address)
     folder, name = os.path.split(urllib.parse.unquote(url.path).lstrip("/"))
     folders = [part for part in folder.split("/") if part not in ("", ".", "..")]
+    # Files of the same name lie in different folders of a bucket.
+    cache = os.path.join("keras_vit", url.netloc.replace(":", "_"), *folders)
     try:
-        # Files of the same name lie in different folders of a bucket.
-        return keras.utils.get_file(
-            name, address, cache_subdir=os.path.join("keras_vit", url.netloc, *folders)
-        )
+        return keras.utils.get_file(name, address, cache_subdir=cache)
     except Exception as error:  # `get_file` raises a bare Exception
         raise ConnectionError(
             f"{address} could not be downloaded: {error}. With a copy of the file from "
