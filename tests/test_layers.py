@@ -1,5 +1,7 @@
 """Each layer alone: shapes, configs, clones, precision, and what it computes."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -232,6 +234,21 @@ def test_attention_with_dropout_is_the_same_in_inference_and_random_in_training(
     layer.dropout.rate = 0.0
     written_out = layer.projection(layer._attend_with_dropout(query, key, value))
     assert_close(written_out, attention_by_hand(layer, x))
+
+
+@pytest.mark.parametrize("approximate", [True, False])
+def test_mlp_is_two_dense_layers_around_a_gelu(approximate):
+    layer = randomize_built(layers.MLP(96, gelu_approximate=approximate), TOKENS)
+    x = inputs_of(TOKENS).astype("float64")
+    kernels = [array(dense.kernel) for dense in (layer.dense_1, layer.dense_2)]
+    biases = [array(dense.bias) for dense in (layer.dense_1, layer.dense_2)]
+    hidden = x @ kernels[0] + biases[0]
+    if approximate:
+        inner = np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3))
+    else:
+        inner = np.vectorize(math.erf)(hidden / np.sqrt(2))
+    expected = hidden * (1 + inner) / 2 @ kernels[1] + biases[1]
+    assert_close(layer(inputs_of(TOKENS)), expected, tolerance=2e-6)
 
 
 def test_attention_needs_heads_that_divide_the_width():

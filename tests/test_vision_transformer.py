@@ -309,10 +309,46 @@ def test_build_on_an_input_tensor():
     assert model(images()).shape == (2, 10)
 
 
+def test_options_reach_the_layers():
+    options = {
+        "gelu_approximate": False,
+        "layer_norm_epsilon": 1e-3,
+        "layer_scale": 0.3,
+        "dropout_rate": 0.1,
+        "attention_dropout_rate": 0.2,
+    }
+    model = tiny(**options, pooling="map", position_interpolation="bicubic")
+    block = model.get_layer("block_1").get_config()
+    assert {key: block[key] for key in options} == options
+    pooling = model.get_layer("pooling").get_config()
+    assert pooling["gelu_approximate"] is False
+    assert pooling["layer_norm_epsilon"] == 1e-3
+    assert model.get_layer("encoder_norm").epsilon == 1e-3
+    assert model.get_layer("position_embedding").interpolation == "bicubic"
+    assert model.get_layer("embedding_dropout").rate == 0.1
+
+
 def test_drop_path_grows_linearly_with_depth():
     model = tiny(num_layers=3, drop_path_rate=0.2)
     rates = [model.get_layer(f"block_{i}").drop_path_rate for i in range(3)]
     np.testing.assert_allclose(rates, [0, 0.1, 0.2])
+
+
+def test_an_exported_model_computes_the_same(tmp_path):
+    model = tiny()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        model.export(tmp_path / "model.pt2", format="torch", verbose=False)
+        exported = torch.export.load(tmp_path / "model.pt2").module()
+        output = exported(torch.from_numpy(images(batch=1)))
+        assert_close(output, model(images(batch=1)))
+    else:
+        import tensorflow as tf
+
+        model.export(tmp_path / "model", verbose=False)
+        exported = tf.saved_model.load(tmp_path / "model")
+        assert_close(exported.serve(images()).numpy(), model(images()))
 
 
 def test_quantized_model_stays_close():
