@@ -94,18 +94,14 @@ class PositionEmbedding(keras.layers.Layer):
                 "`grid_size` must be given where the patches come in grids of unknown "
                 f"size. Received: grid_size=None, patches_shape={tuple(patches_shape)}"
             )
-        initializer = keras.initializers.RandomNormal(stddev=0.02)
         if self.num_prefix:
-            self.prefix = self.add_weight(
-                name="prefix",
-                shape=(self.num_prefix, hidden_dim),
-                initializer=initializer,
-            )
-        self.grid = self.add_weight(
-            name="grid",
-            shape=(*self.grid_size, hidden_dim),
-            initializer=initializer,
-        )
+            self.prefix = self._add_positions("prefix", (self.num_prefix, hidden_dim))
+        self.grid = self._add_positions("grid", (*self.grid_size, hidden_dim))
+
+    def _add_positions(self, name, shape):
+        # An initializer draws the same numbers at each call, so each weight has its own.
+        initializer = keras.initializers.RandomNormal(stddev=0.02)
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
 
     def call(self, patches, prefix=None):
         rows, columns = ops.shape(patches)[1:3]
