@@ -1,136 +1,133 @@
-"""Google's checkpoints of the pure ViTs (google-research/vision_transformer, Apache-2.0).
+"""Checkpoints of the ViT paper and of SAM (`gs://vit_models`, Apache-2.0).
 
-Sources: the repository's README and notebooks, as recorded in November 2026.
+Sources: README, notebooks and `input_pipeline.py` of google-research/vision_transformer;
+mirrors and their scores: `vision_transformer.py` and `results-imagenet.csv` of
+huggingface/pytorch-image-models (timm), as recorded in November 2026.
 """
 
-from typing import NamedTuple
+from keras_vit.presets.preset import GIB, MIB, Preprocessing, Preset
 
+BUCKET = "gs://vit_models"
+CLASSES_21K, CLASSES_1K = 21843, 1000
+TIMM_RESULTS = "timm's results-imagenet.csv"
+# The evaluation of the paper's code resizes the whole image to a square.
+RESIZED = Preprocessing(crop_fraction=1.0, interpolation="bilinear", squash=True)
 
-class Preset(NamedTuple):
-    """A published checkpoint.
-
-    Attributes:
-        architecture: name of the constructor.
-        tag: what its `weights` takes.
-        address: where the file lies.
-        resolution: height and width of the images, in pixels.
-        classes: outputs of the head.
-    """
-
-    architecture: str
-    tag: str
-    address: str
-    resolution: int
-    classes: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.architecture}.{self.tag}"
-
-
-_BUCKET = "gs://vit_models"
-_21K, _1K = 21843, 1000
-
-# AugReg (arXiv 2106.10270), the recommended checkpoint of each size: the recipe of the
-# pre-training, then that of the fine-tuning, as the file names spell them.
-_AUGREG = {
-    "ViTTi16": (
-        "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0",
-        "imagenet2012-steps_20k-lr_0.03-res_384",
-    ),
-    "ViTS32": (
-        "S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0",
-        "imagenet2012-steps_20k-lr_0.01-res_384",
-    ),
-    "ViTS16": (
-        "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0",
-        "imagenet2012-steps_20k-lr_0.03-res_384",
-    ),
-    "ViTB32": (
-        "B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0",
-        "imagenet2012-steps_20k-lr_0.01-res_384",
-    ),
-    "ViTB16": (
-        "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0",
-        "imagenet2012-steps_20k-lr_0.03-res_384",
-    ),
-    "ViTB8": (
-        "B_8-i21k-300ep-lr_0.001-aug_medium2-wd_0.1-do_0.0-sd_0.0",
-        "imagenet2012-steps_20k-lr_0.03-res_224",
-    ),
-    "ViTL16": (
-        "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0",
-        "imagenet2012-steps_20k-lr_0.01-res_384",
-    ),
+_VIT = {
+    "licence": "Apache-2.0",
+    "paper": "An Image is Worth 16x16 Words (arXiv 2010.11929)",
+    "preprocessing": RESIZED,
+}
+_SAM = {
+    "licence": "Apache-2.0",
+    "paper": "When Vision Transformers Outperform ResNets without Pre-training or "
+    "Strong Data Augmentations (arXiv 2106.01548)",
+    "preprocessing": RESIZED,
 }
 
-_PAPER = {
-    "ViTB8": "ViT-B_8",
-    "ViTB16": "ViT-B_16",
-    "ViTB32": "ViT-B_32",
-    "ViTL16": "ViT-L_16",
-    "ViTL32": "ViT-L_32",
-    "ViTH14": "ViT-H_14",
-}
-
-# An architecture's first row is the default of its constructor's `weights`.
-_ROWS = [
-    *(
-        Preset(
-            architecture,
-            "augreg_imagenet21k+imagenet2012",
-            f"{_BUCKET}/augreg/{pretrained}--{finetuned}.npz",
-            int(finetuned.rpartition("res_")[2]),
-            _1K,
-        )
-        for architecture, (pretrained, finetuned) in _AUGREG.items()
-    ),
-    *(
-        Preset(
-            architecture,
-            "augreg_imagenet21k",
-            f"{_BUCKET}/augreg/{pretrained}.npz",
-            224,
-            _21K,
-        )
-        for architecture, (pretrained, _) in _AUGREG.items()
-    ),
-    *(
-        Preset(
-            architecture,
-            "imagenet21k+imagenet2012",
-            f"{_BUCKET}/imagenet21k+imagenet2012/{file}.npz",
-            384,
-            _1K,
-        )
-        for architecture, file in _PAPER.items()
-        if architecture != "ViTH14"
-    ),
-    *(
-        Preset(
-            architecture,
-            "imagenet21k+imagenet2012-224",
-            f"{_BUCKET}/imagenet21k+imagenet2012/{_PAPER[architecture]}-224.npz",
-            224,
-            _1K,
-        )
-        for architecture in ("ViTB16", "ViTL16")
-    ),
-    *(
-        Preset(
-            architecture,
-            "imagenet21k",
-            f"{_BUCKET}/imagenet21k/{file}.npz",
-            224,
-            _21K,
-        )
-        for architecture, file in _PAPER.items()
-    ),
-    *(
-        Preset(architecture, "sam_imagenet2012", f"{_BUCKET}/sam/{file}.npz", 224, _1K)
-        for architecture, file in _PAPER.items()
-        if architecture in ("ViTB16", "ViTB32", "ViTL16", "ViTL32")
-    ),
+# Architecture, file, representation size, size of the file.
+_IMAGENET21K = [
+    ("ViTB8", "ViT-B_8", 768, 393.72 * MIB),
+    ("ViTB16", "ViT-B_16", 768, 393.69 * MIB),
+    ("ViTB32", "ViT-B_32", 768, 400.01 * MIB),
+    ("ViTL16", "ViT-L_16", 1024, 1.22 * GIB),
+    ("ViTL32", "ViT-L_32", 1024, 1.23 * GIB),
+    ("ViTH14", "ViT-H_14", 1280, 2.46 * GIB),
 ]
 
-PRESETS = {row.name: row for row in _ROWS}
+# Architecture, file, size of the file, timm's name of the same weights, its top-1.
+_FINETUNED = [
+    ("ViTB8", "ViT-B_8", 334.78 * MIB, None, None),
+    ("ViTB16", "ViT-B_16", 331.4 * MIB, "vit_base_patch16_384", 84.200),
+    ("ViTB32", "ViT-B_32", 336.89 * MIB, None, None),
+    ("ViTL16", "ViT-L_16", 1.14 * GIB, None, None),
+    ("ViTL32", "ViT-L_32", 1.14 * GIB, "vit_large_patch32_384", 81.510),
+]
+
+# The README states the accuracy that these two are expected to have.
+_FINETUNED_224 = [
+    ("ViTB16", "ViT-B_16-224", 330.29 * MIB, "vit_base_patch16_224", 81.2),
+    ("ViTL16", "ViT-L_16-224", 1.13 * GIB, None, 82.7),
+]
+
+# Three times 4 bytes for each parameter of ViT-S_16: the file most likely holds the
+# optimizer's state too.
+_SAM_FILES = [
+    ("ViTS16", "ViT-S_16", 252.57 * MIB, None, None),
+    ("ViTB16", "ViT-B_16", 330.3 * MIB, "vit_base_patch16_224", 80.244),
+    ("ViTB32", "ViT-B_32", 336.61 * MIB, "vit_base_patch32_224", 73.694),
+    ("ViTL16", "ViT-L_16", 1.13 * GIB, None, None),
+    ("ViTL32", "ViT-L_32", 1.14 * GIB, None, None),
+]
+
+
+def _addresses(folder, file, timm, tag):
+    mirror = (f"hf://timm/{timm}.{tag}",) if timm else ()
+    return (f"{BUCKET}/{folder}/{file}.npz", *mirror)
+
+
+PRESETS = [
+    *(
+        Preset(
+            architecture=architecture,
+            tag="imagenet21k+imagenet2012",
+            family="ViT",
+            addresses=_addresses(
+                "imagenet21k+imagenet2012", file, timm, "orig_in21k_ft_in1k"
+            ),
+            resolution=384,
+            classes=CLASSES_1K,
+            accuracy=accuracy,
+            accuracy_source=TIMM_RESULTS if accuracy else None,
+            size_bytes=round(size),
+            **_VIT,
+        )
+        for architecture, file, size, timm, accuracy in _FINETUNED
+    ),
+    *(
+        Preset(
+            architecture=architecture,
+            tag="imagenet21k+imagenet2012-224",
+            family="ViT",
+            addresses=_addresses(
+                "imagenet21k+imagenet2012", file, timm, "orig_in21k_ft_in1k"
+            ),
+            resolution=224,
+            classes=CLASSES_1K,
+            accuracy=accuracy,
+            accuracy_source="README of google-research/vision_transformer",
+            size_bytes=round(size),
+            **_VIT,
+        )
+        for architecture, file, size, timm, accuracy in _FINETUNED_224
+    ),
+    *(
+        Preset(
+            architecture=architecture,
+            tag="imagenet21k",
+            family="ViT",
+            addresses=_addresses("imagenet21k", file, None, None),
+            resolution=224,
+            classes=CLASSES_21K,
+            fields={"representation_size": representation_size},
+            size_bytes=round(size),
+            **_VIT,
+        )
+        for architecture, file, representation_size, size in _IMAGENET21K
+    ),
+    *(
+        Preset(
+            architecture=architecture,
+            tag="sam_imagenet2012",
+            family="SAM",
+            addresses=_addresses("sam", file, timm, "sam_in1k"),
+            resolution=224,
+            classes=CLASSES_1K,
+            accuracy=accuracy,
+            accuracy_source=TIMM_RESULTS if accuracy else None,
+            size_bytes=round(size),
+            **_SAM,
+        )
+        for architecture, file, size, timm, accuracy in _SAM_FILES
+    ),
+]
