@@ -23,15 +23,22 @@ LAYERS = [
     (layers.PositionEmbedding("sincos2d", name="layer"), (2, 4, 3, 48)),
     (layers.PositionEmbedding("none", name="layer"), (2, 4, 3, 48)),
     (layers.SelfAttention(4, dropout_rate=0.1, name="layer"), TOKENS),
+    (layers.SelfAttention(4, qkv_bias=False, qk_norm=True, layer_norm_epsilon=1e-5,
+                          name="layer"), TOKENS),
+    (layers.MLP(96, activation="quick_gelu", name="layer"), TOKENS),
+    (layers.MLP(96, activation="swiglu", name="layer"), TOKENS),
     (layers.MLP(96, gelu_approximate=False, dropout_rate=0.1, name="layer"), TOKENS),
     (layers.EncoderBlock(4, 96, layer_scale=0.1, drop_path_rate=0.1, dropout_rate=0.1,
                          attention_dropout_rate=0.1, layer_norm_epsilon=1e-5,
                          gelu_approximate=False, name="layer"), TOKENS),
+    (layers.EncoderBlock(4, 96, mlp="swiglu", qkv_bias=False, qk_norm=True, name="layer"),
+     TOKENS),
     (layers.DropPath(0.5, seed=3, name="layer"), TOKENS),
     (layers.LayerScale(0.1, name="layer"), TOKENS),
     (layers.TokenPooling(name="layer"), TOKENS),
     (layers.MeanPooling(num_prefix=2, name="layer"), TOKENS),
     (layers.AttentionPooling(4, mlp_dim=96, layer_norm_epsilon=1e-5, name="layer"), TOKENS),
+    (layers.AttentionPooling(4, activation="quick_gelu", name="layer"), TOKENS),
 ]  # fmt: skip
 NAMES = [f"{type(layer).__name__}-{i}" for i, (layer, _) in enumerate(LAYERS)]
 each_layer = pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=NAMES)
@@ -194,11 +201,15 @@ def test_sincos2d_needs_a_width_divisible_by_4():
 
 def attention_by_hand(layer, tokens):
     """Softmax attention written out in NumPy, float64."""
-    kernel, bias = array(layer.qkv.kernel).astype("float64"), array(layer.qkv.bias)
+    kernel = array(layer.qkv.kernel).astype("float64")
+    bias = array(layer.qkv.bias) if layer.qkv_bias else np.zeros(kernel.shape[1:])
     query, key, value = (
         np.einsum("btd,dhk->bhtk", tokens, kernel[:, i]) + bias[i][:, None]
         for i in range(3)
     )
+    if layer.qk_norm:
+        query = norm_by_hand(layer.query_norm, query)
+        key = norm_by_hand(layer.key_norm, key)
     scores = query @ key.swapaxes(2, 3) / np.sqrt(query.shape[-1])
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     attended = scores / scores.sum(-1, keepdims=True) @ value
@@ -206,16 +217,47 @@ def attention_by_hand(layer, tokens):
     return np.einsum("bhtk,hkd->btd", attended, projection) + array(layer.projection.bias)
 
 
-def test_self_attention_is_softmax_attention():
-    layer = randomize_built(layers.SelfAttention(4), TOKENS)
+def norm_by_hand(norm, x):
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(-1, keepdims=True) + norm.epsilon)
+    return x * array(norm.gamma) + array(norm.beta)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_self_attention_is_softmax_attention(qkv_bias, qk_norm):
+    # An epsilon that is seen: the norms must have the layer's.
+    layer = layers.SelfAttention(
+        4, qkv_bias=qkv_bias, qk_norm=qk_norm, layer_norm_epsilon=0.1
+    )
+    randomize_built(layer, TOKENS)
     x = inputs_of(TOKENS)
     assert_close(layer(x), attention_by_hand(layer, x))
 
 
+def test_weights_of_self_attention_follow_its_arguments():
+    layer = layers.SelfAttention(4, qkv_bias=False, qk_norm=True, name="attention")
+    layer.build(TOKENS)
+    assert {weight.path: tuple(weight.shape) for weight in layer.weights} == {
+        "attention/qkv/kernel": (48, 3, 4, 12),
+        "attention/query_norm/gamma": (12,),
+        "attention/query_norm/beta": (12,),
+        "attention/key_norm/gamma": (12,),
+        "attention/key_norm/beta": (12,),
+        "attention/projection/kernel": (4, 12, 48),
+        "attention/projection/bias": (48,),
+    }
+
+
 @pytest.mark.parametrize(
     "layer",
-    [layers.SelfAttention(4), layers.EncoderBlock(4, 96)],
-    ids=["attention", "block"],
+    [
+        layers.SelfAttention(4),
+        layers.SelfAttention(4, qkv_bias=False, qk_norm=True),
+        layers.EncoderBlock(4, 96),
+        layers.EncoderBlock(4, 96, mlp="swiglu", qkv_bias=False, qk_norm=True),
+    ],
+    ids=["attention", "normed attention", "block", "normed block"],
 )
 def test_a_part_of_the_tokens_is_computed_as_in_the_whole(layer):
     layer = randomize_built(fresh(layer), TOKENS)
@@ -236,18 +278,30 @@ def test_attention_with_dropout_is_the_same_in_inference_and_random_in_training(
     assert_close(written_out, attention_by_hand(layer, x))
 
 
-@pytest.mark.parametrize("approximate", [True, False])
-def test_mlp_is_two_dense_layers_around_a_gelu(approximate):
-    layer = randomize_built(layers.MLP(96, gelu_approximate=approximate), TOKENS)
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+ACTIVATIONS_BY_HAND = {
+    "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2,
+    "gelu, approximate": lambda x: (
+        x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+    ),
+    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
+    "swiglu": lambda x: x[..., :96] * sigmoid(x[..., :96]) * x[..., 96:],
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS_BY_HAND)
+def test_mlp_is_two_dense_layers_around_an_activation(name):
+    activation, _, approximate = name.partition(", ")
+    layer = layers.MLP(96, activation=activation, gelu_approximate=bool(approximate))
+    randomize_built(layer, TOKENS)
     x = inputs_of(TOKENS).astype("float64")
     kernels = [array(dense.kernel) for dense in (layer.dense_1, layer.dense_2)]
     biases = [array(dense.bias) for dense in (layer.dense_1, layer.dense_2)]
     hidden = x @ kernels[0] + biases[0]
-    if approximate:
-        inner = np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3))
-    else:
-        inner = np.vectorize(math.erf)(hidden / np.sqrt(2))
-    expected = hidden * (1 + inner) / 2 @ kernels[1] + biases[1]
+    expected = ACTIVATIONS_BY_HAND[name](hidden) @ kernels[1] + biases[1]
     assert_close(layer(inputs_of(TOKENS)), expected, tolerance=2e-6)
 
 
@@ -302,6 +356,9 @@ def test_poolings():
         (lambda: layers.PatchEmbedding(8, 48, data_format="nhwc"), "data_format='nhwc'"),
         (lambda: layers.DropPath(1.0), r"\[0, 1\). Received: rate=1.0"),
         (lambda: layers.MLP(96, dropout_rate=-0.1), "dropout_rate=-0.1"),
+        (lambda: layers.MLP(96, activation="relu"), "'quick_gelu', 'swiglu'.*'relu'"),
+        (lambda: layers.AttentionPooling(4, activation="relu"), "activation='relu'"),
+        (lambda: layers.EncoderBlock(4, 96, mlp="relu"), "`mlp` must be.*mlp='relu'"),
         (lambda: layers.SelfAttention(2.5), "num_heads=2.5"),
     ],
 )

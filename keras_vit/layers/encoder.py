@@ -4,7 +4,7 @@ import keras
 
 from keras_vit.layers import arguments
 from keras_vit.layers.attention import SelfAttention
-from keras_vit.layers.mlp import MLP
+from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.regularization import DropPath, LayerScale
 
 
@@ -17,7 +17,10 @@ class EncoderBlock(keras.layers.Layer):
     Args:
         num_heads: int, a divisor of the tokens' width.
         mlp_dim: int, width of the MLP's hidden layer.
+        mlp: str, the activation of the MLP, see `MLP`.
         gelu_approximate: bool, see `MLP`.
+        qkv_bias: bool, see `SelfAttention`.
+        qk_norm: bool, see `SelfAttention`.
         layer_scale: float, initial value of a `LayerScale` on each branch, or `None`
             for none.
         layer_norm_epsilon: float, added to the variance in the layer norms.
@@ -42,7 +45,10 @@ class EncoderBlock(keras.layers.Layer):
         num_heads: int,
         mlp_dim: int,
         *,
+        mlp: str = "gelu",
         gelu_approximate: bool = True,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
         layer_scale: float | None = None,
         layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
@@ -54,6 +60,8 @@ class EncoderBlock(keras.layers.Layer):
         self.num_heads = arguments.positive(num_heads, "num_heads")
         self.mlp_dim = arguments.positive(mlp_dim, "mlp_dim")
         self.gelu_approximate = gelu_approximate
+        self.qkv_bias = qkv_bias
+        self.qk_norm = qk_norm
         self.layer_scale = layer_scale
         self.layer_norm_epsilon = layer_norm_epsilon
         self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
@@ -67,6 +75,9 @@ class EncoderBlock(keras.layers.Layer):
         self.attention_norm = keras.layers.LayerNormalization(**norm, name="attention_norm")
         self.attention = SelfAttention(
             num_heads,
+            qkv_bias=qkv_bias,
+            qk_norm=qk_norm,
+            layer_norm_epsilon=layer_norm_epsilon,
             dropout_rate=attention_dropout_rate,
             dtype=policy,
             name="attention",
@@ -74,6 +85,7 @@ class EncoderBlock(keras.layers.Layer):
         self.mlp_norm = keras.layers.LayerNormalization(**norm, name="mlp_norm")
         self.mlp = MLP(
             mlp_dim,
+            activation=arguments.one_of(mlp, ACTIVATIONS, "mlp"),
             gelu_approximate=gelu_approximate,
             dropout_rate=dropout_rate,
             dtype=policy,
@@ -121,7 +133,10 @@ class EncoderBlock(keras.layers.Layer):
             **super().get_config(),
             "num_heads": self.num_heads,
             "mlp_dim": self.mlp_dim,
+            "mlp": self.mlp.activation,
             "gelu_approximate": self.gelu_approximate,
+            "qkv_bias": self.qkv_bias,
+            "qk_norm": self.qk_norm,
             "layer_scale": self.layer_scale,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout_rate": self.dropout_rate,

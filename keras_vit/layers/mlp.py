@@ -5,17 +5,24 @@ from keras import ops
 
 from keras_vit.layers import arguments
 
+ACTIVATIONS = ("gelu", "quick_gelu", "swiglu")
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class MLP(keras.layers.Layer):
-    """Two dense layers with a GELU between them, applied to each token.
+    """Two dense layers with an activation between them, applied to each token.
 
-    Source: ViT (arXiv 2010.11929), section 3.1.
+    Source: ViT (arXiv 2010.11929), section 3.1; SwiGLU is that of *GLU Variants Improve
+    Transformer* (arXiv 2002.05202), with the packed weights of DINOv2
+    (arXiv 2304.07193).
 
     Args:
-        mlp_dim: int, width of the hidden layer.
+        mlp_dim: int, width of the hidden layer: what `dense_2` reads.
+        activation: `"gelu"`, `"quick_gelu"` (`x * sigmoid(1.702 * x)`, OpenAI's CLIP)
+            or `"swiglu"`: `dense_1` has `2 * mlp_dim` outputs, and `dense_2` reads
+            `silu(first half) * second half`.
         gelu_approximate: bool, the tanh approximation of GELU (the original code) or
-            the exact function (timm, transformers).
+            the exact function (timm, transformers); for `activation="gelu"` alone.
         dropout_rate: float in [0, 1), dropout after each dense layer.
 
     Input shape:
@@ -29,12 +36,14 @@ class MLP(keras.layers.Layer):
         self,
         mlp_dim: int,
         *,
+        activation: str = "gelu",
         gelu_approximate: bool = True,
         dropout_rate: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.mlp_dim = arguments.positive(mlp_dim, "mlp_dim")
+        self.activation = arguments.one_of(activation, ACTIVATIONS, "activation")
         self.gelu_approximate = gelu_approximate
         self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
         self.dropout = keras.layers.Dropout(
@@ -43,7 +52,8 @@ class MLP(keras.layers.Layer):
 
     def build(self, tokens_shape):
         hidden_dim = tokens_shape[-1]
-        self.dense_1 = self._dense(self.mlp_dim, "dense_1")
+        halves = 2 if self.activation == "swiglu" else 1
+        self.dense_1 = self._dense(halves * self.mlp_dim, "dense_1")
         self.dense_1.build((None, None, hidden_dim))
         self.dense_2 = self._dense(hidden_dim, "dense_2")
         self.dense_2.build((None, None, self.mlp_dim))
@@ -58,9 +68,17 @@ class MLP(keras.layers.Layer):
         )
 
     def call(self, tokens, training=None):
-        hidden = ops.gelu(self.dense_1(tokens), approximate=self.gelu_approximate)
+        hidden = self._activate(self.dense_1(tokens))
         hidden = self.dropout(hidden, training=training)
         return self.dropout(self.dense_2(hidden), training=training)
+
+    def _activate(self, hidden):
+        if self.activation == "quick_gelu":
+            return hidden * ops.sigmoid(1.702 * hidden)
+        if self.activation == "swiglu":
+            gate, value = ops.split(hidden, 2, axis=-1)
+            return ops.silu(gate) * value
+        return ops.gelu(hidden, approximate=self.gelu_approximate)
 
     def compute_output_shape(self, tokens_shape):
         return tuple(tokens_shape)
@@ -69,6 +87,7 @@ class MLP(keras.layers.Layer):
         return {
             **super().get_config(),
             "mlp_dim": self.mlp_dim,
+            "activation": self.activation,
             "gelu_approximate": self.gelu_approximate,
             "dropout_rate": self.dropout_rate,
         }

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_vit.layers import arguments
 from keras_vit.layers.attention import SelfAttention
-from keras_vit.layers.mlp import MLP
+from keras_vit.layers.mlp import ACTIVATIONS, MLP
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -81,6 +81,7 @@ class AttentionPooling(keras.layers.Layer):
         num_heads: int, a divisor of the tokens' width.
         mlp_dim: int, width of the MLP's hidden layer; `None` for four times the
             tokens' width.
+        activation: str, see `MLP`.
         gelu_approximate: bool, see `MLP`.
         layer_norm_epsilon: float, added to the variance in the layer norm.
 
@@ -96,6 +97,7 @@ class AttentionPooling(keras.layers.Layer):
         num_heads: int,
         *,
         mlp_dim: int | None = None,
+        activation: str = "gelu",
         gelu_approximate: bool = True,
         layer_norm_epsilon: float = 1e-6,
         **kwargs,
@@ -103,6 +105,7 @@ class AttentionPooling(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = arguments.positive(num_heads, "num_heads")
         self.mlp_dim = mlp_dim
+        self.activation = arguments.one_of(activation, ACTIVATIONS, "activation")
         self.gelu_approximate = gelu_approximate
         self.layer_norm_epsilon = layer_norm_epsilon
 
@@ -118,6 +121,7 @@ class AttentionPooling(keras.layers.Layer):
         )
         self.mlp = MLP(
             self.mlp_dim or 4 * hidden_dim,
+            activation=self.activation,
             gelu_approximate=self.gelu_approximate,
             dtype=policy,
             name="mlp",
@@ -140,6 +144,7 @@ class AttentionPooling(keras.layers.Layer):
             **super().get_config(),
             "num_heads": self.num_heads,
             "mlp_dim": self.mlp_dim,
+            "activation": self.activation,
             "gelu_approximate": self.gelu_approximate,
             "layer_norm_epsilon": self.layer_norm_epsilon,
         }

@@ -16,6 +16,7 @@ from keras_vit.layers import (
     TokenPooling,
     arguments,
 )
+from keras_vit.layers.mlp import ACTIVATIONS
 from keras_vit.layers.position import POSITIONS
 from keras_vit.weights.resize import INTERPOLATIONS
 
@@ -29,8 +30,9 @@ class VisionTransformer(keras.Model):
 
     Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
     image passes them: `preprocessing` (if included), `patch_embedding`, `class_token`,
-    `registers`, `position_embedding`, `embedding_dropout`, `block_0`, `block_1`, …,
-    `encoder_norm`, `pooling`, `pre_logits`, `head`.
+    `registers`, `position_embedding`, `embedding_dropout`, `pre_norm`, `block_0`,
+    `block_1`, …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`. Each is
+    there where the arguments ask for it; of `encoder_norm` and `fc_norm` there is one.
 
     Args:
         image_size: int or (height, width), in pixels; gives the position grid its size.
@@ -38,21 +40,39 @@ class VisionTransformer(keras.Model):
         hidden_dim: int, width of the tokens.
         num_layers: int, number of encoder blocks.
         num_heads: int, attention heads of each block, a divisor of `hidden_dim`.
-        mlp_dim: int, width of the MLPs' hidden layers.
+        mlp_dim: int, width of the MLPs' hidden layers: what `dense_2` reads, under
+            `mlp="swiglu"` half of what `dense_1` computes.
         classes: int, outputs of the head; 0 for no head.
         pooling: `"token"` (the class token), `"gap"` (mean of the patch tokens),
             `"map"` (attention pooling), or `None`: the model returns every token.
         class_token: bool, whether there is a class token; `None` gives one where
             `pooling` is `"token"` or `None`.
         num_registers: int, number of register tokens after the class token.
+        num_prefix_positions: int, how many tokens before the patches (class token, then
+            registers), from the first, own a learned position: 0 in BigVision and under
+            timm's `no_embed_class`, `1 + num_registers` in timm's default with
+            registers. `None` gives one to the class token where positions are learned.
         representation_size: int, width of the tanh layer `pre_logits` before the head,
             or `None` for none.
         classifier_activation: activation of the head; `None` returns logits.
         position: `"learned"`, `"sincos2d"` or `"none"`, see `layers.PositionEmbedding`.
         position_interpolation: how a position grid is resized, `"linear"` (aligned
             corners, the ViT paper's code) or `"bicubic"` (antialiased, timm).
+        patch_bias: bool, whether `patch_embedding` has a bias; `None` gives one where
+            there is no `pre_norm` (CLIP has none).
+        pre_norm: bool, whether the tokens pass a layer norm `pre_norm` before the first
+            block (CLIP, arXiv 2103.00020, section 2.4).
+        fc_norm: bool, whether the final norm is one of the pooled features, `fc_norm`,
+            instead of `encoder_norm`, one of every token (the fine-tuning code of MAE,
+            arXiv 2111.06377; timm's default with a mean). Needs a `pooling`.
+        mlp: `"gelu"`, `"quick_gelu"` (OpenAI's CLIP) or `"swiglu"` (DINOv2's giant),
+            the activation of the blocks' MLPs, see `layers.MLP`. The MLP of
+            `pooling="map"` has it too, but GELU under `"swiglu"`.
         gelu_approximate: bool, the tanh approximation of GELU (Google's models) or the
             exact function (timm, transformers).
+        qkv_bias: bool, whether queries, keys and values have a bias in the blocks.
+        qk_norm: bool, layer norms of each head's queries and keys in the blocks, see
+            `layers.SelfAttention`.
         layer_scale: float, initial value of a `layers.LayerScale` on each residual
             branch, or `None` for none.
         layer_norm_epsilon: float, added to the variance in the layer norms.
@@ -105,11 +125,18 @@ class VisionTransformer(keras.Model):
         pooling: str | None = "token",
         class_token: bool | None = None,
         num_registers: int = 0,
+        num_prefix_positions: int | None = None,
         representation_size: int | None = None,
         classifier_activation="softmax",
         position: str = "learned",
         position_interpolation: str = "linear",
+        patch_bias: bool | None = None,
+        pre_norm: bool = False,
+        fc_norm: bool = False,
+        mlp: str = "gelu",
         gelu_approximate: bool = True,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
         layer_scale: float | None = None,
         layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
@@ -136,6 +163,7 @@ class VisionTransformer(keras.Model):
         inputs = _image_input(fields, input_tensor)
         patches = _embed_patches(inputs, fields, policy)
         tokens = _embed_positions(patches, fields, policy)
+        tokens = _drop_and_norm(tokens, fields, policy)
         tokens, last_block_input = _encode(tokens, fields, policy)
         outputs = _head(_pool(tokens, fields, policy), fields, policy)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
@@ -161,7 +189,8 @@ class VisionTransformer(keras.Model):
         """The encoder's output by kind of token, after the final norm.
 
         Every token is computed, also where the model itself skips some in its last
-        block.
+        block. With `fc_norm=True` the final norm is that of `"pooled"` alone, and the
+        tokens come as the last block computes them.
 
         Args:
             images: a batch of images as the model takes them.
@@ -176,7 +205,8 @@ class VisionTransformer(keras.Model):
         # the layers that this model shares with it.
         tokens = keras.Model(self.input, self._last_block_input)(images)
         tokens = self.get_layer(f"block_{self._config['num_layers'] - 1}")(tokens)
-        tokens = self.get_layer("encoder_norm")(tokens)
+        if not self._config["fc_norm"]:
+            tokens = self.get_layer("encoder_norm")(tokens)
         features, start = {}, 0
         if any(layer.name == "class_token" for layer in self.layers):
             features["class_token"], start = tokens[:, 0], 1
@@ -185,6 +215,8 @@ class VisionTransformer(keras.Model):
         features["patch_tokens"] = tokens[:, start + registers :]
         if self._config["pooling"]:
             features["pooled"] = self.get_layer("pooling")(tokens)
+        if self._config["fc_norm"]:
+            features["pooled"] = self.get_layer("fc_norm")(features["pooled"])
         return features
 
 
@@ -200,6 +232,7 @@ def _checked(config: dict) -> SimpleNamespace:
     arguments.head_dim(c.hidden_dim, c.num_heads)
     arguments.one_of(c.pooling, POOLINGS, "pooling")
     arguments.one_of(c.position, POSITIONS, "position")
+    arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
     arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
     c.data_format = arguments.image_data_format(c.data_format)
     if any(size % patch for size, patch in zip(c.image_size, c.patch_size, strict=True)):
@@ -218,6 +251,12 @@ def _checked(config: dict) -> SimpleNamespace:
             f"classes={c.classes}, pooling=None. Use pooling='token', 'gap' or 'map', "
             "or classes=0 to get every token."
         )
+    if c.fc_norm and c.pooling is None:
+        raise ValueError(
+            "`fc_norm` is a norm of the pooled features. Received: fc_norm=True, "
+            "pooling=None. Use pooling='token', 'gap' or 'map', or fc_norm=False, which "
+            "norms every token."
+        )
     if c.class_token is None:
         c.class_token = c.pooling in ("token", None)
     if c.pooling == "token" and not c.class_token:
@@ -225,10 +264,34 @@ def _checked(config: dict) -> SimpleNamespace:
             "`pooling='token'` reads the class token. Received: class_token=False. "
             "Use pooling='gap' or 'map' without one."
         )
+    c.num_prefix_positions = _checked_prefix_positions(c)
+    if c.patch_bias is None:
+        c.patch_bias = not c.pre_norm
     if callable(c.classifier_activation):
         c.classifier_activation = keras.activations.serialize(c.classifier_activation)
     c.input_shape = _checked_input_shape(c)
     return c
+
+
+def _checked_prefix_positions(c) -> int:
+    """How many tokens of the prefix own a learned position."""
+    learned = c.position == "learned"
+    if c.num_prefix_positions is None:
+        return int(c.class_token and learned)
+    tokens = _num_prefix(c)
+    if c.num_prefix_positions not in range(tokens + 1 if learned else 1):
+        raise ValueError(
+            "`num_prefix_positions` must be at least 0 and at most the number of tokens "
+            "before the patches (class token and registers), and 0 where positions are "
+            f"not learned. Received: num_prefix_positions={c.num_prefix_positions!r}, "
+            f"class_token={c.class_token}, num_registers={c.num_registers} ({tokens} "
+            f"tokens), position={c.position!r}. Use None for the default."
+        )
+    return c.num_prefix_positions
+
+
+def _num_prefix(c) -> int:
+    return int(c.class_token) + c.num_registers
 
 
 def _checked_input_shape(c) -> tuple[int | None, ...]:
@@ -280,6 +343,7 @@ def _embed_patches(images, c, policy):
         c.patch_size,
         c.hidden_dim,
         data_format=c.data_format,
+        use_bias=c.patch_bias,
         dtype=policy,
         name="patch_embedding",
     )(images)
@@ -294,18 +358,27 @@ def _embed_positions(patches, c, policy):
         prefix.append(registers(patches))
     if len(prefix) == 2:
         prefix = [keras.layers.Concatenate(axis=1, dtype=policy, name="prefix")(prefix)]
-    tokens = PositionEmbedding(
+    return PositionEmbedding(
         c.position,
         grid_size=[i // p for i, p in zip(c.image_size, c.patch_size, strict=True)],
-        num_prefix=int(c.class_token and c.position == "learned"),
+        num_prefix=c.num_prefix_positions,
         interpolation=c.position_interpolation,
         dtype=policy,
         name="position_embedding",
     )(patches, *prefix)
-    if not c.dropout_rate:
-        return tokens
-    return keras.layers.Dropout(c.dropout_rate, dtype=policy, name="embedding_dropout")(
-        tokens
+
+
+def _drop_and_norm(tokens, c, policy):
+    if c.dropout_rate:
+        tokens = keras.layers.Dropout(
+            c.dropout_rate, dtype=policy, name="embedding_dropout"
+        )(tokens)
+    return _layer_norm("pre_norm", c, policy)(tokens) if c.pre_norm else tokens
+
+
+def _layer_norm(name, c, policy):
+    return keras.layers.LayerNormalization(
+        epsilon=c.layer_norm_epsilon, dtype=policy, name=name
     )
 
 
@@ -316,7 +389,10 @@ def _encode(tokens, c, policy):
         EncoderBlock(
             c.num_heads,
             c.mlp_dim,
+            mlp=c.mlp,
             gelu_approximate=c.gelu_approximate,
+            qkv_bias=c.qkv_bias,
+            qk_norm=c.qk_norm,
             layer_scale=c.layer_scale,
             layer_norm_epsilon=c.layer_norm_epsilon,
             dropout_rate=c.dropout_rate,
@@ -334,10 +410,9 @@ def _encode(tokens, c, policy):
         tokens = blocks[-1](tokens[:, :1], context=tokens)
     else:
         tokens = blocks[-1](tokens)
-    norm = keras.layers.LayerNormalization(
-        epsilon=c.layer_norm_epsilon, dtype=policy, name="encoder_norm"
-    )
-    return norm(tokens), last_block_input
+    if not c.fc_norm:
+        tokens = _layer_norm("encoder_norm", c, policy)(tokens)
+    return tokens, last_block_input
 
 
 def _pool(tokens, c, policy):
@@ -347,7 +422,7 @@ def _pool(tokens, c, policy):
         pooling = TokenPooling(dtype=policy, name="pooling")
     elif c.pooling == "gap":
         pooling = MeanPooling(
-            num_prefix=int(c.class_token) + c.num_registers,
+            num_prefix=_num_prefix(c),
             dtype=policy,
             name="pooling",
         )
@@ -355,12 +430,14 @@ def _pool(tokens, c, policy):
         pooling = AttentionPooling(
             c.num_heads,
             mlp_dim=c.mlp_dim,
+            activation="gelu" if c.mlp == "swiglu" else c.mlp,
             gelu_approximate=c.gelu_approximate,
             layer_norm_epsilon=c.layer_norm_epsilon,
             dtype=policy,
             name="pooling",
         )
-    return pooling(tokens)
+    features = pooling(tokens)
+    return _layer_norm("fc_norm", c, policy)(features) if c.fc_norm else features
 
 
 def _head(features, c, policy):
