@@ -2,6 +2,7 @@
 
 from keras_vit import layers
 from keras_vit._version import __version__
+from keras_vit.catalogue import describe, list_presets
 from keras_vit.imagenet import decode_predictions, preprocess_input
 from keras_vit.models import VisionTransformer
 from keras_vit.weights.report import LoadReport
@@ -39,8 +40,10 @@ __all__ = [
     "VisionTransformer",
     "__version__",
     "decode_predictions",
+    "describe",
     "from_pretrained",
     "layers",
+    "list_presets",
     "load_weights",
     "preprocess_input",
 ]
