@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_vit.layers import arguments
 from keras_vit.models.vision_transformer import VisionTransformer
-from keras_vit.presets import PRESETS
+from keras_vit.presets import PRESETS, Preprocessing
 
 
 def preprocess_input(images, preset_or_model=None, data_format: str | None = None):
@@ -17,22 +17,26 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
     Args:
         images: array or tensor of pixel values in [0, 255], (batch, height, width,
             channels), or without the batch, or with the channels first.
-        preset_or_model: name of a preset, or a model. Google's models all take [-1, 1];
-            a model with `include_preprocessing=True` takes the images as they are.
+        preset_or_model: name of a preset, whose mean and standard deviation of each
+            channel are taken; or a model, or `None`, for [-1, 1] as Google's models
+            take it. A model with `include_preprocessing=True` takes the images as they
+            are.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for
             `keras.config.image_data_format()`.
 
     Returns:
-        A new float array or tensor of the same shape, in [-1, 1].
+        A new float array or tensor of the same shape: pixel values brought to [0, 1],
+        less the mean, by the standard deviation.
 
     Raises:
-        ValueError: if the preset or the data format is unknown.
+        ValueError: if the preset or the data format is unknown, or the images' channels
+            are not those of the preset.
     """
     if isinstance(preset_or_model, str) and preset_or_model not in PRESETS:
         raise ValueError(
             f"Unknown preset {preset_or_model!r}. Presets: {', '.join(sorted(PRESETS))}"
         )
-    arguments.image_data_format(data_format)  # the range is the same in either
+    data_format = arguments.image_data_format(data_format)
     model = preset_or_model if isinstance(preset_or_model, VisionTransformer) else None
     if model and model.get_config()["include_preprocessing"]:
         return images
@@ -41,7 +45,30 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
         images = images.astype(keras.config.floatx())
     else:
         images = keras.ops.cast(images, keras.config.floatx())
-    return images / 127.5 - 1
+    steps = Preprocessing()
+    if isinstance(preset_or_model, str):
+        steps = PRESETS[preset_or_model].preprocessing
+    scale = _by_channel(255 * np.array(steps.std), images, data_format)
+    offset = _by_channel(np.array(steps.mean) / steps.std, images, data_format)
+    return images / scale - offset
+
+
+def _by_channel(values, images, data_format):
+    """The one value, or an array of them that broadcasts against images."""
+    if len(set(values)) == 1:
+        return float(values[0])
+    channels_last = data_format == "channels_last"
+    channels = images.shape[-1 if channels_last else -3]
+    if channels != len(values):
+        raise ValueError(
+            f"The preset's mean and standard deviation are of {len(values)} channels. "
+            f"Received: images of shape {tuple(images.shape)} with data_format="
+            f"{data_format!r}, which has {channels} channels."
+        )
+    values = values.reshape((-1,) if channels_last else (-1, 1, 1))
+    if isinstance(images, np.ndarray):
+        return values.astype(images.dtype)
+    return keras.ops.convert_to_tensor(values, dtype=images.dtype)
 
 
 def decode_predictions(
