@@ -1,0 +1,428 @@
+"""The rows of published checkpoints, AugReg's names, and the tables to read."""
+
+import copy
+import inspect
+import random
+import re
+
+import keras
+import numpy as np
+import pytest
+from helpers import array
+
+import keras_vit
+from keras_vit.models.sizes import count_parameters
+from keras_vit.presets import (
+    PRESETS,
+    Preset,
+    augreg,
+    augreg_preset,
+    big_vision,
+    clip,
+    google,
+    hugging_face,
+    is_augreg_name,
+    meta,
+    parse_augreg,
+)
+from keras_vit.presets.preset import split_architecture
+
+ROWS = list(PRESETS.values())
+FAMILIES = {
+    *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
+    *("DeiT", "DeiT-3", "MAE", "DINOv2", "CLIP", "Hugging Face"),
+}
+PRETRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
+FINETUNED = f"{PRETRAINED}--imagenet2012-steps_20k-lr_0.03-res_384"
+# Of these, timm, keras-hub or DINOv2's README tell the number to two decimals or better.
+PARAMETERS = {
+    "ViTB16.augreg_imagenet21k+imagenet2012": 86_859_496,
+    "ViTB16.mae": 85_798_656,
+    "ViTH14.mae": 630_764_800,
+    "ViTSo400m14.siglip-384": 428_225_600,
+    # The file holds 1,136,486,912: a mask token of 1536 more.
+    "ViTgiant14.dinov2_registers": 1_136_485_376,
+}
+
+
+def without(row, *names):
+    return repr([item for item in sorted(row.config().items()) if item[0] not in names])
+
+
+# The first row of each architecture with its fields, and of each further resolution and
+# number of classes.
+ARCHITECTURES = {without(row, "image_size", "classes"): row for row in reversed(ROWS)}
+CONFIGS = {without(row): row for row in reversed(ROWS)}
+
+
+def parameters_of_a_model(config):
+    """Without network, and without memory for weights."""
+    with keras.StatelessScope(initialize_variables=False):
+        return keras_vit.VisionTransformer(**config).count_params()
+
+
+@pytest.mark.parametrize("row", ARCHITECTURES.values(), ids=lambda row: row.name)
+def test_a_row_alone_builds_its_model(row):
+    assert parameters_of_a_model(row.config()) == row.parameters
+
+
+@pytest.mark.parametrize("row", CONFIGS.values(), ids=lambda row: row.name)
+def test_every_row_builds_a_model_of_one_block(row):
+    """Of the others, as a block takes the time and is the architecture's."""
+    config = row.config() | {"num_layers": 1}
+    assert parameters_of_a_model(config) == count_parameters(**config)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_that_others_state(name):
+    assert PRESETS[name].parameters == PARAMETERS[name]
+
+
+def test_parameters_of_arguments_that_no_preset_has():
+    config = {
+        **{"image_size": (32, 48), "patch_size": 8, "hidden_dim": 48, "num_layers": 2},
+        **{"num_heads": 4, "mlp_dim": 96, "classes": 5},
+    }
+    for fields in (
+        {"qkv_bias": False, "qk_norm": True},
+        {"pooling": None, "num_registers": 3, "classes": 0},
+        {"pooling": "gap", "class_token": True, "fc_norm": True, "position": "none"},
+        {"pre_norm": True, "patch_bias": True, "mlp": "swiglu", "pooling": "map"},
+    ):
+        model = keras_vit.VisionTransformer(**{**config, **fields})
+        assert count_parameters(**{**config, **fields}) == model.count_params()
+
+
+def test_names_are_unique_and_well_formed():
+    modules = (augreg, google, big_vision, meta, clip, hugging_face)
+    assert sum(len(module.PRESETS) for module in modules) == len(PRESETS)
+    for name, row in PRESETS.items():
+        assert name == row.name == f"{row.architecture}.{row.tag}"
+        assert re.fullmatch(r"[a-z0-9_+]+(-\d+(ep)?)?", row.tag), row.tag
+        assert split_architecture(row.architecture)
+    assert {row.family for row in ROWS} == FAMILIES
+
+
+def test_addresses_are_unique_and_well_formed():
+    addresses = [address for row in ROWS for address in row.addresses]
+    assert len(set(addresses)) == len(addresses)
+    patterns = (
+        r"gs://(vit_models|big_vision)/[\w./+-]+\.npz(:img)?",
+        r"https://dl\.fbaipublicfiles\.com/[\w./-]+\.pth",
+        r"hf://[\w-]+/[\w.-]+",
+    )
+    for address in addresses:
+        assert any(re.fullmatch(pattern, address) for pattern in patterns), address
+    assert not any(row.address.endswith(".pth") for row in ROWS)
+    assert PRESETS["ViTL16.imagenet21k"].address == (
+        "gs://vit_models/imagenet21k/ViT-L_16.npz"
+    )
+
+
+def test_resolutions_are_multiples_of_the_patch():
+    for row in ROWS:
+        patch_size = split_architecture(row.architecture)[1]
+        assert row.resolution % patch_size == 0, row.name
+        stated = re.search(r"-(\d+)$", row.tag)
+        # At a nominal 384 pixels, patches of 14 read 378.
+        if stated and patch_size != 14:
+            assert row.resolution == int(stated[1]), row.name
+
+
+def test_sizes_of_files_are_those_of_their_parameters():
+    """4 bytes each and a small archive overhead, within the rounding of the listing."""
+    rows = [row for row in ROWS if row.size_bytes]
+    assert len(rows) > 20
+    for row in rows:
+        # That file has the optimizer's state too.
+        copies = 3 if row.name == "ViTS16.sam_imagenet2012" else 1
+        # AugReg's listing is of whole MiB, some of them rounded up; the other one of
+        # hundredths of MiB, or of GiB.
+        rounding = 0.005 if row.size_bytes < 2**30 else 5.2
+        rounding = 0.6 if row.family == "AugReg" else rounding
+        difference = (row.size_bytes - copies * 4 * row.parameters) / 2**20
+        assert -rounding <= difference <= rounding + 0.1 * copies, row.name
+
+
+def test_preprocessing_and_scores_are_plausible():
+    for row in ROWS:
+        steps = row.preprocessing
+        assert len(steps.mean) == len(steps.std) == 3
+        assert steps.crop_fraction is None or 0.8 < steps.crop_fraction <= 1
+        assert steps.interpolation in ("bilinear", "bicubic", "area", None)
+        assert row.licence in ("Apache-2.0", "MIT", "CC-BY-NC-4.0", None)
+        assert re.search(r"\(arXiv \d{4}\.\d{5}\)$", row.paper)
+        if row.accuracy is not None:
+            assert 60 < row.accuracy < 90
+            assert row.accuracy_source
+
+
+def test_fields_are_arguments_that_differ_from_their_defaults():
+    defaults = inspect.signature(keras_vit.VisionTransformer).parameters
+    for row in ROWS:
+        for name, value in row.fields.items():
+            assert value != defaults[name].default, (row.name, name)
+
+
+def test_a_row_cannot_be_changed():
+    row = PRESETS["ViTB16.mae"]
+    with pytest.raises(AttributeError):
+        row.tag = "other"
+    with pytest.raises(TypeError):
+        row.fields["pooling"] = "gap"
+    assert len({row, row}) == 1
+
+
+@pytest.mark.parametrize("name", ["B16", "ViTX16", "ViTB", "ViT16"])
+def test_an_architecture_is_a_size_and_a_patch(name):
+    with pytest.raises(ValueError, match=f"Received: '{name}'. Sizes: Ti, S"):
+        split_architecture(name)
+
+
+def test_a_recipe_is_what_a_name_says():
+    recipe = parse_augreg(f"gs://vit_models/augreg/{FINETUNED}.npz")
+    assert recipe == augreg.AugRegRecipe(
+        file=FINETUNED,
+        architecture="ViTB16",
+        dataset="i21k",
+        epochs=300,
+        learning_rate=0.001,
+        augmentation="medium1",
+        weight_decay=0.1,
+        dropout=0.0,
+        stochastic_depth=0.0,
+        task="imagenet2012",
+        steps=20_000,
+        finetuning_learning_rate=0.03,
+        resolution=384,
+    )
+    recipe = parse_augreg(PRETRAINED)
+    assert (recipe.task, recipe.steps, recipe.resolution) == (None, None, 224)
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if "/augreg/" in r.address], ids=lambda row: row.name
+)
+def test_names_of_augreg_rows_are_read_as_the_rows(row):
+    recipe = parse_augreg(row.address)
+    assert (recipe.architecture, recipe.resolution) == (row.architecture, row.resolution)
+    assert augreg_preset(recipe.file) is row
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("Ti_16-i1k-300ep-lr_0.001-aug_none-wd_0.03-do_0.1-sd_0.1", ("ViTTi16", 224, 1000)),
+        (PRETRAINED.replace("300ep", "30ep"), ("ViTB16", 224, 21843)),
+        (f"{PRETRAINED}--cifar100-steps_10k-lr_0.001-res_224", ("ViTB16", 224, 100)),
+        (f"{PRETRAINED}--cifar10-steps_2k-lr_0.01-res_384", ("ViTB16", 384, 10)),
+        (f"{PRETRAINED}--oxford_iiit_pet-steps_0k-lr_0.003-res_384", ("ViTB16", 384, 37)),
+        (f"{PRETRAINED}--pets37-steps_0k-lr_0.003-res_224", ("ViTB16", 224, 37)),
+        (f"{PRETRAINED}--resisc45-steps_2k-lr_0.03-res_224", ("ViTB16", 224, 45)),
+        (f"{PRETRAINED}--kitti-steps_0k-lr_0.03-res_224", ("ViTB16", 224, 4)),
+    ],
+)
+def test_any_augreg_file_has_a_row(file, expected):
+    for name in (
+        file,
+        f"{file}.npz",
+        f"augreg/{file}",
+        f"gs://vit_models/augreg/{file}.npz",
+    ):
+        assert is_augreg_name(name)
+        row = augreg_preset(name)
+        assert row.addresses == (f"gs://vit_models/augreg/{file}.npz",)
+        assert (row.architecture, row.resolution, row.classes) == expected
+    assert row.name == f"{row.architecture}.{file}"
+    assert row.accuracy is None
+
+
+@pytest.mark.parametrize("stem", ["R_Ti_16", "R26_S_32", "R50_L_32"])
+def test_augreg_hybrids_are_recognised(stem):
+    name = f"{stem}-i21k-300ep-lr_0.001-aug_light0-wd_0.03-do_0.1-sd_0.1"
+    assert is_augreg_name(name)
+    with pytest.raises(ValueError, match=f"'{name}' is a hybrid.*not supported yet.*B_16"):
+        parse_augreg(name)
+
+
+def test_an_unknown_augreg_task():
+    with pytest.raises(ValueError, match=r"Unknown task 'birds'.*Known: i1k.*augreg/B_16"):
+        augreg_preset(f"{PRETRAINED}--birds-steps_1k-lr_0.01-res_224")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "B_16",
+        "ViT-B_16",
+        PRETRAINED.replace("aug_medium1", "aug_mild1"),
+        PRETRAINED.replace("-wd_0.1", ""),
+        PRETRAINED.replace("i21k", "jft"),
+        PRETRAINED.replace("lr_0.001", "lr_x"),
+        PRETRAINED.replace("B_16", "H_14"),
+        f"{PRETRAINED}.npy",
+        f"{PRETRAINED}--",
+        FINETUNED.removesuffix("-res_384"),
+        FINETUNED.replace("steps_20k", "steps_20"),
+        f"{FINETUNED} ",
+        f"{FINETUNED}--{FINETUNED}",
+    ],
+)
+def test_malformed_augreg_names(name):
+    with pytest.raises(ValueError, match="Not the name of an AugReg.*Expected {model}_"):
+        parse_augreg(name)
+
+
+def test_random_changes_of_an_augreg_name_are_read_or_refused():
+    """Never another error, and never another reading of what was not changed."""
+    rng = random.Random(0)
+    for _ in range(2000):
+        position = rng.randrange(len(FINETUNED) + 1)
+        letter = rng.choice(["", "-", "_", "0", "9", ".", "/", "k", "R", " ", "é"])
+        name = FINETUNED[:position] + letter + FINETUNED[position + 1 :]
+        try:
+            recipe = parse_augreg(name)
+        except ValueError:
+            continue
+        assert recipe.file == name.rsplit("/", 1)[-1]
+        assert is_augreg_name(name)
+
+
+@pytest.mark.parametrize(
+    "text", ["ViTB16.augreg_imagenet21k", "imagenet21k", "B_16.npz", "augreg/", "hf://a/b"]
+)
+def test_other_texts_are_no_augreg_names(text):
+    assert not is_augreg_name(text)
+
+
+def test_the_list_of_presets_is_a_sequence_and_a_table():
+    presets = keras_vit.list_presets()
+    assert list(presets) == ROWS
+    assert (len(presets), presets[0], presets[-1]) == (len(ROWS), ROWS[0], ROWS[-1])
+    assert ROWS[3] in presets
+    lines = str(presets[:5]).split("\n")
+    assert len(lines) == 6
+    assert lines[0].split() == [
+        *("name", "parameters", "resolution", "classes", "family", "MiB", "top-1")
+    ]
+    # Aligned columns: what is numbers ends where its header ends.
+    for header in ("parameters", "resolution", "classes", "MiB", "top-1"):
+        end = lines[0].index(header) + len(header)
+        assert all(
+            line[end - 1] != " " and line[end : end + 1] in ("", " ") for line in lines
+        )
+
+
+def test_the_list_of_a_family():
+    dinov2 = keras_vit.list_presets("dinov2")
+    assert len(dinov2) == 8
+    assert {preset.family for preset in dinov2} == {"DINOv2"}
+    line = str(dinov2).split("\n")[1]
+    assert line.split() == [
+        *("ViTS14.dinov2", "22,056,192", "518", "×", "518", "0", "DINOv2", "-", "81.1")
+    ]
+    with pytest.raises(
+        ValueError, match="Unknown `family`: 'BiT'. Families: 'AugReg', 'ViT'"
+    ):
+        keras_vit.list_presets("BiT")
+
+
+def test_a_description_has_everything_of_a_row():
+    row = PRESETS["ViTB16.augreg_timm_imagenet21k+imagenet2012"]
+    for preset in (row.name, row, row.address, row.address.rsplit("/", 1)[-1]):
+        description = keras_vit.describe(preset)
+        assert description.preset is row
+        text = str(description)
+        for value in (
+            *(row.name, row.family, row.paper, row.licence, *row.addresses),
+            *("86,859,496", "85.996 %", row.accuracy_source, "bicubic"),
+            *("(0.5, 0.5, 0.5)", "hidden_dim", "3072", "medium1", "recipe: steps"),
+        ):
+            assert value in text
+        keys = [re.split("  +", line)[0] for line in text.split("\n")]
+        assert {"paper", "address", "mirror", "size of the file"} <= set(keys)
+    assert re.search(r"size of the file +unknown", text)
+    assert description.recipe.weight_decay == 0.1
+    assert (description.resolution, description.parameters) == (384, 86_859_496)
+    assert copy.deepcopy(description).name == row.name
+    with pytest.raises(AttributeError):
+        description.nothing  # noqa: B018
+
+
+def test_descriptions_of_every_row_and_of_a_name_without_one():
+    for row in ROWS:
+        assert keras_vit.describe(row).recipe is None or row.family == "AugReg"
+        assert row.name in str(keras_vit.describe(row.name))
+    text = str(keras_vit.describe(f"{PRETRAINED}--cifar100-steps_10k-lr_0.001-res_224"))
+    assert re.search(r"recipe: task +cifar100", text)
+    assert re.search(r"ImageNet-1k top-1 +unknown", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ViT-B16", "Unknown preset: 'ViT-B16'. .*list_presets"),
+        (PRETRAINED[:-4], "Not the name of an AugReg"),
+        (None, "Unknown preset: None"),
+    ],
+)
+def test_unknown_presets_are_not_described(name, message):
+    with pytest.raises(ValueError, match=message):
+        keras_vit.describe(name)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "name", ["ViTB16.clip_openai", "ViTB14.dinov2", "ViTB16.imagenet21k", None]
+)
+def test_preprocess_input_takes_the_preset_s_mean_and_deviation(name, data_format):
+    mean, std = np.full(3, 0.5), np.full(3, 0.5)
+    if name:
+        steps = PRESETS[name].preprocessing
+        mean, std = np.array(steps.mean), np.array(steps.std)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3)).astype("uint8")
+    expected = (pixels / 255 - mean) / std
+    for images, result in ((pixels, expected), (pixels[0], expected[0])):
+        if data_format == "channels_first":
+            images, result = np.moveaxis(images, -1, -3), np.moveaxis(result, -1, -3)
+        before = images.copy()
+        for given in (
+            images,
+            images.astype("float32"),
+            keras.ops.convert_to_tensor(images),
+        ):
+            output = keras_vit.preprocess_input(given, name, data_format=data_format)
+            assert keras.backend.standardize_dtype(output.dtype) == "float32"
+            assert isinstance(output, np.ndarray) == isinstance(given, np.ndarray)
+            np.testing.assert_allclose(array(output), result, atol=1e-6)
+        np.testing.assert_array_equal(images, before)
+
+
+def test_preprocess_input_refuses_other_channels():
+    with pytest.raises(
+        ValueError, match=r"3 channels. Received.*\(2, 3, 8, 8\).*8 channels"
+    ):
+        keras_vit.preprocess_input(np.zeros((2, 3, 8, 8)), "ViTB14.dinov2")
+    # With one value for all channels their number does not matter.
+    assert (
+        keras_vit.preprocess_input(np.zeros((8, 8, 13)), "ViTB16.imagenet21k").min() == -1
+    )
+
+
+def test_presets_carry_unknown_facts_as_none():
+    row = Preset(
+        architecture="ViTB16",
+        tag="x",
+        family="ViT",
+        addresses=("a",),
+        resolution=(32, 64),
+        classes=0,
+    )
+    assert (row.licence, row.paper, row.accuracy, row.size_bytes) == (None,) * 4
+    assert row.preprocessing.crop_fraction is None
+    text = str(keras_vit.describe(row))
+    assert re.search(r"licence +unknown", text)
+    assert re.search(r"resize +unknown", text)
+    assert "(32, 64)" in text
+    assert "32 × 64" in str(keras_vit.catalogue.PresetList([row]))
