@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
-from keras_vit.presets import PRESETS, Preset, augreg_preset, is_augreg_name, parse_augreg
+from keras_vit.presets import PRESETS, Preset, find_preset, is_augreg_name, parse_augreg
 
 _MIB = 2**20
 
@@ -108,16 +108,7 @@ def describe(preset: str | Preset) -> Description:
 
     >>> print(describe("ViTB16.siglip2-256"))
     """
-    if isinstance(preset, Preset):
-        return Description(preset)
-    if preset in PRESETS:
-        return Description(PRESETS[preset])
-    if is_augreg_name(str(preset)):
-        return Description(augreg_preset(preset))
-    raise ValueError(
-        f"Unknown preset: {preset!r}. Expected a name that `keras_vit.list_presets()` "
-        "lists, the name of an AugReg file, or a `Preset`."
-    )
+    return Description(preset if isinstance(preset, Preset) else find_preset(preset))
 
 
 def _summary(preset):

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_vit.layers import arguments
 from keras_vit.models.vision_transformer import VisionTransformer
-from keras_vit.presets import PRESETS, Preprocessing
+from keras_vit.presets import Preprocessing, find_preset
 
 
 def preprocess_input(images, preset_or_model=None, data_format: str | None = None):
@@ -32,10 +32,9 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
         ValueError: if the preset or the data format is unknown, or the images' channels
             are not those of the preset.
     """
-    if isinstance(preset_or_model, str) and preset_or_model not in PRESETS:
-        raise ValueError(
-            f"Unknown preset {preset_or_model!r}. Presets: {', '.join(sorted(PRESETS))}"
-        )
+    steps = Preprocessing()
+    if isinstance(preset_or_model, str):
+        steps = find_preset(preset_or_model).preprocessing
     data_format = arguments.image_data_format(data_format)
     model = preset_or_model if isinstance(preset_or_model, VisionTransformer) else None
     if model and model.get_config()["include_preprocessing"]:
@@ -45,9 +44,6 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
         images = images.astype(keras.config.floatx())
     else:
         images = keras.ops.cast(images, keras.config.floatx())
-    steps = Preprocessing()
-    if isinstance(preset_or_model, str):
-        steps = PRESETS[preset_or_model].preprocessing
     scale = _by_channel(255 * np.array(steps.std), images, data_format)
     offset = _by_channel(np.array(steps.mean) / steps.std, images, data_format)
     return images / scale - offset

@@ -362,9 +362,9 @@ def test_descriptions_of_every_row_and_of_a_name_without_one():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ViT-B16", "Unknown preset: 'ViT-B16'. .*list_presets"),
+        ("ViT-B16.mae", "Unknown preset 'ViT-B16.mae'. Near it: ViTB16.mae.*list_presets"),
+        ("none", "Unknown preset 'none'. Expected a name"),
         (PRETRAINED[:-4], "Not the name of an AugReg"),
-        (None, "Unknown preset: None"),
     ],
 )
 def test_unknown_presets_are_not_described(name, message):
@@ -404,6 +404,8 @@ def test_preprocess_input_refuses_other_channels():
         ValueError, match=r"3 channels. Received.*\(2, 3, 8, 8\).*8 channels"
     ):
         keras_vit.preprocess_input(np.zeros((2, 3, 8, 8)), "ViTB14.dinov2")
+    file = keras_vit.preprocess_input(np.zeros((1, 8, 8, 3)), FINETUNED)
+    assert file.max() == -1
     # With one value for all channels their number does not matter.
     assert (
         keras_vit.preprocess_input(np.zeros((8, 8, 13)), "ViTB16.imagenet21k").min() == -1

@@ -1,5 +1,7 @@
 """Published checkpoints, as rows of data."""
 
+import difflib
+
 from keras_vit.presets import augreg, big_vision, clip, google, hugging_face, meta
 from keras_vit.presets.augreg import (
     AugRegRecipe,
@@ -13,12 +15,32 @@ from keras_vit.presets.preset import Preprocessing, Preset
 _FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name, also of that of an AugReg file, with or without folder.
+
+    Raises:
+        ValueError: if there is none, or the name of an AugReg file is malformed.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if is_augreg_name(name):
+        return augreg_preset(name)
+    close = difflib.get_close_matches(name, PRESETS, n=5)
+    hint = f" Near it: {', '.join(close)}." if close else ""
+    raise ValueError(
+        f"Unknown preset {name!r}.{hint} Expected a name that "
+        "`keras_vit.list_presets()` lists, or that of an AugReg file."
+    )
+
+
 __all__ = [
     "PRESETS",
     "AugRegRecipe",
     "Preprocessing",
     "Preset",
     "augreg_preset",
+    "find_preset",
     "is_augreg_name",
     "parse_augreg",
 ]
