@@ -11,6 +11,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.reply(416, answer.headers, b"")
         place = {"Content-Range": f"bytes {offset}-{size - 1}/{size}"}
         headers = {**answer.headers, **place, **answer.range_headers}
-        return self.reply(206, headers, answer.content[offset:], answer)
+        bounds = re.fullmatch(r"bytes (\d+)-(\d+)/.*", headers["Content-Range"])
+        start, end = map(int, bounds.groups()) if bounds else (0, size)
+        return self.reply(206, headers, answer.content[start : end + 1], answer)
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -470,6 +473,15 @@ def test_names_that_tell_a_digest(server):
         fetch(server.serve("/vit-0123abcd.pth", Answer()))
 
 
+def test_a_name_and_a_cached_file_without_a_record(server):
+    address = server.serve(f"/vit-{sha256(CONTENT)[:8]}.pth", Answer())
+    path = Path(fetch(address))
+    path.write_bytes(OTHER)
+    Path(f"{path}.sha256").unlink()
+    with pytest.raises(ValueError, match=f"{sha256(OTHER)}, where the file's name says"):
+        fetch(address)
+
+
 def test_a_cached_file_that_changed(server):
     address = server.serve("/vit.npz", Answer())
     path = Path(fetch(address))
@@ -701,6 +713,14 @@ def test_a_repository_without_a_configuration(hub):
     count = len(hub.requests)
     assert fetch("hf://owner/name") == folder
     assert len(hub.requests) == count  # The library remembers what there is not.
+
+
+def test_a_push_in_between(hub):
+    """All files are of the commit of the weights."""
+    hub.serve_hub(REPOSITORY)
+    pushed = {"X-Repo-Commit": COMMIT[::-1], "ETag": f'"{git(b"[]")}"'}
+    hub.serve("/owner/name/resolve/main/config.json", Answer(b"[]", pushed))
+    assert (Path(fetch("hf://owner/name")) / "config.json").read_bytes() == b"{}"
 
 
 def index(*names):
