@@ -105,7 +105,7 @@ def test_a_small_constructor_computes():
         ({"weights": None, "input_shape": (224, 224)}, "input_shape"),
         ({"weights": REFERENCE / "vit_gap/checkpoint.npz"}, "not a checkpoint of ViTB16. Expected "
          r"patch_size=\(16, 16\), hidden_dim=768.*Received patch_size=\(8, 8\), hidden_dim=48"),
-        ({"weights": "hf://google/vit"}, "must begin with https://, http:// or gs://"),
+        ({"weights": "s3://google/vit"}, "must begin with https://, http:// or gs://"),
     ],
 )  # fmt: skip
 def test_constructors_refuse(arguments, message, without_weights):
@@ -163,8 +163,7 @@ def server(tmp_path, monkeypatch):
         thread.start()
         server.address = f"http://127.0.0.1:{server.server_port}"
         server.requests = requests
-        get_file = functools.partial(keras.utils.get_file, cache_dir=tmp_path)
-        monkeypatch.setattr(keras.utils, "get_file", get_file)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         yield server
         server.shutdown()
         thread.join()

@@ -1,0 +1,200 @@
+"""A file from a web server: in pieces if need be, and whole or not at all."""
+
+import contextlib
+import datetime
+import email.utils
+import http
+import json
+import os
+import re
+import sys
+
+from keras_vit.weights import digests
+from keras_vit.weights.retry import DownloadError, persist
+
+_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
+_BLOCK = 1 << 16  # what is lost when the line breaks
+_VALIDATORS = {"etag": "ETag", "generation": "x-goog-generation"}
+
+
+def download(address: str, path: str) -> None:
+    """Downloads a file and records its sha256 beside it.
+
+    Until it is complete and has every digest that is known of it, the file lies at
+    `<path>.part`; what it is part of is noted at `<path>.part.json`, so that the next
+    attempt, or the next process, goes on where the last one stopped.
+
+    Args:
+        address: `https://…` or `http://…`.
+        path: where the file shall lie, in a folder that exists.
+
+    Raises:
+        DownloadError: if the file cannot be had, or is another than expected.
+        OSError: if it cannot be written.
+    """
+    import requests
+
+    part = f"{path}.part"
+    expected = digests.recorded(path) + digests.named(path)
+    with requests.Session() as session:
+        # Compressed, neither the length nor the digests would be those of the file.
+        session.headers["Accept-Encoding"] = "identity"
+        persist(lambda: _attempt(session, address, part, expected))
+    digests.record(path, part)
+    os.replace(part, path)
+    _forget(part)
+
+
+def _attempt(session, address, part, expected):
+    import requests
+
+    temporary = (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+        requests.exceptions.ContentDecodingError,
+    )
+    note = _note(part)
+    offset = os.path.getsize(part) if note else 0
+    try:
+        with session.get(
+            address, headers=_range(note, offset), stream=True, timeout=_TIMEOUT
+        ) as response:
+            _check_status(response, part)
+            if response.status_code == http.HTTPStatus.PARTIAL_CONTENT:
+                _check_continues(response, note, offset, part)
+            else:
+                offset = 0
+                _begin(response, part)
+            _receive(response, part, offset)
+    except requests.RequestException as error:
+        raise DownloadError(str(error), retry=isinstance(error, temporary)) from error
+    wrong = digests.mismatch(part, expected + digests.published(response))
+    if wrong:
+        _discard(part)
+        raise DownloadError(f"its {wrong}", retry=True)
+
+
+def _range(note, offset):
+    """The headers that ask for what is missing, provided the file is still the same."""
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    if offset and "etag" in note:
+        headers["If-Range"] = note["etag"]
+    return headers
+
+
+def _check_status(response, part):
+    status = response.status_code
+    if status in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
+        return
+    if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        _discard(part)
+        raise DownloadError("the file became shorter in between", retry=True)
+    raise DownloadError(
+        f"the server answered {status} {response.reason}",
+        retry=status in (408, 429) or status >= 500,
+        pause=_seconds(response.headers.get("Retry-After", "")),
+    )
+
+
+def _seconds(text):
+    """The seconds that a `Retry-After` header asks for, or `None`."""
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        time = email.utils.parsedate_to_datetime(text)
+        return (time - datetime.datetime.now(datetime.UTC)).total_seconds()
+    except (TypeError, ValueError):  # no header, no date, or one without a time zone
+        return None
+
+
+def _check_continues(response, note, offset, part):
+    """Whether the answer begins where the part ends, and is of the same file."""
+    received = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", received)
+    start, end, size = map(int, match.groups()) if match else (None, None, None)
+    continues = offset and start == offset and end + 1 == size
+    known = note.get("size", size) == size
+    same = all(
+        response.headers.get(header) == note[key]
+        for key, header in _VALIDATORS.items()
+        if key in note
+    )
+    if not (continues and known and same):
+        _discard(part)
+        raise DownloadError(
+            f"the server does not continue the file after {offset:,} bytes, it answered "
+            f"Content-Range {received!r}",
+            retry=True,
+        )
+
+
+def _begin(response, part):
+    """An empty part, and the note by which it can be continued."""
+    # In this order, the note is never that of an older part.
+    with open(part, "wb"):
+        _forget(part)
+    note = {
+        key: response.headers[header]
+        for key, header in _VALIDATORS.items()
+        if header in response.headers
+    }
+    if note.get("etag", '"')[0] != '"':
+        del note["etag"]  # Files with the same weak ETag may differ.
+    size = _length(response)
+    if note and size is not None:
+        with open(f"{part}.json", "w", encoding="utf-8") as file:
+            json.dump({**note, "size": size}, file)
+
+
+def _note(part):
+    """What the part is part of; empty if it cannot be continued."""
+    try:
+        with open(f"{part}.json", encoding="utf-8") as file:
+            note = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return note if isinstance(note, dict) and os.path.isfile(part) else {}
+
+
+def _receive(response, part, offset):
+    from tqdm import tqdm
+
+    length = _length(response)
+    size = None if length is None else offset + length
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    bar = tqdm(
+        desc=os.path.basename(part).removesuffix(".part"),
+        total=size,
+        initial=offset,
+        unit="B",
+        unit_scale=True,
+        disable=not terminal,
+    )
+    with bar, open(part, "ab") as file:
+        for block in response.iter_content(_BLOCK):
+            file.write(block)
+            bar.update(len(block))
+    received = os.path.getsize(part)
+    if size is not None and received != size:
+        raise DownloadError(
+            f"the line was cut after {received:,} of {size:,} bytes", retry=True
+        )
+
+
+def _length(response):
+    """The bytes that an answer will bring, where it says so."""
+    length = response.headers.get("Content-Length", "")
+    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+    return int(length) if length.isdigit() and not encoded else None
+
+
+def _discard(part):
+    _forget(part)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(part)
+
+
+def _forget(part):
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(f"{part}.json")
