@@ -21,6 +21,7 @@ from keras_vit.zoo import (
     ViTTi16,
     from_pretrained,
     load_weights,
+    save_weights,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "list_presets",
     "load_weights",
     "preprocess_input",
+    "save_weights",
 ]

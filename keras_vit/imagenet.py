@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_vit.layers import arguments
 from keras_vit.models.vision_transformer import VisionTransformer
-from keras_vit.presets import Preprocessing, find_preset
+from keras_vit.presets import find_preset
 
 
 def preprocess_input(images, preset_or_model=None, data_format: str | None = None):
@@ -17,10 +17,10 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
     Args:
         images: array or tensor of pixel values in [0, 255], (batch, height, width,
             channels), or without the batch, or with the channels first.
-        preset_or_model: name of a preset, whose mean and standard deviation of each
-            channel are taken; or a model, or `None`, for [-1, 1] as Google's models
-            take it. A model with `include_preprocessing=True` takes the images as they
-            are.
+        preset_or_model: name of a preset, or a `VisionTransformer`, whose mean and
+            standard deviation of each channel are taken; `None` for [-1, 1] as Google's
+            models take it. A model with `include_preprocessing=True` takes the images as
+            they are.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for
             `keras.config.image_data_format()`.
 
@@ -32,20 +32,24 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
         ValueError: if the preset or the data format is unknown, or the images' channels
             are not those of the preset.
     """
-    steps = Preprocessing()
+    mean, std = 0.5, 0.5
     if isinstance(preset_or_model, str):
         steps = find_preset(preset_or_model).preprocessing
+        mean, std = steps.mean, steps.std
+    elif isinstance(preset_or_model, VisionTransformer):
+        config = preset_or_model.get_config()
+        if config["include_preprocessing"]:
+            return images
+        mean, std = config["image_mean"], config["image_std"]
     data_format = arguments.image_data_format(data_format)
-    model = preset_or_model if isinstance(preset_or_model, VisionTransformer) else None
-    if model and model.get_config()["include_preprocessing"]:
-        return images
     # Keras' own `preprocess_input` overwrites float arrays in place.
     if isinstance(images, np.ndarray):
         images = images.astype(keras.config.floatx())
     else:
         images = keras.ops.cast(images, keras.config.floatx())
-    scale = _by_channel(255 * np.array(steps.std), images, data_format)
-    offset = _by_channel(np.array(steps.mean) / steps.std, images, data_format)
+    mean, std = np.broadcast_arrays(np.atleast_1d(mean), np.atleast_1d(std))
+    scale = _by_channel(255 * std, images, data_format)
+    offset = _by_channel(mean / std, images, data_format)
     return images / scale - offset
 
 
@@ -57,7 +61,7 @@ def _by_channel(values, images, data_format):
     channels = images.shape[-1 if channels_last else -3]
     if channels != len(values):
         raise ValueError(
-            f"The preset's mean and standard deviation are of {len(values)} channels. "
+            f"The mean and the standard deviation are of {len(values)} channels. "
             f"Received: images of shape {tuple(images.shape)} with data_format="
             f"{data_format!r}, which has {channels} channels."
         )

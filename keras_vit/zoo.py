@@ -1,5 +1,6 @@
 """Constructors by name, and models from checkpoints."""
 
+import functools
 import os
 from typing import Protocol
 
@@ -8,34 +9,45 @@ import keras
 from keras_vit.layers import arguments
 from keras_vit.models.sizes import SIZES
 from keras_vit.models.vision_transformer import VisionTransformer
-from keras_vit.presets import PRESETS
+from keras_vit.presets import PRESETS, Preset, find_preset
+from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.download import fetch
-from keras_vit.weights.google import GoogleCheckpoint
-from keras_vit.weights.keras_files import model_tensors, saved_model
-from keras_vit.weights.load import assign, load_file
+from keras_vit.weights.files import ENDINGS
+from keras_vit.weights.keras_files import is_keras_hub, saved_model
+from keras_vit.weights.load import ModelTensors, assign, load_file
 from keras_vit.weights.report import LoadReport
+from keras_vit.weights.save import save
 
 
 def from_pretrained(
     source: str | os.PathLike | keras.Model,
     *,
     position_grid: tuple[int, int] | None = None,
+    resize_patches: bool = False,
     **overrides,
 ) -> VisionTransformer:
     """The model that a checkpoint holds, with its weights.
 
     Args:
-        source: name of a preset such as `"ViTB16.imagenet21k"`; an address
-            (`https://…`, `gs://…`); the path of an `.npz` file in Google's layout, from
-            which the architecture is inferred, or of a `.keras` file; or a
-            `VisionTransformer` in memory, of which a copy is made.
-        position_grid: (rows, columns) of the position embedding in an `.npz` file, which
-            tells their product alone. `None` takes a square.
+        source: name of a preset such as `"ViTB16.imagenet21k"` or of an AugReg file; an
+            address (`https://…`, `gs://…`, `hf://owner/name`); the path of a file
+            (`.npz` in Google's layout, `.safetensors` in timm's or Hugging Face's,
+            `.pth` or `.bin` of torch, `.keras`), or of a folder with
+            `model.safetensors`; or a `VisionTransformer` in memory, of which a copy is
+            made. The architecture is inferred from names and shapes, and from a
+            `config.json` beside the file. `"….npz:img"` takes a sub-tree of a file.
+        position_grid: (rows, columns) of the position embedding in the file, which tells
+            their product alone. `None` takes what a `config.json` says, else a square.
+        resize_patches: bool, whether the patch embedding's kernel is resized to another
+            `patch_size`, as in FlexiViT (arXiv 2212.08013).
         **overrides: arguments of `VisionTransformer` that replace those of the
-            checkpoint. With another `input_shape` or `image_size` the position embedding
-            is resized; with another number of `classes` the head is new, all zeros, and
-            a `pre_logits` layer is left out unless `representation_size` is given too
-            (section 3.2 of the ViT paper); `classifier_activation=None` gives logits.
+            checkpoint, or that the file does not tell: without a `config.json`, heads in
+            timm's and Hugging Face's layouts are taken as those of the paper's size of
+            this width and depth, else of size 64 (`num_heads=…` says otherwise). With
+            another `input_shape` or `image_size` the position embedding is resized; with
+            another number of `classes` the head is new, all zeros, and a `pre_logits`
+            layer is left out unless `representation_size` is given too (section 3.2 of
+            the ViT paper); `classifier_activation=None` gives logits.
 
     Returns:
         A `VisionTransformer`.
@@ -51,12 +63,9 @@ def from_pretrained(
     >>> model = from_pretrained("ViT-B_16.npz", input_shape=(384, 384, 3), classes=102)
     """
     if isinstance(source, keras.Model):
-        config, fill = _read_model(source, source.name)
-    else:
-        config, fill = _read_file(_local_path(source), position_grid)
-    model = VisionTransformer(**_merge(config, overrides))
-    fill(model)
-    return model
+        return _from_model(source, source.name, overrides)
+    path, preset = _find(source)
+    return _from_file(path, preset, overrides, position_grid, resize_patches)
 
 
 def load_weights(
@@ -65,6 +74,7 @@ def load_weights(
     *,
     skip_mismatched_head: bool = True,
     position_grid: tuple[int, int] | None = None,
+    resize_patches: bool = False,
 ) -> LoadReport:
     """Loads a checkpoint into a model: all of it, or an error and no change.
 
@@ -73,12 +83,14 @@ def load_weights(
 
     Args:
         model: a `VisionTransformer`, or a functional model with its layers.
-        source: name of a preset, an address, or the path of an `.npz` file (Google's
-            layout), a `.keras` or a `.weights.h5` file.
+        source: name of a preset or of an AugReg file, an address, or the path of a file
+            or folder, as in `from_pretrained`, or of a `.weights.h5` file.
         skip_mismatched_head: bool, whether a head of another size than the checkpoint's
             stays as it is; `False` makes it an error.
-        position_grid: (rows, columns) of the position embedding in an `.npz` file, which
-            tells their product alone. `None` takes a square.
+        position_grid: (rows, columns) of the position embedding in the file, which tells
+            their product alone. `None` takes what a `config.json` says, else a square.
+        resize_patches: bool, whether a patch embedding's kernel of another size is
+            resized, as in FlexiViT (arXiv 2212.08013), instead of an error.
 
     Returns:
         A `LoadReport`.
@@ -89,46 +101,106 @@ def load_weights(
         ValueError: if the file is damaged or foreign, or listing every tensor that is
             unused, missing or of another shape.
     """
+    path, preset = _find(source)
     return load_file(
         model,
-        _local_path(source),
+        path,
         skip_mismatched_head=skip_mismatched_head,
         position_grid=position_grid,
+        resize_patches=resize_patches,
+        known=_known(preset),
     )
 
 
-def _local_path(source) -> str:
-    """Path of the file that a preset, an address or a path stands for."""
+def save_weights(model: VisionTransformer, path: str | os.PathLike, *, layout: str) -> None:
+    """Writes a model's weights in another project's layout.
+
+    `from_pretrained` and `load_weights` read them back to the last bit. A file is
+    written beside its place and moved there once it is complete. For Keras' own formats
+    use `model.save` and `model.save_weights`.
+
+    Args:
+        model: a `VisionTransformer`, fine-tuned or not.
+        path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`) or
+            of a folder (`"huggingface"`), which is made where it is missing.
+        layout: `"google"` (the ViT paper's code, or BigVision where the model is one of
+            its), `"timm"` (the state dict of its VisionTransformer) or `"huggingface"`
+            (config.json, preprocessor_config.json and model.safetensors, as transformers
+            reads them: ViT, DINOv2 with or without registers, CLIP's or SigLIP's image
+            tower, whichever the model is).
+
+    Raises:
+        ValueError: if the layout has no place for a part of the model, naming it, or
+            `path` has another ending; nothing is written.
+
+    Example:
+
+    >>> save_weights(model, "flowers.safetensors", layout="timm")
+    """
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(
+            "`save_weights` writes a `VisionTransformer`. Received: "
+            f"{type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    save(model, path, layout)
+
+
+def _find(source) -> tuple[str, Preset | None]:
+    """The local path that a preset, an address or a path stands for, and the preset."""
     source = os.fspath(source)
-    if source in PRESETS:
-        source = PRESETS[source].address
     if "://" in source:
-        return fetch(source)
-    looks_like_path = os.sep in source or source.endswith((".npz", ".keras", ".h5"))
-    if not os.path.exists(source) and not looks_like_path:
-        raise ValueError(
-            f"Unknown preset {source!r}, and no such file. Presets: "
-            f"{', '.join(sorted(PRESETS))}"
-        )
-    return source
+        return _fetch(source), None
+    path, _ = split_subtree(source)
+    if os.path.exists(path) or os.sep in path or path.endswith(ENDINGS):
+        return source, None
+    preset = find_preset(source)
+    return _fetch(preset.address), preset
 
 
-def _read_file(path, position_grid=None):
-    """The config that a file holds, and the function that loads it into a model."""
+def _fetch(address):
+    address, subtree = split_subtree(address)
+    return fetch(address) + (f":{subtree}" if subtree else "")
+
+
+def _known(preset) -> dict:
+    """What a preset's row says of its file."""
+    if preset is None:
+        return {}
+    config, images = preset.config(), preset.preprocessing
+    known = {**preset.fields, "image_mean": images.mean, "image_std": images.std}
+    known |= {key: config[key] for key in ("num_heads", "image_size")}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _from_file(
+    path, preset, overrides, position_grid=None, resize_patches=False, check=None
+) -> VisionTransformer:
+    """The model that a file holds; `check` sees its config before it is built."""
     if path.endswith(".keras"):
-        return _read_model(saved_model(path), path)
-    if not path.endswith(".npz"):
+        return _from_model(saved_model(path), path, overrides, check)
+    if path.endswith(".weights.h5") and not is_keras_hub(path):
         raise ValueError(
-            "A model is built from a file that tells the architecture: .npz (Google's "
-            f"layout) or .keras. Received: {path!r}. For .weights.h5, build the model "
-            "and use `keras_vit.load_weights`."
+            "A model is built from a file that tells the architecture. Received: "
+            f"{path!r}. For .weights.h5, build the model and use "
+            "`keras_vit.load_weights`."
         )
-    with GoogleCheckpoint(path, position_grid) as checkpoint:
+    told = ("num_heads", "num_prefix_positions", "mlp")
+    known = _known(preset) | {key: overrides[key] for key in told if key in overrides}
+    with Checkpoint(
+        path,
+        known=known,
+        model={"image_size": _image_size(overrides)},
+        position_grid=position_grid,
+    ) as checkpoint:
         config = checkpoint.architecture()
-    return config, lambda model: load_file(model, path, position_grid=position_grid)
+        if check:
+            check(config)
+        model = VisionTransformer(**_merge(config, overrides))
+        assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
+    return model
 
 
-def _read_model(source, origin):
+def _from_model(source, origin, overrides, check=None) -> VisionTransformer:
     if not isinstance(source, VisionTransformer):
         raise ValueError(
             "`from_pretrained` makes a `VisionTransformer` from one. Received: "
@@ -138,7 +210,20 @@ def _read_model(source, origin):
     config = source.get_config()
     channel_axis = -1 if config["data_format"] == "channels_last" else 1
     config["channels"] = source.input_shape[channel_axis]
-    return config, lambda model: assign(model, model_tensors(source), origin)
+    if check:
+        check(config)
+    model = VisionTransformer(**_merge(config, overrides))
+    assign(model, ModelTensors(source, origin), is_new=True)
+    return model
+
+
+def _image_size(overrides):
+    """(height, width) that the overrides ask for, or None."""
+    shape = overrides.get("input_shape")
+    if "image_size" in overrides or shape is None:
+        return overrides.get("image_size")
+    data_format = arguments.image_data_format(overrides.get("data_format"))
+    return shape[:2] if data_format == "channels_last" else shape[1:]
 
 
 def _merge(config: dict, overrides: dict) -> dict:
@@ -149,13 +234,12 @@ def _merge(config: dict, overrides: dict) -> dict:
     data_format = arguments.image_data_format(merged.get("data_format"))
     channels_last = data_format == "channels_last"
     if overrides.get("input_shape") is not None:
-        shape = overrides["input_shape"]
-        size = shape[:2] if channels_last else shape[1:]
         if "image_size" not in overrides:
             # A size that may vary keeps the grid that it is resized from.
             native = config.get("image_size") or (None, None)
             merged["image_size"] = [
-                given or known for given, known in zip(size, native, strict=False)
+                given or known
+                for given, known in zip(_image_size(overrides), native, strict=False)
             ]
     elif "image_size" in overrides or config.get("input_shape") is None:
         merged["input_shape"] = None
@@ -167,9 +251,8 @@ def _merge(config: dict, overrides: dict) -> dict:
     size = merged.get("image_size")
     if size is None or (not isinstance(size, int) and None in size):
         raise ValueError(
-            "The checkpoint does not tell the image size: its number of patches is no "
-            "square. Give `input_shape=(height, width, channels)` or "
-            "`position_grid=(rows, columns)`."
+            "The checkpoint does not tell the image size. Give `input_shape=(height, "
+            "width, channels)`."
         )
     if merged["classes"] is None:
         merged["classes"] = config["classes"]
@@ -229,16 +312,15 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
         defaults |= fields
         if weights is None:
             return VisionTransformer(**_merge(defaults, overrides))
-        path = _weights_path(architecture, weights, tags)
-        if path.endswith(".weights.h5"):
+        path, preset = _find_weights(architecture, weights, tags)
+        if path.endswith(".weights.h5") and not is_keras_hub(path):
             model = VisionTransformer(**_merge(defaults, overrides))
             load_file(model, path)
             return model
-        config, fill = _read_file(path)
-        _check_architecture(architecture, fields, config, path)
-        model = VisionTransformer(**_merge(config, overrides))
-        fill(model)
-        return model
+        # What the file is silent about is the constructor's own.
+        known = {"num_heads": fields["num_heads"]} | overrides
+        check = functools.partial(_check_architecture, architecture, fields, path)
+        return _from_file(path, preset, known, check=check)
 
     constructor.__name__ = constructor.__qualname__ = architecture
     constructor.__doc__ = f"""Builds ViT-{size}/{patch_size} as `keras.applications` would.
@@ -275,23 +357,24 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
     return constructor
 
 
-def _weights_path(architecture, weights, tags):
+def _find_weights(architecture, weights, tags):
     weights = os.fspath(weights)
     if weights in tags:
-        weights = tags[weights].address
-    if "://" in weights:
-        return fetch(weights)
+        return _fetch(tags[weights].address), tags[weights]
     try:
-        return _local_path(weights)
+        return _find(weights)
     except ValueError as error:
+        if "Unknown preset" not in str(error):
+            raise
         known = ", ".join(map(repr, tags)) or "none is published"
         raise ValueError(
             f"Unknown `weights` of {architecture}: {weights!r}. Expected one of the tags "
-            f"{known}; the path or address of a file; or None for new weights."
+            f"{known}; the name of an AugReg file; the path or address of a file; or None "
+            "for new weights."
         ) from error
 
 
-def _check_architecture(architecture, fields, config, path):
+def _check_architecture(architecture, fields, path, config):
     differing = [key for key, value in fields.items() if config[key] != value]
     if differing:
         expected = ", ".join(f"{key}={fields[key]}" for key in differing)

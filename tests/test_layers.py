@@ -356,7 +356,10 @@ def test_poolings():
         (lambda: layers.PatchEmbedding(8, 48, data_format="nhwc"), "data_format='nhwc'"),
         (lambda: layers.DropPath(1.0), r"\[0, 1\). Received: rate=1.0"),
         (lambda: layers.MLP(96, dropout_rate=-0.1), "dropout_rate=-0.1"),
-        (lambda: layers.MLP(96, activation="relu"), "'quick_gelu', 'swiglu'.*'relu'"),
+        (
+            lambda: layers.MLP(96, activation="relu"),
+            "'quick_gelu', 'swiglu', 'geglu'.*'relu'",
+        ),
         (lambda: layers.AttentionPooling(4, activation="relu"), "activation='relu'"),
         (lambda: layers.EncoderBlock(4, 96, mlp="relu"), "`mlp` must be.*mlp='relu'"),
         (lambda: layers.SelfAttention(2.5), "num_heads=2.5"),

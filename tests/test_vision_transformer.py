@@ -504,7 +504,7 @@ def test_quantized_model_stays_close(fields):
             "'learned', 'sincos2d', 'none'. Received: position='rotary'",
         ),
         ({"position_interpolation": "area"}, "position_interpolation='area'"),
-        ({"mlp": "geglu"}, "'gelu', 'quick_gelu', 'swiglu'. Received: mlp='geglu'"),
+        ({"mlp": "reglu"}, "'swiglu', 'geglu'. Received: mlp='reglu'"),
         (
             {"fc_norm": True, "pooling": None, "classes": 0},
             "fc_norm=True, pooling=None. Use pooling='token', 'gap' or 'map', or fc_norm",

@@ -34,6 +34,25 @@ def rate(value: float, name: str) -> float:
     return value
 
 
+def per_channel(value, channels: int, name: str) -> float | tuple[float, ...]:
+    """`value` as one number, or as one for each of several channels.
+
+    Raises:
+        ValueError: if there are not as many numbers as channels.
+    """
+    if isinstance(value, int | float):
+        return float(value)
+    values = tuple(float(v) for v in value)
+    if len(set(values)) == 1:
+        return values[0]
+    if len(values) != channels:
+        raise ValueError(
+            f"`{name}` must be one number, or one for each of the {channels} channels. "
+            f"Received: {name}={values}"
+        )
+    return values
+
+
 def one_of(value: str | None, choices: Collection, name: str) -> str | None:
     """`value`, if it is among `choices`; a ValueError that lists them otherwise."""
     if value not in choices:

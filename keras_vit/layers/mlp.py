@@ -5,24 +5,26 @@ from keras import ops
 
 from keras_vit.layers import arguments
 
-ACTIVATIONS = ("gelu", "quick_gelu", "swiglu")
+GATED = ("swiglu", "geglu")
+ACTIVATIONS = ("gelu", "quick_gelu", *GATED)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class MLP(keras.layers.Layer):
     """Two dense layers with an activation between them, applied to each token.
 
-    Source: ViT (arXiv 2010.11929), section 3.1; SwiGLU is that of *GLU Variants Improve
-    Transformer* (arXiv 2002.05202), with the packed weights of DINOv2
+    Source: ViT (arXiv 2010.11929), section 3.1; SwiGLU and GEGLU are those of *GLU
+    Variants Improve Transformer* (arXiv 2002.05202), with the packed weights of DINOv2
     (arXiv 2304.07193).
 
     Args:
         mlp_dim: int, width of the hidden layer: what `dense_2` reads.
         activation: `"gelu"`, `"quick_gelu"` (`x * sigmoid(1.702 * x)`, OpenAI's CLIP)
-            or `"swiglu"`: `dense_1` has `2 * mlp_dim` outputs, and `dense_2` reads
-            `silu(first half) * second half`.
+            or one with a gate: `dense_1` has `2 * mlp_dim` outputs, and `dense_2` reads
+            `silu(first half) * second half` (`"swiglu"`) or `gelu(first half) * second
+            half` (`"geglu"`).
         gelu_approximate: bool, the tanh approximation of GELU (the original code) or
-            the exact function (timm, transformers); for `activation="gelu"` alone.
+            the exact function (timm, transformers), where the activation is one.
         dropout_rate: float in [0, 1), dropout after each dense layer.
 
     Input shape:
@@ -52,7 +54,7 @@ class MLP(keras.layers.Layer):
 
     def build(self, tokens_shape):
         hidden_dim = tokens_shape[-1]
-        halves = 2 if self.activation == "swiglu" else 1
+        halves = 2 if self.activation in GATED else 1
         self.dense_1 = self._dense(halves * self.mlp_dim, "dense_1")
         self.dense_1.build((None, None, hidden_dim))
         self.dense_2 = self._dense(hidden_dim, "dense_2")
@@ -78,6 +80,9 @@ class MLP(keras.layers.Layer):
         if self.activation == "swiglu":
             gate, value = ops.split(hidden, 2, axis=-1)
             return ops.silu(gate) * value
+        if self.activation == "geglu":
+            gate, value = ops.split(hidden, 2, axis=-1)
+            return ops.gelu(gate, approximate=self.gelu_approximate) * value
         return ops.gelu(hidden, approximate=self.gelu_approximate)
 
     def compute_output_shape(self, tokens_shape):

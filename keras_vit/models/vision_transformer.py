@@ -16,7 +16,7 @@ from keras_vit.layers import (
     TokenPooling,
     arguments,
 )
-from keras_vit.layers.mlp import ACTIVATIONS
+from keras_vit.layers.mlp import ACTIVATIONS, GATED
 from keras_vit.layers.position import POSITIONS
 from keras_vit.weights.resize import INTERPOLATIONS
 
@@ -41,7 +41,7 @@ class VisionTransformer(keras.Model):
         num_layers: int, number of encoder blocks.
         num_heads: int, attention heads of each block, a divisor of `hidden_dim`.
         mlp_dim: int, width of the MLPs' hidden layers: what `dense_2` reads, under
-            `mlp="swiglu"` half of what `dense_1` computes.
+            `mlp="swiglu"` or `"geglu"` half of what `dense_1` computes.
         classes: int, outputs of the head; 0 for no head.
         pooling: `"token"` (the class token), `"gap"` (mean of the patch tokens),
             `"map"` (attention pooling), or `None`: the model returns every token.
@@ -65,9 +65,10 @@ class VisionTransformer(keras.Model):
         fc_norm: bool, whether the final norm is one of the pooled features, `fc_norm`,
             instead of `encoder_norm`, one of every token (the fine-tuning code of MAE,
             arXiv 2111.06377; timm's default with a mean). Needs a `pooling`.
-        mlp: `"gelu"`, `"quick_gelu"` (OpenAI's CLIP) or `"swiglu"` (DINOv2's giant),
-            the activation of the blocks' MLPs, see `layers.MLP`. The MLP of
-            `pooling="map"` has it too, but GELU under `"swiglu"`.
+        mlp: `"gelu"`, `"quick_gelu"` (OpenAI's CLIP), `"swiglu"` (DINOv2's giant) or
+            `"geglu"` (timm's gated MLPs, if not told otherwise), the activation of the
+            blocks' MLPs, see `layers.MLP`. The MLP of `pooling="map"` has it too, but
+            GELU where the blocks' have a gate.
         gelu_approximate: bool, the tanh approximation of GELU (Google's models) or the
             exact function (timm, transformers).
         qkv_bias: bool, whether queries, keys and values have a bias in the blocks.
@@ -83,8 +84,12 @@ class VisionTransformer(keras.Model):
         full_last_block: bool. With `pooling="token"` nothing reads the other tokens of
             the last block, so it computes the class token alone and its output is
             (batch, 1, hidden_dim); `True` computes every token.
-        include_preprocessing: bool, whether the model itself rescales pixel values from
-            [0, 255] to the [-1, 1] that it is trained on.
+        image_mean: float or one for each channel, what was subtracted from the pixel
+            values (on a scale from 0 to 1) of the images that the model is trained on.
+        image_std: float or one for each channel, by what they were then divided. Both
+            0.5 is the range [-1, 1] of Google's models.
+        include_preprocessing: bool, whether the model itself does so, and takes pixel
+            values from 0 to 255.
         input_shape: shape of an image without the batch, `None` for `image_size` with 3
             channels. Height and width `None` accept any size divisible by the patch:
             the position grid keeps `image_size` and is resized inside the graph.
@@ -143,6 +148,8 @@ class VisionTransformer(keras.Model):
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         full_last_block: bool = False,
+        image_mean: float | tuple[float, ...] = 0.5,
+        image_std: float | tuple[float, ...] = 0.5,
         include_preprocessing: bool = False,
         input_shape: tuple[int | None, ...] | None = None,
         input_tensor=None,
@@ -172,7 +179,10 @@ class VisionTransformer(keras.Model):
         self._last_block_input = last_block_input
         # As given, but for what a default or another session could change. Read-only,
         # which also keeps Keras' attribute tracking from wrapping it.
-        resolved = ("image_size", "patch_size", "data_format", "classifier_activation")
+        resolved = (
+            *("image_size", "patch_size", "data_format", "classifier_activation"),
+            *("image_mean", "image_std"),
+        )
         config |= {key: getattr(fields, key) for key in resolved}
         config["input_shape"] = input_shape and tuple(input_shape)
         self._config = MappingProxyType(config)
@@ -270,6 +280,9 @@ def _checked(config: dict) -> SimpleNamespace:
     if callable(c.classifier_activation):
         c.classifier_activation = keras.activations.serialize(c.classifier_activation)
     c.input_shape = _checked_input_shape(c)
+    channels = c.input_shape[-1 if c.data_format == "channels_last" else 0]
+    c.image_mean = arguments.per_channel(c.image_mean, channels, "image_mean")
+    c.image_std = arguments.per_channel(c.image_std, channels, "image_std")
     return c
 
 
@@ -336,9 +349,7 @@ def _image_input(c, input_tensor):
 
 def _embed_patches(images, c, policy):
     if c.include_preprocessing:
-        images = keras.layers.Rescaling(
-            1 / 127.5, offset=-1.0, dtype="float32", name="preprocessing"
-        )(images)
+        images = _rescaling(c)(images)
     return PatchEmbedding(
         c.patch_size,
         c.hidden_dim,
@@ -347,6 +358,17 @@ def _embed_patches(images, c, policy):
         dtype=policy,
         name="patch_embedding",
     )(images)
+
+
+def _rescaling(c):
+    """The layer that takes pixel values from 0 to 255 to what the model is trained on."""
+    mean, std = np.asarray(c.image_mean), np.asarray(c.image_std)
+    scale, offset = 1 / (255 * std), -mean / std
+    axes = (1, 1, -1) if c.data_format == "channels_last" else (-1, 1, 1)
+    scale, offset = (v.reshape(axes) if v.ndim else v for v in (scale, offset))
+    return keras.layers.Rescaling(
+        scale.tolist(), offset.tolist(), dtype="float32", name="preprocessing"
+    )
 
 
 def _embed_positions(patches, c, policy):
@@ -430,7 +452,7 @@ def _pool(tokens, c, policy):
         pooling = AttentionPooling(
             c.num_heads,
             mlp_dim=c.mlp_dim,
-            activation="gelu" if c.mlp == "swiglu" else c.mlp,
+            activation="gelu" if c.mlp in GATED else c.mlp,
             gelu_approximate=c.gelu_approximate,
             layer_norm_epsilon=c.layer_norm_epsilon,
             dtype=policy,

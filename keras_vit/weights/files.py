@@ -1,10 +1,19 @@
-"""Files that hold tensors: opened, listed and read, never unpickled."""
+"""Files that hold tensors: listed without reading them, read one by one, never run."""
 
+import json
+import math
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from pathlib import PurePath
 
+import ml_dtypes
 import numpy as np
+
+CHUNK = 8 << 20  # bytes
+# Weights hardly compress; what unpacks to more than this is made to fill the memory.
+MAX_COMPRESSION = 20
 
 
 def check_exists(path: str) -> None:
@@ -15,79 +24,400 @@ def check_exists(path: str) -> None:
         )
 
 
-class NpzFile:
-    """A `.npz` archive whose tensors are listed from their headers and read one by one.
-
-    Args:
-        path: path of the file.
-
-    Attributes:
-        shapes: dictionary of tensor name → shape, without reading any tensor.
+def open_tensors(path: str | os.PathLike) -> "TensorFile":
+    """Opens a file, or a folder with `model.safetensors`, by its ending.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a complete archive of plain arrays.
+        FileNotFoundError: if there is no such file, or none in the folder.
+        ValueError: if the ending is unknown or the file is damaged.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return open_tensors(_file_in_folder(path))
+    for ending, kind in _KINDS.items():
+        if path.endswith(ending):
+            check_exists(path)
+            return kind(path)
+    raise ValueError(
+        f"A checkpoint ends in {', '.join(ENDINGS)}, or is a folder. Received: {path!r}. "
+        "Rename the file if its ending hides one of these."
+    )
+
+
+def _file_in_folder(path):
+    for name in FOLDER_FILES:
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    raise FileNotFoundError(
+        f"There is no checkpoint in the folder {path!r}. Expected one of "
+        f"{', '.join(FOLDER_FILES)}."
+    )
+
+
+class TensorFile:
+    """What the kinds of file have in common.
+
+    Attributes:
+        path: path of the file.
+        shapes: dictionary of tensor name → shape, without reading any tensor.
+        dtypes: dictionary of tensor name → name of its dtype.
+        metadata: dictionary of str → str that came with the tensors.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = os.fspath(path)
-        check_exists(self.path)
-        try:
-            self._archive = zipfile.ZipFile(self.path)
-            self.shapes = {
-                member.removesuffix(".npy"): self._header(member)
-                for member in self._archive.namelist()
-            }
-        except _READ_ERRORS as error:
-            raise self._unreadable(error) from error
+    kind = "file"
+
+    def __init__(self, path: str):
+        self.path = path
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
+        pass
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor `name`, bfloat16 as float32.
+
+        Raises:
+            ValueError: if it is damaged, not finite or not of floating-point numbers.
+        """
+        raise NotImplementedError
+
+    def check(self, name: str) -> None:
+        """Raises what `read` would, without keeping the tensor."""
+        self.read(name)
+
+    def _check_floating(self, name):
+        if self.dtypes[name] not in FLOATING:
+            raise ValueError(
+                f"Tensor {name!r} of {self.path!r} holds {self.dtypes[name]} where "
+                f"floating-point numbers are expected ({', '.join(FLOATING)})."
+            )
+
+    def _check_finite(self, name, tensor):
+        # A finite sum has finite terms; where it overflows, look at each.
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(tensor.sum()) or np.isfinite(tensor).all()
+        if not finite:
+            raise ValueError(
+                f"Tensor {name!r} of {self.path!r} holds NaN or infinity: the file is "
+                "damaged or comes from a run that diverged. Take another checkpoint."
+            )
+
+    def _damaged(self, reason):
+        return ValueError(
+            f"{self.path!r} ({os.path.getsize(self.path):,} bytes) is not a complete "
+            f"{self.kind}: {reason}. If it was downloaded, delete it and download it "
+            "again."
+        )
+
+
+FLOATING = ("float64", "float32", "float16", "bfloat16")
+
+
+class NpzFile(TensorFile):
+    """A `.npz` archive. Its checksums are compared as its tensors are read."""
+
+    kind = ".npz archive of arrays"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._fields = {}  # name → (member, length of its header, dtype, Fortran order)
+        try:
+            self._archive = zipfile.ZipFile(path)
+            self._check_size()
+            for member in self._archive.infolist():
+                self._add(member)
+        except _ZIP_ERRORS as error:
+            raise self._damaged(error) from error
+
+    def __exit__(self, *exception):
         self._archive.close()
 
-    def _header(self, member):
+    def _check_size(self):
+        members = self._archive.infolist()
+        unpacked = sum(member.file_size for member in members)
+        packed = sum(member.compress_size for member in members)
+        size = os.path.getsize(self.path)
+        if packed > size or unpacked > MAX_COMPRESSION * size:
+            raise ValueError(f"it claims to hold {unpacked:,} bytes of arrays")
+
+    def _add(self, member):
+        name = member.filename.removesuffix(".npy")
+        if name == member.filename or name in self.shapes:
+            reason = "is not an array" if name == member.filename else "is there twice"
+            raise ValueError(f"{member.filename!r} {reason}")
         with self._archive.open(member) as file:
             version = np.lib.format.read_magic(file)
             read_header = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
-            shape, _, dtype = read_header(file)
-        if not np.issubdtype(dtype, np.floating):
+            shape, fortran_order, dtype = read_header(file)
+            header = file.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{name!r} holds pickled objects, which are never opened")
+        if dtype == "V2":  # how NumPy writes what it does not know
+            dtype = np.dtype(ml_dtypes.bfloat16)
+        expected = header + math.prod(shape) * dtype.itemsize
+        if member.file_size != expected:
             raise ValueError(
-                f"{member!r} holds {dtype} where floating-point numbers are expected"
+                f"{name!r} has {member.file_size:,} bytes, and its header says {expected:,}"
             )
-        return shape
+        self.shapes[name] = shape
+        self.dtypes[name] = dtype.name
+        self._fields[name] = (member, header, dtype, fortran_order)
 
-    def read(self, name: str) -> np.ndarray:
-        """The tensor `name`; a ValueError if it is damaged or not finite."""
+    def read(self, name):
+        _, _, dtype, fortran_order = self._fields[name]
+        shape = self.shapes[name]
+        flat = np.empty(math.prod(shape), dtype)
+        start = 0
+        for chunk in self._chunks(name):
+            flat[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        self._check_finite(name, flat)
+        tensor = flat.reshape(shape, order="F" if fortran_order else "C")
+        return tensor.astype("float32") if dtype == ml_dtypes.bfloat16 else tensor
+
+    def check(self, name):
+        for chunk in self._chunks(name):
+            self._check_finite(name, chunk)
+
+    def _chunks(self, name) -> Iterator[np.ndarray]:
+        """The numbers of a tensor; after the last its checksum is compared."""
+        self._check_floating(name)
+        member, header, dtype, _ = self._fields[name]
         try:
-            with self._archive.open(f"{name}.npy") as file:
-                # Pickled objects would run code; a sum over all reads to the end, where
-                # the archive's checksum is compared.
-                tensor = np.lib.format.read_array(file, allow_pickle=False)
-                if file.read(1):
-                    raise ValueError(f"{name!r} is longer than its header says")
-        except _READ_ERRORS as error:
-            raise self._unreadable(error) from error
-        if not np.isfinite(tensor).all():
-            raise ValueError(
-                f"Tensor {name!r} of {self.path!r} holds NaN or infinity: the file is "
-                "damaged or comes from a run that diverged. Take another checkpoint."
-            )
+            with self._archive.open(member) as file:
+                file.read(header)
+                rest = member.file_size - header
+                while rest:
+                    chunk = file.read(min(CHUNK, rest))
+                    if not chunk:
+                        raise EOFError(f"{name!r} ends early")
+                    rest -= len(chunk)
+                    yield np.frombuffer(chunk, dtype)
+                file.read(1)
+        except _ZIP_ERRORS as error:
+            raise self._damaged(error) from error
+
+
+class SafetensorsFile(TensorFile):
+    """A `.safetensors` file."""
+
+    kind = ".safetensors file"
+
+    def __init__(self, path: str):
+        import safetensors
+
+        super().__init__(path)
+        try:
+            with safetensors.safe_open(path, "numpy") as file:
+                self.metadata = dict(file.metadata() or {})
+                for name in file.keys():  # noqa: SIM118, it is no dictionary
+                    part = file.get_slice(name)
+                    self.shapes[name] = tuple(part.get_shape())
+                    dtype = part.get_dtype()
+                    self.dtypes[name] = _SAFETENSORS_DTYPES.get(dtype, dtype)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise self._damaged(error) from error
+
+    def read(self, name):
+        import safetensors
+
+        self._check_floating(name)
+        try:
+            # Opened anew for each tensor: the pages of an open file that were read stay
+            # in the process, at the end all of them.
+            with safetensors.safe_open(self.path, "numpy") as file:
+                tensor = file.get_tensor(name)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise self._damaged(error) from error
+        self._check_finite(name, tensor)
+        return tensor.astype("float32") if tensor.dtype == ml_dtypes.bfloat16 else tensor
+
+
+_SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+}
+
+
+class ShardedFile(TensorFile):
+    """Several `.safetensors` files under one index, as Hugging Face writes them."""
+
+    kind = "index of .safetensors files"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._files = {}
+        places = self._places()
+        for shard in sorted(set(places.values())):
+            shard_path = os.path.join(os.path.dirname(path), shard)
+            check_exists(shard_path)
+            file = SafetensorsFile(shard_path)
+            indexed = {name for name, place in places.items() if place == shard}
+            if indexed != set(file.shapes):
+                differing = ", ".join(sorted(indexed ^ set(file.shapes))[:4])
+                raise self._damaged(f"{shard!r} does not hold what it says: {differing}")
+            self.shapes |= file.shapes
+            self.dtypes |= file.dtypes
+            self.metadata |= file.metadata
+            self._files |= dict.fromkeys(file.shapes, file)
+
+    def _places(self):
+        """Name of a tensor → name of its file, which lies beside the index."""
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                places = json.load(file)["weight_map"]
+            if any(PurePath(name).name != name for name in places.values()):
+                raise ValueError("the name of a shard leads out of the folder")
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise self._damaged(error) from error
+        return places
+
+    def read(self, name):
+        return self._files[name].read(name)
+
+
+class TorchFile(TensorFile):
+    """A state dict of torch, read by torch without running any code of the file."""
+
+    kind = "state dict of tensors"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        try:
+            import torch
+        except ImportError as error:
+            raise ImportError(
+                f"Reading {path!r} needs torch, in which the file is written. Install it, "
+                "or take the checkpoint as .safetensors."
+            ) from error
+        self._tensors = {
+            name: value
+            for name, value in self._state_dict(torch).items()
+            if isinstance(value, torch.Tensor)
+        }
+        for name, tensor in self._tensors.items():
+            # A view can repeat one number without end.
+            if tensor.numel() * tensor.element_size() > os.path.getsize(path):
+                raise self._damaged(f"{name!r} claims to be of shape {tuple(tensor.shape)}")
+            self.shapes[name] = tuple(tensor.shape)
+            self.dtypes[name] = str(tensor.dtype).removeprefix("torch.")
+
+    def _state_dict(self, torch):
+        import argparse
+        import pickle
+
+        try:
+            # Training scripts leave their arguments beside the tensors.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(self.path, "cpu", weights_only=True)
+            while True:  # {"model": {…}}, {"state_dict": {…}}, …
+                if not isinstance(content, dict):
+                    raise TypeError(f"it holds a {type(content).__name__}")
+                nested = [key for key in NESTED if isinstance(content.get(key), dict)]
+                if not nested:
+                    return content
+                content = content[nested[0]]
+        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError,
+                IndexError, AttributeError, TypeError, ValueError, MemoryError,
+                OverflowError, AssertionError) as error:  # fmt: skip
+            # As torch suggests to trust the file, only the first sentence is passed on.
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise self._damaged(reason or type(error).__name__) from error
+
+    def read(self, name):
+        self._check_floating(name)
+        tensor = self._tensors[name].detach().contiguous()
+        if self.dtypes[name] == "bfloat16":  # which NumPy does not know
+            tensor = tensor.float()
+        tensor = tensor.numpy()
+        self._check_finite(name, tensor)
         return tensor
 
-    def _unreadable(self, error):
-        return ValueError(
-            f"{self.path!r} ({os.path.getsize(self.path):,} bytes) is not a complete "
-            f".npz archive of arrays: {error}. If it was downloaded, delete it and "
-            "download it again."
-        )
+
+class H5File(TensorFile):
+    """The weights of a KerasHub preset: `model.weights.h5`, `task.weights.h5` beside it."""
+
+    kind = ".weights.h5 file"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._places = {}  # name → (path of the file, name in it)
+        self._add_file(path)
+        task = os.path.join(os.path.dirname(path), "task.weights.h5")
+        if os.path.basename(path) == "model.weights.h5" and os.path.isfile(task):
+            self._add_file(task)
+
+    def _add_file(self, path):
+        import h5py
+
+        def note(name, item):
+            if not isinstance(item, h5py.Dataset):
+                return
+            layer, _, number = name.rpartition("/vars/")
+            # Keras numbers its dense layers as it meets them; their names say which.
+            if layer.startswith("layers/dense"):
+                layer = f"layers/{item.parent.attrs.get('name', layer)}"
+            ours = f"{layer}/vars/{number}"
+            if ours in self.shapes:
+                raise ValueError(f"{ours!r} is there twice")
+            self.shapes[ours] = item.shape or ()
+            self.dtypes[ours] = str(item.dtype)
+            self._places[ours] = (path, name)
+
+        try:
+            with h5py.File(path) as file:
+                file.visititems(note)
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def read(self, name):
+        import h5py
+
+        self._check_floating(name)
+        path, place = self._places[name]
+        try:
+            with h5py.File(path) as file:
+                dataset = file[place]
+                if dataset.size * dataset.dtype.itemsize > os.path.getsize(path):
+                    raise ValueError(f"{place!r} claims to be of shape {dataset.shape}")
+                tensor = dataset[()]
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+        self._check_finite(name, tensor)
+        return tensor
 
 
-_READ_ERRORS = (
+# Where training scripts put the weights.
+NESTED = ("state_dict", "model", "teacher", "module")
+
+_KINDS = {
+    ".npz": NpzFile,
+    ".safetensors": SafetensorsFile,
+    ".safetensors.index.json": ShardedFile,
+    ".pth": TorchFile,
+    ".pt": TorchFile,
+    ".bin": TorchFile,
+    ".h5": H5File,
+}
+ENDINGS = (*_KINDS, ".keras")
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "model.weights.h5",
+)
+
+_ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
@@ -95,5 +425,10 @@ _READ_ERRORS = (
     NotImplementedError,  # an encrypted or exotically compressed member
     OSError,
     RuntimeError,
+    SyntaxError,  # of the header
+    TypeError,
     ValueError,
+    MemoryError,
+    OverflowError,
+    UnicodeDecodeError,
 )

@@ -7,7 +7,6 @@ import zlib
 
 import h5py
 import keras
-import numpy as np
 
 from keras_vit.weights.files import check_exists
 from keras_vit.weights.report import LoadReport, tell_fresh_head
@@ -32,9 +31,14 @@ def saved_model(path: str) -> keras.Model:
         ) from error
 
 
-def model_tensors(model: keras.Model) -> dict[str, np.ndarray]:
-    """The weights of a model by path, as `assign` takes them."""
-    return {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+def is_keras_hub(path: str) -> bool:
+    """Whether a `.weights.h5` file is of a KerasHub ViT, not of a model of ours."""
+    try:
+        with h5py.File(path) as file:
+            layers = file.get("layers", {})
+            return any(name.startswith("vi_t_") for name in layers)
+    except OSError:
+        return False
 
 
 def load_weights_h5(model, path: str, skip_mismatched_head: bool) -> LoadReport:

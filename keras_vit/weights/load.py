@@ -3,21 +3,53 @@
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import keras
 import numpy as np
 
-from keras_vit.weights.google import GoogleCheckpoint
+from keras_vit.weights.checkpoint import KERNEL, Checkpoint
 from keras_vit.weights.keras_files import (
     GRID,
+    is_keras_hub,
     load_weights_h5,
-    model_tensors,
     saved_model,
 )
 from keras_vit.weights.report import LoadReport, tell_fresh_head
-from keras_vit.weights.resize import resize_grid
+from keras_vit.weights.resize import resize_grid, resize_patch_kernel
 
-LOADABLE = ".npz (Google's layout), .keras or .weights.h5 (Keras' own)"
+
+class Tensors(Protocol):
+    """Tensors by the paths of our variables, which are read as they are needed."""
+
+    source: str
+    shapes: Mapping[str, tuple[int, ...]]
+    unused: tuple[str, ...]
+    dropped: Mapping[str, str]
+
+    def check(self, targets: set[str]) -> None: ...
+
+    def read(self, targets: set[str]) -> Iterator[tuple[str, np.ndarray]]: ...
+
+
+class ModelTensors:
+    """The weights of a model in memory, as `Tensors`."""
+
+    unused = ()
+
+    def __init__(self, model: keras.Model, source: str):
+        self.source = source
+        self._variables = variables(model)
+        self.shapes = {path: tuple(v.shape) for path, v in self._variables.items()}
+        self.dropped: dict[str, str] = {}
+
+    def check(self, targets):
+        pass
+
+    def read(self, targets):
+        for path in targets:
+            yield path, keras.ops.convert_to_numpy(self._variables[path])
 
 
 def load_file(
@@ -26,99 +58,136 @@ def load_file(
     *,
     skip_mismatched_head: bool = True,
     position_grid: tuple[int, int] | None = None,
+    resize_patches: bool = False,
+    known: Mapping = {},
 ) -> LoadReport:
     """Loads a local checkpoint; see `keras_vit.load_weights`."""
     path = os.fspath(path)
-    if path.endswith(".npz"):
-        with GoogleCheckpoint(path, position_grid) as checkpoint:
-            grid = _variables(model).get(GRID)
-            model_grid = None if grid is None else tuple(grid.shape[:2])
-            tensors = checkpoint.tensors(model_grid)
-        return assign(model, tensors, path, skip_mismatched_head=skip_mismatched_head)
-    if path.endswith(".keras"):
-        tensors = model_tensors(saved_model(path))
-        return assign(model, tensors, path, skip_mismatched_head=skip_mismatched_head)
-    if path.endswith(".weights.h5"):
+    options = {
+        "skip_mismatched_head": skip_mismatched_head,
+        "resize_patches": resize_patches,
+    }
+    if path.endswith(".weights.h5") and not is_keras_hub(path):
         return load_weights_h5(model, path, skip_mismatched_head)
-    raise ValueError(
-        f"`load_weights` reads {LOADABLE}. Received: {path!r}. Rename the file if its "
-        "ending hides one of these."
-    )
+    if path.endswith(".keras"):
+        return assign(model, ModelTensors(saved_model(path), path), **options)
+    with Checkpoint(
+        path, known=known, model=told_by(model), position_grid=position_grid
+    ) as checkpoint:
+        return assign(model, checkpoint, **options)
+
+
+def told_by(model: keras.Model) -> dict:
+    """Arguments that a model's weights tell where a checkpoint is silent."""
+    shapes = {path: tuple(v.shape) for path, v in variables(model).items()}
+    told = {}
+    if "block_0/attention/qkv/kernel" in shapes:
+        told["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
+    if GRID in shapes and KERNEL in shapes:
+        told["image_size"] = tuple(
+            cells * pixels
+            for cells, pixels in zip(shapes[GRID][:2], shapes[KERNEL][:2], strict=True)
+        )
+    return told
 
 
 def assign(
     model: keras.Model,
-    tensors: dict[str, np.ndarray],
-    source: str,
+    tensors: Tensors,
     *,
     skip_mismatched_head: bool = True,
+    resize_patches: bool = False,
+    is_new: bool = False,
 ) -> LoadReport:
     """Assigns tensors to the variables of the same path, all of them or none.
 
     A position grid of another size is resized, and a head of another size dropped if
-    `skip_mismatched_head`; anything else that does not fit is an error.
+    `skip_mismatched_head`; anything else that does not fit is an error, before which
+    nothing is assigned. Tensors are read twice, first for their errors alone, as keeping
+    them would take the model's memory again; once if the model `is_new`, and of no use
+    to anyone after an error.
 
     Raises:
         ValueError: listing every tensor that is unused, missing or of another shape.
     """
-    variables = _variables(model)
-    tensors = dict(tensors)
-    dropped = _drop_head(variables, tensors, skip_mismatched_head)
-    resized = {}
-    if GRID in tensors and GRID in variables:
-        old, new = tensors[GRID], tuple(variables[GRID].shape)
-        if old.ndim == 3 and old.shape[2] == new[2] and old.shape != new:
-            interpolation = model.get_layer("position_embedding").interpolation
-            tensors[GRID] = resize_grid(old, new[:2], interpolation)
-            resized[GRID] = (old.shape, new)
+    ours = variables(model)
+    shapes = dict(tensors.shapes)
+    dropped = _drop_head(ours, shapes, skip_mismatched_head)
+    resizers = _resizers(model, shapes, ours, resize_patches)
 
-    head = {path for path in variables if path.startswith("head/")}
+    head = {path for path in ours if path.startswith("head/")}
     fresh = head if any(name.startswith("head/") for name in dropped) else set()
-    if skip_mismatched_head and not head & set(tensors):
+    if skip_mismatched_head and not head & set(shapes):
         fresh = head
-    unused = set(tensors) - set(variables)
-    missing = set(variables) - set(tensors) - fresh
+    unused = (set(shapes) - set(ours)) | set(tensors.unused)
+    missing = set(ours) - set(shapes) - fresh
     misshaped = {
-        path: (tensors[path].shape, tuple(variables[path].shape))
-        for path in set(tensors) & set(variables)
-        if tensors[path].shape != tuple(variables[path].shape)
+        path: (shape, tuple(ours[path].shape))
+        for path, shape in shapes.items()
+        if path in ours and path not in resizers and shape != tuple(ours[path].shape)
     }
     if unused or missing or misshaped:
-        raise _mismatch(source, model, unused, missing, misshaped)
+        raise _mismatch(tensors.source, model, unused, missing, misshaped)
 
-    for path in list(tensors):
-        variables[path].assign(tensors.pop(path))
+    if not is_new:
+        tensors.check(set(shapes))
+    for path, array in tensors.read(set(shapes)):
+        ours[path].assign(resizers[path](array) if path in resizers else array)
     if fresh:
-        tell_fresh_head(source, variables["head/bias"].shape[0])
-    loaded = tuple(path for path in variables if path not in fresh)
-    return LoadReport(source, loaded, resized, dropped, tuple(sorted(fresh)))
+        tell_fresh_head(tensors.source, ours["head/bias"].shape[0])
+    return LoadReport(
+        tensors.source,
+        loaded=tuple(path for path in ours if path not in fresh),
+        resized={path: (shapes[path], tuple(ours[path].shape)) for path in resizers},
+        dropped={**tensors.dropped, **dropped},
+        fresh=tuple(sorted(fresh)),
+    )
 
 
-def _variables(model):
+def variables(model: keras.Model) -> dict:
     """The model's weights by path; the names by which conversion tables know them."""
     return {variable.path: variable for variable in model.weights}
 
 
-def _drop_head(variables, tensors, skip_mismatched_head):
-    """Takes out of `tensors` what the model's own head replaces; gives the reasons."""
-    if not any(path.startswith("head/") for path in variables):
+def _resizers(model, shapes, ours, resize_patches):
+    """Path → function that brings the tensor to the variable's size, where it may."""
+    resizers = {}
+    for path, axis in ((GRID, 2), (KERNEL, 2)):
+        if path not in shapes or path not in ours:
+            continue
+        old, new = shapes[path], tuple(ours[path].shape)
+        if old == new or len(old) != len(new) or old[axis:] != new[axis:]:
+            continue
+        if path == GRID:
+            interpolation = model.get_layer("position_embedding").interpolation
+            resizers[path] = lambda grid, size=new[:2], how=interpolation: resize_grid(
+                grid, size, how
+            )
+        elif resize_patches:
+            resizers[path] = lambda kernel, size=new[:2]: resize_patch_kernel(kernel, size)
+    return resizers
+
+
+def _drop_head(ours, shapes, skip_mismatched_head):
+    """Takes out of `shapes` what the model's own head replaces; gives the reasons."""
+    if not any(path.startswith("head/") for path in ours):
         reason, layers = "the model has no head", ["head"]
-        if "pre_logits/kernel" not in variables:
+        if "pre_logits/kernel" not in ours:
             layers.append("pre_logits")
     elif skip_mismatched_head and any(
-        path.startswith("head/") and array.shape != tuple(variables[path].shape)
-        for path, array in tensors.items()
-        if path in variables
+        path.startswith("head/") and shape != tuple(ours[path].shape)
+        for path, shape in shapes.items()
+        if path in ours
     ):
         reason, layers = "the model's head has another size", ["head"]
-        if "pre_logits/kernel" not in variables:
+        if "pre_logits/kernel" not in ours:
             # Fine-tuning replaces the whole pre-training head (section 3.2 of the paper).
             layers.append("pre_logits")
     else:
         return {}
-    names = [name for name in tensors if name.split("/")[0] in layers]
+    names = [name for name in shapes if name.split("/")[0] in layers]
     for name in names:
-        del tensors[name]
+        del shapes[name]
     return dict.fromkeys(names, reason)
 
 
@@ -133,7 +202,8 @@ def _mismatch(source, model, unused, missing, misshaped):
         lines.append(f"Of another shape: {_listed(shapes)}")
     lines.append(
         "`keras_vit.from_pretrained` builds the model that fits a file; "
-        "`skip_mismatched_head=True` lets a head of another size be."
+        "`skip_mismatched_head=True` lets a head of another size be, and "
+        "`resize_patches=True` resizes the patch embedding's kernel."
     )
     return ValueError("\n".join(lines))
 
@@ -142,7 +212,7 @@ def _listed(names):
     """Names in order; those that differ in the block's number alone as one."""
     alike = defaultdict(list)
     for name in sorted(names):
-        alike[re.sub(r"block_\d+/", "block_*/", name)].append(name)
+        alike[re.sub(r"(block_|blocks\.|layers?\.)\d+", r"\1*", name)].append(name)
     return ", ".join(
         f"{pattern} (in {len(group)} blocks)" if len(group) > 1 else group[0]
         for pattern, group in alike.items()

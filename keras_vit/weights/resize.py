@@ -1,4 +1,7 @@
-"""Resizing of position grids: one matrix per axis, in NumPy or inside a graph."""
+"""Resizing of position grids and patch kernels by one matrix per axis.
+
+In NumPy, and for position grids also inside a graph.
+"""
 
 from types import ModuleType
 
@@ -67,3 +70,35 @@ def resize_grid(
     columns = resize_matrix(grid.shape[1], size[1], interpolation)
     resized = np.einsum("ir,rcd,jc->ijd", rows, grid, columns, optimize=True)
     return resized.astype(grid.dtype)
+
+
+def resize_patch_kernel(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes the kernel of a patch embedding so that resized patches embed alike.
+
+    Enlarged patches give the embeddings that the original patches gave; for smaller ones
+    it is the nearest that can be had (the pseudo-inverse of the patches' resizing).
+    Source: FlexiViT (arXiv 2212.08013), section 3.4, PI-resize.
+
+    Args:
+        kernel: array of shape (height, width, channels, hidden_dim).
+        size: the new (height, width), in pixels.
+
+    Returns:
+        Array of shape (*size, channels, hidden_dim) in the kernel's dtype; the kernel
+        itself, to the last bit, where the size is the same.
+    """
+    if kernel.shape[:2] == tuple(size):
+        return kernel
+    rows, columns = (
+        np.linalg.pinv(_bilinear_matrix(old, new).T)
+        for old, new in zip(kernel.shape[:2], size, strict=True)
+    )
+    resized = np.einsum("ir,rcdh,jc->ijdh", rows, kernel, columns, optimize=True)
+    return resized.astype(kernel.dtype)
+
+
+def _bilinear_matrix(source, target):
+    """How images are resized: bilinear, half-pixel centers, edges repeated."""
+    centers = (np.arange(target) + 0.5) * source / target - 0.5
+    centers = np.clip(centers, 0, source - 1)[:, None]
+    return np.maximum(1.0 - np.abs(centers - np.arange(source)), 0.0)

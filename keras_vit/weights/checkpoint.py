@@ -1,0 +1,457 @@
+"""A checkpoint: a file of tensors, read through the table of its layout."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_vit.layers.mlp import GATED
+from keras_vit.models.sizes import SIZES
+from keras_vit.weights.files import TensorFile, open_tensors
+from keras_vit.weights.google import GOOGLE
+from keras_vit.weights.huggingface import LAYOUTS
+from keras_vit.weights.keras_hub import KERAS_HUB
+from keras_vit.weights.layout import POSITIONS, Layout, Row
+from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.timm import TIMM
+
+ALL_LAYOUTS = (GOOGLE, TIMM, *LAYOUTS, KERAS_HUB)
+
+KERNEL = "patch_embedding/kernel"
+METADATA = "keras_vit"  # the key under which our own files say what names do not
+# Where Google's training code keeps the weights, the whole file or beside other things.
+ROOTS = ("", "params/", "opt/target/", "target/")
+IMAGE_TOWER = "img"
+
+
+class Step(NamedTuple):
+    """A row of a table at work: tensors of the file → ours.
+
+    `index` is the number of the block where its tensors lie stacked along depth.
+    """
+
+    row: Row
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    index: int | None
+
+
+class Checkpoint:
+    """A file's tensors under our names, and what they tell of the architecture.
+
+    Args:
+        path: path of a file, or of a folder with `model.safetensors`; a `config.json`
+            beside it is read. `….npz:img` takes the sub-tree `img` of the file.
+        known: arguments of `VisionTransformer` that are known from elsewhere and count
+            more than what the file tells or its family has in common.
+        model: the same of the model to be loaded, asked where the file is silent.
+        position_grid: (rows, columns) of the position embedding in the file.
+
+    Attributes:
+        shapes: our name of a tensor → its shape.
+        unused: names of the tensors that no row of the table takes.
+        dropped: name of a tensor that is not needed → the reason.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, in no known layout or contradicts itself.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        known: Mapping = {},
+        model: Mapping = {},
+        position_grid: tuple[int, int] | None = None,
+    ):
+        self.source = os.fspath(path)
+        path, subtree = split_subtree(self.source)
+        self.file: TensorFile = open_tensors(path)
+        self.layout, root, tree = _find_layout(self.file, subtree)
+        self.dropped: dict[str, str] = {}
+        self._names = self._canonical_names(root, tree)  # canonical → in the file
+        self._shapes = {name: self.file.shapes[n] for name, n in self._names.items()}
+        known = {**self._told(), **known}
+        if position_grid is not None:
+            known.pop("image_size", None)
+        self._steps, self.unused = self._plan()
+        self._known = known
+        self._dims = self._find_dims(known, model, position_grid)
+        self.shapes = self._target_shapes()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.file.__exit__(*exception)
+
+    # What the file is.
+
+    def _canonical_names(self, root, tree):
+        names = {}
+        for name in self.file.shapes:
+            if reason := _outside(name, root, tree):
+                self.dropped[name] = reason
+                continue
+            canonical = self.layout.canonical(name.removeprefix(root + tree))
+            if reason := self.layout.reason_to_drop(canonical):
+                self.dropped[name] = reason
+            elif canonical in names:
+                raise self._foreign(
+                    f"{name!r} and {names[canonical]!r} are the same tensor"
+                )
+            else:
+                names[canonical] = name
+        return names
+
+    def _told(self) -> dict:
+        """Arguments that our own metadata or a config tells; empty where neither is."""
+        config = None if self.layout is GOOGLE else _config_beside(self.file.path)
+        try:
+            told = json.loads(self.file.metadata.get(METADATA, "{}"))
+            hints = self.layout.hints(config or {})
+            return _checked_told(told | {k: v for k, v in hints.items() if v is not None})
+        except (TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise self._foreign(f"in its metadata or config.json, {error}") from error
+
+    # Which tensor becomes which.
+
+    def _plan(self):
+        steps, used = [], set()
+        for row in self.layout.rows:
+            for i, stacked in self._blocks(row):
+                names = [
+                    name.replace("_{i}" if stacked else "{i}", "" if stacked else str(i))
+                    for name in row.sources
+                ]
+                if not all(name in self._names for name in names):
+                    continue
+                steps.append(
+                    Step(
+                        row,
+                        tuple(self._names[name] for name in names),
+                        tuple(target.replace("{i}", str(i)) for target in row.targets),
+                        i if stacked else None,
+                    )
+                )
+                used.update(names)
+        return steps, tuple(sorted(self._names[n] for n in set(self._names) - used))
+
+    def _blocks(self, row):
+        """(number, whether stacked along depth) for each block that a row is of."""
+        template = row.sources[0]
+        if "{i}" not in template:
+            return [(0, False)]
+        stacked = template.replace("_{i}", "")
+        if "_{i}" in template and stacked in self._names:
+            shape = self._shapes[stacked]
+            return [(i, True) for i in range(shape[0] if shape else 0)]
+        pattern = re.escape(template).replace(re.escape("{i}"), r"(0|[1-9]\d{0,4})")
+        numbers = (re.fullmatch(pattern, name) for name in self._names)
+        return [(n, False) for n in sorted(int(m[1]) for m in numbers if m)]
+
+    def _target_shapes(self):
+        shapes = {}
+        for step in self._steps:
+            # Of a dtype without bytes: moves then shape arrays that take no memory.
+            arrays = [np.empty(self.file.shapes[n], dtype=[]) for n in step.sources]
+            for target, array in zip(step.targets, self._move(step, arrays), strict=True):
+                if target in shapes:
+                    raise self._foreign(f"{', '.join(step.sources)} is there twice")
+                if array.size or target not in POSITIONS:
+                    shapes[target] = array.shape
+        return shapes
+
+    def _move(self, step, arrays):
+        try:
+            if step.index is not None:
+                arrays = [array[step.index] for array in arrays]
+            return MOVES[step.row.move].forward(self._dims, *arrays)
+        except (ValueError, IndexError, TypeError) as error:
+            shapes = ", ".join(f"{n!r} {self.file.shapes[n]}" for n in step.sources)
+            raise self._foreign(
+                f"{shapes} cannot become {', '.join(step.targets)}: {error}"
+            ) from error
+
+    # What the file does not say by names alone.
+
+    def _find_dims(self, known, model, position_grid):
+        return Dims(
+            known.get("num_heads") or model.get("num_heads") or self._usual_heads(),
+            *self._find_positions(known, model, position_grid),
+        )
+
+    def _usual_heads(self):
+        """The paper's number of heads for a size that has a name, else heads of 64."""
+        if self.layout.kernels_of_keras:
+            return 0  # the shapes tell, and no move asks
+        step = next((s for s in self._steps if KERNEL in s.targets), None)
+        if step is None:
+            raise self._foreign(f"no tensor of it becomes {KERNEL!r}")
+        hidden_dim = self.file.shapes[step.sources[0]][0]
+        targets = [step.targets[0] for step in self._steps]
+        num_layers = sum(target.endswith("attention_norm/gamma") for target in targets)
+        for size in SIZES.values():
+            if (size["hidden_dim"], size["num_layers"]) == (hidden_dim, num_layers):
+                return size["num_heads"]
+        if hidden_dim % 64:
+            raise ValueError(
+                f"{self.source!r} does not tell the number of attention heads, and its "
+                f"width of {hidden_dim} is not divisible by the usual head size of 64. "
+                "Give `num_heads=…`."
+            )
+        return hidden_dim // 64
+
+    def _find_positions(self, known, model, position_grid):
+        """How many position rows are the prefix's, and the grid of the others."""
+        step = next((s for s in self._steps if s.targets == POSITIONS), None)
+        if step is None:
+            return 0, None
+        shape = self.file.shapes[step.sources[0]]
+        if not 2 <= len(shape) <= 3 or (len(shape) == 3 and shape[0] != 1):
+            raise self._foreign(f"{step.sources[0]!r} has the shape {shape}")
+        tokens = shape[-2]
+        prefixes = self.layout.num_prefix(self._shapes)
+        if known.get("num_prefix_positions") is not None:
+            prefixes = (known["num_prefix_positions"],)
+        grids = [
+            position_grid or self._grid(known.get("image_size")),
+            self._grid(model.get("image_size")),
+        ]
+        for num_prefix in prefixes:
+            patches = tokens - num_prefix
+            if grids[0]:
+                if math.prod(grids[0]) == patches:
+                    return num_prefix, grids[0]
+            elif patches > 0 and math.isqrt(patches) ** 2 == patches:
+                return num_prefix, (math.isqrt(patches),) * 2
+            elif grids[1] and math.prod(grids[1]) == patches:
+                return num_prefix, grids[1]
+        raise ValueError(
+            f"The position embedding of {self.source!r} has {tokens - prefixes[0]} "
+            "patches, whose (rows, columns) the file does not tell. Received: "
+            f"position_grid={position_grid}, and a model with a grid of {grids[1]}. "
+            "Give `position_grid=(rows, columns)` with as many patches, or an image size "
+            "that has them."
+        )
+
+    def _grid(self, image_size):
+        """(rows, columns) of patches in an image, or None where it is not known."""
+        if not image_size or (not isinstance(image_size, int) and None in image_size):
+            return None
+        if (patch := self._patch_size()) is None:
+            return None
+        height, width = (
+            (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+        )
+        return height // patch[0], width // patch[1]
+
+    def _patch_size(self):
+        step = next((s for s in self._steps if KERNEL in s.targets), None)
+        shape = self.file.shapes[step.sources[0]] if step else ()
+        if len(shape) != 4 or 0 in shape:
+            return None  # told when the tensors are compared
+        return shape[:2] if self.layout.kernels_of_keras else shape[2:]
+
+    def _foreign(self, reason):
+        return foreign(self.file, reason, self.layout)
+
+    def architecture(self) -> dict:
+        """The arguments of the `VisionTransformer` that the file holds, and `channels`.
+
+        Without `image_size` where the file has no positions that tell it.
+        """
+        fields = _architecture(self.shapes, self._shape)
+        usual = "token" if fields["class_token"] and not fields["fc_norm"] else "gap"
+        fields = {"pooling": usual, **self.layout.defaults, **self._known, **fields}
+        fields["mlp"] = self._activation(fields)
+        if POSITIONS[1] not in self.shapes:
+            fields["position"] = self.layout.without_positions
+        if self._dims.grid:
+            fields["image_size"] = tuple(
+                cells * pixels
+                for cells, pixels in zip(self._dims.grid, fields["patch_size"], strict=True)
+            )
+        return fields
+
+    def _activation(self, fields):
+        """The MLP's activation: gated where `dense_1` gives twice what `dense_2` reads."""
+        activation = fields.get("mlp", "gelu")
+        outputs = self._shape("block_0/mlp/dense_1/kernel", 2)[1]
+        if outputs != 2 * fields["mlp_dim"]:
+            return activation
+        if activation in GATED:
+            return activation
+        return self.layout.gate(fields, self.file.shapes)
+
+    def _shape(self, target, ndim):
+        shape = self.shapes.get(target, ())
+        if len(shape) != ndim:
+            found = f"the shape {shape}" if shape else "nothing"
+            raise self._foreign(f"{target!r} must be there with {ndim} axes, found {found}")
+        return shape
+
+    # The tensors.
+
+    def check(self, targets) -> None:
+        """Reads what belongs to the targets, for the errors alone."""
+        for step in self._steps:
+            if targets & set(step.targets) and not step.index:
+                for name in step.sources:
+                    self.file.check(name)
+
+    def read(self, targets) -> Iterator[tuple[str, np.ndarray]]:
+        """Our name and the tensor, for each of the targets."""
+        sources, arrays = None, None
+        for step in self._steps:
+            if not targets & set(step.targets):
+                continue
+            if step.sources != sources:  # tensors stacked along depth are read once
+                sources, arrays = step.sources, [self.file.read(n) for n in step.sources]
+            moved = self._move(step, arrays)
+            for target, array in zip(step.targets, moved, strict=True):
+                if target in targets:
+                    yield target, array
+
+
+def _architecture(shapes, shape) -> dict:
+    """Arguments of `VisionTransformer` that the shapes of its weights tell."""
+    patch_height, patch_width, channels, hidden_dim = shape("patch_embedding/kernel", 4)
+    mlp_dim = shape("block_0/mlp/dense_2/kernel", 2)[0]
+    fields = {
+        "patch_size": (patch_height, patch_width),
+        "hidden_dim": hidden_dim,
+        "num_layers": sum(name.endswith("/attention_norm/gamma") for name in shapes),
+        "num_heads": shape("block_0/attention/qkv/kernel", 4)[2],
+        "mlp_dim": mlp_dim,
+        "channels": channels,
+        "classes": shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
+        "class_token": "class_token/tokens" in shapes,
+        "num_registers": shapes.get("registers/tokens", (0,))[0],
+        "num_prefix_positions": shapes.get(POSITIONS[0], (0,))[0],
+        "representation_size": None,
+        "pre_norm": "pre_norm/gamma" in shapes,
+        "fc_norm": "fc_norm/gamma" in shapes,
+        "patch_bias": "patch_embedding/bias" in shapes,
+        "qkv_bias": "block_0/attention/qkv/bias" in shapes,
+        "qk_norm": "block_0/attention/query_norm/gamma" in shapes,
+        # A trained one is read, so the initial value is of no account.
+        "layer_scale": 1e-5 if "block_0/attention_scale/scale" in shapes else None,
+    }
+    if "pre_logits/kernel" in shapes:
+        fields["representation_size"] = shapes["pre_logits/kernel"][-1]
+    if "pooling/probe" in shapes:
+        fields["pooling"] = "map"
+    return fields
+
+
+def _outside(name, root, tree) -> str | None:
+    """Why a tensor beside the model's is not needed, or None where it is."""
+    if root and not name.startswith(root) and name.split("/")[0] in ("opt", "state"):
+        return "it is of the optimizer"
+    if tree and name.startswith(root) and not name.startswith(root + tree):
+        return f"it lies outside of the sub-tree {tree[:-1]!r}"
+    return None
+
+
+def split_subtree(source: str) -> tuple[str, str | None]:
+    """`"file.npz:img"` → ("file.npz", "img"), as BigVision writes it."""
+    path, found, subtree = source.rpartition(".npz:")
+    return (f"{path}.npz", subtree) if found else (source, None)
+
+
+def _find_layout(file, subtree) -> tuple[Layout, str, str]:
+    """The layout of a file, the root of its weights and the sub-tree that is a ViT."""
+    trees = [f"{subtree}/"] if subtree else ["", f"{IMAGE_TOWER}/"]
+    for layout in ALL_LAYOUTS:
+        for root in ROOTS if layout is GOOGLE else ("",):
+            for tree in trees if layout is GOOGLE else ("",):
+                prefix = root + tree
+                inside = [name for name in file.shapes if name.startswith(prefix)]
+                if layout.recognises(name.removeprefix(prefix) for name in inside):
+                    return layout, root, tree
+    reason = "its names are of no layout"
+    if subtree:
+        reason = f"it has no ViT in the sub-tree {subtree!r}"
+    if "conv_root/kernel" in file.shapes:
+        reason = "it holds a hybrid, a ResNet below a ViT, which is not built here yet"
+    raise foreign(file, reason)
+
+
+def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> ValueError:
+    """The error of a file that is not what it seems."""
+    names = sorted(file.shapes)
+    some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    what = f"in the layout {layout.name!r}" if layout else "in a layout known here"
+    return ValueError(
+        f"{file.path!r} is not a ViT checkpoint {what}: {reason}. It holds {len(names)} "
+        f"tensors: {some}. Layouts: {', '.join(known.name for known in ALL_LAYOUTS)}."
+    )
+
+
+def _number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _per_channel(value):
+    return _number(value) or (isinstance(value, list | tuple) and all(map(_number, value)))
+
+
+def _whole(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _size(value):
+    pair = (value, value) if _whole(value) else value
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_whole, pair))
+
+
+# Arguments that shapes leave open, which a config or our metadata may tell → whether a
+# value is one.
+TOLD = {
+    "num_heads": lambda value: _whole(value) and value > 0,
+    "image_size": _size,
+    "pooling": lambda value: value in ("token", "gap", "map"),
+    "mlp": lambda value: value in ("gelu", "quick_gelu", *GATED),
+    "gelu_approximate": lambda value: isinstance(value, bool),
+    "layer_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
+    "position_interpolation": lambda value: value in ("linear", "bicubic"),
+    "num_prefix_positions": _whole,
+    "image_mean": _per_channel,
+    "image_std": _per_channel,
+}
+
+
+def _checked_told(told: Mapping) -> dict:
+    for key, value in told.items():
+        if key not in TOLD or not TOLD[key](value):
+            raise ValueError(f"{key}={value!r} is told")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+
+
+def _config_beside(path) -> dict | None:
+    """`config.json` in the file's folder, with what lies beside it under its name."""
+    folder = os.path.dirname(path)
+    config = _json(os.path.join(folder, "config.json"))
+    if config is not None:
+        for name in ("task", "preprocessor_config"):  # KerasHub, Hugging Face
+            config[name] = _json(os.path.join(folder, f"{name}.json"))
+    return config
+
+
+def _json(path):
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        if not isinstance(content, dict):
+            raise ValueError("it is no dictionary")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path!r} beside the checkpoint is damaged: {error}") from error
+    return content

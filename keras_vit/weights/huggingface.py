@@ -1,0 +1,261 @@
+"""The layouts of Hugging Face transformers: ViT, DeiT, MAE, DINOv2, CLIP, SigLIP."""
+
+from keras_vit.weights.layout import POSITIONS, Layout, norm, row, weight_and_bias
+
+_PRETRAINING = "only masked pre-training uses it"
+
+
+def _attention(source, target, out="o_proj"):
+    """Queries, keys and values as three dense layers."""
+    parts = [f"{source}.{part}_proj" for part in "qkv"]
+    return (
+        row(
+            tuple(f"{part}.weight" for part in parts),
+            f"{target}/qkv/kernel",
+            "fuse weights of q k v",
+        ),
+        row(
+            tuple(f"{part}.bias" for part in parts),
+            f"{target}/qkv/bias",
+            "fuse biases of q k v",
+        ),
+        *weight_and_bias(f"{source}.{out}", f"{target}/projection", "projection"),
+    )
+
+
+def _mlp(source, target, names=("fc1", "fc2")):
+    return (
+        *weight_and_bias(f"{source}.{names[0]}", f"{target}/dense_1", "transpose"),
+        *weight_and_bias(f"{source}.{names[1]}", f"{target}/dense_2", "transpose"),
+    )
+
+
+def _activation(config):
+    """The argument that says what transformers' `hidden_act` does."""
+    name = config.get("hidden_act")
+    if name is None:
+        return {}
+    if name == "quick_gelu":
+        return {"mlp": "quick_gelu"}
+    approximate = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
+    if name not in approximate:
+        known = ", ".join([*approximate, "quick_gelu"])
+        raise ValueError(
+            f"its config.json has hidden_act={name!r}, which is not built here. Known: "
+            f"{known}"
+        )
+    return {"mlp": "gelu", "gelu_approximate": approximate[name]}
+
+
+def _hints(config):
+    vision = config.get("vision_config") or config
+    processor = config.get("preprocessor_config") or {}
+    return {
+        "image_mean": processor.get("image_mean"),
+        "image_std": processor.get("image_std"),
+        "num_heads": vision.get("num_attention_heads"),
+        "image_size": vision.get("image_size"),
+        "layer_norm_epsilon": vision.get("layer_norm_eps"),
+        **_activation(vision),
+    }
+
+
+_IMAGENET = {
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": (0.229, 0.224, 0.225),
+}
+_CLIP_IMAGES = {
+    "image_mean": (0.48145466, 0.4578275, 0.40821073),
+    "image_std": (0.26862954, 0.26130258, 0.27577711),
+}
+_EMBEDDINGS = (
+    row("embeddings.cls_token", "class_token/tokens", "drop first axis"),
+    row("embeddings.position_embeddings", POSITIONS, "positions"),
+    *weight_and_bias(
+        "embeddings.patch_embeddings.projection", "patch_embedding", "convolution"
+    ),
+)
+
+# Blocks of transformers 4 → of transformers 5.
+_OLDER_BLOCKS = (
+    (r"^encoder\.layer\.", "layers."),
+    (r"\.attention\.attention\.query\.", ".attention.q_proj."),
+    (r"\.attention\.attention\.key\.", ".attention.k_proj."),
+    (r"\.attention\.attention\.value\.", ".attention.v_proj."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"^(layers\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+)
+# The older names are written, which both versions read.
+_WRITTEN_BLOCKS = (
+    (r"^layers\.", "encoder.layer."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+)
+_ONE_TOKEN = {
+    "num_prefix": lambda shapes: (1,),
+    "written_prefix": lambda class_token, registers: (1,),
+}
+
+VIT = Layout(
+    name="huggingface vit",
+    rows=(
+        *_EMBEDDINGS,
+        # DeiT's second token, of which its classifier reads nothing.
+        row("embeddings.distillation_token", "registers/tokens", "drop first axis"),
+        *norm("layers.{i}.layernorm_before", "block_{i}/attention_norm"),
+        *_attention("layers.{i}.attention", "block_{i}/attention"),
+        *norm("layers.{i}.layernorm_after", "block_{i}/mlp_norm"),
+        *_mlp("layers.{i}.mlp", "block_{i}/mlp"),
+        *norm("layernorm", "encoder_norm"),
+        *weight_and_bias("pooler.dense", "pre_logits", "transpose"),
+        *weight_and_bias("classifier", "head", "transpose"),
+    ),
+    marks=(r"embeddings\..*", r"layers\.\d+\.layernorm_before\..*"),
+    aliases=((r"^(?:vit|deit)\.", ""), *_OLDER_BLOCKS),
+    written_names=(
+        *_WRITTEN_BLOCKS,
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+    ),
+    dropped={
+        r"embeddings\.mask_token": _PRETRAINING,
+        r"decoder\..*": "it is of the decoder, which only pre-training uses",
+    },
+    defaults={
+        "gelu_approximate": False,
+        "layer_norm_epsilon": 1e-12,
+        "position_interpolation": "bicubic",
+    },
+    num_prefix=lambda shapes: (2 if "embeddings.distillation_token" in shapes else 1,),
+    written_prefix=lambda class_token, registers: (1 + registers,),
+    hints=_hints,
+)
+
+_GATED = ("weights_in", "weights_out")
+
+
+def _other_mlp(config, num_prefix):
+    """The rows of DINOv2's MLP that a model has not, with a gate or without."""
+    others = ("fc1", "fc2") if config["mlp"] == "swiglu" else _GATED
+    return tuple(
+        f"layers.{{i}}.mlp.{name}.{part}" for name in others for part in ("weight", "bias")
+    )
+
+
+DINOV2 = Layout(
+    name="huggingface dinov2",
+    rows=(
+        *_EMBEDDINGS,
+        row("embeddings.register_tokens", "registers/tokens", "drop first axis"),
+        *norm("layers.{i}.norm1", "block_{i}/attention_norm"),
+        *_attention("layers.{i}.attention", "block_{i}/attention"),
+        row("layers.{i}.layer_scale1.lambda1", "block_{i}/attention_scale/scale"),
+        *norm("layers.{i}.norm2", "block_{i}/mlp_norm"),
+        *_mlp("layers.{i}.mlp", "block_{i}/mlp"),
+        *_mlp("layers.{i}.mlp", "block_{i}/mlp", _GATED),
+        row("layers.{i}.layer_scale2.lambda1", "block_{i}/mlp_scale/scale"),
+        *norm("layernorm", "encoder_norm"),
+    ),
+    marks=(r"embeddings\..*", r"layers\.\d+\.norm1\..*"),
+    aliases=(
+        (r"^dinov2(?:_with_registers)?\.", ""),
+        *_OLDER_BLOCKS,
+    ),
+    written_names=_WRITTEN_BLOCKS,
+    not_written=_other_mlp,
+    dropped={
+        r"embeddings\.mask_token": _PRETRAINING,
+        r"classifier\.(weight|bias)": "it reads the class token and the mean together, "
+        "which no head here does",
+    },
+    defaults={
+        "gelu_approximate": False,
+        "layer_norm_epsilon": 1e-6,
+        "position_interpolation": "bicubic",
+        **_IMAGENET,
+    },
+    hints=_hints,
+    **_ONE_TOKEN,
+)
+
+_TOWER = (
+    row("embeddings.patch_embedding.weight", "patch_embedding/kernel", "convolution"),
+    row("embeddings.position_embedding.weight", POSITIONS, "positions without batch"),
+    *norm("layers.{i}.layer_norm1", "block_{i}/attention_norm"),
+    *_attention("layers.{i}.self_attn", "block_{i}/attention", out="out_proj"),
+    *norm("layers.{i}.layer_norm2", "block_{i}/mlp_norm"),
+    *_mlp("layers.{i}.mlp", "block_{i}/mlp"),
+    *norm("post_layernorm", "encoder_norm"),
+)
+_TOWER_NAMES = {
+    "aliases": ((r"^vision_model\.", ""), (r"^encoder\.layers\.", "layers.")),
+    "written_names": (
+        (r"^layers\.", "encoder.layers."),
+        (r"^(?!visual_projection\.|classifier\.)", "vision_model."),
+    ),
+}
+_TEXT = "it is of the text tower"
+_BESIDE_THE_TOWER = {
+    r"text_model\..*": _TEXT,
+    r"text_projection\.weight": _TEXT,
+    r"logit_scale": "only the comparison of images and texts uses it",
+    r"logit_bias": "only the comparison of images and texts uses it",
+    r"embeddings\.position_ids": "it counts from 0, no weight",
+}
+
+CLIP = Layout(
+    name="huggingface clip",
+    rows=(
+        *_TOWER,
+        row("embeddings.class_embedding", "class_token/tokens", "add first axis"),
+        *norm("pre_layrnorm", "pre_norm"),  # so spelt
+        row("visual_projection.weight", ("head/kernel", "head/bias"), "head without bias"),
+    ),
+    marks=(
+        r"embeddings\.class_embedding|pre_layrnorm\..*",
+        r"layers\.\d+\.layer_norm1\..*",
+    ),
+    dropped=_BESIDE_THE_TOWER,
+    **_TOWER_NAMES,
+    defaults={
+        "mlp": "quick_gelu",
+        "layer_norm_epsilon": 1e-5,
+        "position_interpolation": "bicubic",
+        **_CLIP_IMAGES,
+    },
+    hints=_hints,
+    **_ONE_TOKEN,
+)
+
+SIGLIP = Layout(
+    name="huggingface siglip",
+    rows=(
+        *_TOWER,
+        row("embeddings.patch_embedding.bias", "patch_embedding/bias"),
+        row("head.probe", "pooling/probe", "drop first axis"),
+        row(
+            "head.attention.in_proj_weight", "pooling/attention/qkv/kernel", "fused weight"
+        ),
+        row("head.attention.in_proj_bias", "pooling/attention/qkv/bias", "fused bias"),
+        *weight_and_bias(
+            "head.attention.out_proj", "pooling/attention/projection", "projection"
+        ),
+        *norm("head.layernorm", "pooling/mlp_norm"),
+        *_mlp("head.mlp", "pooling/mlp"),
+        *weight_and_bias("classifier", "head", "transpose"),
+    ),
+    marks=(r"embeddings\..*", r"layers\.\d+\.layer_norm1\..*"),
+    dropped=_BESIDE_THE_TOWER,
+    **_TOWER_NAMES,
+    defaults={
+        "gelu_approximate": True,
+        "layer_norm_epsilon": 1e-6,
+        "position_interpolation": "bicubic",
+    },
+    hints=_hints,
+)
+
+LAYOUTS = (VIT, DINOV2, CLIP, SIGLIP)

@@ -1,0 +1,148 @@
+"""The JSON files beside `model.safetensors` in a folder of Hugging Face transformers."""
+
+import keras
+
+from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
+from keras_vit.weights.layout import Layout
+
+
+def model_config(config: dict, layout: Layout, model: keras.Model) -> dict:
+    """`config.json`, by which transformers builds the same model.
+
+    Raises:
+        ValueError: if transformers' model of this kind cannot be it.
+    """
+    _check(config, layout)
+    model_type, architecture = _model_type(config, layout)
+    common = {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "hidden_size": config["hidden_dim"],
+        "num_hidden_layers": config["num_layers"],
+        "num_attention_heads": config["num_heads"],
+        "hidden_act": _activation(config),
+        "layer_norm_eps": config["layer_norm_epsilon"],
+        "image_size": _one_or_two(config["image_size"]),
+        "patch_size": _one_or_two(config["patch_size"]),
+        "num_channels": _channels(config, model),
+    }
+    if layout in (VIT, DINOV2):
+        common |= {
+            "qkv_bias": config["qkv_bias"],
+            "hidden_dropout_prob": config["dropout_rate"],
+            "attention_probs_dropout_prob": config["attention_dropout_rate"],
+        }
+    if layout is DINOV2:
+        common |= _dinov2(config)
+    else:
+        common["intermediate_size"] = config["mlp_dim"]
+    if layout is VIT:
+        common |= _labels(config["classes"])
+        common["pooler_output_size"] = config["representation_size"] or config["hidden_dim"]
+    if layout is CLIP and config["classes"]:
+        common["projection_dim"] = config["classes"]
+    return common
+
+
+def processor_config(config: dict, layout: Layout) -> dict:
+    """`preprocessor_config.json`: how transformers makes the images for the model."""
+    height, width = config["image_size"]
+    return {
+        "image_processor_type": "SiglipImageProcessor"
+        if layout is SIGLIP
+        else "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": 2 if layout is VIT else 3,  # bilinear, bicubic
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": _channel_values(config["image_mean"]),
+        "image_std": _channel_values(config["image_std"]),
+    }
+
+
+def _check(config, layout):
+    """What transformers' models of a kind always are or never have."""
+    demands = {
+        "classes": layout in (VIT, CLIP) or not config["classes"],
+        "representation_size": not config["representation_size"]
+        or (layout is VIT and not config["classes"]),
+        "class_token": config["class_token"] == (layout is not SIGLIP),
+        "mlp": config["mlp"] != "swiglu" or layout is DINOV2,
+        "qkv_bias": config["qkv_bias"] or layout in (VIT, DINOV2),
+        "patch_bias": config["patch_bias"] is not False or layout is CLIP,
+        "mlp_dim": layout is not DINOV2 or _mlp_dim(config) == config["mlp_dim"],
+        "data_format": True,
+    }
+    for name, holds in demands.items():
+        if not holds:
+            raise ValueError(
+                f"transformers' models in the layout {layout.name!r} cannot have "
+                f"{name}={config[name]!r}. Save with layout='timm', or build the model "
+                "otherwise (`keras_vit.from_pretrained(model, …)`)."
+            )
+
+
+def _model_type(config, layout):
+    if layout is CLIP:
+        with_head = "WithProjection" if config["classes"] else ""
+        return "clip_vision_model", f"CLIPVisionModel{with_head}"
+    if layout is SIGLIP:
+        return "siglip_vision_model", "SiglipVisionModel"
+    if layout is DINOV2 and config["num_registers"]:
+        return "dinov2_with_registers", "Dinov2WithRegistersModel"
+    if layout is DINOV2:
+        return "dinov2", "Dinov2Model"
+    return "vit", "ViTForImageClassification" if config["classes"] else "ViTModel"
+
+
+def _activation(config):
+    if config["mlp"] == "quick_gelu":
+        return "quick_gelu"
+    return "gelu_pytorch_tanh" if config["gelu_approximate"] else "gelu"
+
+
+def _dinov2(config):
+    swiglu = config["mlp"] == "swiglu"
+    fields = {
+        "use_swiglu_ffn": swiglu,
+        "mlp_ratio": _mlp_ratio(config),
+        "layerscale_value": 1.0 if config["layer_scale"] is None else config["layer_scale"],
+    }
+    if config["num_registers"]:
+        fields["num_register_tokens"] = config["num_registers"]
+    return fields
+
+
+def _mlp_ratio(config):
+    """Transformers takes two thirds of the ratio where there is a gate."""
+    gate = 1.5 if config["mlp"] == "swiglu" else 1
+    return max(1, round(gate * config["mlp_dim"] / config["hidden_dim"]))
+
+
+def _mlp_dim(config):
+    """The width that transformers' DINOv2 makes of the ratio."""
+    width = config["hidden_dim"] * _mlp_ratio(config)
+    if config["mlp"] != "swiglu":
+        return width
+    return (int(width * 2 / 3) + 7) // 8 * 8
+
+
+def _labels(classes):
+    if not classes:
+        return {}
+    names = {str(i): f"LABEL_{i}" for i in range(classes)}
+    return {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
+
+
+def _one_or_two(size):
+    return size[0] if size[0] == size[1] else list(size)
+
+
+def _channels(config, model):
+    return model.input_shape[-1 if config["data_format"] == "channels_last" else 1]
+
+
+def _channel_values(value):
+    return [value] * 3 if isinstance(value, float | int) else list(value)

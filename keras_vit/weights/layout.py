@@ -1,0 +1,107 @@
+"""What a layout of checkpoints is: tables of names and array moves, and few facts."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """Source tensors → our variables, by a named array move."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    move: str
+
+
+def row(sources: str | tuple, targets: str | tuple, move: str = "same") -> Row:
+    """A row of a table; `{i}` in a name is the number of the block."""
+    sources = (sources,) if isinstance(sources, str) else tuple(sources)
+    targets = (targets,) if isinstance(targets, str) else tuple(targets)
+    return Row(sources, targets, move)
+
+
+def weight_and_bias(source: str, target: str, move: str = "same", bias: str = "same"):
+    """The two rows of a dense layer, in the names of torch and of Keras."""
+    return (
+        row(f"{source}.weight", f"{target}/kernel", move),
+        row(f"{source}.bias", f"{target}/bias", bias),
+    )
+
+
+def norm(source: str, target: str, scale: str = ".weight", offset: str = ".bias"):
+    """The two rows of a layer norm."""
+    return (
+        row(f"{source}{scale}", f"{target}/gamma"),
+        row(f"{source}{offset}", f"{target}/beta"),
+    )
+
+
+POSITIONS = ("position_embedding/prefix", "position_embedding/grid")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A family's way to name and shape its tensors.
+
+    Attributes:
+        name: what `save_weights` and the tools call it.
+        rows: the conversion table. A row counts where all of its sources are there.
+        marks: patterns of names (after `aliases`); a file is in this layout if each of
+            them matches a name.
+        aliases: (pattern, replacement) of names that other versions use, in order.
+        dropped: pattern of a name → the reason why nothing of the model needs it.
+        defaults: arguments of `VisionTransformer` that a file does not tell.
+        num_prefix: function of the canonical names' shapes → how many position rows may
+            belong to the prefix, the usual number first.
+        hints: function of a `config.json` → arguments of `VisionTransformer` in it.
+        gate: function of the arguments known and of the file's shapes by name → the
+            activation of an MLP with a gate, `"swiglu"` or `"geglu"`.
+        kernels_of_keras: bool, whether kernels have Keras' axes (inputs, …, outputs), and
+            those of attention tell the heads, or torch's (outputs, inputs, …).
+        without_positions: what `position` is where there is no position embedding.
+        written_names: (pattern, replacement) that canonical names become in new files.
+        written_prefix: function of the numbers of class tokens and registers → how many
+            position rows a new file may have for the prefix.
+        not_written: function of a model's config and its number of position rows for
+            the prefix → sources of rows that a new file has not.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    marks: tuple[str, ...]
+    aliases: tuple[tuple[str, str], ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    num_prefix: Callable[[Mapping], tuple[int, ...]] = lambda shapes: (0,)
+    hints: Callable[[dict], dict] = lambda config: {}
+    gate: Callable[[Mapping, Mapping], str] = lambda fields, shapes: "swiglu"
+    kernels_of_keras: bool = False
+    without_positions: str = "none"
+    written_names: tuple[tuple[str, str], ...] = ()
+    written_prefix: Callable[[int, int], tuple[int, ...]] = lambda tokens, registers: (0,)
+    not_written: Callable[[dict, int], Iterable[str]] = lambda config, num_prefix: ()
+
+    def canonical(self, name: str) -> str:
+        """The name that the table uses for a tensor."""
+        for pattern, replacement in self.aliases:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def written(self, name: str) -> str:
+        """The name that a new file has for a tensor of the table."""
+        for pattern, replacement in self.written_names:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def recognises(self, names: Iterable[str]) -> bool:
+        """Whether a file with these names is in this layout."""
+        listing = "\n".join(map(self.canonical, names))
+        return all(re.search(f"^(?:{mark})$", listing, re.MULTILINE) for mark in self.marks)
+
+    def reason_to_drop(self, name: str) -> str | None:
+        """Why a canonical name is not needed, or None where it is."""
+        for pattern, reason in self.dropped.items():
+            if re.fullmatch(pattern, name):
+                return reason
+        return None

@@ -1,0 +1,126 @@
+"""The array moves that conversion tables name, each with its inverse."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Dims(NamedTuple):
+    """What moves need to know beyond their arrays.
+
+    Attributes:
+        num_heads: attention heads of the encoder blocks and of the attention pooling.
+        num_prefix: how many rows of the position embedding belong to tokens before the
+            patches.
+        grid: (rows, columns) of the patches in the position embedding.
+    """
+
+    num_heads: int
+    num_prefix: int = 0
+    grid: tuple[int, int] | None = None
+
+
+class Move(NamedTuple):
+    """Source tensors → our tensors, and back.
+
+    Both functions take `Dims`, then arrays; they give a tuple of arrays. Arrays without
+    any data (of a dtype of no bytes) pass through them as well: so shapes are known
+    before anything is read.
+    """
+
+    forward: Callable
+    inverse: Callable
+
+
+def _fuse_weights(dims, *weights):
+    """Matrices (out, in) of queries, keys and values, in one or in parts."""
+    weight = np.concatenate(weights)
+    hidden_dim = weight.shape[1]
+    heads = weight.reshape(3, dims.num_heads, -1, hidden_dim)
+    return (heads.transpose(3, 0, 1, 2),)  # (hidden_dim, 3, heads, head_dim)
+
+
+def _part_weights(parts):
+    def inverse(dims, kernel):
+        weight = kernel.transpose(1, 2, 3, 0).reshape(-1, kernel.shape[0])
+        return _parted(weight, parts)
+
+    return inverse
+
+
+def _fuse_biases(dims, *biases):
+    return (np.concatenate(biases).reshape(3, dims.num_heads, -1),)
+
+
+def _part_biases(parts):
+    return lambda dims, bias: _parted(bias.reshape(-1), parts)
+
+
+def _parted(array, parts):
+    """An array of three equal parts (queries, keys, values), cut as `parts` says."""
+    third = array.shape[0] // 3
+    return tuple(np.split(array, [third * cut for cut in np.cumsum(parts)[:-1]]))
+
+
+def _split_positions(dims, positions):
+    """(1, tokens, hidden_dim) or (tokens, hidden_dim) → of the prefix, of the grid."""
+    positions = positions.reshape(-1, positions.shape[-1])
+    prefix, grid = np.split(positions, [dims.num_prefix])
+    return prefix, grid.reshape(*dims.grid, -1)
+
+
+def _join_positions(dims, prefix, grid):
+    return np.concatenate([prefix, grid.reshape(-1, grid.shape[-1])])
+
+
+def _without_bias(dims, kernel, bias):
+    if bias.any():
+        raise ValueError("the layout has no bias for the head, and the model's is not zero")
+    return (kernel.T,)
+
+
+MOVES = {
+    "same": Move(lambda dims, a: (a,), lambda dims, a: (a,)),
+    "transpose": Move(lambda dims, a: (a.T,), lambda dims, a: (a.T,)),
+    "drop first axis": Move(
+        lambda dims, a: (np.squeeze(a, 0),), lambda dims, a: (a[None],)
+    ),
+    "add first axis": Move(lambda dims, a: (a[None],), lambda dims, a: (np.squeeze(a, 0),)),
+    # Google: (hidden_dim, heads, head_dim) each.
+    "stack kernels": Move(
+        lambda dims, *kernels: (np.stack(kernels, axis=1),),
+        lambda dims, kernel: tuple(np.moveaxis(kernel, 1, 0)),
+    ),
+    "stack biases": Move(
+        lambda dims, *biases: (np.stack(biases, axis=0),),
+        lambda dims, bias: tuple(bias),
+    ),
+    # torch: convolutions (out, in, height, width), dense layers (out, in).
+    "convolution": Move(
+        lambda dims, a: (a.transpose(2, 3, 1, 0),),
+        lambda dims, a: (a.transpose(3, 2, 0, 1),),
+    ),
+    "fuse weights of q k v": Move(_fuse_weights, _part_weights((1, 1, 1))),
+    "fuse biases of q k v": Move(_fuse_biases, _part_biases((1, 1, 1))),
+    "fuse weights of q kv": Move(_fuse_weights, _part_weights((1, 2))),
+    "fuse biases of q kv": Move(_fuse_biases, _part_biases((1, 2))),
+    "fused weight": Move(_fuse_weights, _part_weights((3,))),
+    "fused bias": Move(_fuse_biases, _part_biases((3,))),
+    "projection": Move(
+        lambda dims, a: (a.T.reshape(dims.num_heads, -1, a.shape[0]),),
+        lambda dims, a: (a.reshape(-1, a.shape[2]).T,),
+    ),
+    "positions": Move(
+        _split_positions,
+        lambda dims, *arrays: (_join_positions(dims, *arrays)[None],),
+    ),
+    "positions without batch": Move(
+        _split_positions,
+        lambda dims, *arrays: (_join_positions(dims, *arrays),),
+    ),
+    "head without bias": Move(
+        lambda dims, weight: (weight.T, np.zeros(weight.shape[0], weight.dtype)),
+        _without_bias,
+    ),
+}

@@ -1,0 +1,248 @@
+"""Checkpoints out: a model's weights in the layouts of other projects."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_vit.layers.position import sincos2d
+from keras_vit.weights.checkpoint import METADATA, TOLD
+from keras_vit.weights.google import GOOGLE
+from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
+from keras_vit.weights.huggingface_config import model_config, processor_config
+from keras_vit.weights.layout import POSITIONS, Layout
+from keras_vit.weights.load import variables
+from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.timm import TIMM
+
+logger = logging.getLogger("keras_vit")
+
+WRITTEN = ("google", "timm", "huggingface")
+PREFIX, GRID = POSITIONS
+
+
+def save(model: keras.Model, path: str | os.PathLike, layout: str) -> None:
+    """Writes a model's weights; see `keras_vit.save_weights`."""
+    path = os.fspath(path)
+    config = _config(model)
+    if layout == "google":
+        _check_ending(path, ".npz", layout)
+        tensors, _ = in_layout(model, GOOGLE)
+        _tell_what_google_does_not_say(path, config)
+        _write(path, lambda file: np.savez(file, **tensors))
+    elif layout == "timm":
+        _check_ending(path, ".safetensors", layout)
+        tensors, dims = in_layout(model, TIMM)
+        _write_safetensors(path, tensors, _metadata(config, dims))
+    elif layout == "huggingface":
+        _save_folder(model, path, config)
+    else:
+        raise ValueError(
+            f"`layout` must be one of {', '.join(map(repr, WRITTEN))}. Received: "
+            f"layout={layout!r}. Keras' own files are written by `model.save` and "
+            "`model.save_weights`."
+        )
+
+
+def _config(model) -> dict:
+    """A model's config, with what follows from `None` in it."""
+    paths = set(variables(model))
+    return model.get_config() | {
+        "class_token": "class_token/tokens" in paths,
+        "patch_bias": "patch_embedding/bias" in paths,
+    }
+
+
+def _check_ending(path, ending, layout):
+    if not path.endswith(ending):
+        raise ValueError(
+            f"A file in the layout {layout!r} ends in {ending}. Received: path={path!r}"
+        )
+
+
+def _save_folder(model, path, config):
+    if os.path.isfile(path) or path.endswith((".safetensors", ".npz", ".bin")):
+        raise ValueError(
+            "The layout 'huggingface' is a folder (config.json, "
+            "preprocessor_config.json, model.safetensors), and needs the path of one. "
+            f"Received: path={path!r}"
+        )
+    layout = _huggingface_layout(config)
+    texts = {
+        "config.json": model_config(config, layout, model),
+        "preprocessor_config.json": processor_config(config, layout),
+    }
+    tensors, dims = in_layout(model, layout)
+    if layout is VIT and config["classes"]:  # the backbone lies within the classifier
+        tensors = {
+            name if name.startswith("classifier.") else f"vit.{name}": array
+            for name, array in tensors.items()
+        }
+    if layout is DINOV2:  # where it is missing, transformers makes one and warns
+        tensors["embeddings.mask_token"] = np.zeros((1, config["hidden_dim"]), "float32")
+    os.makedirs(path, exist_ok=True)
+    for name, content in texts.items():
+        text = (json.dumps(content, indent=2) + "\n").encode()
+        _write(os.path.join(path, name), lambda file, text=text: file.write(text))
+    file = os.path.join(path, "model.safetensors")
+    _write_safetensors(file, tensors, _metadata(config, dims))
+
+
+def _huggingface_layout(config) -> Layout:
+    if config["pre_norm"]:
+        layout, pooling = CLIP, "token"
+    elif config["pooling"] == "map":
+        layout, pooling = SIGLIP, "map"
+    elif config["num_registers"] or config["layer_scale"] is not None:
+        layout, pooling = DINOV2, "token"
+    else:
+        layout, pooling = VIT, "token"
+    if config["pooling"] not in (pooling, None):
+        raise ValueError(
+            f"transformers' models in the layout {layout.name!r} pool by {pooling!r}. "
+            f"Received: a model with pooling={config['pooling']!r}. Save it with "
+            "layout='timm', which has a place for it."
+        )
+    return layout
+
+
+def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray], Dims]:
+    """The model's weights under the names and in the shapes of a layout, and its `Dims`.
+
+    Raises:
+        ValueError: naming the weights for which the layout has no place.
+    """
+    config = _config(model)
+    ours = {path: keras.ops.convert_to_numpy(v) for path, v in variables(model).items()}
+    _fit_positions(ours, config, layout)
+    _fit_norm(ours, config, layout)
+    _fit_scales(ours, config, layout)
+    dims = Dims(config["num_heads"], len(ours.get(PREFIX, ())), _grid_size(config))
+    tensors, used = {}, set()
+    for row in layout.rows:
+        if row.sources[0] in layout.not_written(config, dims.num_prefix):
+            continue
+        for i in range(config["num_layers"]) if "{i}" in row.targets[0] else (0,):
+            targets = [target.replace("{i}", str(i)) for target in row.targets]
+            if not all(target in ours for target in targets):
+                continue
+            used.update(targets)
+            try:
+                arrays = MOVES[row.move].inverse(dims, *(ours[t] for t in targets))
+            except ValueError as error:
+                raise _no_place(model, layout, [f"{targets[-1]}: {error}"]) from error
+            for source, array in zip(row.sources, arrays, strict=True):
+                name = layout.written(source.replace("{i}", str(i)))
+                tensors[name] = np.ascontiguousarray(array)
+    if left := set(ours) - used:
+        raise _no_place(model, layout, sorted(left))
+    return tensors, dims
+
+
+def _no_place(model, layout, paths):
+    return ValueError(
+        f"The layout {layout.name!r} has no place for {', '.join(paths)} of the model "
+        f"{model.name!r}; nothing was written. Choose another layout, or build the model "
+        "without (`keras_vit.from_pretrained(model, …)`)."
+    )
+
+
+def _fit_positions(ours, config, layout):
+    """Brings the positions into a form that the layout can say, of the same effect."""
+    class_token = "class_token/tokens" in ours
+    if GRID not in ours and layout.without_positions != config["position"]:
+        ours[GRID] = _fixed_positions(config)
+    if GRID not in ours:
+        return
+    hidden_dim = config["hidden_dim"]
+    nothing = np.zeros((0, hidden_dim), ours[GRID].dtype)
+    prefix = ours.setdefault(PREFIX, nothing)
+    allowed = layout.written_prefix(int(class_token), config["num_registers"])
+    if len(prefix) in allowed:
+        return
+    # A token's position is a constant that is added to it: as well in the token itself.
+    tokens = [name for name in ("class_token/tokens", "registers/tokens") if name in ours]
+    for name in tokens:
+        count = min(len(prefix), len(ours[name]))
+        ours[name] = ours[name].copy()
+        ours[name][:count] += prefix[:count]
+        prefix = prefix[count:]
+    ours[PREFIX] = np.zeros((min(allowed), hidden_dim), ours[GRID].dtype)
+
+
+def _fit_scales(ours, config, layout):
+    """DINOv2's blocks all have a scale; one of ones does nothing."""
+    if layout is DINOV2 and config["layer_scale"] is None:
+        for i in range(config["num_layers"]):
+            for name in ("attention", "mlp"):
+                ones = np.ones(config["hidden_dim"], "float32")
+                ours[f"block_{i}/{name}_scale/scale"] = ones
+
+
+def _fixed_positions(config):
+    """The positions of a model that learns none."""
+    rows, columns = _grid_size(config)
+    shape = (rows, columns, config["hidden_dim"])
+    if config["position"] == "none":
+        return np.zeros(shape, "float32")
+    return sincos2d(*shape).astype("float32")
+
+
+def _fit_norm(ours, config, layout):
+    """The norm of a pooled class token is that of every token."""
+    has_place = any(row.targets[0] == "fc_norm/gamma" for row in layout.rows)
+    if config["fc_norm"] and not has_place and config["pooling"] == "token":
+        for name in ("gamma", "beta"):
+            ours[f"encoder_norm/{name}"] = ours.pop(f"fc_norm/{name}")
+
+
+def _grid_size(config):
+    return tuple(
+        pixels // patch
+        for pixels, patch in zip(config["image_size"], config["patch_size"], strict=True)
+    )
+
+
+def _tell_what_google_does_not_say(path, config):
+    """Warns where the names alone would be read as another function."""
+    usual = {key: value for key, value in GOOGLE.defaults.items() if key in config}
+    usual |= {"mlp": "gelu"}
+    different = {k: config[k] for k, v in usual.items() if config[k] != v}
+    different.pop("position_interpolation", None)
+    if different:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in different.items())
+        logger.warning(
+            "%s: Google's layout does not record %s; give it again when the file is "
+            "loaded.",
+            path,
+            arguments,
+        )
+
+
+def _metadata(config, dims):
+    """What names and shapes do not say, for the way back."""
+    told = {key: config[key] for key in TOLD if config.get(key) is not None}
+    told["num_prefix_positions"] = dims.num_prefix
+    return {"format": "pt", METADATA: json.dumps(told)}
+
+
+def _write_safetensors(path, tensors, metadata: Mapping[str, str]):
+    from safetensors.numpy import save
+
+    _write(path, lambda file: file.write(save(tensors, metadata)))
+
+
+def _write(path, write):
+    """Writes a file beside its place and moves it there once it is complete."""
+    partial = f"{path}.{os.getpid()}.part"
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)

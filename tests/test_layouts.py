@@ -1,0 +1,311 @@
+"""Every layout in: parity with what the original implementations compute."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from helpers import REFERENCE, array, assert_close, reference, tiny, weights
+
+import keras_vit
+
+# Stage of a reference case → our layer.
+STAGES = {
+    "stem": "patch_embedding",
+    "encoded": "encoder_norm",
+    "features": "encoder_norm",
+    "pooled": "pooling",
+    "pre_logits": "pre_logits",
+    "logits": "head",
+}
+CASES = {
+    "bigvision_token": {},
+    "bigvision_scan": {},
+    "bigvision_map_img_tower": {},
+    "bigvision_sincos_gap": {"input_shape": (32, 32, 3)},
+    "timm_token": {},
+    "timm_nonsquare": {},
+    "timm_gap": {},
+    "timm_map_head": {},
+    "timm_prenorm_clip": {},
+    "timm_qk_norm": {},
+    "timm_registers_layerscale": {},
+    "timm_swiglu": {},
+    "hf_vit": {},
+    "hf_dinov2_registers": {},
+    "kerashub_vit": {},
+}
+
+
+def checkpoint_of(case):
+    files = ("checkpoint.npz", "model.safetensors")
+    found = [
+        REFERENCE / case / name for name in files if (REFERENCE / case / name).exists()
+    ]
+    return found[0] if found else REFERENCE / case  # a folder of KerasHub
+
+
+def load(source, **overrides):
+    return keras_vit.from_pretrained(
+        source, classifier_activation=None, full_last_block=True, **overrides
+    )
+
+
+def assert_stages(model, case):
+    expected = reference(case)
+    images = expected.pop("input")
+    last = "fc_norm" if model.get_config()["fc_norm"] else "pooling"
+    names = {layer.name for layer in model.layers}
+    stages = {}
+    for stage in expected:
+        name = STAGES[stage]
+        if stage == "features" and last == "fc_norm":
+            name = f"block_{model.get_config()['num_layers'] - 1}"
+        elif (stage in ("pooled", "pre_logits") and name not in names | {"pooling"}) or stage == "pooled":
+            name = last
+        stages[stage] = model.get_layer(name).output
+    outputs = keras.Model(model.input, stages)(images)
+    assert len(outputs) == len(expected)
+    for stage, output in outputs.items():
+        assert_close(output, expected[stage])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_stage_of_the_original(case):
+    assert_stages(load(checkpoint_of(case), **CASES[case]), case)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loading_into_a_model_that_is_there(case):
+    built = load(checkpoint_of(case), **CASES[case])
+    model = keras_vit.VisionTransformer(**built.get_config())
+    report = keras_vit.load_weights(model, checkpoint_of(case), skip_mismatched_head=False)
+    assert set(report.loaded) == set(weights(model))
+    for path, value in weights(built).items():
+        np.testing.assert_array_equal(weights(model)[path], value, err_msg=path)
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name.startswith("timm")])
+def test_a_bare_file_of_timm(case, tmp_path):
+    """Without a config, heads and a grid that is no square are what it cannot tell."""
+    path = tmp_path / "model.safetensors"
+    shutil.copy(checkpoint_of(case), path)
+    with pytest.raises(ValueError, match=r"48 is not divisible .*`num_heads="):
+        keras_vit.from_pretrained(path)
+    shape = (32, 48, 3) if case == "timm_nonsquare" else None
+    assert_stages(load(path, num_heads=4, input_shape=shape), case)
+
+
+def test_heads_of_the_papers_sizes_are_known(tmp_path):
+    size = {"hidden_dim": 192, "num_layers": 12, "num_heads": 3, "mlp_dim": 768}
+    tiny_16 = keras_vit.ViTTi16(weights=None, image_size=32, classes=2)
+    keras_vit.save_weights(tiny_16, tmp_path / "ours.safetensors", layout="timm")
+    without_metadata(tmp_path / "ours.safetensors")
+    config = keras_vit.from_pretrained(tmp_path / "ours.safetensors").get_config()
+    assert {key: config[key] for key in size} == size
+
+
+def without_metadata(path):
+    from safetensors.numpy import load_file, save_file
+
+    save_file(load_file(path), path)
+
+
+def test_a_size_that_differs_resizes_as_the_family_does():
+    model = load(checkpoint_of("timm_token"), image_size=48)
+    native = weights(load(checkpoint_of("timm_token")))["position_embedding/grid"]
+    expected = keras_vit.weights.resize.resize_grid(native, (6, 6), "bicubic")
+    np.testing.assert_allclose(
+        weights(model)["position_embedding/grid"], expected, atol=1e-6
+    )
+
+
+def test_registers_that_own_positions(tmp_path):
+    """timm without `no_embed_class`: a position for each token of the prefix."""
+    model = tiny(num_registers=4, num_prefix_positions=5, image_size=48)
+    keras_vit.save_weights(model, tmp_path / "m.safetensors", layout="timm")
+    without_metadata(tmp_path / "m.safetensors")
+    again = keras_vit.from_pretrained(tmp_path / "m.safetensors", num_heads=4)
+    assert again.get_config()["num_prefix_positions"] == 5
+    for path, value in weights(model).items():
+        np.testing.assert_array_equal(weights(again)[path], value, err_msg=path)
+
+
+OLDER_NAMES = {
+    "hf_vit": (
+        ("vit.layers.", "vit.encoder.layer."),
+        *((f".{p}_proj.", f".attention.{n}.") for p, n in zip("qkv", ("query", "key", "value"), strict=True)),
+        (".o_proj.", ".output.dense."),
+        (".mlp.fc1.", ".intermediate.dense."),
+        (".mlp.fc2.", ".output.dense."),
+    ),
+    "timm_swiglu": ((".mlp.fc1.", ".mlp.w12."), (".mlp.fc2.", ".mlp.w3.")),
+    "timm_registers_layerscale": (
+        ("reg_token", "register_tokens"),
+        (".ls1.gamma", ".gamma_1"),
+        (".ls2.gamma", ".gamma_2"),
+        ("blocks.", "blocks.0."),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OLDER_NAMES)
+def test_older_names(case, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(checkpoint_of(case))
+    for new, old in OLDER_NAMES[case]:
+        assert any(new in name for name in tensors)
+        tensors = {name.replace(new, old): value for name, value in tensors.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    shutil.copy(REFERENCE / case / "config.json", tmp_path)
+    expected = weights(load(checkpoint_of(case)))
+    for path, value in weights(load(tmp_path)).items():
+        np.testing.assert_array_equal(value, expected[path], err_msg=path)
+
+
+def test_dinov2_names_mean_swiglu(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(checkpoint_of("timm_swiglu"))
+    tensors = {
+        name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): value
+        for name, value in tensors.items()
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    bare = keras_vit.from_pretrained(tmp_path / "model.safetensors", num_heads=4)
+    assert bare.get_config()["mlp"] == "swiglu"
+    geglu = keras_vit.from_pretrained(
+        tmp_path / "model.safetensors", num_heads=4, mlp="geglu"
+    )
+    assert geglu.get_config()["mlp"] == "geglu"
+
+
+def test_shards(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(checkpoint_of("hf_vit"))
+    places = {
+        name: f"model-0000{1 + i % 2}-of-00002.safetensors"
+        for i, name in enumerate(tensors)
+    }
+    for shard in set(places.values()):
+        save_file(
+            {n: t for n, t in tensors.items() if places[n] == shard}, tmp_path / shard
+        )
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    shutil.copy(REFERENCE / "hf_vit" / "config.json", tmp_path)
+    assert_stages(load(tmp_path), "hf_vit")
+    assert_stages(load(index), "hf_vit")
+
+    first = next(iter(tensors))
+    index.write_text(json.dumps({"weight_map": {**places, first: "../evil.safetensors"}}))
+    with pytest.raises(ValueError, match="leads out of the folder"):
+        load(tmp_path)
+    moved = "model-00001-of-00002.safetensors"
+    moved = {
+        **places,
+        first: "model-00002-of-00002.safetensors" if places[first] == moved else moved,
+    }
+    index.write_text(json.dumps({"weight_map": moved}))
+    with pytest.raises(ValueError, match="does not hold what it says"):
+        load(tmp_path)
+    index.write_text("{")
+    with pytest.raises(ValueError, match="not a complete index"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["opt/target/", "params/", "params/img/", "img/"])
+def test_roots_of_googles_files(prefix, tmp_path):
+    tensors = reference("vit_token", "checkpoint")
+    nested = {f"{prefix}{name}": value for name, value in tensors.items()}
+    beside = {"opt/state/step": np.array(7)}
+    if "img" in prefix:
+        root = prefix.removesuffix("img/")
+        beside |= {f"{root}txt/Embed_0/embedding": np.ones((3, 2), "float32")}
+        beside |= {f"{root}t": np.ones((), "float32")}
+    if not prefix.startswith(("opt", "params")):
+        del beside["opt/state/step"]
+    path = tmp_path / "nested.npz"
+    np.savez(path, **nested, **beside)
+    sources = [path, f"{path}:img"] if "img" in prefix else [path]
+    expected = weights(keras_vit.from_pretrained(checkpoint_of("vit_token")))
+    for source in sources:
+        model = keras_vit.from_pretrained(source)
+        report = keras_vit.load_weights(model, source)
+        assert set(report.dropped) == set(beside)
+        for name, value in weights(model).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    with pytest.raises(ValueError, match="has no ViT in the sub-tree 'txt'"):
+        keras_vit.from_pretrained(f"{path}:txt")
+    if prefix == "img/":  # whatever lies beside it is outside of the sub-tree
+        return
+    np.savez(path, **nested, **beside, **{"elsewhere/kernel": np.ones(3)})
+    with pytest.raises(ValueError, match="elsewhere/kernel"):
+        keras_vit.load_weights(model, path)
+
+
+def test_a_state_dict_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    tensors = load_file(checkpoint_of("timm_token"))
+    expected = weights(load(checkpoint_of("timm_token")))
+    contents = {
+        "plain.pth": tensors,
+        "nested.pt": {"model": tensors, "epoch": 3},
+        "pytorch_model.bin": {f"module.{name}": t for name, t in tensors.items()},
+    }
+    for name, content in contents.items():
+        torch.save(content, tmp_path / name)
+        model = load(tmp_path / name, num_heads=4)
+        for path, value in weights(model).items():
+            np.testing.assert_array_equal(value, expected[path], err_msg=path)
+    halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    torch.save(halves, tmp_path / "half.pth")
+    kernel = weights(load(tmp_path / "half.pth", num_heads=4))["head/kernel"]
+    np.testing.assert_array_equal(kernel, halves["head.weight"].float().numpy().T)
+
+
+def test_a_config_that_contradicts_the_file(tmp_path):
+    shutil.copy(checkpoint_of("hf_vit"), tmp_path)
+    config = json.loads((REFERENCE / "hf_vit" / "config.json").read_text())
+    for change, message in [
+        ({"num_attention_heads": 5}, "cannot become block_0/attention/qkv/kernel"),
+        ({"image_size": 64}, "17 tokens.*64|patches"),
+        ({"hidden_act": "relu"}, "hidden_act='relu', which is not built here"),
+        ({"num_attention_heads": "four"}, "num_heads='four'"),
+    ]:
+        (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match=message):
+            keras_vit.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json' beside the checkpoint is damaged"):
+        keras_vit.from_pretrained(tmp_path)
+
+
+def test_kerashub_gap_with_a_class_token_is_refused(tmp_path):
+    shutil.copytree(REFERENCE / "kerashub_vit", tmp_path / "preset")
+    task = json.loads((tmp_path / "preset" / "task.json").read_text())
+    task["config"]["pooling"] = "gap"
+    (tmp_path / "preset" / "task.json").write_text(json.dumps(task))
+    with pytest.raises(ValueError, match="averages the class token together"):
+        keras_vit.from_pretrained(tmp_path / "preset")
+
+
+def test_images_are_normalized_as_the_files_config_says(tmp_path):
+    shutil.copytree(REFERENCE / "hf_vit", tmp_path / "vit")
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": mean, "image_std": std})
+    )
+    model = keras_vit.from_pretrained(tmp_path / "vit", include_preprocessing=True)
+    bare = keras_vit.from_pretrained(tmp_path / "vit")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    assert_close(model(pixels), bare(((pixels / 255 - mean) / std).astype("float32")))
+    first = keras_vit.from_pretrained(
+        tmp_path / "vit", include_preprocessing=True, data_format="channels_first"
+    )
+    assert_close(first(np.transpose(pixels, (0, 3, 1, 2))), array(model(pixels)))
