@@ -107,7 +107,7 @@ def load_weights(
         path,
         skip_mismatched_head=skip_mismatched_head,
         position_grid=position_grid,
-        resize_patches=resize_patches,
+        resize_patches=resize_patches or bool(preset and preset.resized),
         known=_known(preset),
     )
 
@@ -168,7 +168,9 @@ def _known(preset) -> dict:
         return {}
     config, images = preset.config(), preset.preprocessing
     known = {**preset.fields, "image_mean": images.mean, "image_std": images.std}
-    known |= {key: config[key] for key in ("num_heads", "image_size")}
+    known["num_heads"] = config["num_heads"]
+    if not preset.resized:
+        known["image_size"] = config["image_size"]
     return {key: value for key, value in known.items() if value is not None}
 
 
@@ -184,6 +186,12 @@ def _from_file(
             f"{path!r}. For .weights.h5, build the model and use "
             "`keras_vit.load_weights`."
         )
+    if preset and preset.resized:
+        config = preset.config()
+        if overrides.get("input_shape") is None:
+            overrides = {"image_size": config["image_size"]} | overrides
+        overrides = {"patch_size": config["patch_size"]} | overrides
+        resize_patches = True
     told = ("num_heads", "num_prefix_positions", "mlp")
     known = _known(preset) | {key: overrides[key] for key in told if key in overrides}
     with Checkpoint(
@@ -193,11 +201,45 @@ def _from_file(
         position_grid=position_grid,
     ) as checkpoint:
         config = checkpoint.architecture()
+        if preset:
+            _check_preset(preset, config, path)
         if check:
             check(config)
         model = VisionTransformer(**_merge(config, overrides))
         assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
     return model
+
+
+def _check_preset(preset, config, path):
+    """That the file at the preset's address is what its row says."""
+    row = preset.config()
+    names = ["hidden_dim", "num_layers", "num_heads", "mlp_dim", "classes"]
+    if not preset.resized:
+        names.append("patch_size")
+        row["patch_size"] = arguments.pair(row["patch_size"], "patch_size")
+    if differences := _differences({name: row[name] for name in names}, config):
+        raise ValueError(
+            f"{path!r} is not the checkpoint of the preset {preset.name!r}. "
+            f"{differences} Delete it if it was downloaded, or load it by its path."
+        )
+
+
+def _check_architecture(architecture, fields, path, config):
+    if differences := _differences(fields, config):
+        raise ValueError(
+            f"{path!r} is not a checkpoint of {architecture}. {differences} "
+            "`keras_vit.from_pretrained` builds the model that fits a file."
+        )
+
+
+def _differences(expected, config) -> str:
+    """What was expected and what is there instead, or nothing."""
+    differing = [key for key, value in expected.items() if config[key] != value]
+    if not differing:
+        return ""
+    expected = ", ".join(f"{key}={expected[key]}" for key in differing)
+    received = ", ".join(f"{key}={config[key]}" for key in differing)
+    return f"Expected {expected}. Received {received}."
 
 
 def _from_model(source, origin, overrides, check=None) -> VisionTransformer:
@@ -319,7 +361,13 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
             return model
         # What the file is silent about is the constructor's own.
         known = {"num_heads": fields["num_heads"]} | overrides
-        check = functools.partial(_check_architecture, architecture, fields, path)
+        own = dict(fields)
+        if preset and preset.resized:
+            del own["patch_size"]
+        if preset and classifier_activation == "softmax":  # not of an embedding
+            activation = preset.fields.get("classifier_activation", "softmax")
+            known["classifier_activation"] = activation
+        check = functools.partial(_check_architecture, architecture, own, path)
         return _from_file(path, preset, known, check=check)
 
     constructor.__name__ = constructor.__qualname__ = architecture
@@ -329,8 +377,9 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
         include_top: bool, whether there is a head (and the `pre_logits` layer of the
             checkpoints that have one).
         weights: {", ".join(map(repr, tags)) or "no published checkpoint is known"};
-            the path or address of an `.npz`, `.keras` or `.weights.h5` file of this
-            architecture; or `None` for new weights.
+            the name of an AugReg file; a path or an address of a checkpoint of this
+            architecture, as `from_pretrained` takes them, or of a `.weights.h5` file;
+            or `None` for new weights.
         input_tensor: a `keras.Input` to build the model on.
         input_shape: shape of an image, `None` for that of the checkpoint or, with
             `weights=None`, (224, 224, 3). Another shape than the checkpoint's resizes
@@ -372,18 +421,6 @@ def _find_weights(architecture, weights, tags):
             f"{known}; the name of an AugReg file; the path or address of a file; or None "
             "for new weights."
         ) from error
-
-
-def _check_architecture(architecture, fields, path, config):
-    differing = [key for key, value in fields.items() if config[key] != value]
-    if differing:
-        expected = ", ".join(f"{key}={fields[key]}" for key in differing)
-        received = ", ".join(f"{key}={config[key]}" for key in differing)
-        raise ValueError(
-            f"{path!r} is not a checkpoint of {architecture}. Expected {expected}. "
-            f"Received {received}. `keras_vit.from_pretrained` builds the model that "
-            "fits a file."
-        )
 
 
 ViTTi16 = _constructor("ViTTi16", "Ti", 16)

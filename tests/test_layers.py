@@ -179,7 +179,7 @@ def test_position_embedding_needs_the_tokens_that_own_positions():
     ("arguments", "message"),
     [
         ({"position": "fourier"}, "'learned', 'sincos2d', 'none'.*'fourier'"),
-        ({"interpolation": "nearest"}, "'linear', 'bicubic'.*'nearest'"),
+        ({"interpolation": "nearest"}, "'linear', 'bilinear', 'bicubic'.*'nearest'"),
         ({"position": "sincos2d", "num_prefix": 1}, "num_prefix=1"),
         ({"grid_size": (4, 0)}, r"grid_size=\(4, 0\)"),
     ],
@@ -289,6 +289,12 @@ ACTIVATIONS_BY_HAND = {
     ),
     "quick_gelu": lambda x: x * sigmoid(1.702 * x),
     "swiglu": lambda x: x[..., :96] * sigmoid(x[..., :96]) * x[..., 96:],
+    "geglu": lambda x: (
+        x[..., :96]
+        * (1 + np.vectorize(math.erf)(x[..., :96] / np.sqrt(2)))
+        / 2
+        * x[..., 96:]
+    ),
 }
 
 

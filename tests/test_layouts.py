@@ -62,7 +62,9 @@ def assert_stages(model, case):
         name = STAGES[stage]
         if stage == "features" and last == "fc_norm":
             name = f"block_{model.get_config()['num_layers'] - 1}"
-        elif (stage in ("pooled", "pre_logits") and name not in names | {"pooling"}) or stage == "pooled":
+        elif (
+            stage in ("pooled", "pre_logits") and name not in names | {"pooling"}
+        ) or stage == "pooled":
             name = last
         stages[stage] = model.get_layer(name).output
     outputs = keras.Model(model.input, stages)(images)

@@ -8,12 +8,21 @@ import threading
 import keras
 import numpy as np
 import pytest
-from helpers import REFERENCE, array, assert_same_weights, images, tiny, weights
+from helpers import (
+    REFERENCE,
+    array,
+    assert_close,
+    assert_same_weights,
+    images,
+    tiny,
+    weights,
+)
 
 import keras_vit
 from keras_vit import zoo
 from keras_vit.models.sizes import SIZES
-from keras_vit.presets import PRESETS, Preset
+from keras_vit.presets import PRESETS, Preprocessing, Preset
+from keras_vit.weights.resize import resize_grid, resize_patch_kernel
 
 PARAMETERS = {
     ("ViTTi16", None): 5_717_416,
@@ -38,6 +47,8 @@ def without_weights():
     """Models of any size, none of whose weights takes memory."""
     with keras.StatelessScope(initialize_variables=False):
         yield
+    # Keras would give these weights memory together with those of a later `fit`.
+    keras.utils.clear_session()
 
 
 @pytest.mark.parametrize(("name", "pooling"), PARAMETERS)
@@ -119,7 +130,7 @@ def test_a_path_without_a_file():
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ValueError, match="Unknown preset 'ViT-B16'.*ViTB16.imagenet21k"):
+    with pytest.raises(ValueError, match="Unknown preset 'ViT-B16'. Near it: ViTB16"):
         keras_vit.from_pretrained("ViT-B16")
 
 
@@ -129,14 +140,14 @@ def tiny_architecture(monkeypatch):
     size = {"hidden_dim": 48, "num_layers": 2, "num_heads": 4, "mlp_dim": 96}
     monkeypatch.setitem(SIZES, "Tiny", size)
 
-    def build(address):
+    def build(address, **row):
+        row = {"resolution": 32, "classes": 21} | row
         preset = Preset(
             architecture="ViTTiny8",
             tag="imagenet21k",
             family="ViT",
             addresses=(address,),
-            resolution=32,
-            classes=21,
+            **row,
         )
         monkeypatch.setitem(PRESETS, preset.name, preset)
         return zoo._constructor("ViTTiny8", "Tiny", 8)
@@ -205,3 +216,94 @@ def test_weights_in_keras_own_files(tiny_architecture, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     same = build(weights=tmp_path / "model.weights.h5", image_size=48, classes=10)
     assert_same_weights(weights(same), weights(model))
+
+
+def test_a_preset_says_what_its_file_does_not(tiny_architecture, monkeypatch):
+    monkeypatch.setattr(zoo, "fetch", lambda address: address)
+    path = REFERENCE / "timm_prenorm_clip" / "model.safetensors"
+    fields = {
+        "classifier_activation": None,
+        "mlp": "quick_gelu",
+        "layer_norm_epsilon": 1e-5,
+        "position_interpolation": "bicubic",
+    }
+    images_of = Preprocessing(mean=(0.1, 0.2, 0.3))
+    build = tiny_architecture(str(path), classes=10, fields=fields, preprocessing=images_of)
+    for model in (build(), keras_vit.from_pretrained("ViTTiny8.imagenet21k")):
+        config = model.get_config()
+        assert {key: config[key] for key in fields} == fields
+        assert config["image_mean"] == (0.1, 0.2, 0.3)
+        assert config["image_std"] == 0.5
+    report = keras_vit.load_weights(
+        build(weights=None, pre_norm=True, classes=10), "ViTTiny8.imagenet21k"
+    )
+    assert not report.dropped
+    with pytest.raises(ValueError, match=r"Expected classes=11. Received classes=10"):
+        tiny_architecture(str(path), classes=11)()
+
+
+def test_a_flexible_preset_is_resized_to_its_row(tiny_architecture, tmp_path, monkeypatch):
+    """FlexiViT's files hold larger patches and fewer positions than their rows."""
+    monkeypatch.setattr(zoo, "fetch", lambda address: address)
+    stored = tiny(patch_size=16, image_size=48, num_prefix_positions=0, classes=21)
+    keras_vit.save_weights(stored, tmp_path / "flexible.npz", layout="google")
+    fields = {"num_prefix_positions": 0, "position_interpolation": "bilinear"}
+    row = {"resolution": 40, "fields": fields, "resized": True}
+    build = tiny_architecture(str(tmp_path / "flexible.npz"), **row)
+    kernel, grid = (
+        weights(stored)[name]
+        for name in ("patch_embedding/kernel", "position_embedding/grid")
+    )
+    model = build()
+    assert model.input_shape == (None, 40, 40, 3)
+    for same in (model, keras_vit.from_pretrained("ViTTiny8.imagenet21k")):
+        values = weights(same)
+        np.testing.assert_allclose(
+            values["patch_embedding/kernel"], resize_patch_kernel(kernel, (8, 8)), atol=1e-6
+        )
+        np.testing.assert_allclose(
+            values["position_embedding/grid"],
+            resize_grid(grid, (5, 5), "bilinear"),
+            atol=1e-6,
+        )
+    assert build(input_shape=(48, 32, 3)).input_shape == (None, 48, 32, 3)
+    report = keras_vit.load_weights(model, "ViTTiny8.imagenet21k")
+    assert report.resized["patch_embedding/kernel"] == ((16, 16, 3, 48), (8, 8, 3, 48))
+
+
+def test_patches_are_resized_only_when_asked(tmp_path):
+    path = REFERENCE / "vit_token" / "checkpoint.npz"
+    with pytest.raises(ValueError, match="`resize_patches=True` resizes"):
+        keras_vit.from_pretrained(path, patch_size=16, image_size=64)
+    model = keras_vit.from_pretrained(
+        path, patch_size=16, image_size=64, resize_patches=True
+    )
+    native = keras_vit.from_pretrained(path)
+    # An image enlarged as the patches were gives the embeddings it gave before.
+    small = images()
+    large = np.asarray(
+        [np.kron(image, np.ones((2, 2, 1))) for image in small]  # nearest is not bilinear
+    )
+    bilinear = _enlarge(small)
+    expected = keras.Model(native.input, native.get_layer("patch_embedding").output)(small)
+    embed = keras.Model(model.input, model.get_layer("patch_embedding").output)
+    assert_close(embed(bilinear), expected, 1e-4)
+    assert np.abs(array(embed(large)) - array(expected)).max() > 1e-3
+
+
+def _enlarge(batch, patch=8):
+    """Each patch by itself to twice its size, bilinearly with half-pixel centers."""
+    matrix = np.zeros((2 * patch, patch))
+    for i, center in enumerate((np.arange(2 * patch) + 0.5) / 2 - 0.5):
+        low = int(np.clip(np.floor(center), 0, patch - 1))
+        high = min(low + 1, patch - 1)
+        share = np.clip(center - low, 0, 1)
+        matrix[i, low] += 1 - share
+        matrix[i, high] += share
+    b, h, w, c = batch.shape
+    cut = batch.reshape(b, h // patch, patch, w // patch, patch, c)
+    return (
+        np.einsum("ip,brpsqc,jq->brisjc", matrix, cut, matrix)
+        .reshape(b, 2 * h, 2 * w, c)
+        .astype("float32")
+    )

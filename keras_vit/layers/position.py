@@ -33,8 +33,9 @@ class PositionEmbedding(keras.layers.Layer):
             the patches the layer is built with.
         num_prefix: int, how many tokens of the prefix, from the first, own a learned
             position. Positions of the prefix exist for `position="learned"` only.
-        interpolation: `"linear"` with aligned corners, as in the ViT paper's code, or
-            `"bicubic"` with antialiasing, as in timm.
+        interpolation: `"linear"` with aligned corners, as in the ViT paper's code;
+            `"bilinear"` or `"bicubic"` with aligned areas and antialiasing, as in
+            FlexiViT and in timm.
 
     Call arguments:
         patches: (batch, rows, columns, hidden_dim).

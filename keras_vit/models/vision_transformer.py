@@ -57,7 +57,8 @@ class VisionTransformer(keras.Model):
         classifier_activation: activation of the head; `None` returns logits.
         position: `"learned"`, `"sincos2d"` or `"none"`, see `layers.PositionEmbedding`.
         position_interpolation: how a position grid is resized, `"linear"` (aligned
-            corners, the ViT paper's code) or `"bicubic"` (antialiased, timm).
+            corners, the ViT paper's code), `"bilinear"` (FlexiViT) or `"bicubic"`
+            (antialiased, timm).
         patch_bias: bool, whether `patch_embedding` has a bias; `None` gives one where
             there is no `pre_norm` (CLIP has none).
         pre_norm: bool, whether the tokens pass a layer norm `pre_norm` before the first

@@ -94,7 +94,8 @@ _SIGLIP2 = [
 _FLEXIVIT = {
     "family": "FlexiViT",
     "resolution": 240,
-    "fields": TOKEN_WITHOUT_POSITION,
+    "fields": TOKEN_WITHOUT_POSITION | {"position_interpolation": "bilinear"},
+    "resized": True,
     "preprocessing": Preprocessing(crop_fraction=0.95, interpolation="bicubic"),
     "licence": "Apache-2.0",
     "paper": "FlexiViT: One Model for All Patch Sizes (arXiv 2212.08013)",

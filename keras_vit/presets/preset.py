@@ -49,6 +49,8 @@ class Preset:
         classes: outputs of the head, 0 for none. Of CLIP: the width of its embedding.
         fields: arguments of `VisionTransformer`, besides those of the size, the patch,
             the resolution and the classes, that differ from their defaults.
+        resized: bool, whether the file holds patches and positions of another size,
+            which are resized to those of the row (FlexiViT).
         preprocessing: what images pass before.
         licence: SPDX identifier of the weights' licence.
         paper: title and arXiv identifier.
@@ -65,6 +67,7 @@ class Preset:
     resolution: int | tuple[int, int]
     classes: int
     fields: Mapping = field(default_factory=dict, hash=False)
+    resized: bool = False
     preprocessing: Preprocessing = Preprocessing()
     licence: str | None = None
     paper: str | None = None

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from keras_vit.weights.huggingface import LAYOUTS
 from keras_vit.weights.keras_hub import KERAS_HUB
 from keras_vit.weights.layout import POSITIONS, Layout, Row
 from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.resize import INTERPOLATIONS
 from keras_vit.weights.timm import TIMM
 
 ALL_LAYOUTS = (GOOGLE, TIMM, *LAYOUTS, KERAS_HUB)
@@ -300,10 +302,16 @@ class Checkpoint:
 
     def check(self, targets) -> None:
         """Reads what belongs to the targets, for the errors alone."""
-        for step in self._steps:
-            if targets & set(step.targets) and not step.index:
-                for name in step.sources:
-                    self.file.check(name)
+        names = {
+            name: None  # a set in order
+            for step in self._steps
+            if targets & set(step.targets)
+            for name in step.sources
+        }
+        # Reading, checksums and sums all leave Python to other threads meanwhile.
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(self.file.check, names):
+                pass
 
     def read(self, targets) -> Iterator[tuple[str, np.ndarray]]:
         """Our name and the tensor, for each of the targets."""
@@ -420,7 +428,7 @@ TOLD = {
     "mlp": lambda value: value in ("gelu", "quick_gelu", *GATED),
     "gelu_approximate": lambda value: isinstance(value, bool),
     "layer_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
-    "position_interpolation": lambda value: value in ("linear", "bicubic"),
+    "position_interpolation": lambda value: value in INTERPOLATIONS,
     "num_prefix_positions": _whole,
     "image_mean": _per_channel,
     "image_std": _per_channel,

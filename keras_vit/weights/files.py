@@ -1,17 +1,20 @@
 """Files that hold tensors: listed without reading them, read one by one, never run."""
 
+import io
 import json
 import math
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import PurePath
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-CHUNK = 8 << 20  # bytes
+CHUNK = 1 << 20  # bytes, which stay in the processor's cache from check to check
 # Weights hardly compress; what unpacks to more than this is made to fill the memory.
 MAX_COMPRESSION = 20
 
@@ -71,6 +74,7 @@ class TensorFile:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
+        self._checked: set[str] = set()
 
     def __enter__(self):
         return self
@@ -87,8 +91,9 @@ class TensorFile:
         raise NotImplementedError
 
     def check(self, name: str) -> None:
-        """Raises what `read` would, without keeping the tensor."""
+        """Raises what `read` would, without keeping the tensor; it then trusts it."""
         self.read(name)
+        self._checked.add(name)
 
     def _check_floating(self, name):
         if self.dtypes[name] not in FLOATING:
@@ -98,6 +103,8 @@ class TensorFile:
             )
 
     def _check_finite(self, name, tensor):
+        if name in self._checked:
+            return
         # A finite sum has finite terms; where it overflows, look at each.
         with np.errstate(all="ignore"):
             finite = np.isfinite(tensor.sum()) or np.isfinite(tensor).all()
@@ -125,12 +132,12 @@ class NpzFile(TensorFile):
 
     def __init__(self, path: str):
         super().__init__(path)
-        self._fields = {}  # name → (member, length of its header, dtype, Fortran order)
+        self._members: dict[str, _Member] = {}
         try:
             self._archive = zipfile.ZipFile(path)
             self._check_size()
-            for member in self._archive.infolist():
-                self._add(member)
+            for info in self._archive.infolist():
+                self._add(info)
         except _ZIP_ERRORS as error:
             raise self._damaged(error) from error
 
@@ -145,12 +152,12 @@ class NpzFile(TensorFile):
         if packed > size or unpacked > MAX_COMPRESSION * size:
             raise ValueError(f"it claims to hold {unpacked:,} bytes of arrays")
 
-    def _add(self, member):
-        name = member.filename.removesuffix(".npy")
-        if name == member.filename or name in self.shapes:
-            reason = "is not an array" if name == member.filename else "is there twice"
-            raise ValueError(f"{member.filename!r} {reason}")
-        with self._archive.open(member) as file:
+    def _add(self, info):
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename or name in self.shapes:
+            reason = "is not an array" if name == info.filename else "is there twice"
+            raise ValueError(f"{info.filename!r} {reason}")
+        with self._archive.open(info) as file:
             version = np.lib.format.read_magic(file)
             read_header = {
                 (1, 0): np.lib.format.read_array_header_1_0,
@@ -163,47 +170,75 @@ class NpzFile(TensorFile):
         if dtype == "V2":  # how NumPy writes what it does not know
             dtype = np.dtype(ml_dtypes.bfloat16)
         expected = header + math.prod(shape) * dtype.itemsize
-        if member.file_size != expected:
+        if info.file_size != expected:
             raise ValueError(
-                f"{name!r} has {member.file_size:,} bytes, and its header says {expected:,}"
+                f"{name!r} has {info.file_size:,} bytes, and its header says {expected:,}"
             )
         self.shapes[name] = shape
         self.dtypes[name] = dtype.name
-        self._fields[name] = (member, header, dtype, fortran_order)
+        self._members[name] = _Member(info, header, dtype, fortran_order)
 
     def read(self, name):
-        _, _, dtype, fortran_order = self._fields[name]
-        shape = self.shapes[name]
-        flat = np.empty(math.prod(shape), dtype)
+        dtype = self._members[name].dtype
+        flat = np.empty(math.prod(self.shapes[name]), dtype)
         start = 0
-        for chunk in self._chunks(name):
-            flat[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        self._check_finite(name, flat)
-        tensor = flat.reshape(shape, order="F" if fortran_order else "C")
+        for chunk in self._chunks(name, flat.view("uint8")):
+            self._check_finite(name, flat[start : start + len(chunk) // dtype.itemsize])
+            start += len(chunk) // dtype.itemsize
+        order = "F" if self._members[name].fortran_order else "C"
+        tensor = flat.reshape(self.shapes[name], order=order)
         return tensor.astype("float32") if dtype == ml_dtypes.bfloat16 else tensor
 
     def check(self, name):
         for chunk in self._chunks(name):
-            self._check_finite(name, chunk)
+            self._check_finite(name, chunk.view(self._members[name].dtype))
+        self._checked.add(name)
 
-    def _chunks(self, name) -> Iterator[np.ndarray]:
-        """The numbers of a tensor; after the last its checksum is compared."""
+    def _chunks(self, name, buffer=None) -> Iterator[np.ndarray]:
+        """Reads a tensor's bytes, part by part, into a buffer or each over the last.
+
+        At the end the checksum is compared, but of what has been checked.
+        """
         self._check_floating(name)
-        member, header, dtype, _ = self._fields[name]
+        info, header, _, _ = self._members[name]
+        size = info.file_size - header
+        scratch = np.empty(min(CHUNK, size), "uint8") if buffer is None else None
         try:
-            with self._archive.open(member) as file:
-                file.read(header)
-                rest = member.file_size - header
-                while rest:
-                    chunk = file.read(min(CHUNK, rest))
-                    if not chunk:
+            with self._open(info) as file:
+                checksum = zlib.crc32(file.read(header))
+                for start in range(0, size, CHUNK):
+                    stop = min(start + CHUNK, size)
+                    chunk = (
+                        buffer[start:stop] if scratch is None else scratch[: stop - start]
+                    )
+                    if file.readinto(chunk) != len(chunk):
                         raise EOFError(f"{name!r} ends early")
-                    rest -= len(chunk)
-                    yield np.frombuffer(chunk, dtype)
-                file.read(1)
+                    if name not in self._checked:
+                        checksum = zlib.crc32(chunk, checksum)
+                    yield chunk
+            if name not in self._checked and checksum != info.CRC:
+                raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
         except _ZIP_ERRORS as error:
             raise self._damaged(error) from error
+
+    def _open(self, info):
+        """A member as a file; one that is not compressed without zipfile's copying."""
+        if info.compress_type != zipfile.ZIP_STORED:
+            return io.BufferedReader(self._archive.open(info), CHUNK)
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
+        file.seek(info.header_offset)
+        name_length, extra_length = struct.unpack("<26xHH", file.read(30))
+        file.seek(name_length + extra_length, os.SEEK_CUR)
+        return file
+
+
+class _Member(NamedTuple):
+    """A member of an archive; `header` is the number of bytes before the numbers."""
+
+    info: zipfile.ZipInfo
+    header: int
+    dtype: np.dtype
+    fortran_order: bool
 
 
 class SafetensorsFile(TensorFile):
@@ -284,6 +319,9 @@ class ShardedFile(TensorFile):
 
     def read(self, name):
         return self._files[name].read(name)
+
+    def check(self, name):
+        self._files[name].check(name)
 
 
 class TorchFile(TensorFile):

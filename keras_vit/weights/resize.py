@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-INTERPOLATIONS = ("linear", "bicubic")
+INTERPOLATIONS = ("linear", "bilinear", "bicubic")
 
 
 def resize_matrix(source: int, target, interpolation: str = "linear", xp: ModuleType = np):
@@ -17,8 +17,9 @@ def resize_matrix(source: int, target, interpolation: str = "linear", xp: Module
         source: int, number of values to read.
         target: int (or scalar tensor with `xp=keras.ops`), number of values to give.
         interpolation: `"linear"` aligns the corners, as the ViT paper's code does
-            (`scipy.ndimage.zoom` of order 1); `"bicubic"` aligns the areas and
-            filters against aliasing, as timm does (`antialias=True`).
+            (`scipy.ndimage.zoom` of order 1); `"bilinear"` and `"bicubic"` align the
+            areas and filter against aliasing, as FlexiViT (`jax.image.resize`) and timm
+            (`antialias=True`) do.
         xp: `numpy`, or `keras.ops` where `target` is known only inside the graph.
 
     Returns:
@@ -32,15 +33,20 @@ def resize_matrix(source: int, target, interpolation: str = "linear", xp: Module
     if interpolation == "linear":
         centers = rows * (source - 1) / xp.maximum(last, 1.0)
         return xp.maximum(1.0 - xp.abs(centers - columns), 0.0)
-    if interpolation == "bicubic":
+    if interpolation in ("bilinear", "bicubic"):
         scale = source / (last + 1.0)
         distances = xp.abs((rows + 0.5) * scale - (columns + 0.5))
-        weights = _cubic(distances / xp.maximum(scale, 1.0), xp)
+        kernel = _cubic if interpolation == "bicubic" else _triangle
+        weights = kernel(distances / xp.maximum(scale, 1.0), xp)
         return weights / xp.sum(weights, axis=1, keepdims=True)
     raise ValueError(
         f"`interpolation` must be one of {', '.join(map(repr, INTERPOLATIONS))}. "
         f"Received: interpolation={interpolation!r}"
     )
+
+
+def _triangle(x, xp):
+    return xp.maximum(1.0 - x, 0.0)
 
 
 def _cubic(x, xp):
@@ -58,7 +64,7 @@ def resize_grid(
     Args:
         grid: array of shape (rows, columns, hidden_dim).
         size: the new (rows, columns).
-        interpolation: `"linear"` or `"bicubic"`, see `resize_matrix`.
+        interpolation: `"linear"`, `"bilinear"` or `"bicubic"`, see `resize_matrix`.
 
     Returns:
         Array of shape (*size, hidden_dim) in the grid's dtype; the grid itself, to
