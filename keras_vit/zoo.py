@@ -171,7 +171,7 @@ def _known(preset) -> dict:
     known["num_heads"] = config["num_heads"]
     if not preset.resized:
         known["image_size"] = config["image_size"]
-    return {key: value for key, value in known.items() if value is not None}
+    return known
 
 
 def _from_file(
