@@ -374,3 +374,13 @@ def test_poolings():
 def test_arguments_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_attention_pooling_leaves_the_prefix_out():
+    pooling = randomize_built(layers.AttentionPooling(4, num_prefix=2), TOKENS)
+    tokens = inputs_of(TOKENS)
+    changed = tokens.copy()
+    changed[:, :2] += 1
+    np.testing.assert_array_equal(array(pooling(tokens)), array(pooling(changed)))
+    changed[:, 2] += 1
+    assert np.abs(array(pooling(tokens)) - array(pooling(changed))).max() > 1e-4

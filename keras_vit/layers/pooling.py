@@ -73,12 +73,14 @@ class MeanPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AttentionPooling(keras.layers.Layer):
-    """Lets a learned probe attend to all tokens, then applies an MLP block.
+    """Lets a learned probe attend to the patch tokens, then applies an MLP block.
 
     Source: *Scaling Vision Transformers* (arXiv 2106.04560), section 3.5 (MAP head).
 
     Args:
         num_heads: int, a divisor of the tokens' width.
+        num_prefix: int, number of tokens before the patches (class token, registers),
+            which are left out, as in timm.
         mlp_dim: int, width of the MLP's hidden layer; `None` for four times the
             tokens' width.
         activation: str, see `MLP`.
@@ -96,6 +98,7 @@ class AttentionPooling(keras.layers.Layer):
         self,
         num_heads: int,
         *,
+        num_prefix: int = 0,
         mlp_dim: int | None = None,
         activation: str = "gelu",
         gelu_approximate: bool = True,
@@ -104,6 +107,7 @@ class AttentionPooling(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.num_heads = arguments.positive(num_heads, "num_heads")
+        self.num_prefix = num_prefix
         self.mlp_dim = mlp_dim
         self.activation = arguments.one_of(activation, ACTIVATIONS, "activation")
         self.gelu_approximate = gelu_approximate
@@ -132,7 +136,7 @@ class AttentionPooling(keras.layers.Layer):
     def call(self, tokens):
         probe = ops.expand_dims(self.probe, 0)
         probe = ops.broadcast_to(probe, (ops.shape(tokens)[0], *probe.shape[1:]))
-        pooled = self.attention(probe, context=tokens)
+        pooled = self.attention(probe, context=tokens[:, self.num_prefix :])
         pooled = pooled + self.mlp(self.mlp_norm(pooled))
         return pooled[:, 0]
 
@@ -143,6 +147,7 @@ class AttentionPooling(keras.layers.Layer):
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
+            "num_prefix": self.num_prefix,
             "mlp_dim": self.mlp_dim,
             "activation": self.activation,
             "gelu_approximate": self.gelu_approximate,

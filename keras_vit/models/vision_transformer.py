@@ -44,7 +44,7 @@ class VisionTransformer(keras.Model):
             `mlp="swiglu"` or `"geglu"` half of what `dense_1` computes.
         classes: int, outputs of the head; 0 for no head.
         pooling: `"token"` (the class token), `"gap"` (mean of the patch tokens),
-            `"map"` (attention pooling), or `None`: the model returns every token.
+            `"map"` (attention pooling of them), or `None`: the model returns every token.
         class_token: bool, whether there is a class token; `None` gives one where
             `pooling` is `"token"` or `None`.
         num_registers: int, number of register tokens after the class token.
@@ -444,14 +444,11 @@ def _pool(tokens, c, policy):
     if c.pooling == "token":
         pooling = TokenPooling(dtype=policy, name="pooling")
     elif c.pooling == "gap":
-        pooling = MeanPooling(
-            num_prefix=_num_prefix(c),
-            dtype=policy,
-            name="pooling",
-        )
+        pooling = MeanPooling(num_prefix=_num_prefix(c), dtype=policy, name="pooling")
     else:
         pooling = AttentionPooling(
             c.num_heads,
+            num_prefix=_num_prefix(c),
             mlp_dim=c.mlp_dim,
             activation="gelu" if c.mlp in GATED else c.mlp,
             gelu_approximate=c.gelu_approximate,
