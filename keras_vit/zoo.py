@@ -7,6 +7,7 @@ from typing import Protocol
 import keras
 
 from keras_vit.layers import arguments
+from keras_vit.layers.initial import waiting_for_values
 from keras_vit.models.sizes import SIZES
 from keras_vit.models.vision_transformer import VisionTransformer
 from keras_vit.presets import PRESETS, Preset, find_preset
@@ -205,7 +206,8 @@ def _from_file(
             _check_preset(preset, config, path)
         if check:
             check(config)
-        model = VisionTransformer(**_merge(config, overrides))
+        with waiting_for_values():
+            model = VisionTransformer(**_merge(config, overrides))
         assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
     return model
 
@@ -254,7 +256,8 @@ def _from_model(source, origin, overrides, check=None) -> VisionTransformer:
     config["channels"] = source.input_shape[channel_axis]
     if check:
         check(config)
-    model = VisionTransformer(**_merge(config, overrides))
+    with waiting_for_values():
+        model = VisionTransformer(**_merge(config, overrides))
     assign(model, ModelTensors(source, origin), is_new=True)
     return model
 

@@ -9,6 +9,7 @@ import pytest
 from helpers import TINY, array, assert_close, assert_same_weights, images, tiny, weights
 
 import keras_vit
+from keras_vit.layers.initial import waiting_for_values
 
 MODERN = {
     "num_registers": 3,
@@ -546,3 +547,22 @@ def test_a_misspelt_argument_is_refused():
 def test_images_with_another_number_of_channels_are_refused():
     with pytest.raises(ValueError, match=r"expected shape=\(None, 32, 32, 3\)"):
         tiny()(images(channels=4))
+
+
+def test_models_that_wait_for_values_draw_none():
+    fields = {
+        **TINY,
+        "classes": 10,
+        "num_registers": 2,
+        "pooling": "map",
+        "class_token": True,
+    }
+    with waiting_for_values():
+        waiting = keras_vit.VisionTransformer(**fields)
+    for path, value in weights(waiting).items():
+        assert value.min() == value.max(), path
+    drawn = weights(keras_vit.VisionTransformer(**fields))
+    assert drawn["block_0/mlp/dense_1/kernel"].std() > 0
+    # Copies of its layers are initialized as ever.
+    clone = weights(keras.models.clone_model(waiting))
+    assert clone["block_0/mlp/dense_1/kernel"].std() > 0

@@ -2,8 +2,10 @@
 
 import keras
 from keras import ops
+from keras.initializers import RandomUniform
 
 from keras_vit.layers import arguments
+from keras_vit.layers.initial import initializer
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -66,12 +68,11 @@ class SelfAttention(keras.layers.Layer):
         # Glorot uniform for each of the four square projections, as in the original
         # code; Keras' own would take the fused kernel's axes for one convolution.
         limit = (6 / (2 * hidden_dim)) ** 0.5
-        initializer = keras.initializers.RandomUniform(-limit, limit)
         self.qkv = keras.layers.EinsumDense(
             "btd,dshk->btshk",
             output_shape=(None, 3, self.num_heads, head_dim),
             bias_axes="shk" if self.qkv_bias else None,
-            kernel_initializer=initializer,
+            kernel_initializer=initializer(RandomUniform(-limit, limit)),
             dtype=self.dtype_policy,
             name="qkv",
         )
@@ -83,7 +84,7 @@ class SelfAttention(keras.layers.Layer):
             "bthk,hkd->btd",
             output_shape=(None, hidden_dim),
             bias_axes="d",
-            kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+            kernel_initializer=initializer(RandomUniform(-limit, limit)),
             dtype=self.dtype_policy,
             name="projection",
         )

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.initial import initializer
 
 GATED = ("swiglu", "geglu")
 ACTIVATIONS = ("gelu", "quick_gelu", *GATED)
@@ -64,7 +65,8 @@ class MLP(keras.layers.Layer):
         # Initialized as in the original code: Glorot uniform, biases N(0, 1e-6).
         return keras.layers.Dense(
             units,
-            bias_initializer=keras.initializers.RandomNormal(stddev=1e-6),
+            kernel_initializer=initializer("glorot_uniform"),
+            bias_initializer=initializer(keras.initializers.RandomNormal(stddev=1e-6)),
             dtype=self.dtype_policy,
             name=name,
         )

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.initial import initializer
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -72,7 +73,7 @@ class PatchEmbedding(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*self.patch_size, channels, self.hidden_dim),
-            initializer=self.kernel_initializer,
+            initializer=initializer(self.kernel_initializer),
         )
         if self.use_bias:
             self.bias = self.add_weight(

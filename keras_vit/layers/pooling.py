@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_vit.layers import arguments
 from keras_vit.layers.attention import SelfAttention
+from keras_vit.layers.initial import initializer
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 
 
@@ -117,7 +118,7 @@ class AttentionPooling(keras.layers.Layer):
         hidden_dim = tokens_shape[-1]
         policy = self.dtype_policy
         self.probe = self.add_weight(
-            name="probe", shape=(1, hidden_dim), initializer="glorot_uniform"
+            name="probe", shape=(1, hidden_dim), initializer=initializer("glorot_uniform")
         )
         self.attention = SelfAttention(self.num_heads, dtype=policy, name="attention")
         self.mlp_norm = keras.layers.LayerNormalization(

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.initial import initializer
 from keras_vit.weights.resize import INTERPOLATIONS, resize_grid, resize_matrix
 
 POSITIONS = ("learned", "sincos2d", "none")
@@ -101,8 +102,8 @@ class PositionEmbedding(keras.layers.Layer):
 
     def _add_positions(self, name, shape):
         # An initializer draws the same numbers at each call, so each weight has its own.
-        initializer = keras.initializers.RandomNormal(stddev=0.02)
-        return self.add_weight(name=name, shape=shape, initializer=initializer)
+        draw = initializer(keras.initializers.RandomNormal(stddev=0.02))
+        return self.add_weight(name=name, shape=shape, initializer=draw)
 
     def call(self, patches, prefix=None):
         rows, columns = ops.shape(patches)[1:3]

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_vit.layers import arguments
+from keras_vit.layers import arguments, initial
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -35,7 +35,7 @@ class Registers(keras.layers.Layer):
         self.tokens = self.add_weight(
             name="tokens",
             shape=(self.num_registers, inputs_shape[-1]),
-            initializer=self.initializer,
+            initializer=initial.initializer(self.initializer),
         )
 
     def call(self, inputs):
