@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from keras_vit.presets import PRESETS, Preset, find_preset, is_augreg_name, parse_augreg
+from keras_vit.tables import table
 
 _MIB = 2**20
 
@@ -32,7 +33,7 @@ class PresetList(Sequence):
 
     def __repr__(self):
         header = ("name", "parameters", "resolution", "classes", "family", "MiB", "top-1")
-        return _table([header, *map(_summary, self._presets)], left=(0, 4))
+        return table([header, *map(_summary, self._presets)], left=(0, 4))
 
 
 class Description:
@@ -55,7 +56,7 @@ class Description:
         return getattr(self.preset, name)
 
     def __repr__(self):
-        return _table(_details(self.preset) + _recipe_details(self.recipe), left=(0, 1))
+        return table(_details(self.preset) + _recipe_details(self.recipe), left=(0, 1))
 
 
 def list_presets(family: str | None = None) -> PresetList:
@@ -167,15 +168,3 @@ def _recipe_details(recipe):
 def _pixels(resolution):
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
     return " × ".join(map(str, size))
-
-
-def _table(rows, left):
-    """Texts in columns; those whose numbers are in `left` begin there, others end right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if i in left else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

@@ -63,9 +63,17 @@ def from_pretrained(
 
     >>> model = from_pretrained("ViT-B_16.npz", input_shape=(384, 384, 3), classes=102)
     """
+    model, _ = read(source, position_grid, resize_patches, **overrides)
+    return model
+
+
+def read(
+    source, position_grid=None, resize_patches=False, **overrides
+) -> tuple[VisionTransformer, LoadReport]:
+    """The model of `from_pretrained`, and what became of the checkpoint's tensors."""
     if isinstance(source, keras.Model):
         return _from_model(source, source.name, overrides)
-    path, preset = _find(source)
+    path, preset = locate(source)
     return _from_file(path, preset, overrides, position_grid, resize_patches)
 
 
@@ -102,14 +110,14 @@ def load_weights(
         ValueError: if the file is damaged or foreign, or listing every tensor that is
             unused, missing or of another shape.
     """
-    path, preset = _find(source)
+    path, preset = locate(source)
     return load_file(
         model,
         path,
         skip_mismatched_head=skip_mismatched_head,
         position_grid=position_grid,
         resize_patches=resize_patches or bool(preset and preset.resized),
-        known=_known(preset),
+        known=known_of(preset),
     )
 
 
@@ -146,7 +154,7 @@ def save_weights(model: VisionTransformer, path: str | os.PathLike, *, layout: s
     save(model, path, layout)
 
 
-def _find(source) -> tuple[str, Preset | None]:
+def locate(source: str | os.PathLike) -> tuple[str, Preset | None]:
     """The local path that a preset, an address or a path stands for, and the preset."""
     source = os.fspath(source)
     if "://" in source:
@@ -163,7 +171,7 @@ def _fetch(address):
     return fetch(address) + (f":{subtree}" if subtree else "")
 
 
-def _known(preset) -> dict:
+def known_of(preset: Preset | None) -> dict:
     """What a preset's row says of its file."""
     if preset is None:
         return {}
@@ -177,7 +185,7 @@ def _known(preset) -> dict:
 
 def _from_file(
     path, preset, overrides, position_grid=None, resize_patches=False, check=None
-) -> VisionTransformer:
+) -> tuple[VisionTransformer, LoadReport]:
     """The model that a file holds; `check` sees its config before it is built."""
     if path.endswith(".keras"):
         return _from_model(saved_model(path), path, overrides, check)
@@ -194,7 +202,7 @@ def _from_file(
         overrides = {"patch_size": config["patch_size"]} | overrides
         resize_patches = True
     told = ("num_heads", "num_prefix_positions", "mlp")
-    known = _known(preset) | {key: overrides[key] for key in told if key in overrides}
+    known = known_of(preset) | {key: overrides[key] for key in told if key in overrides}
     with Checkpoint(
         path,
         known=known,
@@ -208,8 +216,8 @@ def _from_file(
             check(config)
         with waiting_for_values():
             model = VisionTransformer(**_merge(config, overrides))
-        assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
-    return model
+        report = assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
+    return model, report
 
 
 def _check_preset(preset, config, path):
@@ -244,7 +252,9 @@ def _differences(expected, config) -> str:
     return f"Expected {expected}. Received {received}."
 
 
-def _from_model(source, origin, overrides, check=None) -> VisionTransformer:
+def _from_model(
+    source, origin, overrides, check=None
+) -> tuple[VisionTransformer, LoadReport]:
     if not isinstance(source, VisionTransformer):
         raise ValueError(
             "`from_pretrained` makes a `VisionTransformer` from one. Received: "
@@ -258,8 +268,7 @@ def _from_model(source, origin, overrides, check=None) -> VisionTransformer:
         check(config)
     with waiting_for_values():
         model = VisionTransformer(**_merge(config, overrides))
-    assign(model, ModelTensors(source, origin), is_new=True)
-    return model
+    return model, assign(model, ModelTensors(source, origin), is_new=True)
 
 
 def _image_size(overrides):
@@ -371,7 +380,8 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
             activation = preset.fields.get("classifier_activation", "softmax")
             known["classifier_activation"] = activation
         check = functools.partial(_check_architecture, architecture, own, path)
-        return _from_file(path, preset, known, check=check)
+        model, _ = _from_file(path, preset, known, check=check)
+        return model
 
     constructor.__name__ = constructor.__qualname__ = architecture
     constructor.__doc__ = f"""Builds ViT-{size}/{patch_size} as `keras.applications` would.
@@ -414,7 +424,7 @@ def _find_weights(architecture, weights, tags):
     if weights in tags:
         return _fetch(tags[weights].address), tags[weights]
     try:
-        return _find(weights)
+        return locate(weights)
     except ValueError as error:
         if "Unknown preset" not in str(error):
             raise

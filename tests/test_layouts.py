@@ -3,22 +3,13 @@
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 from helpers import REFERENCE, array, assert_close, reference, tiny, weights
 
 import keras_vit
+from keras_vit.weights.verify import compare_stages
 
-# Stage of a reference case → our layer.
-STAGES = {
-    "stem": "patch_embedding",
-    "encoded": "encoder_norm",
-    "features": "encoder_norm",
-    "pooled": "pooling",
-    "pre_logits": "pre_logits",
-    "logits": "head",
-}
 CASES = {
     "bigvision_token": {},
     "bigvision_scan": {},
@@ -54,23 +45,9 @@ def load(source, **overrides):
 
 def assert_stages(model, case):
     expected = reference(case)
-    images = expected.pop("input")
-    last = "fc_norm" if model.get_config()["fc_norm"] else "pooling"
-    names = {layer.name for layer in model.layers}
-    stages = {}
-    for stage in expected:
-        name = STAGES[stage]
-        if stage == "features" and last == "fc_norm":
-            name = f"block_{model.get_config()['num_layers'] - 1}"
-        elif (
-            stage in ("pooled", "pre_logits") and name not in names | {"pooling"}
-        ) or stage == "pooled":
-            name = last
-        stages[stage] = model.get_layer(name).output
-    outputs = keras.Model(model.input, stages)(images)
-    assert len(outputs) == len(expected)
-    for stage, output in outputs.items():
-        assert_close(output, expected[stage])
+    comparison = compare_stages(model, expected, 1e-5)
+    assert {row.name for row in comparison.rows} == set(expected) - {"input"}
+    assert comparison.ok, f"\n{comparison}"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -4,8 +4,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -52,9 +53,11 @@ class Checkpoint:
             more than what the file tells or its family has in common.
         model: the same of the model to be loaded, asked where the file is silent.
         position_grid: (rows, columns) of the position embedding in the file.
+        file: what is at the path, where it is open already.
 
     Attributes:
-        shapes: our name of a tensor → its shape.
+        shapes: our name of a tensor → its shape. Where the file does not tell the number
+            of heads or the grid of its positions, the first look at it is an error.
         unused: names of the tensors that no row of the table takes.
         dropped: name of a tensor that is not needed → the reason.
 
@@ -70,10 +73,11 @@ class Checkpoint:
         known: Mapping = {},
         model: Mapping = {},
         position_grid: tuple[int, int] | None = None,
+        file: TensorFile | None = None,
     ):
         self.source = os.fspath(path)
         path, subtree = split_subtree(self.source)
-        self.file: TensorFile = open_tensors(path)
+        self.file = file or open_tensors(path)
         self.layout, root, tree = _find_layout(self.file, subtree)
         self.dropped: dict[str, str] = {}
         self._names = self._canonical_names(root, tree)  # canonical → in the file
@@ -82,9 +86,8 @@ class Checkpoint:
         if position_grid is not None:
             known.pop("image_size", None)
         self._steps, self.unused = self._plan()
-        self._known = known
-        self._dims = self._find_dims(known, model, position_grid)
-        self.shapes = self._target_shapes()
+        self._known, self._model = known, model
+        self._position_grid = position_grid
 
     def __enter__(self):
         return self
@@ -157,7 +160,17 @@ class Checkpoint:
         numbers = (re.fullmatch(pattern, name) for name in self._names)
         return [(n, False) for n in sorted(int(m[1]) for m in numbers if m)]
 
-    def _target_shapes(self):
+    @cached_property
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        """Name of a tensor of the file → the variables of ours that it becomes."""
+        targets = {}
+        for step in self._steps:
+            for name in step.sources:
+                targets[name] = (*targets.get(name, ()), *step.targets)
+        return targets
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {}
         for step in self._steps:
             # Of a dtype without bytes: moves then shape arrays that take no memory.
@@ -170,10 +183,11 @@ class Checkpoint:
         return shapes
 
     def _move(self, step, arrays):
+        dims = self._dims  # an error of its own
         try:
             if step.index is not None:
                 arrays = [array[step.index] for array in arrays]
-            return MOVES[step.row.move].forward(self._dims, *arrays)
+            return MOVES[step.row.move].forward(dims, *arrays)
         except (ValueError, IndexError, TypeError) as error:
             shapes = ", ".join(f"{n!r} {self.file.shapes[n]}" for n in step.sources)
             raise self._foreign(
@@ -182,10 +196,12 @@ class Checkpoint:
 
     # What the file does not say by names alone.
 
-    def _find_dims(self, known, model, position_grid):
+    @cached_property
+    def _dims(self):
+        known, model = self._known, self._model
         return Dims(
             known.get("num_heads") or model.get("num_heads") or self._usual_heads(),
-            *self._find_positions(known, model, position_grid),
+            *self._find_positions(known, model, self._position_grid),
         )
 
     def _usual_heads(self):
@@ -268,7 +284,7 @@ class Checkpoint:
 
         Without `image_size` where the file has no positions that tell it.
         """
-        fields = _architecture(self.shapes, self._shape)
+        fields = architecture_of(self.shapes, self._shape)
         usual = "token" if fields["class_token"] and not fields["fc_norm"] else "gap"
         fields = {"pooling": usual, **self.layout.defaults, **self._known, **fields}
         fields["mlp"] = self._activation(fields)
@@ -327,8 +343,11 @@ class Checkpoint:
                     yield target, array
 
 
-def _architecture(shapes, shape) -> dict:
-    """Arguments of `VisionTransformer` that the shapes of its weights tell."""
+def architecture_of(shapes: Mapping, shape: Callable) -> dict:
+    """Arguments of `VisionTransformer` that the shapes of its weights tell.
+
+    `shape` is a function of a name and the number of axes that its tensor must have.
+    """
     patch_height, patch_width, channels, hidden_dim = shape("patch_embedding/kernel", 4)
     mlp_dim = shape("block_0/mlp/dense_2/kernel", 2)[0]
     fields = {

@@ -62,6 +62,7 @@ class TensorFile:
 
     Attributes:
         path: path of the file.
+        paths: paths of all files that hold its tensors.
         shapes: dictionary of tensor name → shape, without reading any tensor.
         dtypes: dictionary of tensor name → name of its dtype.
         metadata: dictionary of str → str that came with the tensors.
@@ -71,6 +72,7 @@ class TensorFile:
 
     def __init__(self, path: str):
         self.path = path
+        self.paths = [path]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
@@ -293,10 +295,12 @@ class ShardedFile(TensorFile):
         super().__init__(path)
         self._files = {}
         places = self._places()
+        self.paths = []
         for shard in sorted(set(places.values())):
             shard_path = os.path.join(os.path.dirname(path), shard)
             check_exists(shard_path)
             file = SafetensorsFile(shard_path)
+            self.paths.append(shard_path)
             indexed = {name for name, place in places.items() if place == shard}
             if indexed != set(file.shapes):
                 differing = ", ".join(sorted(indexed ^ set(file.shapes))[:4])
@@ -394,6 +398,7 @@ class H5File(TensorFile):
         task = os.path.join(os.path.dirname(path), "task.weights.h5")
         if os.path.basename(path) == "model.weights.h5" and os.path.isfile(task):
             self._add_file(task)
+            self.paths.append(task)
 
     def _add_file(self, path):
         import h5py

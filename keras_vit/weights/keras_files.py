@@ -1,6 +1,11 @@
 """Keras' own files: `.keras` and `.weights.h5`."""
 
+import contextlib
+import io
+import json
 import os
+import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -8,10 +13,13 @@ import zlib
 import h5py
 import keras
 
-from keras_vit.weights.files import check_exists
+from keras_vit.weights.files import TensorFile, check_exists
+from keras_vit.weights.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
 
 GRID = "position_embedding/grid"
+# Keras reads and writes these files itself: there is no table.
+KERAS = Layout(name="keras", rows=(), marks=())
 
 
 def saved_model(path: str) -> keras.Model:
@@ -110,3 +118,110 @@ def _report(model, path, saved_grid, fresh_head):
         dropped={"head": "the model's head has another size"} if fresh else {},
         fresh=fresh,
     )
+
+
+class KerasFile(TensorFile):
+    """The names and shapes in a `.keras` or `.weights.h5` file, which Keras alone reads.
+
+    Attributes:
+        saved: of a `.keras` file what its `config.json` says, else an empty dictionary.
+        targets: name of a tensor → path of our variable, where it is of a layer of ours.
+        optimizer: names of the tensors that are the optimizer's.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.kind = ".keras file" if path.endswith(".keras") else ".weights.h5 file"
+        self.saved: dict = {}
+        self.targets: dict[str, str] = {}
+        self.optimizer: list[str] = []
+        check_exists(path)
+        try:
+            with contextlib.ExitStack() as stack:
+                weights = path
+                if path.endswith(".keras"):
+                    archive = stack.enter_context(zipfile.ZipFile(path))
+                    self.saved = dict(json.loads(archive.read("config.json")))
+                    weights = stack.enter_context(_weights_in(archive))
+                stack.enter_context(h5py.File(weights)).visititems(self._note)
+        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, OSError,
+                RuntimeError, TypeError, ValueError) as error:  # fmt: skip
+            raise self._damaged(error) from error
+
+    def _note(self, name, item):
+        if not isinstance(item, h5py.Dataset):
+            return
+        self.shapes[name] = item.shape or ()
+        self.dtypes[name] = str(item.dtype)
+        if name.startswith("optimizer/"):
+            self.optimizer.append(name)
+        elif target := _target(name, item.parent.attrs.get("name", "")):
+            self.targets[name] = target
+
+
+def _weights_in(archive):
+    """The `model.weights.h5` of a `.keras` file, to read in any order."""
+    member = archive.getinfo("model.weights.h5")
+    if member.compress_type != zipfile.ZIP_STORED:
+        return io.BytesIO(archive.read(member))
+    # zipfile goes back by starting anew, which takes 20 s in a ViT-B/16.
+    with open(archive.filename, "rb") as file:
+        file.seek(member.header_offset + 26)
+        start = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    return _Part(archive.filename, start, member.file_size)
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of a file, as a file."""
+
+    def __init__(self, path, start, size):
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115, closed in `close`
+        self._start, self._size, self._position = start, size, 0
+
+    def close(self):
+        self._file.close()
+        super().close()
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer):
+        self._file.seek(self._start + self._position)
+        length = max(0, min(len(buffer), self._size - self._position))
+        read = self._file.readinto(memoryview(buffer)[:length])
+        self._position += read
+        return read
+
+
+_ONE_WEIGHT = {"class_token": "tokens", "registers": "tokens", "pooling": "probe"}
+
+
+def _target(name, layer) -> str | None:
+    """The path of our variable: Keras numbers layers of a class, and their weights."""
+    match = re.fullmatch(r"layers/([^/]+)/((?:.+/)?)vars/(\w+)", name)
+    if not match:
+        return None
+    container, inside, weight = match.groups()
+    if block := re.fullmatch(r"encoder_block(?:_(\d+))?", container):
+        path = f"block_{block[1] or 0}/{inside[:-1]}"
+    elif inside:
+        path = f"pooling/{inside[:-1]}"
+    elif not (path := layer):
+        return None
+    if not weight.isdigit():
+        return f"{path}/{weight}"
+    if path.endswith("_scale"):
+        return f"{path}/scale"
+    names = ("gamma", "beta") if path.endswith("norm") else ("kernel", "bias")
+    return f"{path}/{_ONE_WEIGHT.get(path, names[int(weight) % 2])}"

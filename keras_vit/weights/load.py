@@ -12,10 +12,12 @@ import numpy as np
 from keras_vit.weights.checkpoint import KERNEL, Checkpoint
 from keras_vit.weights.keras_files import (
     GRID,
+    KERAS,
     is_keras_hub,
     load_weights_h5,
     saved_model,
 )
+from keras_vit.weights.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
 from keras_vit.weights.resize import resize_grid, resize_patch_kernel
 
@@ -24,6 +26,7 @@ class Tensors(Protocol):
     """Tensors by the paths of our variables, which are read as they are needed."""
 
     source: str
+    layout: Layout
     shapes: Mapping[str, tuple[int, ...]]
     unused: tuple[str, ...]
     dropped: Mapping[str, str]
@@ -36,6 +39,7 @@ class Tensors(Protocol):
 class ModelTensors:
     """The weights of a model in memory, as `Tensors`."""
 
+    layout = KERAS
     unused = ()
 
     def __init__(self, model: keras.Model, source: str):
@@ -141,6 +145,7 @@ def assign(
         resized={path: (shapes[path], tuple(ours[path].shape)) for path in resizers},
         dropped={**tensors.dropped, **dropped},
         fresh=tuple(sorted(fresh)),
+        layout=tensors.layout.name,
     )
 
 
@@ -194,12 +199,12 @@ def _drop_head(ours, shapes, skip_mismatched_head):
 def _mismatch(source, model, unused, missing, misshaped):
     lines = [f"{source!r} does not fit the model {model.name!r}, which is unchanged."]
     if unused:
-        lines.append(f"In the file, but not in the model: {_listed(unused)}")
+        lines.append(f"In the file, but not in the model: {listed(unused)}")
     if missing:
-        lines.append(f"In the model, but not in the file: {_listed(missing)}")
+        lines.append(f"In the model, but not in the file: {listed(missing)}")
     if misshaped:
         shapes = [f"{p} {old}, expected {new}" for p, (old, new) in misshaped.items()]
-        lines.append(f"Of another shape: {_listed(shapes)}")
+        lines.append(f"Of another shape: {listed(shapes)}")
     lines.append(
         "`keras_vit.from_pretrained` builds the model that fits a file; "
         "`skip_mismatched_head=True` lets a head of another size be, and "
@@ -208,7 +213,7 @@ def _mismatch(source, model, unused, missing, misshaped):
     return ValueError("\n".join(lines))
 
 
-def _listed(names):
+def listed(names):
     """Names in order; those that differ in the block's number alone as one."""
     alike = defaultdict(list)
     for name in sorted(names):

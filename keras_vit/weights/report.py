@@ -16,6 +16,7 @@ class LoadReport:
         resized: path → (shape in the checkpoint, shape in the model).
         dropped: name of a tensor that was not used → the reason.
         fresh: paths of the variables that keep the values they had.
+        layout: name of the checkpoint's layout.
     """
 
     source: str
@@ -23,6 +24,7 @@ class LoadReport:
     resized: dict[str, tuple] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
+    layout: str = "keras"
 
     def __str__(self):
         lines = [f"{self.source}: {len(self.loaded)} variables loaded"]

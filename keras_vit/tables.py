@@ -1,0 +1,16 @@
+"""Tables as text."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+
+def table(rows: Iterable[Sequence[str]], left: Collection[int]) -> str:
+    """Texts in columns; those whose numbers are in `left` begin there, others end right."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if i in left else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,233 @@
+"""What a checkpoint is, told from names and shapes alone."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from keras_vit.models.sizes import SIZES
+from keras_vit.tables import table
+from keras_vit.weights.checkpoint import Checkpoint, architecture_of, split_subtree
+from keras_vit.weights.files import TensorFile, open_tensors
+from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
+from keras_vit.weights.load import listed
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file holds and which model it would become; prints as a table.
+
+    Attributes:
+        path: path of the file.
+        kind: kind of file.
+        size_bytes: its size, with all of its parts.
+        shapes: name of a tensor → its shape.
+        dtypes: name of a tensor → name of its dtype.
+        layout: name of the family's layout; `None` if it is unknown.
+        targets: name of a tensor → the variables of a `VisionTransformer` it becomes.
+        dropped: name of a tensor that is not needed → the reason.
+        unused: names of the tensors that have no place, so that loading is an error.
+        architecture: arguments of the `VisionTransformer` and `channels`; `None` where
+            they are not told.
+        grid: (rows, columns) of the position embedding, where there is one.
+        problem: why no model can be built from the file; `None` where one can.
+    """
+
+    path: str
+    kind: str
+    size_bytes: int
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    layout: str | None = None
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    architecture: Mapping | None = None
+    grid: tuple[int, int] | None = None
+    problem: str | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the model's tensors hold; all, if the layout is unknown."""
+        names = self.targets if self.layout else self.shapes
+        return sum(math.prod(self.shapes[name]) for name in names)
+
+    def __str__(self):
+        return table(self._facts(), left=(0, 1))
+
+    def names(self) -> str:
+        """A table of the tensors: name, shape, dtype, and what becomes of each."""
+        rows = [
+            (name, str(shape), self.dtypes[name], self._fate(name))
+            for name, shape in self.shapes.items()
+        ]
+        return table([("tensor", "shape", "dtype", "becomes"), *rows], left=(0, 1, 2, 3))
+
+    def _fate(self, name):
+        if name in self.targets:
+            return ", ".join(self.targets[name])
+        if name in self.dropped:
+            return f"(dropped: {self.dropped[name]})"
+        return "(no place)" if self.layout else ""
+
+    def _facts(self):
+        dtypes = ", ".join(dict.fromkeys(self.dtypes.values()))
+        facts = [
+            ("file", self.path),
+            ("kind", self.kind),
+            ("size", f"{self.size_bytes / 2**20:,.1f} MiB ({self.size_bytes:,} bytes)"),
+            ("tensors", f"{len(self.shapes):,} of {dtypes or 'nothing'}"),
+            ("parameters", f"{self.num_parameters:,}"),
+            ("layout", self.layout or "unknown"),
+        ]
+        if self.grid:
+            facts.append(("position grid", " × ".join(map(str, self.grid))))
+        if self.architecture:
+            facts.append(("size's name", size_name(self.architecture) or "none"))
+            facts += _arguments(self.architecture)
+        for reason in dict.fromkeys(self.dropped.values()):
+            names = [name for name, why in self.dropped.items() if why == reason]
+            facts.append(("dropped", f"{_some(names)}: {reason}"))
+        if self.unused:
+            facts.append(("no place for", listed(self.unused)))
+        if self.problem:
+            facts.append(("not to be built", " ".join(self.problem.split("\n"))))
+        return facts
+
+
+def inspect(
+    path: str | os.PathLike,
+    *,
+    known: Mapping = {},
+    model: Mapping = {},
+    position_grid: tuple[int, int] | None = None,
+) -> Inspection:
+    """What a local file or folder holds; no tensor is read.
+
+    A state dict of torch is the exception: torch reads all of it.
+
+    Args:
+        path: path of anything that `from_pretrained` or `load_weights` takes, also of
+            a foreign file with one of their endings.
+        known: arguments of `VisionTransformer` that count more than what the file tells.
+        model: the same, for where the file is silent.
+        position_grid: (rows, columns) of the position embedding in the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or of an unknown kind.
+    """
+    path = os.fspath(path)
+    if path.endswith(".keras") or (path.endswith(".weights.h5") and not is_keras_hub(path)):
+        return _inspect_keras(KerasFile(path))
+    with open_tensors(split_subtree(path)[0]) as file:
+        facts = _facts_of(file)
+        try:
+            checkpoint = Checkpoint(
+                path, known=known, model=model, position_grid=position_grid, file=file
+            )
+        except ValueError as error:
+            return Inspection(**facts, problem=str(error))
+        facts |= {
+            "layout": checkpoint.layout.name,
+            "dropped": checkpoint.dropped,
+            "unused": checkpoint.unused,
+            "targets": checkpoint.targets,
+        }
+        try:
+            architecture = checkpoint.architecture()
+        except ValueError as error:
+            return Inspection(**facts, problem=str(error))
+        facts["targets"] = _those_of(checkpoint.shapes, checkpoint.targets)
+        grid = checkpoint.shapes.get(GRID, ())[:2] or None
+        return Inspection(**facts, architecture=architecture, grid=grid)
+
+
+def size_name(architecture: Mapping) -> str | None:
+    """The name that papers give to an architecture, such as `"ViT-B/16"`, or None."""
+    for name, size in SIZES.items():
+        if all(architecture.get(key) == value for key, value in size.items()):
+            patch = dict.fromkeys(architecture["patch_size"])  # one number if square
+            return f"ViT-{name}/{'×'.join(map(str, patch))}"
+    return None
+
+
+def _arguments(architecture):
+    """Those that describe a network, the usual first."""
+    first = ("image_size", "patch_size", *next(iter(SIZES.values())), "channels", "classes")
+    names = [*(name for name in first if name in architecture), *architecture]
+    return [
+        (f"  {name}", _text(architecture[name]))
+        for name in dict.fromkeys(names)
+        if architecture[name] is not None and name not in _OF_KERAS
+    ]
+
+
+_OF_KERAS = ("dtype", "name", "trainable", "input_shape", "data_format")
+
+
+def _text(value):
+    return str(tuple(value) if isinstance(value, list) else value)
+
+
+def _some(names):
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])}, … ({len(names)} tensors)"
+
+
+def _facts_of(file: TensorFile) -> dict:
+    return {
+        "path": file.path,
+        "kind": file.kind,
+        "size_bytes": sum(os.path.getsize(path) for path in file.paths),
+        "shapes": file.shapes,
+        "dtypes": file.dtypes,
+    }
+
+
+def _those_of(variables: Iterable[str], targets):
+    """Targets without the parts of a tensor that are empty, as a prefix can be."""
+    return {
+        name: tuple(path for path in paths if path in variables)
+        for name, paths in targets.items()
+    }
+
+
+def _inspect_keras(file: KerasFile) -> Inspection:
+    facts = _facts_of(file)
+    kind = file.saved.get("class_name", "VisionTransformer")
+    if kind != "VisionTransformer":
+        problem = f"It holds a model of the class {kind}, which is no VisionTransformer."
+        return Inspection(**facts, problem=problem)
+    facts["layout"] = KERAS.name
+    facts["targets"] = {name: (path,) for name, path in file.targets.items()}
+    facts["dropped"] = dict.fromkeys(file.optimizer, "it is of the optimizer")
+    facts["unused"] = tuple(set(file.shapes) - set(file.targets) - set(file.optimizer))
+    shapes = {path: file.shapes[name] for name, path in file.targets.items()}
+    facts["grid"] = shapes.get(GRID, ())[:2] or None
+    if file.saved:
+        return Inspection(**facts, architecture=file.saved.get("config"))
+    return Inspection(**facts, **_guess(shapes, facts["grid"]))
+
+
+def _guess(shapes, grid) -> dict:
+    """What the shapes of a `.weights.h5` file tell of its model."""
+
+    def shape(path, ndim):
+        if len(shapes.get(path, ())) != ndim:
+            raise ValueError(f"It holds no weights of a VisionTransformer: no {path!r}.")
+        return shapes[path]
+
+    try:
+        architecture = architecture_of(shapes, shape)
+    except ValueError as error:
+        return {"layout": None, "problem": str(error)}
+    if grid:
+        sides = zip(grid, architecture["patch_size"], strict=True)
+        architecture["image_size"] = tuple(cells * pixels for cells, pixels in sides)
+    problem = (
+        "The file does not tell the pooling and the activations. Build the model and use "
+        "`keras_vit.load_weights`, or save it as .keras."
+    )
+    return {"architecture": architecture, "problem": problem}

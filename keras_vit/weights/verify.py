@@ -1,0 +1,242 @@
+"""Whether a model computes what it should: against arrays, or against another model."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_vit.tables import table
+from keras_vit.weights.files import open_tensors
+from keras_vit.weights.load import variables
+
+TOLERANCE = 1e-5
+INPUT = "input"
+# Arguments under which models can be compared: logits as the checkpoint gives them, every
+# token after the last block, images as the network takes them, full precision.
+COMPARABLE = {
+    "classifier_activation": None,
+    "full_last_block": True,
+    "include_preprocessing": False,
+    "dtype": "float32",
+}
+
+
+class Row(NamedTuple):
+    """A comparison of two arrays.
+
+    Attributes:
+        name: of the stage or of the weight.
+        shape: of the arrays, or where they differ `"actual | expected"`.
+        error: largest absolute difference, `nan` where it cannot be told.
+        relative: the same, divided by the largest value that is expected.
+        verdict: `"equal"` to the last bit, `"ok"` within the tolerance, or `"DIFFERS"`.
+    """
+
+    name: str
+    shape: str
+    error: float
+    relative: float
+    verdict: str
+
+
+class Comparison:
+    """Rows of compared arrays; prints as a table.
+
+    Attributes:
+        what: `"stage"` or `"weight"`.
+        rows: a tuple of `Row`.
+        tolerance: the largest relative error that passes.
+    """
+
+    def __init__(self, what: str, pairs: Mapping[str, tuple], tolerance: float):
+        self.what = what
+        self.tolerance = tolerance
+        self.rows = tuple(_row(name, *pair, tolerance) for name, pair in pairs.items())
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is within the tolerance."""
+        return not self.different
+
+    @property
+    def different(self) -> tuple[str, ...]:
+        """Names of the rows that differ."""
+        return tuple(row.name for row in self.rows if row.verdict == "DIFFERS")
+
+    @property
+    def equal(self) -> tuple[str, ...]:
+        """Names of the rows that are equal to the last bit."""
+        return tuple(row.name for row in self.rows if row.verdict == "equal")
+
+    def __str__(self):
+        return self.text(self.rows)
+
+    def text(self, rows: tuple[Row, ...]) -> str:
+        """The table of some of the rows."""
+        header = (self.what, "shape", "max abs error", "max rel error", "")
+        lines = [
+            (row.name, row.shape, _number(row.error), _number(row.relative), row.verdict)
+            for row in rows
+        ]
+        return table([header, *lines], left=(0, 1, 4))
+
+
+def compare_stages(
+    model: keras.Model, expected: Mapping[str, np.ndarray], tolerance: float = TOLERANCE
+) -> Comparison:
+    """Compares what a model computes with arrays of the original implementation.
+
+    Args:
+        model: a `VisionTransformer`, built with the arguments `COMPARABLE`.
+        expected: `"input"`, a batch of images with channels last, as the network takes
+            them, and arrays under the names of stages; see `stages`.
+        tolerance: the largest difference that passes, as a fraction of the largest
+            value that is expected.
+
+    Raises:
+        ValueError: if the images do not fit, or a name is of no stage of the model.
+    """
+    expected = dict(expected)
+    if INPUT not in expected:
+        raise ValueError(
+            f"Arrays to compare with hold the images under {INPUT!r}. Received: "
+            f"{', '.join(map(repr, expected)) or 'no arrays'}."
+        )
+    images = expected.pop(INPUT)
+    layers = {**stages(model), **_other_names(model)}
+    unknown = [name for name in expected if name not in layers]
+    if unknown or not expected:
+        raise ValueError(
+            f"Arrays to compare with have the names of stages of the model {model.name!r}: "
+            f"{', '.join(layers)}. Received: {', '.join(map(repr, unknown)) or 'none'}."
+        )
+    order = list(stages(model).values())
+    names = sorted(expected, key=lambda name: order.index(layers[name]))
+    actual = _compute(model, images, {name: layers[name] for name in names})
+    pairs = {name: (actual[name], expected[name]) for name in names}
+    return Comparison("stage", pairs, tolerance)
+
+
+def compare_models(
+    first: keras.Model, second: keras.Model, tolerance: float = TOLERANCE, seed: int = 0
+) -> Comparison:
+    """Compares what two models compute of the same random images, stage by stage.
+
+    Args:
+        first: a `VisionTransformer`, built with the arguments `COMPARABLE`.
+        second: another, with what is expected.
+        tolerance: the largest difference that passes, as a fraction of the largest value.
+        seed: int, which images are drawn, uniformly from [-1, 1].
+
+    Raises:
+        ValueError: if the models take images of different shape.
+    """
+    shape, other = _image_shape(first), _image_shape(second)
+    if shape != other:
+        raise ValueError(
+            f"The models take images of different shape: {shape} and {other} (height, "
+            "width, channels). Give an `image_size` for both, to which positions are "
+            "resized."
+        )
+    images = np.random.default_rng(seed).uniform(-1, 1, (2, *shape)).astype("float32")
+    outputs = [_compute(model, images, stages(model)) for model in (first, second)]
+    return Comparison("stage", _paired(*outputs), tolerance)
+
+
+def compare_weights(
+    first: keras.Model, second: keras.Model, tolerance: float = TOLERANCE
+) -> Comparison:
+    """Compares the weights of two models by path; `second` holds what is expected."""
+    weights = [
+        {path: _array(variable) for path, variable in variables(model).items()}
+        for model in (first, second)
+    ]
+    return Comparison("weight", _paired(*weights), tolerance)
+
+
+def stages(model: keras.Model) -> dict[str, str]:
+    """The stages that a `VisionTransformer` has → the layers whose output they are.
+
+    `pooled` is what the head or `pre_logits` reads.
+    """
+    names = {layer.name for layer in model.layers}
+    blocks = [f"block_{i}" for i in range(model.get_config()["num_layers"])]
+    alike = ("patch_embedding", "position_embedding", "pre_norm", *blocks, "encoder_norm")
+    layers = {name: name for name in alike}
+    layers["pooled"] = "fc_norm" if "fc_norm" in names else "pooling"
+    layers |= {"pre_logits": "pre_logits", "logits": "head"}
+    return {stage: layer for stage, layer in layers.items() if layer in names}
+
+
+def _other_names(model):
+    """What other projects call the stages."""
+    layers = stages(model)
+    blocks = [name for name in layers if name.startswith("block_")]
+    names = {"stem": "patch_embedding"}
+    names |= {name.replace("block", "encoderblock"): name for name in blocks}
+    # timm's tokens are without norm where only the pooled features have one.
+    encoded = layers.get("encoder_norm", blocks[-1])
+    names |= {"encoded": encoded, "features": encoded}
+    if "pre_logits" not in layers and "pooled" in layers:
+        names["pre_logits"] = layers["pooled"]  # as BigVision calls what the head reads
+    return names
+
+
+def read_arrays(path: str) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz` file (or of a `.safetensors` file), by name."""
+    with open_tensors(path) as file:
+        return {name: file.read(name) for name in file.shapes}
+
+
+def _compute(model, images, layers) -> dict[str, np.ndarray]:
+    shape = _image_shape(model)
+    if np.ndim(images) != 4 or np.shape(images)[1:] != shape:
+        raise ValueError(
+            f"The model {model.name!r} takes images (height, width, channels) of {shape}. "
+            f"Received: {INPUT!r} of shape {np.shape(images)}. "
+            "`image_size=(height, width)` builds a model of another size."
+        )
+    images = np.asarray(images, "float32")
+    if model.get_config()["data_format"] == "channels_first":
+        images = np.transpose(images, (0, 3, 1, 2))
+    outputs = {stage: model.get_layer(layer).output for stage, layer in layers.items()}
+    computed = keras.Model(model.input, outputs)(images, training=False)
+    return {stage: _array(computed[stage]) for stage in layers}
+
+
+def _image_shape(model):
+    """(height, width, channels), also of a model that takes any size."""
+    config = model.get_config()
+    channel_axis = -1 if config["data_format"] == "channels_last" else 1
+    return (*config["image_size"], model.input_shape[channel_axis])
+
+
+def _array(tensor):
+    return keras.ops.convert_to_numpy(tensor).astype("float32")
+
+
+def _paired(first, second):
+    most, fewest = sorted((first, second), key=len, reverse=True)
+    names = dict.fromkeys([*most, *fewest])
+    return {name: (first.get(name), second.get(name)) for name in names}
+
+
+def _row(name, actual, expected, tolerance) -> Row:
+    shapes = ["none" if a is None else _shape(a.shape) for a in (actual, expected)]
+    if shapes[0] != shapes[1]:
+        return Row(name, " | ".join(shapes), math.nan, math.nan, "DIFFERS")
+    error = float(np.abs(actual - expected).max(initial=0))
+    largest = float(np.abs(expected).max(initial=0))
+    relative = error / largest if error and largest else math.inf * error if error else 0.0
+    verdict = "ok" if relative <= tolerance else "DIFFERS"  # so is NaN
+    return Row(name, shapes[0], error, relative, "equal" if error == 0 else verdict)
+
+
+def _shape(shape):
+    return " × ".join(map(str, shape)) or "scalar"
+
+
+def _number(value):
+    return "-" if math.isnan(value) else f"{value:.1e}" if value else "0"
