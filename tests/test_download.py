@@ -25,6 +25,8 @@ import keras_vit
 from keras_vit.weights import retry, web
 from keras_vit.weights.download import fetch
 
+pytestmark = pytest.mark.one_backend
+
 CONTENT = bytes(range(256)) * 1000
 OTHER = CONTENT[::-1]
 COMMIT = "c0ffee" * 6 + "abcd"

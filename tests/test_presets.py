@@ -27,6 +27,8 @@ from keras_vit.presets import (
 )
 from keras_vit.presets.preset import split_architecture
 
+pytestmark = pytest.mark.one_backend
+
 ROWS = list(PRESETS.values())
 FAMILIES = {
     *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
