@@ -22,7 +22,7 @@ from helpers import (
 import keras_vit
 from keras_vit.cli import main
 from keras_vit.convert import convert
-from keras_vit.weights.inspect import inspect
+from keras_vit.weights.inspect import inspect, size_name
 from keras_vit.weights.verify import COMPARABLE, compare_stages, compare_weights, stages
 
 ROOT = Path(__file__).parent.parent
@@ -413,10 +413,11 @@ def test_inspect_our_own_files_of_keras(fields, run, tmp_path):
     assert "does not tell the pooling" in output
 
 
-def test_inspect_names_the_papers_sizes(run, tmp_path):
-    model = keras_vit.ViTTi16(weights=None, image_size=32, classes=2)
-    keras_vit.save_weights(model, tmp_path / "m.npz", layout="google")
-    assert "ViT-Ti/16" in run("inspect", tmp_path / "m.npz")[1]
+def test_sizes_have_the_papers_names():
+    config = keras_vit.describe("ViTTi16.augreg_imagenet21k").config()
+    assert size_name({**config, "patch_size": (16, 16)}) == "ViT-Ti/16"
+    assert size_name({**config, "patch_size": (8, 16)}) == "ViT-Ti/8×16"
+    assert size_name(tiny().get_config()) is None
 
 
 # The rest.

@@ -83,7 +83,9 @@ class Inspection:
         if self.grid:
             facts.append(("position grid", " × ".join(map(str, self.grid))))
         if self.architecture:
-            facts.append(("size's name", size_name(self.architecture) or "none"))
+            facts.append(
+                ("architecture", size_name(self.architecture) or "no size of a paper")
+            )
             facts += _arguments(self.architecture)
         for reason in dict.fromkeys(self.dropped.values()):
             names = [name for name, why in self.dropped.items() if why == reason]
