@@ -48,27 +48,38 @@ def _transpose(matrix):
     return transposed
 
 
-def _fuse_weights(dims, *weights):
+def _qkv_weights(*parts):
     """Matrices (out, in) of queries, keys and values, in one or in parts."""
-    weight = weights[0] if len(weights) == 1 else np.concatenate(weights)
-    kernel = _transpose(weight)
-    return (kernel.reshape(len(kernel), 3, dims.num_heads, -1),)
 
+    def forward(dims, *weights):
+        kernel = _transpose(_joined(weights, parts))
+        return (kernel.reshape(len(kernel), 3, dims.num_heads, -1),)
 
-def _part_weights(parts):
     def inverse(dims, kernel):
         weight = _transpose(kernel.reshape(len(kernel), -1))
         return _parted(weight, parts)
 
-    return inverse
+    return Move(forward, inverse)
 
 
-def _fuse_biases(dims, *biases):
-    return (np.concatenate(biases).reshape(3, dims.num_heads, -1),)
+def _qkv_biases(*parts):
+    def forward(dims, *biases):
+        bias = _joined(biases, parts)
+        (_,) = bias.shape
+        return (bias.reshape(3, dims.num_heads, -1),)
+
+    return Move(forward, lambda dims, bias: _parted(bias.reshape(-1), parts))
 
 
-def _part_biases(parts):
-    return lambda dims, bias: _parted(bias.reshape(-1), parts)
+def _joined(arrays, parts):
+    """The whole of arrays that are as many thirds of it as `parts` says."""
+    if len(arrays) == 1:
+        return arrays[0]
+    whole = np.concatenate(arrays)
+    for array, part in zip(arrays, parts, strict=True):
+        if 3 * len(array) != part * len(whole):
+            raise ValueError("queries, keys and values are not of one size")
+    return whole
 
 
 def _parted(array, parts):
@@ -115,12 +126,12 @@ MOVES = {
         lambda dims, a: (a.transpose(2, 3, 1, 0),),
         lambda dims, a: (a.transpose(3, 2, 0, 1),),
     ),
-    "fuse weights of q k v": Move(_fuse_weights, _part_weights((1, 1, 1))),
-    "fuse biases of q k v": Move(_fuse_biases, _part_biases((1, 1, 1))),
-    "fuse weights of q kv": Move(_fuse_weights, _part_weights((1, 2))),
-    "fuse biases of q kv": Move(_fuse_biases, _part_biases((1, 2))),
-    "fused weight": Move(_fuse_weights, _part_weights((3,))),
-    "fused bias": Move(_fuse_biases, _part_biases((3,))),
+    "fuse weights of q k v": _qkv_weights(1, 1, 1),
+    "fuse biases of q k v": _qkv_biases(1, 1, 1),
+    "fuse weights of q kv": _qkv_weights(1, 2),
+    "fuse biases of q kv": _qkv_biases(1, 2),
+    "fused weight": _qkv_weights(3),
+    "fused bias": _qkv_biases(3),
     "projection": Move(
         lambda dims, a: (_transpose(a).reshape(dims.num_heads, -1, a.shape[0]),),
         lambda dims, a: (_transpose(a.reshape(-1, a.shape[2])),),
