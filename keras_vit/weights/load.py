@@ -179,11 +179,7 @@ def _drop_head(ours, shapes, skip_mismatched_head):
         reason, layers = "the model has no head", ["head"]
         if "pre_logits/kernel" not in ours:
             layers.append("pre_logits")
-    elif skip_mismatched_head and any(
-        path.startswith("head/") and shape != tuple(ours[path].shape)
-        for path, shape in shapes.items()
-        if path in ours
-    ):
+    elif skip_mismatched_head and _is_another_head(ours, shapes):
         reason, layers = "the model's head has another size", ["head"]
         if "pre_logits/kernel" not in ours:
             # Fine-tuning replaces the whole pre-training head (section 3.2 of the paper).
@@ -194,6 +190,13 @@ def _drop_head(ours, shapes, skip_mismatched_head):
     for name in names:
         del shapes[name]
     return dict.fromkeys(names, reason)
+
+
+def _is_another_head(ours, shapes):
+    """Whether there is a whole head, of other sizes than the model's."""
+    kernel, bias = (shapes.get(f"head/{name}", ()) for name in ("kernel", "bias"))
+    width = shapes.get("pre_logits/kernel", shapes.get(KERNEL, ()))[-1:]
+    return kernel == width + bias and kernel != tuple(ours["head/kernel"].shape)
 
 
 def _mismatch(source, model, unused, missing, misshaped):
