@@ -29,7 +29,7 @@ def _hints(config):
         )
     return {
         "num_heads": backbone.get("num_heads"),
-        "image_size": (backbone.get("image_shape") or (None,))[:2],
+        "image_size": (backbone.get("image_shape") or ())[:2] or None,
         "layer_norm_epsilon": backbone.get("layer_norm_epsilon"),
         "pooling": pooling,
     }
