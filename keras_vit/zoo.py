@@ -215,7 +215,10 @@ def _from_file(
         if check:
             check(config)
         with waiting_for_values():
-            model = VisionTransformer(**_merge(config, overrides))
+            try:
+                model = VisionTransformer(**_merge(config, overrides))
+            except ValueError as error:
+                raise ValueError(f"No model can be built from {path!r}: {error}") from error
         report = assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
     return model, report
 
