@@ -29,6 +29,7 @@ METADATA = "keras_vit"  # the key under which our own files say what names do no
 # Where Google's training code keeps the weights, the whole file or beside other things.
 ROOTS = ("", "params/", "opt/target/", "target/")
 IMAGE_TOWER = "img"
+MAX_BLOCKS = 999
 
 
 class Step(NamedTuple):
@@ -154,8 +155,10 @@ class Checkpoint:
             return [(0, False)]
         stacked = template.replace("_{i}", "")
         if "_{i}" in template and stacked in self._names:
-            shape = self._shapes[stacked]
-            return [(i, True) for i in range(shape[0] if shape else 0)]
+            depth = self._shapes[stacked][0] if self._shapes[stacked] else 0
+            if depth > MAX_BLOCKS:
+                raise self._foreign(f"{stacked!r} is of {depth:,} blocks")
+            return [(i, True) for i in range(depth)]
         pattern = re.escape(template).replace(re.escape("{i}"), r"(0|[1-9]\d{0,4})")
         numbers = (re.fullmatch(pattern, name) for name in self._names)
         return [(n, False) for n in sorted(int(m[1]) for m in numbers if m)]

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 CHUNK = 1 << 20  # bytes, which stay in the processor's cache from check to check
 # Weights hardly compress; what unpacks to more than this is made to fill the memory.
 MAX_COMPRESSION = 20
+MAX_AXES = 32  # of an array in NumPy 1
 
 
 def check_exists(path: str) -> None:
@@ -97,6 +99,15 @@ class TensorFile:
         self.read(name)
         self._checked.add(name)
 
+    def _add(self, name, shape, dtype):
+        """Notes a tensor; a ValueError where a file can only pretend to hold it."""
+        if name in self.shapes:
+            raise ValueError(f"{name!r} is there twice")
+        if len(shape) > MAX_AXES or not all(type(n) is int and n > 0 for n in shape):
+            raise ValueError(f"{name!r} claims to be of shape {shape}")
+        self.shapes[name] = tuple(shape)
+        self.dtypes[name] = dtype
+
     def _check_floating(self, name):
         if self.dtypes[name] not in FLOATING:
             raise ValueError(
@@ -127,6 +138,37 @@ class TensorFile:
 FLOATING = ("float64", "float32", "float16", "bfloat16")
 
 
+def open_zip(path: str) -> zipfile.ZipFile:
+    """Opens an archive that unpacks to no more than its size can honestly hold.
+
+    Raises:
+        ValueError: if it claims to hold more, or is packed in another way than those of
+            NumPy, torch and Keras.
+        Exception: of `ZIP_ERRORS`, where it is damaged.
+    """
+    archive = zipfile.ZipFile(path)
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    packed = sum(member.compress_size for member in members)
+    size = os.path.getsize(path)
+    names = [member.filename for member in members]
+    reason = None
+    if packed > size or unpacked > MAX_COMPRESSION * size:
+        reason = f"it claims to hold {unpacked:,} bytes of arrays"
+    elif len(set(names)) < len(names):
+        reason = f"{max(names, key=names.count)!r} is there twice"
+    # Of what other methods unpack, Python's zipfile limits no read.
+    elif any(member.compress_type not in _PACKED for member in members):
+        reason = "it is packed in another way than stored or deflated"
+    if reason:
+        archive.close()
+        raise ValueError(reason)
+    return archive
+
+
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
 class NpzFile(TensorFile):
     """A `.npz` archive. Its checksums are compared as its tensors are read."""
 
@@ -136,29 +178,19 @@ class NpzFile(TensorFile):
         super().__init__(path)
         self._members: dict[str, _Member] = {}
         try:
-            self._archive = zipfile.ZipFile(path)
-            self._check_size()
+            self._archive = open_zip(path)
             for info in self._archive.infolist():
-                self._add(info)
-        except _ZIP_ERRORS as error:
+                self._add_member(info)
+        except ZIP_ERRORS as error:
             raise self._damaged(error) from error
 
     def __exit__(self, *exception):
         self._archive.close()
 
-    def _check_size(self):
-        members = self._archive.infolist()
-        unpacked = sum(member.file_size for member in members)
-        packed = sum(member.compress_size for member in members)
-        size = os.path.getsize(self.path)
-        if packed > size or unpacked > MAX_COMPRESSION * size:
-            raise ValueError(f"it claims to hold {unpacked:,} bytes of arrays")
-
-    def _add(self, info):
+    def _add_member(self, info):
         name = info.filename.removesuffix(".npy")
-        if name == info.filename or name in self.shapes:
-            reason = "is not an array" if name == info.filename else "is there twice"
-            raise ValueError(f"{info.filename!r} {reason}")
+        if name == info.filename:
+            raise ValueError(f"{name!r} is not an array")
         with self._archive.open(info) as file:
             version = np.lib.format.read_magic(file)
             read_header = {
@@ -176,8 +208,7 @@ class NpzFile(TensorFile):
             raise ValueError(
                 f"{name!r} has {info.file_size:,} bytes, and its header says {expected:,}"
             )
-        self.shapes[name] = shape
-        self.dtypes[name] = dtype.name
+        self._add(name, shape, dtype.name)
         self._members[name] = _Member(info, header, dtype, fortran_order)
 
     def read(self, name):
@@ -189,7 +220,9 @@ class NpzFile(TensorFile):
             start += len(chunk) // dtype.itemsize
         order = "F" if self._members[name].fortran_order else "C"
         tensor = flat.reshape(self.shapes[name], order=order)
-        return tensor.astype("float32") if dtype == ml_dtypes.bfloat16 else tensor
+        if dtype == ml_dtypes.bfloat16:
+            return tensor.astype("float32")
+        return tensor.astype(dtype.newbyteorder("="), copy=False)  # as variables need it
 
     def check(self, name):
         for chunk in self._chunks(name):
@@ -220,7 +253,7 @@ class NpzFile(TensorFile):
                     yield chunk
             if name not in self._checked and checksum != info.CRC:
                 raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise self._damaged(error) from error
 
     def _open(self, info):
@@ -460,15 +493,18 @@ FOLDER_FILES = (
     "model.weights.h5",
 )
 
-_ZIP_ERRORS = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     EOFError,
-    KeyError,
+    LookupError,
+    AttributeError,
     NotImplementedError,  # an encrypted or exotically compressed member
     OSError,
     RuntimeError,
     SyntaxError,  # of the header
+    tokenize.TokenError,  # the same, where NumPy tries again
     TypeError,
     ValueError,
     MemoryError,
