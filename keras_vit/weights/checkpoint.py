@@ -1,6 +1,5 @@
 """A checkpoint: a file of tensors, read through the table of its layout."""
 
-import json
 import math
 import os
 import re
@@ -13,7 +12,7 @@ import numpy as np
 
 from keras_vit.layers.mlp import GATED
 from keras_vit.models.sizes import SIZES
-from keras_vit.weights.files import TensorFile, open_tensors
+from keras_vit.weights.files import TensorFile, open_tensors, parse_json
 from keras_vit.weights.google import GOOGLE
 from keras_vit.weights.huggingface import LAYOUTS
 from keras_vit.weights.keras_hub import KERAS_HUB
@@ -119,10 +118,10 @@ class Checkpoint:
         """Arguments that our own metadata or a config tells; empty where neither is."""
         config = None if self.layout is GOOGLE else _config_beside(self.file.path)
         try:
-            told = json.loads(self.file.metadata.get(METADATA, "{}"))
+            told = parse_json(self.file.metadata.get(METADATA, "{}"))
             hints = self.layout.hints(config or {})
             return _checked_told(told | {k: v for k, v in hints.items() if v is not None})
-        except (TypeError, AttributeError, ValueError, RecursionError) as error:
+        except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._foreign(f"in its metadata or config.json, {error}") from error
 
     # Which tensor becomes which.
@@ -425,11 +424,14 @@ def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> Valu
 
 
 def _number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -1e9 < value < 1e9
 
 
 def _per_channel(value):
-    return _number(value) or (isinstance(value, list | tuple) and all(map(_number, value)))
+    return _number(value) or (
+        isinstance(value, list | tuple) and value and all(map(_number, value))
+    )
 
 
 def _whole(value):
@@ -453,7 +455,7 @@ TOLD = {
     "position_interpolation": lambda value: value in INTERPOLATIONS,
     "num_prefix_positions": _whole,
     "image_mean": _per_channel,
-    "image_std": _per_channel,
+    "image_std": lambda value: _per_channel(value) and np.min(value) > 0,
 }
 
 
@@ -479,9 +481,9 @@ def _json(path):
         return None
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            content = parse_json(file.read())
         if not isinstance(content, dict):
             raise ValueError("it is no dictionary")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path!r} beside the checkpoint is damaged: {error}") from error
     return content

@@ -175,6 +175,33 @@ def open_zip(path: str) -> zipfile.ZipFile:
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
+def parse_json(text: str | bytes):
+    """What a JSON text says, where it says it once and in numbers that are finite.
+
+    Raises:
+        ValueError: if it does not, or is no JSON.
+    """
+
+    def once(pairs):
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"{max(keys, key=keys.count)!r} is there twice")
+        return content
+
+    def number(text):
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text} is no number")
+        return value
+
+    try:
+        return json.loads(
+            text, object_pairs_hook=once, parse_float=number, parse_constant=number
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 class NpzFile(TensorFile):
     """A `.npz` archive. Its checksums are compared as its tensors are read."""
 
@@ -294,12 +321,13 @@ class SafetensorsFile(TensorFile):
         try:
             with safetensors.safe_open(path, "numpy") as file:
                 self.metadata = dict(file.metadata() or {})
+                _check_header(path)
                 for name in file.keys():  # noqa: SIM118, it is no dictionary
                     part = file.get_slice(name)
-                    self.shapes[name] = tuple(part.get_shape())
                     dtype = part.get_dtype()
-                    self.dtypes[name] = _SAFETENSORS_DTYPES.get(dtype, dtype)
-        except (safetensors.SafetensorError, OSError) as error:
+                    dtype = _SAFETENSORS_DTYPES.get(dtype, dtype)
+                    self._add(name, tuple(part.get_shape()), dtype)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise self._damaged(error) from error
 
     def read(self, name):
@@ -315,6 +343,13 @@ class SafetensorsFile(TensorFile):
             raise self._damaged(error) from error
         self._check_finite(name, tensor)
         return tensor.astype("float32") if tensor.dtype == ml_dtypes.bfloat16 else tensor
+
+
+def _check_header(path):
+    """Of a name that is there twice safetensors itself takes the last."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        parse_json(file.read(length))
 
 
 _SAFETENSORS_DTYPES = {
@@ -353,10 +388,10 @@ class ShardedFile(TensorFile):
         """Name of a tensor → name of its file, which lies beside the index."""
         try:
             with open(self.path, encoding="utf-8") as file:
-                places = json.load(file)["weight_map"]
+                places = parse_json(file.read())["weight_map"]
             if any(PurePath(name).name != name for name in places.values()):
                 raise ValueError("the name of a shard leads out of the folder")
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self._damaged(error) from error
         return places
 
