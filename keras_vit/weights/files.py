@@ -322,6 +322,9 @@ class SafetensorsFile(TensorFile):
             with safetensors.safe_open(path, "numpy") as file:
                 self.metadata = dict(file.metadata() or {})
                 _check_header(path)
+                self._checksums = self._find_checksums()
+                for key, text in self.metadata.items():
+                    self._check_sum(key, text.encode())
                 for name in file.keys():  # noqa: SIM118, it is no dictionary
                     part = file.get_slice(name)
                     dtype = part.get_dtype()
@@ -339,10 +342,38 @@ class SafetensorsFile(TensorFile):
             # in the process, at the end all of them.
             with safetensors.safe_open(self.path, "numpy") as file:
                 tensor = file.get_tensor(name)
-        except (safetensors.SafetensorError, OSError) as error:
+            if name not in self._checked:
+                self._check_sum(name, tensor)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise self._damaged(error) from error
         self._check_finite(name, tensor)
         return tensor.astype("float32") if tensor.dtype == ml_dtypes.bfloat16 else tensor
+
+    def _find_checksums(self):
+        checksums = parse_json(self.metadata.get(CHECKSUMS, "{}"))
+        if not isinstance(checksums, dict):
+            raise ValueError(f"{CHECKSUMS!r} in its metadata is no dictionary")
+        return checksums
+
+    def _check_sum(self, name, data):
+        """Compares what is there with what `save_weights` wrote."""
+        expected = self._checksums.get(name)
+        if expected is not None and expected != checksum(data):
+            raise ValueError(
+                f"{name!r} is not as `keras_vit.save_weights` wrote it. If a program "
+                f"changed it, that should have left out {CHECKSUMS!r} of the metadata"
+            )
+
+
+# The key of our files' metadata under which a CRC-32 of each tensor lies.
+CHECKSUMS = "keras_vit.crc32"
+
+
+def checksum(data: bytes | np.ndarray) -> int:
+    """The CRC-32 of a text or of a tensor's numbers."""
+    if isinstance(data, np.ndarray):
+        data = data.reshape(-1).view("uint8")
+    return zlib.crc32(data)
 
 
 def _check_header(path):

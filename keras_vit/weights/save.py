@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_vit.layers.position import sincos2d
 from keras_vit.weights.checkpoint import METADATA, TOLD
+from keras_vit.weights.files import CHECKSUMS, checksum
 from keras_vit.weights.google import GOOGLE
 from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.huggingface_config import model_config, processor_config
@@ -233,6 +234,9 @@ def _metadata(config, dims):
 def _write_safetensors(path, tensors, metadata: Mapping[str, str]):
     from safetensors.numpy import save
 
+    sums = {name: checksum(array) for name, array in tensors.items()}
+    sums[METADATA] = checksum(metadata[METADATA].encode())
+    metadata = {**metadata, CHECKSUMS: json.dumps(sums)}
     _write(path, lambda file: file.write(save(tensors, metadata)))
 
 
