@@ -3,7 +3,9 @@
 import io
 import json
 import math
+import mmap
 import os
+import re
 import struct
 import tokenize
 import zipfile
@@ -447,23 +449,31 @@ class TorchFile(TensorFile):
                 f"Reading {path!r} needs torch, in which the file is written. Install it, "
                 "or take the checkpoint as .safetensors."
             ) from error
-        self._tensors = {
-            name: value
-            for name, value in self._state_dict(torch).items()
-            if isinstance(value, torch.Tensor)
-        }
-        for name, tensor in self._tensors.items():
-            # A view can repeat one number without end.
-            if tensor.numel() * tensor.element_size() > os.path.getsize(path):
-                raise self._damaged(f"{name!r} claims to be of shape {tuple(tensor.shape)}")
-            self.shapes[name] = tuple(tensor.shape)
-            self.dtypes[name] = str(tensor.dtype).removeprefix("torch.")
+        self._tensors, self._bytes = {}, 0
+        for name, tensor in self._state_dict(torch).items():
+            if isinstance(tensor, torch.Tensor):
+                self._add_tensor(name, tensor)
+
+    def _add_tensor(self, name, tensor):
+        shape = tuple(tensor.shape)
+        try:
+            if not isinstance(name, str):
+                raise ValueError(f"{name!r} is no name of a tensor")
+            # Views can repeat their numbers without end; tied weights do so once.
+            self._bytes += tensor.numel() * tensor.element_size()
+            if self._bytes > 2 * os.path.getsize(self.path):
+                raise ValueError(f"{name!r} claims to be of shape {shape}")
+            self._add(name, shape, str(tensor.dtype).removeprefix("torch."))
+        except ValueError as error:
+            raise self._damaged(error) from error
+        self._tensors[name] = tensor
 
     def _state_dict(self, torch):
         import argparse
         import pickle
 
         try:
+            self._check_archive()
             # Training scripts leave their arguments beside the tensors.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(self.path, "cpu", weights_only=True)
@@ -474,12 +484,39 @@ class TorchFile(TensorFile):
                 if not nested:
                     return content
                 content = content[nested[0]]
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError,
-                IndexError, AttributeError, TypeError, ValueError, MemoryError,
-                OverflowError, AssertionError) as error:  # fmt: skip
+        except (*ZIP_ERRORS, pickle.UnpicklingError, AssertionError) as error:
             # As torch suggests to trust the file, only the first sentence is passed on.
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise self._damaged(reason or type(error).__name__) from error
+
+    def _check_archive(self):
+        """Looks for what torch itself does not: checksums, and claims without bytes."""
+        with open(self.path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # of torch before 1.6: pickles in a row
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickles:
+                    for _ in range(_LEGACY_PICKLES):
+                        self._check_pickle(pickles)
+                return
+        with open_zip(self.path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged!r} is another")
+            for name in archive.namelist():
+                if name.endswith(".pkl"):
+                    self._check_pickle(io.BytesIO(archive.read(name)))
+
+    def _check_pickle(self, file):
+        """Refuses what torch would make of a pickle, but no state dict needs."""
+        import pickletools
+
+        size, number = os.path.getsize(self.path), None
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "GLOBAL" and not re.fullmatch(_GLOBALS, argument):
+                raise ValueError(f"it holds {argument!r}, which no tensor needs")
+            if isinstance(argument, int) and "PUT" not in opcode.name:
+                number = argument
+            # What precedes is a storage, which ends in its number of elements.
+            if opcode.name == "BINPERSID" and number is not None and number > size:
+                raise ValueError(f"it claims to hold {number:,} numbers")
 
     def read(self, name):
         self._check_floating(name)
@@ -489,6 +526,18 @@ class TorchFile(TensorFile):
         tensor = tensor.numpy()
         self._check_finite(name, tensor)
         return tensor
+
+
+_LEGACY_PICKLES = 5  # two numbers of versions, system, state dict, keys of storages
+# What a state dict is made of (Python 2 and 3). Others that torch allows take memory for
+# the asking: `bytearray`, empty tensors, storages that are in no file.
+_GLOBALS = (
+    r"collections (OrderedDict|Counter)|argparse Namespace|_codecs encode|"
+    r"torch\._utils _rebuild_(tensor(_v2)?|parameter(_with_state)?)|"
+    r"torch\.nn\.parameter Parameter|"
+    r"torch (\w+Storage|Size|device|u?int\d+|b?float\d+|complex\d+|bool)|"
+    r"(builtins|__builtin__) (set|complex)"
+)
 
 
 class H5File(TensorFile):
