@@ -2,22 +2,32 @@
 
 import contextlib
 import io
-import json
+import math
 import os
 import re
 import struct
 import warnings
 import zipfile
-import zlib
 
 import h5py
 import keras
 
-from keras_vit.weights.files import TensorFile, check_exists
+from keras_vit.weights.files import (
+    FLOATING,
+    H5_ERRORS,
+    ZIP_ERRORS,
+    TensorFile,
+    check_exists,
+    datasets,
+    is_finite,
+    open_zip,
+    parse_json,
+)
 from keras_vit.weights.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
 
 GRID = "position_embedding/grid"
+WEIGHTS = "model.weights.h5"  # in a .keras file
 # Keras reads and writes these files itself: there is no table.
 KERAS = Layout(name="keras", rows=(), marks=())
 
@@ -31,21 +41,56 @@ def saved_model(path: str) -> keras.Model:
     """
     check_exists(path)
     try:
-        return keras.models.load_model(path, compile=False)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, TypeError,
-            ValueError) as error:  # fmt: skip
+        with open_zip(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged!r} is another")
+            config = parse_json(archive.read("config.json"))
+            with _weights_in(archive) as weights:
+                shapes, _ = _shapes(weights)
+            _check_claims(config, archive.getinfo(WEIGHTS).file_size)
+        model = keras.models.load_model(path, compile=False)
+        if len(shapes) != len(model.weights):
+            raise ValueError(
+                f"it holds {len(shapes)} weights, and its model has {len(model.weights)}"
+            )
+    except Exception as error:  # Keras passes on whatever its layers raise
         raise ValueError(
             f"{path!r} is not a complete .keras file of a model known here: {error}"
         ) from error
+    return model
+
+
+def _check_claims(config, size):
+    """Refuses a config whose model would not fit in its own file, before it is built."""
+    if config.get("class_name") != "VisionTransformer":
+        return
+    fields = config["config"]
+    hidden_dim, mlp_dim = fields["hidden_dim"], fields["mlp_dim"]
+    images, patches = (
+        value**2 if isinstance(value, int) else math.prod(value)
+        for value in (fields["image_size"], fields["patch_size"])
+    )
+    pre_logits = fields.get("representation_size") or 0
+    tokens = images // patches if fields.get("position") == "learned" else 0
+    in_block = 4 * hidden_dim + 2 * mlp_dim
+    others = patches + tokens + fields.get("num_registers", 0) + pre_logits
+    claim = hidden_dim * (fields["num_layers"] * in_block + others)
+    claim += fields.get("classes", 0) * (pre_logits or hidden_dim)
+    if claim > size:  # of a byte each, at the least
+        raise ValueError(
+            f"its config is of more than {claim:,} weights, and it holds {size:,} bytes"
+        )
 
 
 def is_keras_hub(path: str) -> bool:
     """Whether a `.weights.h5` file is of a KerasHub ViT, not of a model of ours."""
     try:
         with h5py.File(path) as file:
-            layers = file.get("layers", {})
-            return any(name.startswith("vi_t_") for name in layers)
-    except OSError:
+            layers = file.get("layers")
+            return isinstance(layers, h5py.Group) and any(
+                name.startswith("vi_t_") for name in layers
+            )
+    except H5_ERRORS:
         return False
 
 
@@ -57,40 +102,29 @@ def load_weights_h5(model, path: str, skip_mismatched_head: bool) -> LoadReport:
         ValueError: if it is damaged or does not fit the model, which is unchanged.
     """
     check_exists(path)
-    saved_grid = _check_number_of_weights(path, model)
+    shapes, head_shapes = _checked_weights(path, model)
     before = model.get_weights()
     head = [layer for layer in model.layers if layer.name == "head"]
-    # Tried in turn: the whole model, then all but the head. Never the optimizer.
-    attempts = [[], head] if head and skip_mismatched_head else [[]]
+    skipped = head if skip_mismatched_head and _is_another(head, head_shapes) else []
     optimizer = [getattr(model, "optimizer", None)]  # absent until compiled
-    errors = []
-    for skipped in attempts:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of layers that failed: told below
-                model.load_weights(path, objects_to_skip=optimizer + skipped)
-        except Exception as error:  # Keras passes on whatever HDF5 and its layers raise
-            model.set_weights(before)
-            errors.append(error)
-        else:
-            return _report(model, path, saved_grid, fresh_head=bool(skipped))
-    raise ValueError(
-        f"{path!r} does not fit the model {model.name!r}, which is unchanged: {errors[0]}"
-    ) from errors[0]
-
-
-def _check_number_of_weights(path, model):
-    """Compares what Keras does not, and gives the shape of the position grid."""
-    shapes = {}
-
-    def note(name, item):
-        if isinstance(item, h5py.Dataset) and name.startswith("layers/"):
-            shapes[name] = item.shape
-
     try:
-        with h5py.File(path) as file:
-            file.visititems(note)
-    except OSError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of layers that failed: told below
+            model.load_weights(path, objects_to_skip=optimizer + skipped)
+    except Exception as error:  # Keras passes on whatever HDF5 and its layers raise
+        model.set_weights(before)
+        raise ValueError(
+            f"{path!r} does not fit the model {model.name!r}, which is unchanged: {error}"
+        ) from error
+    saved_grid = shapes.get("layers/position_embedding/vars/grid")
+    return _report(model, path, saved_grid, fresh_head=bool(skipped))
+
+
+def _checked_weights(path, model):
+    """What Keras does not compare; gives all shapes by name, and those of the head."""
+    try:
+        shapes, head = _shapes(path)
+    except H5_ERRORS as error:
         raise ValueError(
             f"{path!r} ({os.path.getsize(path):,} bytes) is not a complete .weights.h5 "
             f"file: {error}"
@@ -102,7 +136,41 @@ def _check_number_of_weights(path, model):
             "with the arguments it was saved with, or save it as .keras, which holds them, "
             "for `keras_vit.from_pretrained`."
         )
-    return shapes.get("layers/position_embedding/vars/grid")
+    return shapes, head
+
+
+def _shapes(file):
+    """The shapes of all weights in a file, and those of its head.
+
+    Raises:
+        ValueError: if one holds no finite numbers, or not as many as it claims.
+        Exception: of `H5_ERRORS`, where the file is damaged.
+    """
+    shapes, head = {}, []
+    with h5py.File(file) as opened:
+        for name, dataset in datasets(opened).items():
+            root = name.partition("/")[0]
+            if root == "optimizer":
+                continue
+            if root != "layers":
+                raise ValueError(f"{name!r} is no weight of a layer")
+            if dataset.dtype.name not in FLOATING:
+                raise ValueError(f"{name!r} holds {dataset.dtype}, no floating point")
+            if not is_finite(dataset[()]):
+                raise ValueError(f"{name!r} holds NaN or infinity")
+            shapes[name] = dataset.shape
+            if dataset.parent.attrs.get("name") == "head":
+                head.append(dataset.shape)
+    return shapes, head
+
+
+def _is_another(head, shapes):
+    """Whether these are the shapes of a whole head, of other classes than the model's."""
+    if not head or [len(shape) for shape in shapes] != [2, 1]:
+        return False
+    (width, classes), (biases,) = shapes
+    kernel = head[0].kernel.shape
+    return width == kernel[0] and classes == biases != kernel[1]
 
 
 def _report(model, path, saved_grid, fresh_head):
@@ -144,18 +212,17 @@ class KerasFile(TensorFile):
             with contextlib.ExitStack() as stack:
                 weights = path
                 if path.endswith(".keras"):
-                    archive = stack.enter_context(zipfile.ZipFile(path))
-                    self.saved = dict(json.loads(archive.read("config.json")))
+                    archive = stack.enter_context(open_zip(path))
+                    self.saved = dict(parse_json(archive.read("config.json")))
                     weights = stack.enter_context(_weights_in(archive))
-                stack.enter_context(h5py.File(weights)).visititems(self._note)
-        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, OSError,
-                RuntimeError, TypeError, ValueError) as error:  # fmt: skip
+                file = stack.enter_context(h5py.File(weights))
+                for name, dataset in datasets(file).items():
+                    self._note(name, dataset)
+        except ZIP_ERRORS as error:
             raise self._damaged(error) from error
 
     def _note(self, name, item):
-        if not isinstance(item, h5py.Dataset):
-            return
-        self.shapes[name] = item.shape or ()
+        self.shapes[name] = item.shape
         self.dtypes[name] = str(item.dtype)
         if name.startswith("optimizer/"):
             self.optimizer.append(name)
@@ -165,7 +232,7 @@ class KerasFile(TensorFile):
 
 def _weights_in(archive):
     """The `model.weights.h5` of a `.keras` file, to read in any order."""
-    member = archive.getinfo("model.weights.h5")
+    member = archive.getinfo(WEIGHTS)
     if member.compress_type != zipfile.ZIP_STORED:
         return io.BytesIO(archive.read(member))
     # zipfile goes back by starting anew, which takes 20 s in a ViT-B/16.
