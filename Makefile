@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
-.PHONY: demo test lint format clean
+.PHONY: demo test fuzz lint format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
 
 test: $(VENV)/.installed lint
 	$(RUN) tests/on_every_backend.py
+
+# Some 20 minutes: mutated files of every format, other ones at every run.
+fuzz: $(VENV)/.installed
+	KERAS_BACKEND=torch FUZZ_EXAMPLES=2000 $(RUN) -m pytest tests/test_fuzz.py
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -6,7 +6,8 @@ it must not touch the model before it knows the file to be sound) and `from_pret
 beside NumPy (`np.load` of every tensor of the `.npz`; `safetensors` of every tensor of the
 `.safetensors`) and transformers' `from_pretrained` of the same weights. Times are
 medians of pairs, a reading by NumPy and a load in turn; memory is the growth of the peak
-over what the process holds with the built model, in shares of the model's size.
+beyond the model, in shares of the model's size, in a run of its own, in which the C
+library hands back what is freed (which costs time).
 
     python benchmarks/load.py --model ViTL16 --rounds 5
 """
@@ -97,10 +98,11 @@ print(json.dumps([statistics.median(pair[0] for pair in pairs),
 """
 
 
-def run(backend, program, *arguments):
+def run(backend, program, *arguments, return_memory=False):
     """What a program prints as its last line, in a fresh process."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # freed memory is handed back
+    if return_memory:
+        environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
     source = COMMON + NUMPY + program + REPORT
     output = subprocess.run(
         [sys.executable, "-c", source, *map(str, arguments)],
@@ -141,7 +143,10 @@ def main():
         print("|---|---|---|---|---|")
 
         def row(name, backend, program, file):
-            seconds, ratio, memory = run(backend, program, f"{folder}/{file}", *options)
+            path = f"{folder}/{file}"
+            seconds, ratio, _ = run(backend, program, path, *options)
+            once = (args.model, 1, args.fields)
+            *_, memory = run(backend, program, path, *once, return_memory=True)
             print(f"| {name} | {file} | {seconds:.2f} | {ratio:.2f} | {memory:.1%} |")
 
         for backend in ("tensorflow", "jax", "torch"):
