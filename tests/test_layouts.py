@@ -253,7 +253,10 @@ def test_a_config_that_contradicts_the_file(tmp_path):
     config = json.loads((REFERENCE / "hf_vit" / "config.json").read_text())
     for change, message in [
         ({"num_attention_heads": 5}, "cannot become block_0/attention/qkv/kernel"),
-        ({"image_size": 64}, "17 tokens.*64|patches"),
+        (
+            {"image_size": 64},
+            "has 16 patches, .*image_size=64 from the checkpoint's config",
+        ),
         ({"hidden_act": "relu"}, "hidden_act='relu', which is not built here"),
         ({"num_attention_heads": "four"}, "num_heads='four'"),
     ]:

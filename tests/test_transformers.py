@@ -134,3 +134,11 @@ def test_sharded_by_transformers(tmp_path):
     ours = keras_vit.from_pretrained(tmp_path, classifier_activation=None)
     pixels = torch.tensor(np.transpose(images(), (0, 3, 1, 2)))
     assert_close(array(ours(images())), model.eval()(pixels).logits.detach().numpy())
+
+
+def test_images_of_one_channel(tmp_path):
+    config = transformers.Dinov2Config(**DINO, mlp_ratio=2, num_channels=1)
+    transformers.Dinov2Model(config).save_pretrained(tmp_path)
+    ours = keras_vit.from_pretrained(tmp_path)
+    assert ours.input_shape == (None, 32, 32, 1)
+    assert ours.get_config()["image_mean"] == 0.5  # the family's is of colours

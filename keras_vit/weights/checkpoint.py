@@ -255,7 +255,8 @@ class Checkpoint:
         raise ValueError(
             f"The position embedding of {self.source!r} has {tokens - prefixes[0]} "
             "patches, whose (rows, columns) the file does not tell. Received: "
-            f"position_grid={position_grid}, and a model with a grid of {grids[1]}. "
+            f"position_grid={position_grid}, image_size={known.get('image_size')} from "
+            f"the checkpoint's config or preset, and a model with a grid of {grids[1]}. "
             "Give `position_grid=(rows, columns)` with as many patches, or an image size "
             "that has them."
         )
@@ -290,6 +291,10 @@ class Checkpoint:
         usual = "token" if fields["class_token"] and not fields["fc_norm"] else "gap"
         fields = {"pooling": usual, **self.layout.defaults, **self._known, **fields}
         fields["mlp"] = self._activation(fields)
+        for name in ("image_mean", "image_std"):  # of colours, in a model of others
+            values = fields.get(name)
+            if isinstance(values, tuple) and len(values) != fields["channels"]:
+                del fields[name]
         if POSITIONS[1] not in self.shapes:
             fields["position"] = self.layout.without_positions
         if self._dims.grid:
