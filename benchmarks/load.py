@@ -115,6 +115,11 @@ def run(backend, program, *arguments, return_memory=False):
     return json.loads(output.splitlines()[-1])
 
 
+FILES = {
+    "google": "google.npz",
+    "timm": "timm.safetensors",
+    "huggingface": "huggingface/model.safetensors",
+}
 WRITE = """
 import keras_vit
 model = getattr(keras_vit, model_name)(weights=None, **json.loads(fields))
@@ -134,11 +139,12 @@ def main():
     parser.add_argument("--model", default="ViTL16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fields", default="{}", help="JSON, arguments of the model")
+    parser.add_argument("--layouts", nargs="+", default=list(FILES), choices=FILES)
     args = parser.parse_args()
     options = (args.model, args.rounds, args.fields)
     with tempfile.TemporaryDirectory() as folder:
         run("torch", WRITE, folder, *options)
-        files = ("google.npz", "timm.safetensors", "huggingface/model.safetensors")
+        files = [FILES[layout] for layout in args.layouts]
         print("| | file | seconds | × NumPy alone | memory beyond the model |")
         print("|---|---|---|---|---|")
 
@@ -153,7 +159,7 @@ def main():
             for file in files:
                 row(f"`load_weights`, {backend}", backend, LOAD_WEIGHTS, file)
                 row(f"`from_pretrained`, {backend}", backend, FROM_PRETRAINED, file)
-        row("transformers, torch", "torch", TRANSFORMERS, files[2])
+        row("transformers, torch", "torch", TRANSFORMERS, FILES["huggingface"])
 
 
 if __name__ == "__main__":
