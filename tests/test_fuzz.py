@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -333,10 +334,11 @@ class Target:
     def expected(self, report):
         """The model's weights by what the other reader finds in the file."""
         expected = self.before.copy()
-        told = self.format.read(self.folder)
-        loaded = set(told) - set(report.dropped)
+        told = {plain(n): array for n, array in self.format.read(self.folder).items()}
+        loaded = set(told) - set(map(plain, report.dropped))
         for name, places in self.places.items():
             at = places.astype(int).ravel()
+            name = plain(name)
             if name not in told:
                 # Only a head may stay as it was, and the report says so.
                 assert report.fresh, f"{name} is missing, and nothing is said of it"
@@ -549,6 +551,12 @@ PREFIXES = ["module.", "backbone.", "model.", "vit.", "params/", "opt/target/", 
 DTYPES = ["float16", "float64", ">f4", "bfloat16", "int32", "int64", "bool", "complex64",
           "uint8", "S4", "object"]  # fmt: skip
 VALUES = [math.nan, math.inf, -math.inf, 1e300, -1e39, 3e38]
+
+
+def plain(name):
+    """A tensor's name without what a layout allows before it."""
+    prefixes = "|".join(map(re.escape, PREFIXES))
+    return re.sub(f"^({prefixes})+", "", name)
 
 
 def reshaped(draw, array):
