@@ -334,8 +334,12 @@ class Target:
     def expected(self, report):
         """The model's weights by what the other reader finds in the file."""
         expected = self.before.copy()
-        told = {plain(n): array for n, array in self.format.read(self.folder).items()}
-        loaded = set(told) - set(map(plain, report.dropped))
+        told = {}
+        for name, array in self.format.read(self.folder).items():
+            if name not in report.dropped:
+                assert plain(name) not in told, f"{name} is there twice"
+                told[plain(name)] = array
+        loaded = set(told)
         for name, places in self.places.items():
             at = places.astype(int).ravel()
             name = plain(name)
