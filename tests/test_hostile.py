@@ -524,6 +524,36 @@ def test_tensors_that_are_not_as_we_wrote_them(tmp_path):
     assert_refused(path, "'keras_vit' is not as `keras_vit.save_weights` wrote it")
 
 
+def test_a_tensor_without_its_checksum(tmp_path):
+    """Another name would hide from the checksum what became of the numbers."""
+    path = tmp_path / "m.safetensors"
+    keras_vit.save_weights(small(), path, layout="timm")
+    path.write_bytes(path.read_bytes().replace(b'"norm.bias":{', b'"norm.Bias":{'))
+    assert_refused(path, "'norm.Bias' is not among the names .* wrote")
+
+
+def test_a_grid_that_is_not_the_configs(tmp_path):
+    path = tmp_path / "m.keras"
+    small().save(path)
+    content = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            content[name] = archive.read(name)
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        with h5py.File(io.BytesIO(content["model.weights.h5"])) as saved:
+            for name in saved:
+                saved.copy(name, file)
+        positions = file["layers/position_embedding/vars"]
+        grid = positions["grid"][()]
+        del positions["grid"]
+        positions["grid"] = np.concatenate([grid, grid[:1]])
+    content["model.weights.h5"] = (tmp_path / "w.h5").read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    assert_refused(path, r"its position grid is of shape \(3, 2, 8\)")
+
+
 @pytest.mark.parametrize("shard", ["/etc/passwd", "../m.safetensors", "..", "folder", ""])
 def test_shards_lie_beside_their_index(shard, tmp_path):
     (tmp_path / "folder").mkdir()

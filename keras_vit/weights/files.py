@@ -332,6 +332,7 @@ class SafetensorsFile(TensorFile):
                     dtype = part.get_dtype()
                     dtype = _SAFETENSORS_DTYPES.get(dtype, dtype)
                     self._add(name, tuple(part.get_shape()), dtype)
+                self._check_names()
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise self._damaged(error) from error
 
@@ -357,18 +358,27 @@ class SafetensorsFile(TensorFile):
             raise ValueError(f"{CHECKSUMS!r} in its metadata is no dictionary")
         return checksums
 
+    def _check_names(self):
+        """That there is a checksum for each tensor of a file of ours, and no other."""
+        different = (set(self._checksums) - set(self.metadata)) ^ set(self.shapes)
+        if self._checksums and different:
+            raise ValueError(
+                f"{min(different)!r} is not among the names that `keras_vit.save_weights` "
+                f"wrote, or the other way round. {_LEFT_OUT}"
+            )
+
     def _check_sum(self, name, data):
         """Compares what is there with what `save_weights` wrote."""
         expected = self._checksums.get(name)
         if expected is not None and expected != checksum(data):
             raise ValueError(
-                f"{name!r} is not as `keras_vit.save_weights` wrote it. If a program "
-                f"changed it, that should have left out {CHECKSUMS!r} of the metadata"
+                f"{name!r} is not as `keras_vit.save_weights` wrote it. {_LEFT_OUT}"
             )
 
 
 # The key of our files' metadata under which a CRC-32 of each tensor lies.
 CHECKSUMS = "keras_vit.crc32"
+_LEFT_OUT = f"A program that changed it should have left out {CHECKSUMS!r} of the metadata"
 
 
 def checksum(data: bytes | np.ndarray) -> int:

@@ -27,6 +27,7 @@ from keras_vit.weights.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
 
 GRID = "position_embedding/grid"
+SAVED_GRID = "layers/position_embedding/vars/grid"
 WEIGHTS = "model.weights.h5"  # in a .keras file
 # Keras reads and writes these files itself: there is no table.
 KERAS = Layout(name="keras", rows=(), marks=())
@@ -53,11 +54,23 @@ def saved_model(path: str) -> keras.Model:
             raise ValueError(
                 f"it holds {len(shapes)} weights, and its model has {len(model.weights)}"
             )
+        _check_grid(shapes, model)
     except Exception as error:  # Keras passes on whatever its layers raise
         raise ValueError(
             f"{path!r} is not a complete .keras file of a model known here: {error}"
         ) from error
     return model
+
+
+def _check_grid(shapes, model):
+    """Refuses a grid that is not the config's, as the layer would resize it."""
+    for variable in model.weights:
+        saved = shapes.get(SAVED_GRID)
+        if variable.path == GRID and saved not in (None, tuple(variable.shape)):
+            raise ValueError(
+                f"its position grid is of shape {saved}, and its config says "
+                f"{tuple(variable.shape)}"
+            )
 
 
 def _check_claims(config, size):
@@ -116,7 +129,7 @@ def load_weights_h5(model, path: str, skip_mismatched_head: bool) -> LoadReport:
         raise ValueError(
             f"{path!r} does not fit the model {model.name!r}, which is unchanged: {error}"
         ) from error
-    saved_grid = shapes.get("layers/position_embedding/vars/grid")
+    saved_grid = shapes.get(SAVED_GRID)
     return _report(model, path, saved_grid, fresh_head=bool(skipped))
 
 
