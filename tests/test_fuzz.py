@@ -644,7 +644,7 @@ def test_mutated_tensors(name, targets):
             assume(tensors)
             try:
                 tensors = changed_tensors(data.draw, tensors)
-            except (ValueError, OverflowError):  # of what the first one has left
+            except (TypeError, ValueError, OverflowError):  # of what the first left
                 assume(False)
         target.write(target.files)
         try:
