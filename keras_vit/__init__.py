@@ -4,9 +4,20 @@ from keras_vit import layers
 from keras_vit._version import __version__
 from keras_vit.catalogue import describe, list_presets
 from keras_vit.imagenet import decode_predictions, preprocess_input
-from keras_vit.models import VisionTransformer
+from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.weights.report import LoadReport
 from keras_vit.zoo import (
+    BiTR50x1,
+    BiTR50x3,
+    BiTR101x1,
+    BiTR101x3,
+    BiTR152x2,
+    BiTR152x4,
+    R26ViTB32,
+    R26ViTS32,
+    R50ViTB16,
+    R50ViTL32,
+    RViTTi16,
     ViTB8,
     ViTB16,
     ViTB32,
@@ -25,7 +36,19 @@ from keras_vit.zoo import (
 )
 
 __all__ = [
+    "BiTR50x1",
+    "BiTR50x3",
+    "BiTR101x1",
+    "BiTR101x3",
+    "BiTR152x2",
+    "BiTR152x4",
+    "BiTResNet",
     "LoadReport",
+    "R26ViTB32",
+    "R26ViTS32",
+    "R50ViTB16",
+    "R50ViTL32",
+    "RViTTi16",
     "ViTB8",
     "ViTB16",
     "ViTB32",

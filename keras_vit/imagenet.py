@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_vit.layers import arguments
-from keras_vit.models.vision_transformer import VisionTransformer
+from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.presets import find_preset
 
 
@@ -17,7 +17,7 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
     Args:
         images: array or tensor of pixel values in [0, 255], (batch, height, width,
             channels), or without the batch, or with the channels first.
-        preset_or_model: name of a preset, or a `VisionTransformer`, whose mean and
+        preset_or_model: name of a preset, or a model of this package, whose mean and
             standard deviation of each channel are taken; `None` for [-1, 1] as Google's
             models take it. A model with `include_preprocessing=True` takes the images as
             they are.
@@ -36,7 +36,7 @@ def preprocess_input(images, preset_or_model=None, data_format: str | None = Non
     if isinstance(preset_or_model, str):
         steps = find_preset(preset_or_model).preprocessing
         mean, std = steps.mean, steps.std
-    elif isinstance(preset_or_model, VisionTransformer):
+    elif isinstance(preset_or_model, VisionTransformer | BiTResNet):
         config = preset_or_model.get_config()
         if config["include_preprocessing"]:
             return images

@@ -8,8 +8,9 @@ import keras
 
 from keras_vit.layers import arguments
 from keras_vit.layers.initial import waiting_for_values
-from keras_vit.models.sizes import SIZES
-from keras_vit.models.vision_transformer import VisionTransformer
+from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models.resnet_stem import stride
+from keras_vit.models.sizes import BITS, architecture_fields, paper_name
 from keras_vit.presets import PRESETS, Preset, find_preset
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.download import fetch
@@ -19,6 +20,9 @@ from keras_vit.weights.load import ModelTensors, assign, load_file
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import save
 
+MODELS = {"vit": VisionTransformer, "bit": BiTResNet}
+Model = VisionTransformer | BiTResNet
+
 
 def from_pretrained(
     source: str | os.PathLike | keras.Model,
@@ -26,7 +30,7 @@ def from_pretrained(
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
     **overrides,
-) -> VisionTransformer:
+) -> Model:
     """The model that a checkpoint holds, with its weights.
 
     Args:
@@ -34,14 +38,14 @@ def from_pretrained(
             address (`https://…`, `gs://…`, `hf://owner/name`); the path of a file
             (`.npz` in Google's layout, `.safetensors` in timm's or Hugging Face's,
             `.pth` or `.bin` of torch, `.keras`), or of a folder with
-            `model.safetensors`; or a `VisionTransformer` in memory, of which a copy is
+            `model.safetensors`; or a model of this package in memory, of which a copy is
             made. The architecture is inferred from names and shapes, and from a
             `config.json` beside the file. `"….npz:img"` takes a sub-tree of a file.
         position_grid: (rows, columns) of the position embedding in the file, which tells
             their product alone. `None` takes what a `config.json` says, else a square.
         resize_patches: bool, whether the patch embedding's kernel is resized to another
             `patch_size`, as in FlexiViT (arXiv 2212.08013).
-        **overrides: arguments of `VisionTransformer` that replace those of the
+        **overrides: arguments of the model that replace those of the
             checkpoint, or that the file does not tell: without a `config.json`, heads in
             timm's and Hugging Face's layouts are taken as those of the paper's size of
             this width and depth, else of size 64 (`num_heads=…` says otherwise). With
@@ -51,7 +55,7 @@ def from_pretrained(
             the ViT paper); `classifier_activation=None` gives logits.
 
     Returns:
-        A `VisionTransformer`.
+        A `VisionTransformer`, or a `BiTResNet` from a checkpoint of BiT.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -69,7 +73,7 @@ def from_pretrained(
 
 def read(
     source, position_grid=None, resize_patches=False, **overrides
-) -> tuple[VisionTransformer, LoadReport]:
+) -> tuple[Model, LoadReport]:
     """The model of `from_pretrained`, and what became of the checkpoint's tensors."""
     if isinstance(source, keras.Model):
         return _from_model(source, source.name, overrides)
@@ -91,7 +95,7 @@ def load_weights(
     used or dropped for a reason that the report states; every variable is filled.
 
     Args:
-        model: a `VisionTransformer`, or a functional model with its layers.
+        model: a `VisionTransformer` or `BiTResNet`, or a functional model with its layers.
         source: name of a preset or of an AugReg file, an address, or the path of a file
             or folder, as in `from_pretrained`, or of a `.weights.h5` file.
         skip_mismatched_head: bool, whether a head of another size than the checkpoint's
@@ -121,7 +125,7 @@ def load_weights(
     )
 
 
-def save_weights(model: VisionTransformer, path: str | os.PathLike, *, layout: str) -> None:
+def save_weights(model: Model, path: str | os.PathLike, *, layout: str) -> None:
     """Writes a model's weights in another project's layout.
 
     `from_pretrained` and `load_weights` read them back to the last bit. A file is
@@ -129,7 +133,7 @@ def save_weights(model: VisionTransformer, path: str | os.PathLike, *, layout: s
     use `model.save` and `model.save_weights`.
 
     Args:
-        model: a `VisionTransformer`, fine-tuned or not.
+        model: a `VisionTransformer` or `BiTResNet`, fine-tuned or not.
         path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`) or
             of a folder (`"huggingface"`), which is made where it is missing.
         layout: `"google"` (the ViT paper's code, or BigVision where the model is one of
@@ -146,9 +150,9 @@ def save_weights(model: VisionTransformer, path: str | os.PathLike, *, layout: s
 
     >>> save_weights(model, "flowers.safetensors", layout="timm")
     """
-    if not isinstance(model, VisionTransformer):
+    if not isinstance(model, Model):
         raise ValueError(
-            "`save_weights` writes a `VisionTransformer`. Received: "
+            "`save_weights` writes a `VisionTransformer` or `BiTResNet`. Received: "
             f"{type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     save(model, path, layout)
@@ -177,7 +181,8 @@ def known_of(preset: Preset | None) -> dict:
         return {}
     config, images = preset.config(), preset.preprocessing
     known = {**preset.fields, "image_mean": images.mean, "image_std": images.std}
-    known["num_heads"] = config["num_heads"]
+    if "num_heads" in config:
+        known["num_heads"] = config["num_heads"]
     if not preset.resized:
         known["image_size"] = config["image_size"]
     return known
@@ -185,7 +190,7 @@ def known_of(preset: Preset | None) -> dict:
 
 def _from_file(
     path, preset, overrides, position_grid=None, resize_patches=False, check=None
-) -> tuple[VisionTransformer, LoadReport]:
+) -> tuple[Model, LoadReport]:
     """The model that a file holds; `check` sees its config before it is built."""
     if path.endswith(".keras"):
         return _from_model(saved_model(path), path, overrides, check)
@@ -216,7 +221,8 @@ def _from_file(
             check(config)
         with waiting_for_values():
             try:
-                model = VisionTransformer(**_merge(config, overrides))
+                model_class = MODELS[checkpoint.layout.model]
+                model = model_class(**_merge(config, overrides))
             except ValueError as error:
                 raise ValueError(f"No model can be built from {path!r}: {error}") from error
         report = assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
@@ -226,10 +232,9 @@ def _from_file(
 def _check_preset(preset, config, path):
     """That the file at the preset's address is what its row says."""
     row = preset.config()
-    names = ["hidden_dim", "num_layers", "num_heads", "mlp_dim", "classes"]
-    if not preset.resized:
-        names.append("patch_size")
-        row["patch_size"] = arguments.pair(row["patch_size"], "patch_size")
+    names = {"classes", *architecture_fields(preset.architecture)}
+    if preset.resized:
+        names.remove("patch_size")
     if differences := _differences({name: row[name] for name in names}, config):
         raise ValueError(
             f"{path!r} is not the checkpoint of the preset {preset.name!r}. "
@@ -247,6 +252,8 @@ def _check_architecture(architecture, fields, path, config):
 
 def _differences(expected, config) -> str:
     """What was expected and what is there instead, or nothing."""
+    expected = {key: _plain(key, value) for key, value in expected.items()}
+    config = {key: _plain(key, config.get(key)) for key in expected}
     differing = [key for key, value in expected.items() if config[key] != value]
     if not differing:
         return ""
@@ -255,12 +262,17 @@ def _differences(expected, config) -> str:
     return f"Expected {expected}. Received {received}."
 
 
-def _from_model(
-    source, origin, overrides, check=None
-) -> tuple[VisionTransformer, LoadReport]:
-    if not isinstance(source, VisionTransformer):
+def _plain(key, value):
+    """What an architecture's name says of a field, in one form."""
+    if key == "stem" and value is not None:
+        return {part: value[part] for part in ("num_units", "width_factor")}
+    return arguments.pair(value, key) if key == "patch_size" and value else value
+
+
+def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadReport]:
+    if not isinstance(source, Model):
         raise ValueError(
-            "`from_pretrained` makes a `VisionTransformer` from one. Received: "
+            "`from_pretrained` makes a `VisionTransformer` or `BiTResNet` from one. Received: "
             f"{type(source).__name__} {source.name!r} of {origin!r}. Use "
             "`keras.models.load_model` for other models."
         )
@@ -270,7 +282,7 @@ def _from_model(
     if check:
         check(config)
     with waiting_for_values():
-        model = VisionTransformer(**_merge(config, overrides))
+        model = type(source)(**_merge(config, overrides))
     return model, assign(model, ModelTensors(source, origin), is_new=True)
 
 
@@ -284,7 +296,7 @@ def _image_size(overrides):
 
 
 def _merge(config: dict, overrides: dict) -> dict:
-    """Arguments of `VisionTransformer`: the config, overrides, and what follows."""
+    """Arguments of the model: the config, overrides, and what follows."""
     config = dict(config)
     channels = config.pop("channels")
     merged = {**config, **overrides}
@@ -314,7 +326,8 @@ def _merge(config: dict, overrides: dict) -> dict:
     if merged["classes"] is None:
         merged["classes"] = config["classes"]
     new_head = merged["classes"] != config["classes"]
-    if new_head and "representation_size" not in overrides:
+    layer = "representation_size"
+    if new_head and layer in config and layer not in overrides:
         merged["representation_size"] = None
     return merged
 
@@ -336,10 +349,11 @@ class Constructor(Protocol):
     ) -> VisionTransformer: ...
 
 
-def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
+def _constructor(architecture: str) -> Constructor:
     tags = {row.tag: row for row in PRESETS.values() if row.architecture == architecture}
     default = next(iter(tags), None)
-    fields = {"patch_size": (patch_size, patch_size), **SIZES[size]}
+    fields = architecture_fields(architecture)
+    model_class = BiTResNet if architecture in BITS else VisionTransformer
 
     def constructor(
         include_top=True,
@@ -362,20 +376,22 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
         if pooling is not None or not include_top:
             overrides["pooling"] = pooling
         if not include_top:
-            overrides |= {"classes": 0, "representation_size": None}
+            overrides["classes"] = 0
+            if architecture not in BITS:
+                overrides["representation_size"] = None
         elif classes is not None:
             overrides["classes"] = classes
         defaults = {"image_size": (224, 224), "channels": 3, "classes": 1000}
         defaults |= fields
         if weights is None:
-            return VisionTransformer(**_merge(defaults, overrides))
+            return model_class(**_merge(defaults, overrides))
         path, preset = _find_weights(architecture, weights, tags)
         if path.endswith(".weights.h5") and not is_keras_hub(path):
-            model = VisionTransformer(**_merge(defaults, overrides))
+            model = model_class(**_merge(defaults, overrides))
             load_file(model, path)
             return model
         # What the file is silent about is the constructor's own.
-        known = {"num_heads": fields["num_heads"]} | overrides
+        known = {k: v for k, v in fields.items() if k == "num_heads"} | overrides
         own = dict(fields)
         if preset and preset.resized:
             del own["patch_size"]
@@ -387,7 +403,22 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
         return model
 
     constructor.__name__ = constructor.__qualname__ = architecture
-    constructor.__doc__ = f"""Builds ViT-{size}/{patch_size} as `keras.applications` would.
+    constructor.__doc__ = _describe_constructor(architecture, fields, tags)
+    return constructor
+
+
+def _describe_constructor(architecture, fields, tags) -> str:
+    if architecture in BITS:
+        positions, sizes = "", "size"
+        pooling, features = '`"gap"`', "the feature map"
+        model = "BiTResNet"
+    else:
+        step = fields["patch_size"] * stride(fields.get("stem"))
+        positions = " With another shape than the checkpoint's the\n            position embedding is resized."
+        sizes = f"size divisible by {step}" if fields["patch_size"] > 1 else "size"
+        pooling, features = '`"token"`, `"gap"` or `"map"`', "every token"
+        model = "VisionTransformer"
+    return f"""Builds {paper_name(architecture)} as `keras.applications` would.
 
     Args:
         include_top: bool, whether there is a head (and the `pre_logits` layer of the
@@ -398,20 +429,19 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
             or `None` for new weights.
         input_tensor: a `keras.Input` to build the model on.
         input_shape: shape of an image, `None` for that of the checkpoint or, with
-            `weights=None`, (224, 224, 3). Another shape than the checkpoint's resizes
-            the position embedding; height and width `None` accept any size divisible
-            by {patch_size}.
-        pooling: `"token"`, `"gap"` or `"map"`. `None` takes the checkpoint's, or without
-            a head returns every token.
+            `weights=None`, (224, 224, 3).{positions}
+            Height and width `None` accept any {sizes}.
+        pooling: {pooling}. `None` takes the checkpoint's, or without
+            a head returns {features}.
         classes: int, outputs of the head; `None` keeps the checkpoint's (1000 with
             `weights=None`). Another number than the checkpoint's gives a new head, all
             zeros.
         classifier_activation: activation of the head; `None` returns logits.
         name: str, the model's name.
-        **overrides: further arguments of `VisionTransformer`.
+        **overrides: further arguments of `{model}`.
 
     Returns:
-        A `VisionTransformer`.
+        A `{model}`.
 
     Raises:
         FileNotFoundError: if `weights` is a path without a file.
@@ -419,7 +449,6 @@ def _constructor(architecture: str, size: str, patch_size: int) -> Constructor:
         ValueError: if `weights` is unknown or of another architecture, or an argument is
             out of its range.
     """
-    return constructor
 
 
 def _find_weights(architecture, weights, tags):
@@ -439,15 +468,26 @@ def _find_weights(architecture, weights, tags):
         ) from error
 
 
-ViTTi16 = _constructor("ViTTi16", "Ti", 16)
-ViTS16 = _constructor("ViTS16", "S", 16)
-ViTS32 = _constructor("ViTS32", "S", 32)
-ViTB8 = _constructor("ViTB8", "B", 8)
-ViTB16 = _constructor("ViTB16", "B", 16)
-ViTB32 = _constructor("ViTB32", "B", 32)
-ViTL16 = _constructor("ViTL16", "L", 16)
-ViTL32 = _constructor("ViTL32", "L", 32)
-ViTH14 = _constructor("ViTH14", "H", 14)
-ViTg14 = _constructor("ViTg14", "g", 14)
-ViTG14 = _constructor("ViTG14", "G", 14)
-ViTSo400m14 = _constructor("ViTSo400m14", "So400m", 14)
+ViTTi16 = _constructor("ViTTi16")
+ViTS16 = _constructor("ViTS16")
+ViTS32 = _constructor("ViTS32")
+ViTB8 = _constructor("ViTB8")
+ViTB16 = _constructor("ViTB16")
+ViTB32 = _constructor("ViTB32")
+ViTL16 = _constructor("ViTL16")
+ViTL32 = _constructor("ViTL32")
+ViTH14 = _constructor("ViTH14")
+ViTg14 = _constructor("ViTg14")
+ViTG14 = _constructor("ViTG14")
+ViTSo400m14 = _constructor("ViTSo400m14")
+RViTTi16 = _constructor("RViTTi16")
+R26ViTS32 = _constructor("R26ViTS32")
+R26ViTB32 = _constructor("R26ViTB32")
+R50ViTB16 = _constructor("R50ViTB16")
+R50ViTL32 = _constructor("R50ViTL32")
+BiTR50x1 = _constructor("BiTR50x1")
+BiTR50x3 = _constructor("BiTR50x3")
+BiTR101x1 = _constructor("BiTR101x1")
+BiTR101x3 = _constructor("BiTR101x3")
+BiTR152x2 = _constructor("BiTR152x2")
+BiTR152x4 = _constructor("BiTR152x4")

@@ -1,4 +1,4 @@
-"""The layers that Vision Transformers are built from, each usable alone."""
+"""The layers that Vision Transformers and BiT are built from, each usable alone."""
 
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.encoder import EncoderBlock
@@ -7,11 +7,14 @@ from keras_vit.layers.patches import PatchEmbedding
 from keras_vit.layers.pooling import AttentionPooling, MeanPooling, TokenPooling
 from keras_vit.layers.position import PositionEmbedding
 from keras_vit.layers.regularization import DropPath, LayerScale
+from keras_vit.layers.resnet import BottleneckUnit, PreActivationUnit, ResNetRoot
+from keras_vit.layers.standardized_conv import StandardizedConv2D
 from keras_vit.layers.tokens import ClassToken, Registers
 
 __all__ = [
     "MLP",
     "AttentionPooling",
+    "BottleneckUnit",
     "ClassToken",
     "DropPath",
     "EncoderBlock",
@@ -19,7 +22,10 @@ __all__ = [
     "MeanPooling",
     "PatchEmbedding",
     "PositionEmbedding",
+    "PreActivationUnit",
     "Registers",
+    "ResNetRoot",
     "SelfAttention",
+    "StandardizedConv2D",
     "TokenPooling",
 ]

@@ -1,5 +1,6 @@
 """Models, built from `keras_vit.layers`."""
 
+from keras_vit.models.bit import BiTResNet
 from keras_vit.models.vision_transformer import VisionTransformer
 
-__all__ = ["VisionTransformer"]
+__all__ = ["BiTResNet", "VisionTransformer"]

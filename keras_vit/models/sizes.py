@@ -1,5 +1,16 @@
 """The sizes that papers name, and how many parameters a model has."""
 
+import math
+import re
+
+from keras_vit.layers import arguments
+from keras_vit.models.resnet_stem import (
+    checked_stem,
+    count_resnet_parameters,
+    map_size,
+    stride,
+)
+
 # Ti, S and So400m: DeiT (arXiv 2012.12877) and arXiv 2305.13035; B, L, H: ViT (arXiv
 # 2010.11929), table 1; g and G: *Scaling Vision Transformers* (arXiv 2106.04560); M:
 # DeiT-3 (arXiv 2204.07118); gopt: SigLIP 2's g-opt (arXiv 2502.14786, sizes of
@@ -26,10 +37,90 @@ SIZES = {
     ]
 }
 
+# ViT (arXiv 2010.11929), section 3.1 and table 2, and AugReg (arXiv 2106.10270): the size
+# of the ViT, patch size on the ResNet's feature map, units of the ResNet's stages. The
+# number in the name is how many pixels of the image a token stands for, but for R+Ti/16,
+# whose tokens stand for 32.
+HYBRIDS = {
+    "RViTTi16": ("Ti", 8, ()),
+    "R26ViTS32": ("S", 1, (2, 2, 2, 2)),
+    "R26ViTB32": ("B", 1, (2, 2, 2, 2)),
+    "R50ViTB16": ("B", 1, (3, 4, 9)),
+    "R50ViTL32": ("L", 1, (3, 4, 6, 3)),
+}
 
-def count_parameters(
+# BiT (arXiv 1912.11370), section 3.1: units of the stages, width.
+BITS = {
+    f"BiTR{depth}x{width}": {"num_units": num_units, "width_factor": width}
+    for depth, num_units, widths in [
+        (50, (3, 4, 6, 3), (1, 3)),
+        (101, (3, 4, 23, 3), (1, 3)),
+        (152, (3, 8, 36, 3), (2, 4)),
+    ]
+    for width in widths
+}
+
+
+def architecture_fields(architecture: str) -> dict:
+    """The model's arguments that the name of an architecture stands for.
+
+    Args:
+        architecture: `"ViT"`, the name of a size of `SIZES` and the patch size, such as
+            `"ViTB16"`, or a name of `HYBRIDS` or `BITS`.
+
+    Raises:
+        ValueError: if there is no such architecture.
+    """
+    if architecture in BITS:
+        return dict(BITS[architecture])
+    if architecture in HYBRIDS:
+        size, patch_size, num_units = HYBRIDS[architecture]
+        stem = {"num_units": num_units, "width_factor": 1}
+        return {"patch_size": patch_size, **SIZES[size], "stem": stem}
+    match = re.fullmatch(r"ViT(.*[A-Za-z])(\d+)", architecture)
+    if not match or match[1] not in SIZES:
+        raise ValueError(
+            "An architecture is named 'ViT', a size and a patch size, such as 'ViTB16', "
+            f"or as one of {', '.join([*HYBRIDS, *BITS])}. Received: {architecture!r}. "
+            f"Sizes: {', '.join(SIZES)}"
+        )
+    return {"patch_size": int(match[2]), **SIZES[match[1]]}
+
+
+def paper_name(architecture: str) -> str:
+    """What papers call it: `"ViT-B/16"`, `"R50+ViT-B/16"`, `"BiT-R50x1"`."""
+    if architecture in BITS:
+        return architecture.replace("BiT", "BiT-")
+    resnet, size, patch = re.fullmatch(
+        r"(R\d*)?ViT(.*[A-Za-z])(\d+)", architecture
+    ).groups()
+    return f"{resnet}+ViT-{size}/{patch}" if resnet else f"ViT-{size}/{patch}"
+
+
+def grid_size(image_size, patch_size, stem=None) -> tuple[int, int]:
+    """(rows, columns) of the patches of an image, or of what a stem makes of it."""
+    size = map_size(arguments.pair(image_size, "image_size"), stem)
+    patch_size = arguments.pair(patch_size, "patch_size")
+    return tuple(side // patch for side, patch in zip(size, patch_size, strict=True))
+
+
+def image_size_of(grid, patch_size, stem=None) -> tuple[int, int]:
+    """(height, width) of the images that are cut into so many rows and columns."""
+    patch_size = arguments.pair(patch_size, "patch_size")
+    below = stride(stem)
+    return tuple(n * patch * below for n, patch in zip(grid, patch_size, strict=True))
+
+
+def count_parameters(*, num_units: tuple[int, ...] | None = None, **config) -> int:
+    """Number of parameters of the model of a config, of images with three channels."""
+    if num_units is not None:
+        return count_bit_parameters(num_units, **config)
+    return count_vit_parameters(**config)
+
+
+def count_vit_parameters(
     image_size: int | tuple[int, int],
-    patch_size: int,
+    patch_size: int | tuple[int, int],
     hidden_dim: int,
     num_layers: int,
     num_heads: int,
@@ -48,14 +139,18 @@ def count_parameters(
     qkv_bias: bool = True,
     qk_norm: bool = False,
     layer_scale: float | None = None,
+    stem: dict | None = None,
     **others,
 ) -> int:
     """Number of parameters of a `VisionTransformer` of images with three channels.
 
     It takes the model's arguments; `others` do not change the number.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    grid = (height // patch_size) * (width // patch_size)
+    grid = math.prod(grid_size(image_size, patch_size, stem))
+    patch = math.prod(arguments.pair(patch_size, "patch_size"))
+    below, channels = 0, 3
+    if stem := checked_stem(stem):
+        below, channels = count_resnet_parameters(stem["num_units"], stem["width_factor"])
     class_token = pooling in ("token", None) if class_token is None else class_token
     own = class_token if num_prefix_positions is None else num_prefix_positions
     patch_bias = not pre_norm if patch_bias is None else patch_bias
@@ -70,7 +165,8 @@ def count_parameters(
     features = representation_size or hidden_dim
 
     return (
-        (3 * patch_size**2 + patch_bias) * hidden_dim
+        below
+        + (channels * patch + patch_bias) * hidden_dim
         + (class_token + num_registers) * hidden_dim
         + (grid + own) * hidden_dim * (position == "learned")
         + norm * pre_norm
@@ -80,6 +176,14 @@ def count_parameters(
         + (hidden_dim + 1) * features * bool(representation_size)
         + (features + 1) * classes
     )
+
+
+def count_bit_parameters(
+    num_units: tuple[int, ...], width_factor: float, *, classes: int = 0, **others
+) -> int:
+    """Number of parameters of a `BiTResNet` of images with three channels."""
+    count, outputs = count_resnet_parameters(num_units, width_factor, pre_activation=True)
+    return count + 2 * outputs + (outputs + 1) * classes
 
 
 def _mlp(hidden_dim, mlp_dim, gated=False):

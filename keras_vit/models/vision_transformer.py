@@ -18,9 +18,19 @@ from keras_vit.layers import (
 )
 from keras_vit.layers.mlp import ACTIVATIONS, GATED
 from keras_vit.layers.position import POSITIONS
+from keras_vit.models.images import (
+    channels_last,
+    check_head,
+    check_images,
+    config_of,
+    head,
+    image_input,
+    rescaling,
+)
+from keras_vit.models.resnet_stem import checked_stem, map_size, resnet
+from keras_vit.models.sizes import grid_size
 from keras_vit.weights.resize import INTERPOLATIONS
 
-KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
 POOLINGS = ("token", "gap", "map", None)
 
 
@@ -77,6 +87,14 @@ class VisionTransformer(keras.Model):
             `layers.SelfAttention`.
         layer_scale: float, initial value of a `layers.LayerScale` on each residual
             branch, or `None` for none.
+        stem: a ResNet before `patch_embedding`, which makes the model a hybrid: a
+            dictionary with `"num_units"`, the number of units of each stage, such as (3,
+            4, 9), and where they differ from the paper's `"width_factor"` (1, a root of
+            64 channels), `"group_norm_epsilon"` (1e-6), `"standardization"` (`"std"`) and
+            `"standardization_epsilon"`, see `layers.BottleneckUnit`. `patch_size` is then
+            in pixels of its feature map, a quarter of the image's height and width,
+            halved by each stage after the first. Its layers are `stem_root`,
+            `stem_stage_0_unit_0`, …. `None` for none.
         layer_norm_epsilon: float, added to the variance in the layer norms.
         dropout_rate: float in [0, 1), dropout of embeddings, attention outputs and MLPs.
         attention_dropout_rate: float in [0, 1), dropout of the attention weights.
@@ -144,6 +162,7 @@ class VisionTransformer(keras.Model):
         qkv_bias: bool = True,
         qk_norm: bool = False,
         layer_scale: float | None = None,
+        stem: dict | None = None,
         layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
@@ -160,15 +179,11 @@ class VisionTransformer(keras.Model):
         trainable: bool = True,
     ):
         # The config is the arguments as given, so it is taken before anything else.
-        config = {
-            key: value
-            for key, value in locals().items()
-            if key not in {"self", "__class__", "input_tensor", *KERAS_ARGUMENTS}
-        }
+        config = config_of(locals())
         fields = _checked(config)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
-        inputs = _image_input(fields, input_tensor)
+        inputs = image_input(fields, input_tensor)
         patches = _embed_patches(inputs, fields, policy)
         tokens = _embed_positions(patches, fields, policy)
         tokens = _drop_and_norm(tokens, fields, policy)
@@ -182,7 +197,7 @@ class VisionTransformer(keras.Model):
         # which also keeps Keras' attribute tracking from wrapping it.
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
-            *("image_mean", "image_std"),
+            *("image_mean", "image_std", "stem"),
         )
         config |= {key: getattr(fields, key) for key in resolved}
         config["input_shape"] = input_shape and tuple(input_shape)
@@ -234,7 +249,8 @@ class VisionTransformer(keras.Model):
 def _checked(config: dict) -> SimpleNamespace:
     """The fields of a config, each in one form; a ValueError where they do not fit."""
     c = SimpleNamespace(**config)
-    c.image_size = arguments.pair(c.image_size, "image_size")
+    check_images(c)
+    check_head(c)
     c.patch_size = arguments.pair(c.patch_size, "patch_size")
     for name in ("hidden_dim", "num_layers", "num_heads", "mlp_dim"):
         arguments.positive(getattr(c, name), name)
@@ -245,22 +261,14 @@ def _checked(config: dict) -> SimpleNamespace:
     arguments.one_of(c.position, POSITIONS, "position")
     arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
     arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
-    c.data_format = arguments.image_data_format(c.data_format)
-    if any(size % patch for size, patch in zip(c.image_size, c.patch_size, strict=True)):
+    c.stem = checked_stem(c.stem)
+    map_height_and_width = map_size(c.image_size, c.stem)
+    if any(n % patch for n, patch in zip(map_height_and_width, c.patch_size, strict=True)):
+        stem = f", which the stem makes {map_height_and_width}" if c.stem else ""
         raise ValueError(
             "`image_size` must be divisible by `patch_size`, in height and in width. "
-            f"Received: image_size={c.image_size} (height, width), "
+            f"Received: image_size={c.image_size} (height, width){stem}, "
             f"patch_size={c.patch_size}, data_format={c.data_format!r}"
-        )
-    if c.classes < 0:
-        raise ValueError(
-            f"`classes` must be positive, or 0 for no head. Received: classes={c.classes}"
-        )
-    if c.classes and c.pooling is None:
-        raise ValueError(
-            "A head needs a `pooling` to read from. Received: "
-            f"classes={c.classes}, pooling=None. Use pooling='token', 'gap' or 'map', "
-            "or classes=0 to get every token."
         )
     if c.fc_norm and c.pooling is None:
         raise ValueError(
@@ -278,12 +286,6 @@ def _checked(config: dict) -> SimpleNamespace:
     c.num_prefix_positions = _checked_prefix_positions(c)
     if c.patch_bias is None:
         c.patch_bias = not c.pre_norm
-    if callable(c.classifier_activation):
-        c.classifier_activation = keras.activations.serialize(c.classifier_activation)
-    c.input_shape = _checked_input_shape(c)
-    channels = c.input_shape[-1 if c.data_format == "channels_last" else 0]
-    c.image_mean = arguments.per_channel(c.image_mean, channels, "image_mean")
-    c.image_std = arguments.per_channel(c.image_std, channels, "image_std")
     return c
 
 
@@ -308,68 +310,22 @@ def _num_prefix(c) -> int:
     return int(c.class_token) + c.num_registers
 
 
-def _checked_input_shape(c) -> tuple[int | None, ...]:
-    """Shape of one image in the model's data format."""
-    channels_last = c.data_format == "channels_last"
-    if c.input_shape is None:
-        return (*c.image_size, 3) if channels_last else (3, *c.image_size)
-    shape = tuple(c.input_shape)
-    size, channels = (shape[:2], shape[2:]) if channels_last else (shape[1:], shape[:1])
-    layout = "(height, width, channels)" if channels_last else "(channels, height, width)"
-    if len(shape) != 3 or not isinstance(channels[0], int) or channels[0] <= 0:
-        raise ValueError(
-            f"`input_shape` must be {layout} with data_format={c.data_format!r}, and "
-            f"the number of channels must be given. Received: input_shape={shape}"
-        )
-    if any(s not in (None, i) for s, i in zip(size, c.image_size, strict=True)):
-        raise ValueError(
-            f"`input_shape` {layout} must repeat `image_size` (height, width), or give "
-            "None for a height or width that may vary. Received: "
-            f"input_shape={shape}, image_size={c.image_size}"
-        )
-    return shape
-
-
-def _image_input(c, input_tensor):
-    if input_tensor is None:
-        return keras.Input(c.input_shape, name="images")
-    operation = getattr(input_tensor, "_keras_history", (None,))[0]
-    if not isinstance(operation, keras.layers.InputLayer):
-        raise ValueError(
-            "`input_tensor` must be a `keras.Input`: what comes before the model would "
-            f"be missing from its config. Received: input_tensor={input_tensor}. Call "
-            "the model on that tensor instead: outputs = model(tensor)."
-        )
-    if tuple(input_tensor.shape[1:]) != c.input_shape:
-        raise ValueError(
-            "`input_tensor` must have the model's input shape. Received: a tensor of "
-            f"shape {tuple(input_tensor.shape)} for input_shape={c.input_shape}"
-        )
-    return input_tensor
-
-
 def _embed_patches(images, c, policy):
     if c.include_preprocessing:
-        images = _rescaling(c)(images)
+        images = rescaling(c)(images)
+    data_format = c.data_format
+    if c.stem:
+        images = channels_last(images, c)
+        images = resnet(images, prefix="stem_", policy=policy, **c.stem)
+        data_format = "channels_last"
     return PatchEmbedding(
         c.patch_size,
         c.hidden_dim,
-        data_format=c.data_format,
+        data_format=data_format,
         use_bias=c.patch_bias,
         dtype=policy,
         name="patch_embedding",
     )(images)
-
-
-def _rescaling(c):
-    """The layer that takes pixel values from 0 to 255 to what the model is trained on."""
-    mean, std = np.asarray(c.image_mean), np.asarray(c.image_std)
-    scale, offset = 1 / (255 * std), -mean / std
-    axes = (1, 1, -1) if c.data_format == "channels_last" else (-1, 1, 1)
-    scale, offset = (v.reshape(axes) if v.ndim else v for v in (scale, offset))
-    return keras.layers.Rescaling(
-        scale.tolist(), offset.tolist(), dtype="float32", name="preprocessing"
-    )
 
 
 def _embed_positions(patches, c, policy):
@@ -383,7 +339,7 @@ def _embed_positions(patches, c, policy):
         prefix = [keras.layers.Concatenate(axis=1, dtype=policy, name="prefix")(prefix)]
     return PositionEmbedding(
         c.position,
-        grid_size=[i // p for i, p in zip(c.image_size, c.patch_size, strict=True)],
+        grid_size=grid_size(c.image_size, c.patch_size, c.stem),
         num_prefix=c.num_prefix_positions,
         interpolation=c.position_interpolation,
         dtype=policy,
@@ -467,11 +423,4 @@ def _head(features, c, policy):
         )(features)
     if not c.classes:
         return features
-    # Zero at the start (section 3.2 of the paper); in float32 under every policy.
-    return keras.layers.Dense(
-        c.classes,
-        activation=c.classifier_activation,
-        kernel_initializer="zeros",
-        dtype="float32",
-        name="head",
-    )(features)
+    return head(features, c)

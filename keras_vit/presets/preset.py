@@ -1,12 +1,11 @@
 """What is known of a published checkpoint."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
 
-from keras_vit.models.sizes import SIZES, count_parameters
+from keras_vit.models.sizes import architecture_fields, count_parameters
 
 MIB, GIB = 2**20, 2**30
 
@@ -39,7 +38,8 @@ class Preset:
 
     Attributes:
         architecture: `"ViT"`, the name of a size of `models.sizes` and the patch size,
-            such as `"ViTB16"`: the name of the constructor, where there is one.
+            such as `"ViTB16"`, or the name of a hybrid or a BiT: the name of the
+            constructor, where there is one.
         tag: what the constructor's `weights` takes.
         family: which series of checkpoints it belongs to.
         addresses: where its files lie, the preferred one first, then mirrors of the
@@ -47,7 +47,7 @@ class Preset:
             the sub-tree `img` of a file.
         resolution: the images' height and width in pixels, or (height, width).
         classes: outputs of the head, 0 for none. Of CLIP: the width of its embedding.
-        fields: arguments of `VisionTransformer`, besides those of the size, the patch,
+        fields: arguments of the model, besides those of the size, the patch,
             the resolution and the classes, that differ from their defaults.
         resized: bool, whether the file holds patches and positions of another size,
             which are resized to those of the row (FlexiViT).
@@ -99,23 +99,10 @@ class Preset:
         return count_parameters(**self.config())
 
     def config(self) -> dict:
-        """The arguments of the `VisionTransformer` that the checkpoint fills."""
-        size, patch_size = split_architecture(self.architecture)
+        """The arguments of the model that the checkpoint fills."""
         return {
             "image_size": self.resolution,
-            "patch_size": patch_size,
-            **SIZES[size],
+            **architecture_fields(self.architecture),
             "classes": self.classes,
             **self.fields,
         }
-
-
-def split_architecture(architecture: str) -> tuple[str, int]:
-    """Name of the size and patch size, of the name of an architecture."""
-    match = re.fullmatch(r"ViT(.*[A-Za-z])(\d+)", architecture)
-    if not match or match[1] not in SIZES:
-        raise ValueError(
-            "An architecture is named 'ViT', a size and a patch size, such as 'ViTB16'. "
-            f"Received: {architecture!r}. Sizes: {', '.join(SIZES)}"
-        )
-    return match[1], int(match[2])

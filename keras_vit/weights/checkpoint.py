@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import NamedTuple
@@ -11,19 +11,22 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_vit.layers.mlp import GATED
-from keras_vit.models.sizes import SIZES
+from keras_vit.layers.standardized_conv import STANDARDIZATIONS
+from keras_vit.models.resnet_stem import ROOT_FILTERS
+from keras_vit.models.sizes import SIZES, grid_size, image_size_of
 from keras_vit.weights.files import TensorFile, open_tensors, parse_json
-from keras_vit.weights.google import GOOGLE
+from keras_vit.weights.google import BIT, GOOGLE
 from keras_vit.weights.huggingface import LAYOUTS
 from keras_vit.weights.keras_hub import KERAS_HUB
-from keras_vit.weights.layout import POSITIONS, Layout, Row
+from keras_vit.weights.layout import POSITIONS, Layout, Row, numbers_in
 from keras_vit.weights.moves import MOVES, Dims
 from keras_vit.weights.resize import INTERPOLATIONS
-from keras_vit.weights.timm import TIMM
+from keras_vit.weights.timm import TIMM, TIMM_BIT
 
-ALL_LAYOUTS = (GOOGLE, TIMM, *LAYOUTS, KERAS_HUB)
+ALL_LAYOUTS = (GOOGLE, BIT, TIMM, TIMM_BIT, *LAYOUTS, KERAS_HUB)
 
 KERNEL = "patch_embedding/kernel"
+STEM = "stem_"
 METADATA = "keras_vit"  # the key under which our own files say what names do not
 # Where Google's training code keeps the weights, the whole file or beside other things.
 ROOTS = ("", "params/", "opt/target/", "target/")
@@ -129,38 +132,35 @@ class Checkpoint:
     def _plan(self):
         steps, used = [], set()
         for row in self.layout.rows:
-            for i, stacked in self._blocks(row):
+            for numbers, stacked in self._numbers(row):
                 names = [
-                    name.replace("_{i}" if stacked else "{i}", "" if stacked else str(i))
+                    (name.replace("_{i}", "") if stacked else name).format(**numbers)
                     for name in row.sources
                 ]
-                if not all(name in self._names for name in names):
+                ours = self.layout.ours(numbers)
+                if not all(name in self._names for name in names) or -1 in ours.values():
                     continue
                 steps.append(
                     Step(
                         row,
                         tuple(self._names[name] for name in names),
-                        tuple(target.replace("{i}", str(i)) for target in row.targets),
-                        i if stacked else None,
+                        tuple(target.format(**ours) for target in row.targets),
+                        numbers["i"] if stacked else None,
                     )
                 )
                 used.update(names)
         return steps, tuple(sorted(self._names[n] for n in set(self._names) - used))
 
-    def _blocks(self, row):
-        """(number, whether stacked along depth) for each block that a row is of."""
+    def _numbers(self, row):
+        """(numbers in its names, whether stacked along depth) for each use of a row."""
         template = row.sources[0]
-        if "{i}" not in template:
-            return [(0, False)]
         stacked = template.replace("_{i}", "")
         if "_{i}" in template and stacked in self._names:
             depth = self._shapes[stacked][0] if self._shapes[stacked] else 0
             if depth > MAX_BLOCKS:
                 raise self._foreign(f"{stacked!r} is of {depth:,} blocks")
-            return [(i, True) for i in range(depth)]
-        pattern = re.escape(template).replace(re.escape("{i}"), r"(0|[1-9]\d{0,4})")
-        numbers = (re.fullmatch(pattern, name) for name in self._names)
-        return [(n, False) for n in sorted(int(m[1]) for m in numbers if m)]
+            return [({"i": i}, True) for i in range(depth)]
+        return [(numbers, False) for numbers in numbers_in(template, self._names)]
 
     @cached_property
     def targets(self) -> dict[str, tuple[str, ...]]:
@@ -200,6 +200,8 @@ class Checkpoint:
 
     @cached_property
     def _dims(self):
+        if self.layout.model == "bit":
+            return Dims(0)
         known, model = self._known, self._model
         return Dims(
             known.get("num_heads") or model.get("num_heads") or self._usual_heads(),
@@ -267,10 +269,9 @@ class Checkpoint:
             return None
         if (patch := self._patch_size()) is None:
             return None
-        height, width = (
-            (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
-        )
-        return height // patch[0], width // patch[1]
+        units = num_units((t for step in self._steps for t in step.targets), STEM)
+        stem = None if units is None else {"num_units": units}
+        return grid_size(image_size, tuple(patch), stem)
 
     def _patch_size(self):
         step = next((s for s in self._steps if KERNEL in s.targets), None)
@@ -283,25 +284,34 @@ class Checkpoint:
         return foreign(self.file, reason, self.layout)
 
     def architecture(self) -> dict:
-        """The arguments of the `VisionTransformer` that the file holds, and `channels`.
+        """The arguments of the model that the file holds, and `channels`.
 
         Without `image_size` where the file has no positions that tell it.
         """
+        if self.layout.model == "bit":
+            return self._bit_architecture()
         fields = architecture_of(self.shapes, self._shape)
         usual = "token" if fields["class_token"] and not fields["fc_norm"] else "gap"
         fields = {"pooling": usual, **self.layout.defaults, **self._known, **fields}
         fields["mlp"] = self._activation(fields)
-        for name in ("image_mean", "image_std"):  # of colours, in a model of others
-            values = fields.get(name)
-            if isinstance(values, tuple) and len(values) != fields["channels"]:
-                del fields[name]
+        if stem := fields["stem"]:
+            options = {
+                key: fields.pop(key, value) for key, value in self.layout.resnet.items()
+            }
+            fields["stem"] = {**stem, **options}
+        _drop_other_colours(fields)
         if POSITIONS[1] not in self.shapes:
             fields["position"] = self.layout.without_positions
         if self._dims.grid:
-            fields["image_size"] = tuple(
-                cells * pixels
-                for cells, pixels in zip(self._dims.grid, fields["patch_size"], strict=True)
+            fields["image_size"] = image_size_of(
+                self._dims.grid, fields["patch_size"], fields["stem"]
             )
+        return fields
+
+    def _bit_architecture(self):
+        fields = bit_architecture_of(self.shapes, self._shape)
+        fields = {**self.layout.resnet, **self._known, **fields}
+        _drop_other_colours(fields)
         return fields
 
     def _activation(self, fields):
@@ -350,6 +360,53 @@ class Checkpoint:
                     yield target, array
 
 
+def _drop_other_colours(fields):
+    """Leaves out what is told of images with other channels than the model's."""
+    for name in ("image_mean", "image_std"):
+        values = fields.get(name)
+        if isinstance(values, tuple) and len(values) != fields["channels"]:
+            del fields[name]
+
+
+def num_units(names: Iterable[str], prefix: str = "") -> tuple[int, ...] | None:
+    """The units of each stage, told from names of our weights; None without a root.
+
+    Raises:
+        ValueError: if a number is left out.
+    """
+    stages, root = {}, False
+    for name in names:
+        root = root or name == f"{prefix}root/conv/kernel"
+        if match := re.match(rf"{prefix}stage_(\d+)_unit_(\d+)/", name):
+            stages.setdefault(int(match[1]), set()).add(int(match[2]))
+    if not root:
+        return None
+    units = tuple(len(stages[stage]) for stage in sorted(stages))
+    if sorted(stages) != [*range(len(stages))] or any(
+        max(numbers) >= len(numbers) for numbers in stages.values()
+    ):
+        found = ", ".join(f"{stage}: {sorted(stages[stage])}" for stage in sorted(stages))
+        raise ValueError(f"stages or units are left out, found {found}")
+    return units
+
+
+def _width_factor(root):
+    """By what the 64 channels of the root's kernel are multiplied."""
+    width = root[-1] / ROOT_FILTERS
+    return int(width) if width == int(width) else width
+
+
+def bit_architecture_of(shapes: Mapping, shape: Callable) -> dict:
+    """Arguments of `BiTResNet` that the shapes of its weights tell."""
+    root = shape("root/conv/kernel", 4)
+    return {
+        "num_units": num_units(shapes),
+        "width_factor": _width_factor(root),
+        "channels": root[2],
+        "classes": shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
+    }
+
+
 def architecture_of(shapes: Mapping, shape: Callable) -> dict:
     """Arguments of `VisionTransformer` that the shapes of its weights tell.
 
@@ -357,6 +414,11 @@ def architecture_of(shapes: Mapping, shape: Callable) -> dict:
     """
     patch_height, patch_width, channels, hidden_dim = shape("patch_embedding/kernel", 4)
     mlp_dim = shape("block_0/mlp/dense_2/kernel", 2)[0]
+    stem = None
+    if (units := num_units(shapes, STEM)) is not None:
+        root = shape(f"{STEM}root/conv/kernel", 4)
+        stem = {"num_units": units, "width_factor": _width_factor(root)}
+        channels = root[2]
     fields = {
         "patch_size": (patch_height, patch_width),
         "hidden_dim": hidden_dim,
@@ -375,6 +437,7 @@ def architecture_of(shapes: Mapping, shape: Callable) -> dict:
         "qkv_bias": "block_0/attention/qkv/bias" in shapes,
         "qk_norm": "block_0/attention/query_norm/gamma" in shapes,
         # A trained one is read, so the initial value is of no account.
+        "stem": stem,
         "layer_scale": 1e-5 if "block_0/attention_scale/scale" in shapes else None,
     }
     if "pre_logits/kernel" in shapes:
@@ -411,9 +474,7 @@ def _find_layout(file, subtree) -> tuple[Layout, str, str]:
                     return layout, root, tree
     reason = "its names are of no layout"
     if subtree:
-        reason = f"it has no ViT in the sub-tree {subtree!r}"
-    if "conv_root/kernel" in file.shapes:
-        reason = "it holds a hybrid, a ResNet below a ViT, which is not built here yet"
+        reason = f"it has no model in the sub-tree {subtree!r}"
     raise foreign(file, reason)
 
 
@@ -422,9 +483,10 @@ def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> Valu
     names = sorted(file.shapes)
     some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
     what = f"in the layout {layout.name!r}" if layout else "in a layout known here"
+    kind = "BiT" if layout and layout.model == "bit" else "ViT"
     return ValueError(
-        f"{file.path!r} is not a ViT checkpoint {what}: {reason}. It holds {len(names)} "
-        f"tensors: {some}. Layouts: {', '.join(known.name for known in ALL_LAYOUTS)}."
+        f"{file.path!r} is not a {kind} checkpoint {what}: {reason}. It holds {len(names)} "
+        f"tensors: {some}. Layouts: {', '.join({known.name: 0 for known in ALL_LAYOUTS})}."
     )
 
 
@@ -459,6 +521,9 @@ TOLD = {
     "layer_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
     "position_interpolation": lambda value: value in INTERPOLATIONS,
     "num_prefix_positions": _whole,
+    "group_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
+    "standardization": lambda value: value in STANDARDIZATIONS,
+    "standardization_epsilon": lambda value: _number(value) and 0 < value < 1,
     "image_mean": _per_channel,
     "image_std": lambda value: _per_channel(value) and np.min(value) > 0,
 }

@@ -1,4 +1,4 @@
-"""The layouts of Google's checkpoints: the ViT paper's code and BigVision (`.npz`)."""
+"""The layouts of Google's checkpoints (`.npz`): the ViT paper's code and BigVision; BiT."""
 
 from keras_vit.weights.layout import POSITIONS, Layout, norm, row
 
@@ -33,7 +33,40 @@ def _attention(source, target):
     )
 
 
+_STEM_UNIT = ("block{stage}/unit{unit}", "stem_stage_{stage}_unit_{unit}")
+
+
+def _convolution(source, target):
+    return (row(f"{source}/kernel", f"{target}/kernel"),)
+
+
+def _group_norm(source, target):
+    return (
+        row(f"{source}/scale", f"{target}/gamma", "spread over four axes"),
+        row(f"{source}/bias", f"{target}/beta", "spread over four axes"),
+    )
+
+
+def _parts(unit, *pairs):
+    """Rows of the parts of a unit: functions, names in the file, our names."""
+    theirs, ours = unit
+    return (r for rows, a, b in pairs for r in rows(f"{theirs}/{a}", f"{ours}/{b}"))
+
+
+STEM_ROWS = (
+    *_convolution("conv_root", "stem_root/conv"),
+    *_group_norm("gn_root", "stem_root/norm"),
+    *_parts(
+        _STEM_UNIT,
+        *((_convolution, f"conv{i}", f"conv_{i}") for i in (1, 2, 3)),
+        *((_group_norm, f"gn{i}", f"norm_{i}") for i in (1, 2, 3)),
+        (_convolution, "conv_proj", "shortcut_conv"),
+        (_group_norm, "gn_proj", "shortcut_norm"),
+    ),
+)
+
 ROWS = (
+    *STEM_ROWS,
     *_dense("embedding", "patch_embedding"),
     row("cls", "class_token/tokens", "drop first axis"),
     row("Transformer/posembed_input/pos_embedding", POSITIONS, "positions"),
@@ -68,6 +101,7 @@ _IN_BLOCK = r"(?<=^Transformer/encoderblock)((?:_\d+)?)"
 GOOGLE = Layout(
     name="google",
     rows=ROWS,
+    first=1,
     marks=("Transformer/encoderblock.*",),
     # Submodules of a block, in newer files and BigVision's → in the published ones.
     aliases=(
@@ -89,6 +123,11 @@ GOOGLE = Layout(
         "layer_norm_epsilon": 1e-6,
         "position_interpolation": "linear",
     },
+    resnet={
+        "group_norm_epsilon": 1e-6,
+        "standardization": "std",
+        "standardization_epsilon": 1e-5,
+    },
     num_prefix=lambda shapes: (
         (1,) if "cls" in shapes and "pos_embedding" not in shapes else (0,)
     ),
@@ -96,4 +135,47 @@ GOOGLE = Layout(
     without_positions="sincos2d",
     written_prefix=lambda class_token, registers: (class_token, 0),
     not_written=_not_written,
+)
+
+
+_BIT_UNIT = ("resnet/block{stage}/unit{unit:02}", "stage_{stage}_unit_{unit}")
+
+
+def _bit_convolution(source, target):
+    return _convolution(f"{source}/standardized_conv2d", target)
+
+
+def _bit_norm(source, target):
+    return (
+        row(f"{source}/group_norm/gamma", f"{target}/gamma", "same"),
+        row(f"{source}/group_norm/beta", f"{target}/beta", "same"),
+    )
+
+
+BIT = Layout(
+    name="google",
+    model="bit",
+    rows=(
+        *_bit_convolution("resnet/root_block", "root/conv"),
+        *_parts(
+            _BIT_UNIT,
+            *(
+                (rows, part, f"{name}_{i}")
+                for i, part in enumerate("abc", 1)
+                for rows, name in ((_bit_norm, "norm"), (_bit_convolution, "conv"))
+            ),
+            (_bit_convolution, "a/proj", "shortcut_conv"),
+        ),
+        *_bit_norm("resnet", "norm"),
+        row("resnet/head/conv2d/kernel", "head/kernel", "convolution of one pixel"),
+        row("resnet/head/conv2d/bias", "head/bias"),
+    ),
+    first=1,
+    marks=("resnet/root_block/.*", "resnet/block1/unit01/.*"),
+    resnet={
+        "group_norm_epsilon": 1e-5,
+        "standardization": "variance",
+        "standardization_epsilon": 1e-10,
+    },
+    kernels_of_keras=True,
 )

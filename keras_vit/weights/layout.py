@@ -15,7 +15,8 @@ class Row(NamedTuple):
 
 
 def row(sources: str | tuple, targets: str | tuple, move: str = "same") -> Row:
-    """A row of a table; `{i}` in a name is the number of the block."""
+    """A row of a table; `{i}` in a name is the number of an encoder block, `{stage}` and
+    `{unit}` those of a ResNet's (`{unit:02}` in two digits)."""
     sources = (sources,) if isinstance(sources, str) else tuple(sources)
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
     return Row(sources, targets, move)
@@ -37,6 +38,25 @@ def norm(source: str, target: str, scale: str = ".weight", offset: str = ".bias"
     )
 
 
+_NUMBER = r"\{(\w+)(?::\w+)?\}"
+
+
+def numbers_in(template: str, names: Iterable[str]) -> list[dict[str, int]]:
+    """The numbers with which a template with `{i}`, … is one of the names, in order."""
+    parts = re.split(_NUMBER, template)  # text, name of a number, text, …
+    pattern = "".join(
+        rf"(?P<{part}>\d{{1,5}})" if i % 2 else re.escape(part)
+        for i, part in enumerate(parts)
+    )
+    found = [match for name in names if (match := re.fullmatch(pattern, name))]
+    numbers = [{k: int(v) for k, v in match.groupdict().items()} for match in found]
+    return sorted(
+        # As a table writes them: with as many digits, and once each.
+        (n for n, m in zip(numbers, found, strict=True) if template.format(**n) == m[0]),
+        key=lambda n: [*n.values()],
+    )
+
+
 POSITIONS = ("position_embedding/prefix", "position_embedding/grid")
 
 
@@ -47,14 +67,17 @@ class Layout:
     Attributes:
         name: what `save_weights` and the tools call it.
         rows: the conversion table. A row counts where all of its sources are there.
+        first: the number of the first stage and unit in the names; ours count from 0.
+        model: `"vit"` or `"bit"`, which of the models is in the file.
         marks: patterns of names (after `aliases`); a file is in this layout if each of
             them matches a name.
         aliases: (pattern, replacement) of names that other versions use, in order.
         dropped: pattern of a name → the reason why nothing of the model needs it.
-        defaults: arguments of `VisionTransformer` that a file does not tell.
+        defaults: arguments of the model that a file does not tell.
         num_prefix: function of the canonical names' shapes → how many position rows may
             belong to the prefix, the usual number first.
         hints: function of a `config.json` → arguments of `VisionTransformer` in it.
+        resnet: arguments of the ResNet's parts that a file with one does not tell.
         gate: function of the arguments known and of the file's shapes by name → the
             activation of an MLP with a gate, `"swiglu"` or `"geglu"`.
         kernels_of_keras: bool, whether kernels have Keras' axes (inputs, …, outputs), and
@@ -70,9 +93,12 @@ class Layout:
     name: str
     rows: tuple[Row, ...]
     marks: tuple[str, ...]
+    first: int = 0
+    model: str = "vit"
     aliases: tuple[tuple[str, str], ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)
+    resnet: Mapping[str, object] = field(default_factory=dict)
     num_prefix: Callable[[Mapping], tuple[int, ...]] = lambda shapes: (0,)
     hints: Callable[[dict], dict] = lambda config: {}
     gate: Callable[[Mapping, Mapping], str] = lambda fields, shapes: "swiglu"
@@ -81,6 +107,14 @@ class Layout:
     written_names: tuple[tuple[str, str], ...] = ()
     written_prefix: Callable[[int, int], tuple[int, ...]] = lambda tokens, registers: (0,)
     not_written: Callable[[dict, int], Iterable[str]] = lambda config, num_prefix: ()
+
+    def ours(self, numbers: Mapping[str, int]) -> dict[str, int]:
+        """The numbers in our names, of those in the file's."""
+        return {k: n - self.first * (k != "i") for k, n in numbers.items()}
+
+    def theirs(self, numbers: Mapping[str, int]) -> dict[str, int]:
+        """The numbers in the file's names, of those in ours."""
+        return {k: n + self.first * (k != "i") for k, n in numbers.items()}
 
     def canonical(self, name: str) -> str:
         """The name that the table uses for a tensor."""

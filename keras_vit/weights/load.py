@@ -9,7 +9,8 @@ from typing import Protocol
 import keras
 import numpy as np
 
-from keras_vit.weights.checkpoint import KERNEL, Checkpoint
+from keras_vit.models.sizes import image_size_of
+from keras_vit.weights.checkpoint import KERNEL, STEM, Checkpoint, num_units
 from keras_vit.weights.keras_files import (
     GRID,
     KERAS,
@@ -88,10 +89,9 @@ def told_by(model: keras.Model) -> dict:
     if "block_0/attention/qkv/kernel" in shapes:
         told["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
     if GRID in shapes and KERNEL in shapes:
-        told["image_size"] = tuple(
-            cells * pixels
-            for cells, pixels in zip(shapes[GRID][:2], shapes[KERNEL][:2], strict=True)
-        )
+        units = num_units(shapes, STEM)
+        stem = None if units is None else {"num_units": units}
+        told["image_size"] = image_size_of(shapes[GRID][:2], shapes[KERNEL][:2], stem)
     return told
 
 
@@ -195,7 +195,8 @@ def _drop_head(ours, shapes, skip_mismatched_head):
 def _is_another_head(ours, shapes):
     """Whether there is a whole head, of other sizes than the model's."""
     kernel, bias = (shapes.get(f"head/{name}", ()) for name in ("kernel", "bias"))
-    width = shapes.get("pre_logits/kernel", shapes.get(KERNEL, ()))[-1:]
+    features = ("pre_logits/kernel", KERNEL, "norm/gamma")  # the last is BiT's
+    width = next((shapes[path] for path in features if path in shapes), ())[-1:]
     return kernel == width + bias and kernel != tuple(ours["head/kernel"].shape)
 
 

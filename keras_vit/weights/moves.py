@@ -105,6 +105,11 @@ def _without_bias(dims, kernel, bias):
     return (_transpose(kernel),)
 
 
+def _of_one_axis(dims, vector):
+    """(1, 1, 1, channels), or (channels,) as newer files have it."""
+    return (vector.reshape(vector.shape[-1:]),)
+
+
 MOVES = {
     "same": Move(lambda dims, a: (a,), lambda dims, a: (a,)),
     "transpose": Move(lambda dims, a: (_transpose(a),), lambda dims, a: (_transpose(a),)),
@@ -120,6 +125,16 @@ MOVES = {
     "stack biases": Move(
         lambda dims, *biases: (np.stack(biases, axis=0),),
         lambda dims, bias: tuple(bias),
+    ),
+    # Group norms of the paper's hybrids.
+    "spread over four axes": Move(_of_one_axis, lambda dims, a: (a[None, None, None],)),
+    # A dense layer written as a convolution.
+    "convolution of one pixel": Move(
+        lambda dims, a: (np.squeeze(a, (0, 1)),), lambda dims, a: (a[None, None],)
+    ),
+    "convolution of one pixel in torch": Move(
+        lambda dims, a: (_transpose(np.squeeze(a, (2, 3))),),
+        lambda dims, a: (_transpose(a)[..., None, None],),
     ),
     # torch: convolutions (out, in, height, width), dense layers (out, in).
     "convolution": Move(

@@ -10,15 +10,16 @@ import keras
 import numpy as np
 
 from keras_vit.layers.position import sincos2d
+from keras_vit.models.sizes import grid_size
 from keras_vit.weights.checkpoint import METADATA, TOLD
 from keras_vit.weights.files import CHECKSUMS, checksum
-from keras_vit.weights.google import GOOGLE
+from keras_vit.weights.google import BIT, GOOGLE
 from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.huggingface_config import model_config, processor_config
-from keras_vit.weights.layout import POSITIONS, Layout
+from keras_vit.weights.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.load import variables
 from keras_vit.weights.moves import MOVES, Dims
-from keras_vit.weights.timm import TIMM
+from keras_vit.weights.timm import TIMM, TIMM_BIT
 
 logger = logging.getLogger("keras_vit")
 
@@ -30,17 +31,24 @@ def save(model: keras.Model, path: str | os.PathLike, layout: str) -> None:
     """Writes a model's weights; see `keras_vit.save_weights`."""
     path = os.fspath(path)
     config = _config(model)
+    is_bit = "num_units" in config
     if layout == "google":
         _check_ending(path, ".npz", layout)
-        tensors, _ = in_layout(model, GOOGLE)
-        _tell_what_google_does_not_say(path, config)
+        google = BIT if is_bit else GOOGLE
+        tensors, _ = in_layout(model, google)
+        _tell_what_google_does_not_say(path, config, google)
         _write(path, lambda file: np.savez(file, **tensors))
     elif layout == "timm":
         _check_ending(path, ".safetensors", layout)
-        tensors, dims = in_layout(model, TIMM)
+        tensors, dims = in_layout(model, TIMM_BIT if is_bit else TIMM)
         _write_safetensors(path, tensors, _metadata(config, dims))
-    elif layout == "huggingface":
+    elif layout == "huggingface" and not is_bit:
         _save_folder(model, path, config)
+    elif layout == "huggingface":
+        raise ValueError(
+            "The layout 'huggingface' has no place for a `BiTResNet` here. Received: the "
+            f"model {model.name!r}. Save it with layout='timm' or layout='google'."
+        )
     else:
         raise ValueError(
             f"`layout` must be one of {', '.join(map(repr, WRITTEN))}. Received: "
@@ -52,10 +60,18 @@ def save(model: keras.Model, path: str | os.PathLike, layout: str) -> None:
 def _config(model) -> dict:
     """A model's config, with what follows from `None` in it."""
     paths = set(variables(model))
-    return model.get_config() | {
-        "class_token": "class_token/tokens" in paths,
-        "patch_bias": "patch_embedding/bias" in paths,
-    }
+    config = model.get_config()
+    if "num_units" in config:
+        return config
+    options = {key: value for key, value in (config["stem"] or {}).items() if key in TOLD}
+    return (
+        config
+        | options
+        | {
+            "class_token": "class_token/tokens" in paths,
+            "patch_bias": "patch_embedding/bias" in paths,
+        }
+    )
 
 
 def _check_ending(path, ending, layout):
@@ -119,16 +135,18 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
     """
     config = _config(model)
     ours = {path: keras.ops.convert_to_numpy(v) for path, v in variables(model).items()}
-    _fit_positions(ours, config, layout)
-    _fit_norm(ours, config, layout)
-    _fit_scales(ours, config, layout)
-    dims = Dims(config["num_heads"], len(ours.get(PREFIX, ())), _grid_size(config))
+    dims = Dims(0)
+    if layout.model == "vit":
+        _fit_positions(ours, config, layout)
+        _fit_norm(ours, config, layout)
+        _fit_scales(ours, config, layout)
+        dims = Dims(config["num_heads"], len(ours.get(PREFIX, ())), _grid_size(config))
     tensors, used = {}, set()
     for row in layout.rows:
         if row.sources[0] in layout.not_written(config, dims.num_prefix):
             continue
-        for i in range(config["num_layers"]) if "{i}" in row.targets[0] else (0,):
-            targets = [target.replace("{i}", str(i)) for target in row.targets]
+        for numbers in numbers_in(row.targets[0], ours):
+            targets = [target.format(**numbers) for target in row.targets]
             if not all(target in ours for target in targets):
                 continue
             used.update(targets)
@@ -137,7 +155,7 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
             except ValueError as error:
                 raise _no_place(model, layout, [f"{targets[-1]}: {error}"]) from error
             for source, array in zip(row.sources, arrays, strict=True):
-                name = layout.written(source.replace("{i}", str(i)))
+                name = layout.written(source.format(**layout.theirs(numbers)))
                 tensors[name] = np.ascontiguousarray(array)
     if left := set(ours) - used:
         raise _no_place(model, layout, sorted(left))
@@ -202,16 +220,13 @@ def _fit_norm(ours, config, layout):
 
 
 def _grid_size(config):
-    return tuple(
-        pixels // patch
-        for pixels, patch in zip(config["image_size"], config["patch_size"], strict=True)
-    )
+    return grid_size(config["image_size"], config["patch_size"], config["stem"])
 
 
-def _tell_what_google_does_not_say(path, config):
+def _tell_what_google_does_not_say(path, config, layout):
     """Warns where the names alone would be read as another function."""
-    usual = {key: value for key, value in GOOGLE.defaults.items() if key in config}
-    usual |= {"mlp": "gelu"}
+    usual = {**layout.defaults, **layout.resnet, "mlp": "gelu"}
+    usual = {key: value for key, value in usual.items() if config.get(key) is not None}
     different = {k: config[k] for k, v in usual.items() if config[k] != v}
     different.pop("position_interpolation", None)
     if different:
@@ -227,7 +242,8 @@ def _tell_what_google_does_not_say(path, config):
 def _metadata(config, dims):
     """What names and shapes do not say, for the way back."""
     told = {key: config[key] for key in TOLD if config.get(key) is not None}
-    told["num_prefix_positions"] = dims.num_prefix
+    if "num_units" not in config:
+        told["num_prefix_positions"] = dims.num_prefix
     return {"format": "pt", METADATA: json.dumps(told)}
 
 

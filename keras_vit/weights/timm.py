@@ -1,4 +1,4 @@
-"""The layout of timm's VisionTransformer, and of DINOv2, MAE and DeiT as published."""
+"""The layouts of timm: its VisionTransformer (and DINOv2, MAE, DeiT as published); BiT."""
 
 import re
 
@@ -14,7 +14,46 @@ def _mlp(source, target):
     )
 
 
+def _standardized_conv(source, target):
+    return (row(f"{source}.weight", f"{target}/kernel", "convolution"),)
+
+
+STEM = "patch_embed.backbone"
+_UNIT = "stages.{stage}.blocks.{unit}"
+
+
+def _unit(source, target):
+    return (
+        row_
+        for i in (1, 2, 3)
+        for row_ in (
+            *_standardized_conv(f"{source}.conv{i}", f"{target}/conv_{i}"),
+            *norm(f"{source}.norm{i}", f"{target}/norm_{i}"),
+        )
+    )
+
+
+def _root(source):
+    return (
+        *_standardized_conv(f"{source}.conv", "stem_root/conv"),
+        *norm(f"{source}.norm", "stem_root/norm"),
+    )
+
+
+STEM_ROWS = (
+    *_root(f"{STEM}.stem"),
+    *_root(STEM),  # where it is all of the stem
+    *_unit(f"{STEM}.{_UNIT}", "stem_stage_{stage}_unit_{unit}"),
+    *_standardized_conv(
+        f"{STEM}.{_UNIT}.downsample.conv", "stem_stage_{stage}_unit_{unit}/shortcut_conv"
+    ),
+    *norm(
+        f"{STEM}.{_UNIT}.downsample.norm", "stem_stage_{stage}_unit_{unit}/shortcut_norm"
+    ),
+)
+
 ROWS = (
+    *STEM_ROWS,
     *weight_and_bias("patch_embed.proj", "patch_embedding", "convolution"),
     row("cls_token", "class_token/tokens", "drop first axis"),
     row("reg_token", "registers/tokens", "drop first axis"),
@@ -96,6 +135,19 @@ def _hints(config):
     return hints
 
 
+def _not_written(config, num_prefix):
+    """One of the two names of the stem's root."""
+    has_stages = config["stem"] and config["stem"]["num_units"]
+    return {r.sources[0] for r in _root(STEM if has_stages else f"{STEM}.stem")}
+
+
+# timm standardises with a batch norm, whose epsilon is 1e-8 here.
+_RESNET = {
+    "group_norm_epsilon": 1e-5,
+    "standardization": "variance",
+    "standardization_epsilon": 1e-8,
+}
+
 TIMM = Layout(
     name="timm",
     rows=ROWS,
@@ -119,4 +171,31 @@ TIMM = Layout(
     written_prefix=lambda class_token, registers: (class_token + registers, 0),
     hints=_hints,
     gate=_gate,
+    resnet=_RESNET,
+    not_written=_not_written,
+)
+
+BIT_UNIT = "stage_{stage}_unit_{unit}"
+
+
+def _bit_hints(config):
+    hints = _hints(config)
+    return {key: hints[key] for key in ("image_size", "image_mean", "image_std")}
+
+
+TIMM_BIT = Layout(
+    name="timm",
+    model="bit",
+    rows=(
+        *_standardized_conv("stem.conv", "root/conv"),
+        *_unit(_UNIT, BIT_UNIT),
+        *_standardized_conv(f"{_UNIT}.downsample.conv", f"{BIT_UNIT}/shortcut_conv"),
+        *norm("norm", "norm"),
+        row("head.fc.weight", "head/kernel", "convolution of one pixel in torch"),
+        row("head.fc.bias", "head/bias"),
+    ),
+    marks=(r"stem\.conv\.weight", r"stages\.0\.blocks\.0\.norm1\.weight", r"norm\.weight"),
+    aliases=((r"^(?:module|backbone|model)\.", ""),),
+    resnet=_RESNET,
+    hints=_bit_hints,
 )

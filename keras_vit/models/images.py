@@ -1,0 +1,116 @@
+"""What models have in common: images in, pixel values to be rescaled, a head."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+
+from keras_vit.layers import arguments
+
+KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
+
+
+def config_of(arguments_: dict) -> dict:
+    """A model's config, of the `locals()` of its `__init__`."""
+    left_out = {"self", "__class__", "input_tensor", *KERAS_ARGUMENTS}
+    return {key: value for key, value in arguments_.items() if key not in left_out}
+
+
+def check_images(c: SimpleNamespace) -> None:
+    """Brings the fields that say what images are into one form each.
+
+    Raises:
+        ValueError: where they do not fit together.
+    """
+    c.image_size = arguments.pair(c.image_size, "image_size")
+    c.data_format = arguments.image_data_format(c.data_format)
+    c.input_shape = _checked_input_shape(c)
+    channels = c.input_shape[-1 if c.data_format == "channels_last" else 0]
+    c.image_mean = arguments.per_channel(c.image_mean, channels, "image_mean")
+    c.image_std = arguments.per_channel(c.image_std, channels, "image_std")
+
+
+def check_head(c: SimpleNamespace) -> None:
+    """Checks the fields of the head, and brings its activation into one form."""
+    if c.classes < 0:
+        raise ValueError(
+            f"`classes` must be positive, or 0 for no head. Received: classes={c.classes}"
+        )
+    if c.classes and c.pooling is None:
+        raise ValueError(
+            "A head needs a `pooling` to read from. Received: "
+            f"classes={c.classes}, pooling=None. Use another pooling, or classes=0 to get "
+            "what is before it."
+        )
+    if callable(c.classifier_activation):
+        c.classifier_activation = keras.activations.serialize(c.classifier_activation)
+
+
+def _checked_input_shape(c) -> tuple[int | None, ...]:
+    """Shape of one image in the model's data format."""
+    channels_last = c.data_format == "channels_last"
+    if c.input_shape is None:
+        return (*c.image_size, 3) if channels_last else (3, *c.image_size)
+    shape = tuple(c.input_shape)
+    size, channels = (shape[:2], shape[2:]) if channels_last else (shape[1:], shape[:1])
+    layout = "(height, width, channels)" if channels_last else "(channels, height, width)"
+    if len(shape) != 3 or not isinstance(channels[0], int) or channels[0] <= 0:
+        raise ValueError(
+            f"`input_shape` must be {layout} with data_format={c.data_format!r}, and "
+            f"the number of channels must be given. Received: input_shape={shape}"
+        )
+    if any(s not in (None, i) for s, i in zip(size, c.image_size, strict=True)):
+        raise ValueError(
+            f"`input_shape` {layout} must repeat `image_size` (height, width), or give "
+            "None for a height or width that may vary. Received: "
+            f"input_shape={shape}, image_size={c.image_size}"
+        )
+    return shape
+
+
+def image_input(c, input_tensor):
+    if input_tensor is None:
+        return keras.Input(c.input_shape, name="images")
+    operation = getattr(input_tensor, "_keras_history", (None,))[0]
+    if not isinstance(operation, keras.layers.InputLayer):
+        raise ValueError(
+            "`input_tensor` must be a `keras.Input`: what comes before the model would "
+            f"be missing from its config. Received: input_tensor={input_tensor}. Call "
+            "the model on that tensor instead: outputs = model(tensor)."
+        )
+    if tuple(input_tensor.shape[1:]) != c.input_shape:
+        raise ValueError(
+            "`input_tensor` must have the model's input shape. Received: a tensor of "
+            f"shape {tuple(input_tensor.shape)} for input_shape={c.input_shape}"
+        )
+    return input_tensor
+
+
+def rescaling(c):
+    """The layer that takes pixel values from 0 to 255 to what the model is trained on."""
+    mean, std = np.asarray(c.image_mean), np.asarray(c.image_std)
+    scale, offset = 1 / (255 * std), -mean / std
+    axes = (1, 1, -1) if c.data_format == "channels_last" else (-1, 1, 1)
+    scale, offset = (v.reshape(axes) if v.ndim else v for v in (scale, offset))
+    return keras.layers.Rescaling(
+        scale.tolist(), offset.tolist(), dtype="float32", name="preprocessing"
+    )
+
+
+def channels_last(images, c):
+    """Images in the order in which the convolutions take them, on every backend."""
+    if c.data_format == "channels_last":
+        return images
+    return keras.layers.Permute((2, 3, 1), dtype=images.dtype, name="channels_last")(images)
+
+
+def head(features, c):
+    """The layer `head`."""
+    # Zero at the start (section 3.2 of the paper); in float32 under every policy.
+    return keras.layers.Dense(
+        c.classes,
+        activation=c.classifier_activation,
+        kernel_initializer="zeros",
+        dtype="float32",
+        name="head",
+    )(features)

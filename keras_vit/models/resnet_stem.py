@@ -1,0 +1,121 @@
+"""The ResNet below a Vision Transformer, and the one that BiT is."""
+
+from collections.abc import Collection, Mapping
+
+from keras_vit.layers import arguments
+from keras_vit.layers.resnet import (
+    EXPANSION,
+    GROUPS,
+    BottleneckUnit,
+    PreActivationUnit,
+    ResNetRoot,
+)
+from keras_vit.layers.standardized_conv import STANDARDIZATIONS, usual_epsilon
+
+ROOT_FILTERS = 64
+# What a description of a stem may leave out.
+DEFAULTS = {
+    "width_factor": 1,
+    "group_norm_epsilon": 1e-6,
+    "standardization": "std",
+    "standardization_epsilon": None,
+}
+
+
+def checked_stem(stem: Mapping | None) -> dict | None:
+    """A stem's description with all of its keys; a ValueError where it is none."""
+    if stem is None:
+        return None
+    if not isinstance(stem, Mapping) or "num_units" not in stem:
+        raise ValueError(
+            "`stem` must be None or a dictionary with 'num_units', the number of units of "
+            f"each stage, such as {{'num_units': (3, 4, 9)}}. Received: stem={stem!r}"
+        )
+    if unknown := set(stem) - {"num_units", *DEFAULTS}:
+        raise ValueError(
+            f"`stem` may have 'num_units', {', '.join(map(repr, DEFAULTS))}. Received "
+            f"also: {', '.join(map(repr, sorted(unknown)))}"
+        )
+    stem = {**DEFAULTS, **stem}
+    stem["num_units"] = checked_units(stem["num_units"])
+    checked_width(stem["width_factor"])
+    arguments.one_of(stem["standardization"], STANDARDIZATIONS, "standardization")
+    if stem["standardization_epsilon"] is None:
+        stem["standardization_epsilon"] = usual_epsilon(stem["standardization"])
+    return stem
+
+
+def checked_units(num_units: Collection[int]) -> tuple[int, ...]:
+    """`num_units` as a tuple of positive integers; a ValueError otherwise."""
+    for units in (num_units := tuple(num_units)):
+        arguments.positive(units, "num_units")
+    return num_units
+
+
+def checked_width(width_factor: float) -> int:
+    """Channels of the root; a ValueError where group norms cannot share them out."""
+    filters = int(ROOT_FILTERS * width_factor)
+    if filters <= 0 or filters % GROUPS:
+        raise ValueError(
+            f"`width_factor` must give the root ({ROOT_FILTERS} channels times it) a "
+            f"multiple of {GROUPS} channels, as many groups as a group norm has. "
+            f"Received: width_factor={width_factor}"
+        )
+    return filters
+
+
+def resnet(
+    images, num_units, width_factor, *, pre_activation=False, prefix="", policy, **options
+):
+    """Root, then stages of units: each unit a layer `stage_0_unit_0`, ….
+
+    `options` are arguments that root and units share.
+    """
+    filters = checked_width(width_factor)
+    options["dtype"] = policy
+    unit_layer = PreActivationUnit if pre_activation else BottleneckUnit
+    images = ResNetRoot(
+        filters, pre_activation=pre_activation, name=f"{prefix}root", **options
+    )(images)
+    for stage, units in enumerate(num_units):
+        for unit in range(units):
+            images = unit_layer(
+                filters * 2**stage,
+                strides=2 if stage and not unit else 1,
+                name=f"{prefix}stage_{stage}_unit_{unit}",
+                **options,
+            )(images)
+    return images
+
+
+def stride(stem: Mapping | None) -> int:
+    """How many pixels of the image a pixel of a stem's feature map stands for."""
+    return 2 ** (1 + max(1, len(stem["num_units"]))) if stem else 1
+
+
+def map_size(image_size, stem: Mapping | None) -> tuple[int, int]:
+    """(height, width) of a stem's feature map, or of the image where there is no stem.
+
+    Halved once and again, and rounded up each time, which comes to rounding up once.
+    """
+    return tuple(-(-pixels // stride(stem)) for pixels in image_size)
+
+
+def count_resnet_parameters(
+    num_units, width_factor, *, channels=3, pre_activation=False
+) -> tuple[int, int]:
+    """Number of parameters of root and stages, and of their output's channels."""
+    filters = inputs = checked_width(width_factor)
+    count = 7 * 7 * channels * filters + 2 * filters * (not pre_activation)
+    for stage, units in enumerate(num_units):
+        middle = filters * 2**stage
+        outputs = EXPANSION * middle
+        for unit in range(units):
+            convolutions = inputs * middle + 9 * middle**2 + middle * outputs
+            norms = [inputs if pre_activation else outputs, middle, middle]
+            if inputs != outputs or (stage and not unit):
+                convolutions += inputs * outputs
+                norms.append(0 if pre_activation else outputs)
+            count += convolutions + 2 * sum(norms)
+            inputs = outputs
+    return count, inputs
