@@ -5,14 +5,14 @@ import os
 from dataclasses import dataclass
 from inspect import signature
 
-from keras_vit.models.vision_transformer import VisionTransformer
+from keras_vit.models.sizes import grid_size, size_name
 from keras_vit.tables import table
 from keras_vit.weights.checkpoint import TOLD
-from keras_vit.weights.inspect import inspect, size_name
+from keras_vit.weights.inspect import inspect
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import WRITTEN
 from keras_vit.weights.verify import COMPARABLE, compare_models, compare_weights
-from keras_vit.zoo import from_pretrained, load_weights, read, save_weights
+from keras_vit.zoo import Model, from_pretrained, load_weights, read, save_weights
 
 ENDINGS = {
     ".npz": "google",
@@ -22,11 +22,7 @@ ENDINGS = {
 }
 LAYOUTS = (*WRITTEN, "keras", "weights.h5")
 # Arguments that a file must tell for its model to compute the same.
-_NEEDED = tuple(name for name in TOLD if name != "num_prefix_positions")
-_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in signature(VisionTransformer).parameters.items()
-}
+_NEEDED = (*(name for name in TOLD if name != "num_prefix_positions"), "stem")
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,9 @@ class Conversion:
 
     def __str__(self):
         shown = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads")
-        shown += ("mlp_dim", "classes", "pooling")
-        architecture = ", ".join(f"{key}={self.config[key]!r}" for key in shown)
+        shown += ("mlp_dim", "num_units", "width_factor", "classes", "pooling")
+        known = [key for key in shown if key in self.config]
+        architecture = ", ".join(f"{key}={self.config[key]!r}" for key in known)
         name = size_name(self.config)
         facts = [
             ("read", f"{self.read.source} (layout: {self.read.layout})"),
@@ -191,19 +188,25 @@ def _check(model, target, layout) -> str:
     )
 
 
-def _read_again(model, target, layout) -> VisionTransformer:
+def _read_again(model, target, layout) -> Model:
     config = model.get_config()
     if layout == "weights.h5":
-        again = VisionTransformer.from_config(config)
+        again = type(model).from_config(config)
         load_weights(again, target)
         return again
-    given = {name: config[name] for name in _NEEDED} | {"dtype": config["dtype"]}
+    given = {name: config[name] for name in (*_needed(config), "dtype")}
     return from_pretrained(target, position_grid=_grid(config), **given)
 
 
+def _needed(config):
+    return [name for name in _NEEDED if name in config]
+
+
 def _grid(config):
-    sides = zip(config["image_size"], config["patch_size"], strict=True)
-    return tuple(pixels // patch for pixels, patch in sides)
+    """(rows, columns) of the position embedding, None in a model without any."""
+    if "patch_size" not in config:
+        return None
+    return grid_size(config["image_size"], config["patch_size"], config["stem"])
 
 
 def _not_told(model, target, layout) -> tuple[str, ...]:
@@ -218,8 +221,10 @@ def _not_told(model, target, layout) -> tuple[str, ...]:
         grid = _grid(config)
         told = inspect(target, position_grid=grid).architecture or {}
         missing = (f"position_grid={grid}",)
-    read_as = {name: told.get(name, _DEFAULTS[name]) for name in _NEEDED}
-    differing = [name for name in _NEEDED if _plain(read_as[name]) != _plain(config[name])]
+    defaults = signature(type(model)).parameters
+    needed = _needed(config)
+    read_as = {name: told.get(name, defaults[name].default) for name in needed}
+    differing = [name for name in needed if _plain(read_as[name]) != _plain(config[name])]
     return (*missing, *(f"{name}={config[name]!r}" for name in differing))
 
 

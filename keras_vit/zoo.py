@@ -272,7 +272,7 @@ def _plain(key, value):
 def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadReport]:
     if not isinstance(source, Model):
         raise ValueError(
-            "`from_pretrained` makes a `VisionTransformer` or `BiTResNet` from one. Received: "
+            "`from_pretrained` makes a model of this package from one. Received: "
             f"{type(source).__name__} {source.name!r} of {origin!r}. Use "
             "`keras.models.load_model` for other models."
         )
@@ -414,7 +414,8 @@ def _describe_constructor(architecture, fields, tags) -> str:
         model = "BiTResNet"
     else:
         step = fields["patch_size"] * stride(fields.get("stem"))
-        positions = " With another shape than the checkpoint's the\n            position embedding is resized."
+        positions = """ With another shape than the checkpoint's the
+            position embedding is resized."""
         sizes = f"size divisible by {step}" if fields["patch_size"] > 1 else "size"
         pooling, features = '`"token"`, `"gap"` or `"map"`', "every token"
         model = "VisionTransformer"

@@ -38,9 +38,7 @@ def checkpoint_of(case):
 
 
 def load(source, **overrides):
-    return keras_vit.from_pretrained(
-        source, classifier_activation=None, full_last_block=True, **overrides
-    )
+    return keras_vit.from_pretrained(source, classifier_activation=None, **overrides)
 
 
 def assert_stages(model, case):

@@ -93,7 +93,6 @@ def test_overrides_come_on_top():
         classifier_activation=None,
         dropout_rate=0.1,
         name="mine",
-        full_last_block=True,
     )
     assert model.name == "mine"
     assert model.get_config()["dropout_rate"] == 0.1

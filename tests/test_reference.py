@@ -21,7 +21,6 @@ def test_every_stage_of_the_original_vit(case):
     model = keras_vit.from_pretrained(
         REFERENCE / case / "checkpoint.npz",
         classifier_activation=None,
-        full_last_block=True,
     )
     comparison = compare_stages(model, expected, 1e-5)
     stages = {row.name for row in comparison.rows}

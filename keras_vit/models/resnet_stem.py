@@ -110,12 +110,15 @@ def count_resnet_parameters(
     for stage, units in enumerate(num_units):
         middle = filters * 2**stage
         outputs = EXPANSION * middle
-        for unit in range(units):
-            convolutions = inputs * middle + 9 * middle**2 + middle * outputs
-            norms = [inputs if pre_activation else outputs, middle, middle]
-            if inputs != outputs or (stage and not unit):
-                convolutions += inputs * outputs
-                norms.append(0 if pre_activation else outputs)
-            count += convolutions + 2 * sum(norms)
-            inputs = outputs
+        projects = stage > 0 or inputs != outputs  # its first unit
+        count += _count_unit(inputs, middle, outputs, projects, pre_activation)
+        count += (units - 1) * _count_unit(outputs, middle, outputs, False, pre_activation)
+        inputs = outputs
     return count, inputs
+
+
+def _count_unit(inputs, middle, outputs, projects, pre_activation):
+    convolutions = inputs * middle + 9 * middle**2 + middle * outputs
+    convolutions += inputs * outputs * projects
+    norms = 2 * middle + (inputs if pre_activation else outputs * (1 + projects))
+    return convolutions + 2 * norms

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 from keras_vit.layers import arguments
 from keras_vit.models.resnet_stem import (
@@ -95,6 +96,27 @@ def paper_name(architecture: str) -> str:
         r"(R\d*)?ViT(.*[A-Za-z])(\d+)", architecture
     ).groups()
     return f"{resnet}+ViT-{size}/{patch}" if resnet else f"ViT-{size}/{patch}"
+
+
+def size_name(config: Mapping) -> str | None:
+    """What papers call the model of a config, of any patch size, or None."""
+    if "num_units" in config:
+        size = {key: config[key] for key in ("num_units", "width_factor")}
+        return next((paper_name(n) for n, bit in BITS.items() if bit == size), None)
+    stem = checked_stem(config.get("stem"))
+    for name, size in SIZES.items():
+        if any(config.get(key) != value for key, value in size.items()):
+            continue
+        if stem is None:
+            patch = dict.fromkeys(arguments.pair(config["patch_size"], "patch_size"))
+            return f"ViT-{name}/{'×'.join(map(str, patch))}"  # one number if square
+        for hybrid in HYBRIDS:
+            fields = architecture_fields(hybrid)
+            same = fields["hidden_dim"] == size["hidden_dim"]
+            parts = [(s["num_units"], s["width_factor"]) for s in (stem, fields["stem"])]
+            if same and parts[0] == parts[1]:
+                return paper_name(hybrid)
+    return None
 
 
 def grid_size(image_size, patch_size, stem=None) -> tuple[int, int]:

@@ -211,6 +211,24 @@ class VisionTransformer(keras.Model):
             "trainable": self.trainable,
         }
 
+    def last_layers(self, images) -> dict:
+        """What the last block and `encoder_norm` make of every token, by layer.
+
+        Args:
+            images: a batch of images as the model takes them.
+
+        Returns:
+            A dictionary of the layer's name → (batch, tokens, hidden_dim).
+        """
+        # Layers are called on tensors: a functional model of them would add nodes to
+        # the layers that this model shares with it.
+        tokens = keras.Model(self.input, self._last_block_input)(images)
+        outputs = {}
+        for name in (f"block_{self._config['num_layers'] - 1}", "encoder_norm"):
+            if name != "encoder_norm" or not self._config["fc_norm"]:
+                outputs[name] = tokens = self.get_layer(name)(tokens)
+        return outputs
+
     def features(self, images) -> dict:
         """The encoder's output by kind of token, after the final norm.
 
@@ -227,12 +245,7 @@ class VisionTransformer(keras.Model):
             hidden_dim) row by row, `"pooled"` (batch, hidden_dim), each where the model
             has it.
         """
-        # Layers are called on tensors: a functional model of them would add nodes to
-        # the layers that this model shares with it.
-        tokens = keras.Model(self.input, self._last_block_input)(images)
-        tokens = self.get_layer(f"block_{self._config['num_layers'] - 1}")(tokens)
-        if not self._config["fc_norm"]:
-            tokens = self.get_layer("encoder_norm")(tokens)
+        *_, tokens = self.last_layers(images).values()
         features, start = {}, 0
         if any(layer.name == "class_token" for layer in self.layers):
             features["class_token"], start = tokens[:, 0], 1

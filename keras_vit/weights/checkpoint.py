@@ -310,7 +310,9 @@ class Checkpoint:
 
     def _bit_architecture(self):
         fields = bit_architecture_of(self.shapes, self._shape)
-        fields = {**self.layout.resnet, **self._known, **fields}
+        # Of any size it computes something; 224 pixels is what every BiT began with.
+        usual = {"image_size": (224, 224), **self.layout.resnet}
+        fields = {**usual, **self._known, **fields}
         _drop_other_colours(fields)
         return fields
 
@@ -474,7 +476,7 @@ def _find_layout(file, subtree) -> tuple[Layout, str, str]:
                     return layout, root, tree
     reason = "its names are of no layout"
     if subtree:
-        reason = f"it has no model in the sub-tree {subtree!r}"
+        reason = f"it has no ViT in the sub-tree {subtree!r}"
     raise foreign(file, reason)
 
 

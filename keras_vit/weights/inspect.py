@@ -5,9 +5,14 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from keras_vit.models.sizes import SIZES
+from keras_vit.models.sizes import SIZES, image_size_of, size_name
 from keras_vit.tables import table
-from keras_vit.weights.checkpoint import Checkpoint, architecture_of, split_subtree
+from keras_vit.weights.checkpoint import (
+    Checkpoint,
+    architecture_of,
+    bit_architecture_of,
+    split_subtree,
+)
 from keras_vit.weights.files import TensorFile, open_tensors
 from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
 from keras_vit.weights.load import listed
@@ -24,10 +29,10 @@ class Inspection:
         shapes: name of a tensor → its shape.
         dtypes: name of a tensor → name of its dtype.
         layout: name of the family's layout; `None` if it is unknown.
-        targets: name of a tensor → the variables of a `VisionTransformer` it becomes.
+        targets: name of a tensor → the variables of the model that it becomes.
         dropped: name of a tensor that is not needed → the reason.
         unused: names of the tensors that have no place, so that loading is an error.
-        architecture: arguments of the `VisionTransformer` and `channels`; `None` where
+        architecture: arguments of the model and `channels`; `None` where
             they are not told.
         grid: (rows, columns) of the position embedding, where there is one.
         problem: why no model can be built from the file; `None` where one can.
@@ -111,7 +116,7 @@ def inspect(
     Args:
         path: path of anything that `from_pretrained` or `load_weights` takes, also of
             a foreign file with one of their endings.
-        known: arguments of `VisionTransformer` that count more than what the file tells.
+        known: arguments of the model that count more than what the file tells.
         model: the same, for where the file is silent.
         position_grid: (rows, columns) of the position embedding in the file.
 
@@ -145,18 +150,10 @@ def inspect(
         return Inspection(**facts, architecture=architecture, grid=grid)
 
 
-def size_name(architecture: Mapping) -> str | None:
-    """The name that papers give to an architecture, such as `"ViT-B/16"`, or None."""
-    for name, size in SIZES.items():
-        if all(architecture.get(key) == value for key, value in size.items()):
-            patch = dict.fromkeys(architecture["patch_size"])  # one number if square
-            return f"ViT-{name}/{'×'.join(map(str, patch))}"
-    return None
-
-
 def _arguments(architecture):
     """Those that describe a network, the usual first."""
-    first = ("image_size", "patch_size", *next(iter(SIZES.values())), "channels", "classes")
+    of_size = (*next(iter(SIZES.values())), "num_units", "width_factor")
+    first = ("image_size", "patch_size", *of_size, "channels", "classes")
     names = [*(name for name in first if name in architecture), *architecture]
     return [
         (f"  {name}", _text(architecture[name]))
@@ -199,8 +196,11 @@ def _those_of(variables: Iterable[str], targets):
 def _inspect_keras(file: KerasFile) -> Inspection:
     facts = _facts_of(file)
     kind = file.saved.get("class_name", "VisionTransformer")
-    if kind != "VisionTransformer":
-        problem = f"It holds a model of the class {kind}, which is no VisionTransformer."
+    if kind not in ("VisionTransformer", "BiTResNet"):
+        problem = (
+            f"It holds a model of the class {kind}, which is no VisionTransformer or "
+            "BiTResNet."
+        )
         return Inspection(**facts, problem=problem)
     facts["layout"] = KERAS.name
     facts["targets"] = {name: (path,) for name, path in file.targets.items()}
@@ -218,16 +218,18 @@ def _guess(shapes, grid) -> dict:
 
     def shape(path, ndim):
         if len(shapes.get(path, ())) != ndim:
-            raise ValueError(f"It holds no weights of a VisionTransformer: no {path!r}.")
+            raise ValueError(f"It holds no weights of a model known here: no {path!r}.")
         return shapes[path]
 
+    is_bit = "root/conv/kernel" in shapes
     try:
-        architecture = architecture_of(shapes, shape)
+        architecture = (bit_architecture_of if is_bit else architecture_of)(shapes, shape)
     except ValueError as error:
         return {"layout": None, "problem": str(error)}
     if grid:
-        sides = zip(grid, architecture["patch_size"], strict=True)
-        architecture["image_size"] = tuple(cells * pixels for cells, pixels in sides)
+        architecture["image_size"] = image_size_of(
+            grid, architecture["patch_size"], architecture["stem"]
+        )
     problem = (
         "The file does not tell the pooling and the activations. Build the model and use "
         "`keras_vit.load_weights`, or save it as .keras."

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import math
 import os
 import re
 import struct
@@ -12,6 +11,7 @@ import zipfile
 import h5py
 import keras
 
+from keras_vit.models.sizes import count_parameters
 from keras_vit.weights.files import (
     FLOATING,
     H5_ERRORS,
@@ -75,20 +75,10 @@ def _check_grid(shapes, model):
 
 def _check_claims(config, size):
     """Refuses a config whose model would not fit in its own file, before it is built."""
-    if config.get("class_name") != "VisionTransformer":
+    if config.get("class_name") not in ("VisionTransformer", "BiTResNet"):
         return
     fields = config["config"]
-    hidden_dim, mlp_dim = fields["hidden_dim"], fields["mlp_dim"]
-    images, patches = (
-        value**2 if isinstance(value, int) else math.prod(value)
-        for value in (fields["image_size"], fields["patch_size"])
-    )
-    pre_logits = fields.get("representation_size") or 0
-    tokens = images // patches if fields.get("position") == "learned" else 0
-    in_block = 4 * hidden_dim + 2 * mlp_dim
-    others = patches + tokens + fields.get("num_registers", 0) + pre_logits
-    claim = hidden_dim * (fields["num_layers"] * in_block + others)
-    claim += fields.get("classes", 0) * (pre_logits or hidden_dim)
+    claim = count_parameters(**fields)
     if claim > size:  # of a byte each, at the least
         raise ValueError(
             f"its config is of more than {claim:,} weights, and it holds {size:,} bytes"
@@ -229,17 +219,19 @@ class KerasFile(TensorFile):
                     self.saved = dict(parse_json(archive.read("config.json")))
                     weights = stack.enter_context(_weights_in(archive))
                 file = stack.enter_context(h5py.File(weights))
-                for name, dataset in datasets(file).items():
-                    self._note(name, dataset)
+                tensors = datasets(file)
+                units = _names_of_units({n: item.shape for n, item in tensors.items()})
+                for name, dataset in tensors.items():
+                    self._note(name, dataset, units)
         except ZIP_ERRORS as error:
             raise self._damaged(error) from error
 
-    def _note(self, name, item):
+    def _note(self, name, item, units):
         self.shapes[name] = item.shape
         self.dtypes[name] = str(item.dtype)
         if name.startswith("optimizer/"):
             self.optimizer.append(name)
-        elif target := _target(name, item.parent.attrs.get("name", "")):
+        elif target := _target(name, item.parent.attrs.get("name", ""), units):
             self.targets[name] = target
 
 
@@ -287,7 +279,33 @@ class _Part(io.RawIOBase):
 _ONE_WEIGHT = {"class_token": "tokens", "registers": "tokens", "pooling": "probe"}
 
 
-def _target(name, layer) -> str | None:
+_UNIT = re.compile(r"layers/((bottleneck|pre_activation)_unit(?:_(\d+))?)/conv_2/.*")
+
+
+def _names_of_units(shapes) -> dict[str, str]:
+    """Keras' name of a ResNet's root or unit → ours, in a file with these shapes.
+
+    The units of a stage have the same number of filters, twice those of the last one.
+    """
+    found = [(match, shapes[name]) for name in shapes if (match := _UNIT.fullmatch(name))]
+    found.sort(key=lambda pair: int(pair[0][3] or 0))
+    stages = sorted({shape[-1] for _, shape in found if shape})
+    numbers = dict.fromkeys(stages, 0)
+    stem = (
+        "stem_"
+        if any(name.startswith("layers/patch_embedding/") for name in shapes)
+        else ""
+    )
+    names = {"res_net_root": f"{stem}root"}
+    for match, shape in found:
+        if shape:
+            stage, unit = stages.index(shape[-1]), numbers[shape[-1]]
+            names[match[1]] = f"{stem}stage_{stage}_unit_{unit}"
+            numbers[shape[-1]] += 1
+    return names
+
+
+def _target(name, layer, units) -> str | None:
     """The path of our variable: Keras numbers layers of a class, and their weights."""
     match = re.fullmatch(r"layers/([^/]+)/((?:.+/)?)vars/(\w+)", name)
     if not match:
@@ -295,6 +313,8 @@ def _target(name, layer) -> str | None:
     container, inside, weight = match.groups()
     if block := re.fullmatch(r"encoder_block(?:_(\d+))?", container):
         path = f"block_{block[1] or 0}/{inside[:-1]}"
+    elif inside and container in units:
+        path = f"{units[container]}/{inside[:-1]}"
     elif inside:
         path = f"pooling/{inside[:-1]}"
     elif not (path := layer):
@@ -303,5 +323,5 @@ def _target(name, layer) -> str | None:
         return f"{path}/{weight}"
     if path.endswith("_scale"):
         return f"{path}/scale"
-    names = ("gamma", "beta") if path.endswith("norm") else ("kernel", "bias")
+    names = ("gamma", "beta") if re.search(r"norm(_\d)?$", path) else ("kernel", "bias")
     return f"{path}/{_ONE_WEIGHT.get(path, names[int(weight) % 2])}"

@@ -16,7 +16,8 @@ class Row(NamedTuple):
 
 def row(sources: str | tuple, targets: str | tuple, move: str = "same") -> Row:
     """A row of a table; `{i}` in a name is the number of an encoder block, `{stage}` and
-    `{unit}` those of a ResNet's (`{unit:02}` in two digits)."""
+    `{unit}` those of a ResNet's (`{unit:02}` in two digits).
+    """
     sources = (sources,) if isinstance(sources, str) else tuple(sources)
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
     return Row(sources, targets, move)

@@ -1,6 +1,7 @@
 """Whether a model computes what it should: against arrays, or against another model."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,11 +14,11 @@ from keras_vit.weights.load import variables
 
 TOLERANCE = 1e-5
 INPUT = "input"
-# Arguments under which models can be compared: logits as the checkpoint gives them, every
-# token after the last block, images as the network takes them, full precision.
+_OF_RESNET = r"(stem_)?(root|stage_\d+_unit_\d+)"
+# Arguments under which models can be compared: logits as the checkpoint gives them, images
+# as the network takes them, full precision.
 COMPARABLE = {
     "classifier_activation": None,
-    "full_last_block": True,
     "include_preprocessing": False,
     "dtype": "float32",
 }
@@ -89,7 +90,7 @@ def compare_stages(
     """Compares what a model computes with arrays of the original implementation.
 
     Args:
-        model: a `VisionTransformer`, built with the arguments `COMPARABLE`.
+        model: a `VisionTransformer` or `BiTResNet`, built with the arguments `COMPARABLE`.
         expected: `"input"`, a batch of images with channels last, as the network takes
             them, and arrays under the names of stages; see `stages`.
         tolerance: the largest difference that passes, as a fraction of the largest
@@ -125,7 +126,7 @@ def compare_models(
     """Compares what two models compute of the same random images, stage by stage.
 
     Args:
-        first: a `VisionTransformer`, built with the arguments `COMPARABLE`.
+        first: a `VisionTransformer` or `BiTResNet`, built with the arguments `COMPARABLE`.
         second: another, with what is expected.
         tolerance: the largest difference that passes, as a fraction of the largest value.
         seed: int, which images are drawn, uniformly from [-1, 1].
@@ -157,14 +158,15 @@ def compare_weights(
 
 
 def stages(model: keras.Model) -> dict[str, str]:
-    """The stages that a `VisionTransformer` has → the layers whose output they are.
+    """The stages that a model has → the layers whose output they are.
 
     `pooled` is what the head or `pre_logits` reads.
     """
-    names = {layer.name for layer in model.layers}
-    blocks = [f"block_{i}" for i in range(model.get_config()["num_layers"])]
+    names = [layer.name for layer in model.layers]
+    resnet = [name for name in names if re.fullmatch(_OF_RESNET, name)]
+    blocks = [name for name in names if re.fullmatch(r"block_\d+", name)]
     alike = ("patch_embedding", "position_embedding", "pre_norm", *blocks, "encoder_norm")
-    layers = {name: name for name in alike}
+    layers = {name: name for name in (*resnet, *alike, "norm", "relu")}
     layers["pooled"] = "fc_norm" if "fc_norm" in names else "pooling"
     layers |= {"pre_logits": "pre_logits", "logits": "head"}
     return {stage: layer for stage, layer in layers.items() if layer in names}
@@ -176,8 +178,11 @@ def _other_names(model):
     blocks = [name for name in layers if name.startswith("block_")]
     names = {"stem": "patch_embedding"}
     names |= {name.replace("block", "encoderblock"): name for name in blocks}
-    # timm's tokens are without norm where only the pooled features have one.
-    encoded = layers.get("encoder_norm", blocks[-1])
+    if blocks:
+        # timm's tokens are without norm where only the pooled features have one.
+        encoded = layers.get("encoder_norm", blocks[-1])
+    else:  # in a BiT
+        encoded = [name for name in layers if re.fullmatch(_OF_RESNET, name)][-1]
     names |= {"encoded": encoded, "features": encoded}
     if "pre_logits" not in layers and "pooled" in layers:
         names["pre_logits"] = layers["pooled"]  # as BigVision calls what the head reads
@@ -203,6 +208,11 @@ def _compute(model, images, layers) -> dict[str, np.ndarray]:
         images = np.transpose(images, (0, 3, 1, 2))
     outputs = {stage: model.get_layer(layer).output for stage, layer in layers.items()}
     computed = keras.Model(model.input, outputs)(images, training=False)
+    if hasattr(model, "last_layers"):  # of a ViT, which may cut them to the class token
+        whole = model.last_layers(images)
+        computed |= {
+            stage: whole[layers[stage]] for stage in layers if layers[stage] in whole
+        }
     return {stage: _array(computed[stage]) for stage in layers}
 
 
