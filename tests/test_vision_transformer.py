@@ -38,6 +38,12 @@ VARIANTS = {
     "full last block": {"full_last_block": True},
     "one block": {"num_layers": 1},
     "modern": MODERN,
+    "hybrid": {"stem": {"num_units": (1, 2), "width_factor": 0.5}, "patch_size": 2},
+    "hybrid of any size": {
+        "stem": {"num_units": (), "width_factor": 0.5, "standardization": "variance"},
+        "patch_size": 4,
+        "input_shape": (None, None, 3),
+    },
     "CLIP": {"pre_norm": True, "mlp": "quick_gelu"},
     "regularized": {
         "dropout_rate": 0.1,

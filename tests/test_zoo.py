@@ -150,7 +150,7 @@ def tiny_architecture(monkeypatch):
             **row,
         )
         monkeypatch.setitem(PRESETS, preset.name, preset)
-        return zoo._constructor("ViTTiny8", "Tiny", 8)
+        return zoo._constructor("ViTTiny8")
 
     return build
 

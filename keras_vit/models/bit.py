@@ -127,7 +127,7 @@ def _checked(config: dict) -> SimpleNamespace:
     c = SimpleNamespace(**config)
     check_images(c)
     arguments.one_of(c.pooling, POOLINGS, "pooling")
-    check_head(c)
+    check_head(c, POOLINGS)
     arguments.one_of(c.standardization, STANDARDIZATIONS, "standardization")
     if c.standardization_epsilon is None:
         c.standardization_epsilon = usual_epsilon(c.standardization)

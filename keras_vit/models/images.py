@@ -1,5 +1,6 @@
 """What models have in common: images in, pixel values to be rescaled, a head."""
 
+from collections.abc import Collection
 from types import SimpleNamespace
 
 import keras
@@ -30,7 +31,7 @@ def check_images(c: SimpleNamespace) -> None:
     c.image_std = arguments.per_channel(c.image_std, channels, "image_std")
 
 
-def check_head(c: SimpleNamespace) -> None:
+def check_head(c: SimpleNamespace, poolings: Collection[str]) -> None:
     """Checks the fields of the head, and brings its activation into one form."""
     if c.classes < 0:
         raise ValueError(
@@ -39,11 +40,16 @@ def check_head(c: SimpleNamespace) -> None:
     if c.classes and c.pooling is None:
         raise ValueError(
             "A head needs a `pooling` to read from. Received: "
-            f"classes={c.classes}, pooling=None. Use another pooling, or classes=0 to get "
-            "what is before it."
+            f"classes={c.classes}, pooling=None. Use pooling={_listed(poolings)}, or "
+            "classes=0 to get what comes before it."
         )
     if callable(c.classifier_activation):
         c.classifier_activation = keras.activations.serialize(c.classifier_activation)
+
+
+def _listed(choices):
+    *others, last = (repr(choice) for choice in choices if choice)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _checked_input_shape(c) -> tuple[int | None, ...]:
@@ -69,6 +75,7 @@ def _checked_input_shape(c) -> tuple[int | None, ...]:
 
 
 def image_input(c, input_tensor):
+    """The model's input: a new one, or the `keras.Input` that is given."""
     if input_tensor is None:
         return keras.Input(c.input_shape, name="images")
     operation = getattr(input_tensor, "_keras_history", (None,))[0]

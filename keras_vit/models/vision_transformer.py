@@ -263,7 +263,7 @@ def _checked(config: dict) -> SimpleNamespace:
     """The fields of a config, each in one form; a ValueError where they do not fit."""
     c = SimpleNamespace(**config)
     check_images(c)
-    check_head(c)
+    check_head(c, POOLINGS)
     c.patch_size = arguments.pair(c.patch_size, "patch_size")
     for name in ("hidden_dim", "num_layers", "num_heads", "mlp_dim"):
         arguments.positive(getattr(c, name), name)
