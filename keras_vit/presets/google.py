@@ -1,8 +1,9 @@
 """Checkpoints of the ViT paper and of SAM (`gs://vit_models`, Apache-2.0).
 
 Sources: README, notebooks and `input_pipeline.py` of google-research/vision_transformer;
-mirrors and their scores: `vision_transformer.py` and `results-imagenet.csv` of
-huggingface/pytorch-image-models (timm), as recorded in November 2026.
+mirrors and their scores: `vision_transformer.py`, `vision_transformer_hybrid.py` and
+`results-imagenet.csv` of huggingface/pytorch-image-models (timm), as recorded in November
+2026.
 """
 
 from keras_vit.presets.preset import GIB, MIB, Preprocessing, Preset
@@ -33,6 +34,9 @@ _IMAGENET21K = [
     ("ViTL16", "ViT-L_16", 1024, 1.22 * GIB),
     ("ViTL32", "ViT-L_32", 1024, 1.23 * GIB),
     ("ViTH14", "ViT-H_14", 1280, 2.46 * GIB),
+    ("R26ViTB32", "R26+ViT-B_32", 768, 450.23 * MIB),
+    ("R50ViTB16", "R50+ViT-B_16", 768, 439.85 * MIB),
+    ("R50ViTL32", "R50+ViT-L_32", 1024, 1.31 * GIB),
 ]
 
 # Architecture, file, size of the file, timm's name of the same weights, its top-1.
@@ -42,6 +46,7 @@ _FINETUNED = [
     ("ViTB32", "ViT-B_32", 336.89 * MIB, None, None),
     ("ViTL16", "ViT-L_16", 1.14 * GIB, None, None),
     ("ViTL32", "ViT-L_32", 1.14 * GIB, "vit_large_patch32_384", 81.510),
+    ("R50ViTB16", "R50+ViT-B_16", 377.57 * MIB, "vit_base_r50_s16_384", 84.976),
 ]
 
 # The README states the accuracy that these two are expected to have.
