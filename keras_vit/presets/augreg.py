@@ -2,10 +2,10 @@
 
 Sources: README, `checkpoint.py` and `vit_jax_augreg.ipynb` of
 google-research/vision_transformer (the recommended ones, sizes, scores); BigVision's
-`VANITY_NAMES` (B/8); `vision_transformer.py` and `results-imagenet.csv` of
-huggingface/pytorch-image-models (timm: which files it mirrors, and their scores), as
-recorded in November 2026. The bucket holds more than 50,000 files; `augreg_preset` makes
-a row for any of them from its name.
+`VANITY_NAMES` (B/8); `vision_transformer.py`, `vision_transformer_hybrid.py` and
+`results-imagenet.csv` of huggingface/pytorch-image-models (timm: which files it mirrors,
+and their scores), as recorded in November 2026. The bucket holds more than 50,000 files;
+`augreg_preset` makes a row for any of them from its name.
 """
 
 import re
@@ -41,6 +41,9 @@ _CLASSES = {
     "kitti": 4,
 }
 
+# The paper's hybrids, as file names spell them.
+_HYBRIDS = {"R_Ti_16": "RViTTi16", "R26_S_32": "R26ViTS32", "R50_L_32": "R50ViTL32"}
+
 _PATTERN = (
     "{model}_{patch}-{i1k or i21k}-{epochs}ep-lr_{rate}-aug_{augmentation}-wd_{decay}"
     "-do_{dropout}-sd_{depth}[--{task}-steps_{thousands}k-lr_{rate}-res_{pixels}]"
@@ -60,7 +63,7 @@ class AugRegRecipe:
 
     Attributes:
         file: the name itself, without folder and `.npz`.
-        architecture: name of the architecture, such as `"ViTB16"`.
+        architecture: name of the architecture, such as `"ViTB16"` or `"R50ViTL32"`.
         dataset: `"i1k"` (ImageNet-1k) or `"i21k"` (ImageNet-21k), of the pre-training.
         epochs: length of the pre-training.
         learning_rate: base learning rate of the pre-training.
@@ -101,7 +104,7 @@ def parse_augreg(name: str) -> AugRegRecipe:
     """Reads the name of an AugReg file, with or without folder and `.npz`.
 
     Raises:
-        ValueError: if the name is malformed, of a hybrid, or of an unknown task.
+        ValueError: if the name is malformed, of an unknown hybrid, or of an unknown task.
     """
     file = _stem(name)
     match = _NAME.fullmatch(file)
@@ -112,11 +115,15 @@ def parse_augreg(name: str) -> AugRegRecipe:
         )
     resnet, size, patch, dataset, epochs, rate, augmentation = match.groups()[:7]
     decay, dropout, depth, task, steps, finetuning_rate, pixels = match.groups()[7:]
+    architecture = f"ViT{size}{patch}"
     if resnet:
-        raise ValueError(
-            f"{file!r} is a hybrid, a ResNet below a ViT, which is not supported yet. "
-            "Take a checkpoint of a ViT alone: Ti_16, S_32, S_16, B_32, B_16, B_8, L_16."
-        )
+        hybrid = f"{resnet}{size}_{patch}"
+        if hybrid not in _HYBRIDS:
+            raise ValueError(
+                f"Unknown hybrid {hybrid!r} in {file!r}. The hybrids of AugReg, a ResNet "
+                f"below a ViT, are {', '.join(_HYBRIDS)}."
+            )
+        architecture = _HYBRIDS[hybrid]
     if task is not None and task not in _CLASSES:
         raise ValueError(
             f"Unknown task {task!r} in {file!r}, so its number of classes is not known. "
@@ -133,7 +140,7 @@ def parse_augreg(name: str) -> AugRegRecipe:
         }
     return AugRegRecipe(
         file=file,
-        architecture=f"ViT{size}{patch}",
+        architecture=architecture,
         dataset=dataset,
         epochs=int(epochs),
         learning_rate=float(rate),
@@ -216,6 +223,24 @@ _RECOMMENDED = {
         1243,
         85.59,
     ),
+    "RViTTi16": (
+        "R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0",
+        "imagenet2012-steps_20k-lr_0.03-res_384",
+        40,
+        75.40,
+    ),
+    "R26ViTS32": (
+        "R26_S_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0",
+        "imagenet2012-steps_20k-lr_0.01-res_384",
+        170,
+        83.85,
+    ),
+    "R50ViTL32": (
+        "R50_L_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1",
+        "imagenet2012-steps_20k-lr_0.01-res_384",
+        1337,
+        85.99,
+    ),
 }
 
 # Which of the recommended files timm mirrors.
@@ -223,10 +248,12 @@ _TIMM_PRETRAINED = {
     "ViTTi16": "vit_tiny_patch16_224",
     "ViTS16": "vit_small_patch16_224",
     "ViTB16": "vit_base_patch16_224",
+    "RViTTi16": "vit_tiny_r_s16_p8_224",
 }
 _TIMM_FINETUNED = {
     "ViTTi16": "vit_tiny_patch16_384",
     "ViTS16": "vit_small_patch16_384",
+    "RViTTi16": "vit_tiny_r_s16_p8_384",
 }
 
 # The other files that timm takes, under the tag that says how they differ from the
@@ -373,6 +400,53 @@ _TIMM = [
         "augreg_timm_imagenet21k",
         "vit_large_patch16_224.augreg_in21k",
         "L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1",
+        None,
+    ),
+    (
+        "augreg_imagenet21k+imagenet2012-224",
+        "vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k",
+        "R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"
+        "--imagenet2012-steps_20k-lr_0.03-res_224",
+        71.798,
+    ),
+    (
+        "augreg_imagenet21k+imagenet2012-224",
+        "vit_small_r26_s32_224.augreg_in21k_ft_in1k",
+        "R26_S_32-i21k-300ep-lr_0.001-aug_light0-wd_0.03-do_0.1-sd_0.1"
+        "--imagenet2012-steps_20k-lr_0.03-res_224",
+        81.864,
+    ),
+    (
+        "augreg_timm_imagenet21k+imagenet2012",
+        "vit_small_r26_s32_384.augreg_in21k_ft_in1k",
+        "R26_S_32-i21k-300ep-lr_0.001-aug_medium2-wd_0.03-do_0.0-sd_0.0"
+        "--imagenet2012-steps_20k-lr_0.03-res_384",
+        84.048,
+    ),
+    (
+        "augreg_imagenet21k+imagenet2012-224",
+        "vit_large_r50_s32_224.augreg_in21k_ft_in1k",
+        "R50_L_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1"
+        "--imagenet2012-steps_20k-lr_0.01-res_224",
+        84.422,
+    ),
+    (
+        "augreg_timm_imagenet21k+imagenet2012",
+        "vit_large_r50_s32_384.augreg_in21k_ft_in1k",
+        "R50_L_32-i21k-300ep-lr_0.001-aug_medium2-wd_0.1-do_0.0-sd_0.0"
+        "--imagenet2012-steps_20k-lr_0.01-res_384",
+        86.182,
+    ),
+    (
+        "augreg_timm_imagenet21k",
+        "vit_small_r26_s32_224.augreg_in21k",
+        "R26_S_32-i21k-300ep-lr_0.001-aug_medium2-wd_0.03-do_0.0-sd_0.0",
+        None,
+    ),
+    (
+        "augreg_timm_imagenet21k",
+        "vit_large_r50_s32_224.augreg_in21k",
+        "R50_L_32-i21k-300ep-lr_0.001-aug_medium2-wd_0.1-do_0.0-sd_0.0",
         None,
     ),
 ]
