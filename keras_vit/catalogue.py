@@ -96,14 +96,14 @@ def describe(preset: str | Preset) -> Description:
 
     Args:
         preset: name of a preset, such as `"ViTB16.imagenet21k"`; the name of any file of
-            AugReg, with or without folder and `.npz`; or a `Preset`.
+            AugReg or of BiT fine-tuned on VTAB, with or without folder and `.npz`; or a
+            `Preset`.
 
     Returns:
         An object that prints as a table and has the preset's attributes.
 
     Raises:
-        ValueError: if there is no such preset, or the name of an AugReg file is
-            malformed.
+        ValueError: if there is no such preset, or the name of a file is malformed.
 
     Example:
 

@@ -2,35 +2,40 @@
 
 import difflib
 
-from keras_vit.presets import augreg, big_vision, clip, google, hugging_face, meta
+from keras_vit.presets import augreg, big_vision, bit, clip, google, hugging_face, meta
 from keras_vit.presets.augreg import (
     AugRegRecipe,
     augreg_preset,
     is_augreg_name,
     parse_augreg,
 )
+from keras_vit.presets.bit import is_vtab_name, vtab_preset
 from keras_vit.presets.preset import Preprocessing, Preset
 
 # An architecture's first row is the default of its constructor's `weights`.
-_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face)
+_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, bit)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a name, also of that of an AugReg file, with or without folder.
+    """The preset of a name, also of that of a file of AugReg or of BiT on VTAB.
+
+    Names of files may have a folder and `.npz`.
 
     Raises:
-        ValueError: if there is none, or the name of an AugReg file is malformed.
+        ValueError: if there is none, or the name of a file is malformed.
     """
     if name in PRESETS:
         return PRESETS[name]
     if is_augreg_name(name):
         return augreg_preset(name)
+    if is_vtab_name(name):
+        return vtab_preset(name)
     close = difflib.get_close_matches(name, PRESETS, n=5)
     hint = f" Near it: {', '.join(close)}." if close else ""
     raise ValueError(
         f"Unknown preset {name!r}.{hint} Expected a name that "
-        "`keras_vit.list_presets()` lists, or that of an AugReg file."
+        "`keras_vit.list_presets()` lists, or that of a file of AugReg or of BiT on VTAB."
     )
 
 
@@ -42,5 +47,7 @@ __all__ = [
     "augreg_preset",
     "find_preset",
     "is_augreg_name",
+    "is_vtab_name",
     "parse_augreg",
+    "vtab_preset",
 ]
