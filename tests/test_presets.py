@@ -11,31 +11,47 @@ import pytest
 from helpers import array
 
 import keras_vit
-from keras_vit.models.sizes import count_parameters
+from keras_vit.models.sizes import (
+    BITS,
+    HYBRIDS,
+    architecture_fields,
+    count_parameters,
+    image_size_of,
+)
 from keras_vit.presets import (
     PRESETS,
     Preset,
     augreg,
     augreg_preset,
     big_vision,
+    bit,
     clip,
+    find_preset,
     google,
     hugging_face,
     is_augreg_name,
+    is_vtab_name,
     meta,
     parse_augreg,
+    vtab_preset,
 )
-from keras_vit.presets.preset import split_architecture
 
 pytestmark = pytest.mark.one_backend
 
 ROWS = list(PRESETS.values())
 FAMILIES = {
     *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
-    *("DeiT", "DeiT-3", "MAE", "DINOv2", "CLIP", "Hugging Face"),
+    *("DeiT", "DeiT-3", "MAE", "DINOv2", "CLIP", "Hugging Face", "BiT"),
 }
 PRETRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 FINETUNED = f"{PRETRAINED}--imagenet2012-steps_20k-lr_0.03-res_384"
+VTAB = "BiT-M-R50x1-run0-caltech101"
+# As the README of google-research/big_transfer spells them.
+VTAB_TASKS = """
+    caltech101 diabetic_retinopathy dtd oxford_flowers102 oxford_iiit_pet resisc45 sun397
+    cifar100 eurosat patch_camelyon smallnorb-elevation svhn dsprites-orientation
+    smallnorb-azimuth clevr-distance clevr-count dmlab kitti-distance dsprites-xpos
+"""
 # Of these, timm, keras-hub or DINOv2's README tell the number to two decimals or better.
 PARAMETERS = {
     "ViTB16.augreg_imagenet21k+imagenet2012": 86_859_496,
@@ -44,6 +60,22 @@ PARAMETERS = {
     "ViTSo400m14.siglip-384": 428_225_600,
     # The file holds 1,136,486,912: a mask token of 1536 more.
     "ViTgiant14.dinov2_registers": 1_136_485_376,
+}
+# In millions, to two decimals: timm's results-imagenet.csv.
+MILLIONS = {
+    "RViTTi16.augreg_imagenet21k+imagenet2012": 6.36,
+    "RViTTi16.augreg_imagenet21k+imagenet2012-224": 6.34,
+    "R26ViTS32.augreg_imagenet21k+imagenet2012": 36.47,
+    "R26ViTS32.augreg_imagenet21k+imagenet2012-224": 36.43,
+    "R50ViTB16.imagenet21k+imagenet2012": 98.95,
+    "R50ViTL32.augreg_imagenet21k+imagenet2012": 329.09,
+    "R50ViTL32.augreg_imagenet21k+imagenet2012-224": 328.99,
+    "BiTR50x1.imagenet21k+imagenet2012": 25.55,
+    "BiTR50x3.imagenet21k+imagenet2012": 217.32,
+    "BiTR101x1.imagenet21k+imagenet2012": 44.54,
+    "BiTR101x3.imagenet21k+imagenet2012": 387.93,
+    "BiTR152x2.imagenet21k+imagenet2012": 236.34,
+    "BiTR152x4.imagenet21k+imagenet2012": 936.53,
 }
 
 
@@ -57,11 +89,15 @@ ARCHITECTURES = {without(row, "image_size", "classes"): row for row in reversed(
 CONFIGS = {without(row): row for row in reversed(ROWS)}
 
 
+def model_class(config):
+    return keras_vit.BiTResNet if "num_units" in config else keras_vit.VisionTransformer
+
+
 def parameters_of_a_model(config):
     """Without network, and without memory for weights."""
     try:
         with keras.StatelessScope(initialize_variables=False):
-            return keras_vit.VisionTransformer(**config).count_params()
+            return model_class(config)(**config).count_params()
     finally:
         # Keras would give these weights memory together with those of a later `fit`.
         keras.utils.clear_session()
@@ -74,14 +110,25 @@ def test_a_row_alone_builds_its_model(row):
 
 @pytest.mark.parametrize("row", CONFIGS.values(), ids=lambda row: row.name)
 def test_every_row_builds_a_model_of_one_block(row):
-    """Of the others, as a block takes the time and is the architecture's."""
-    config = row.config() | {"num_layers": 1}
+    """And of one unit a stage; the others take the time and are the architecture's."""
+    config = row.config()
+    if "num_units" in config:
+        config["num_units"] = (1,) * len(config["num_units"])
+    else:
+        config["num_layers"] = 1
+    if stem := config.get("stem"):
+        config["stem"] = stem | {"num_units": (1,) * len(stem["num_units"])}
     assert parameters_of_a_model(config) == count_parameters(**config)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_that_others_state(name):
     assert PRESETS[name].parameters == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", MILLIONS)
+def test_millions_of_parameters_that_timm_states(name):
+    assert round(PRESETS[name].parameters / 1e6, 2) == MILLIONS[name]
 
 
 def test_parameters_of_arguments_that_no_preset_has():
@@ -100,12 +147,12 @@ def test_parameters_of_arguments_that_no_preset_has():
 
 
 def test_names_are_unique_and_well_formed():
-    modules = (augreg, google, big_vision, meta, clip, hugging_face)
+    modules = (augreg, google, big_vision, meta, clip, hugging_face, bit)
     assert sum(len(module.PRESETS) for module in modules) == len(PRESETS)
     for name, row in PRESETS.items():
         assert name == row.name == f"{row.architecture}.{row.tag}"
         assert re.fullmatch(r"[a-z0-9_+]+(-\d+(ep)?)?", row.tag), row.tag
-        assert split_architecture(row.architecture)
+        assert architecture_fields(row.architecture)
     assert {row.family for row in ROWS} == FAMILIES
 
 
@@ -113,7 +160,7 @@ def test_addresses_are_unique_and_well_formed():
     addresses = [address for row in ROWS for address in row.addresses]
     assert len(set(addresses)) == len(addresses)
     patterns = (
-        r"gs://(vit_models|big_vision)/[\w./+-]+\.npz(:img)?",
+        r"gs://(vit_models|big_vision|bit_models)/[\w./+-]+\.npz(:img)?",
         r"https://dl\.fbaipublicfiles\.com/[\w./-]+\.pth",
         r"hf://[\w-]+/[\w.-]+",
     )
@@ -123,12 +170,20 @@ def test_addresses_are_unique_and_well_formed():
     assert PRESETS["ViTL16.imagenet21k"].address == (
         "gs://vit_models/imagenet21k/ViT-L_16.npz"
     )
+    assert PRESETS["R50ViTB16.imagenet21k+imagenet2012"].addresses == (
+        "gs://vit_models/imagenet21k+imagenet2012/R50+ViT-B_16.npz",
+        "hf://timm/vit_base_r50_s16_384.orig_in21k_ft_in1k",
+    )
+    assert PRESETS["BiTR152x4.imagenet2012"].address == ("gs://bit_models/BiT-S-R152x4.npz")
 
 
 def test_resolutions_are_multiples_of_the_patch():
     for row in ROWS:
-        patch_size = split_architecture(row.architecture)[1]
-        assert row.resolution % patch_size == 0, row.name
+        fields = architecture_fields(row.architecture)
+        patch_size = fields.get("patch_size")
+        if patch_size:  # BiT has none
+            token, _ = image_size_of((1, 1), patch_size, fields.get("stem"))
+            assert row.resolution % token == 0, row.name
         stated = re.search(r"-(\d+)$", row.tag)
         # At a nominal 384 pixels, patches of 14 read 378.
         if stated and patch_size != 14:
@@ -154,7 +209,7 @@ def test_preprocessing_and_scores_are_plausible():
     for row in ROWS:
         steps = row.preprocessing
         assert len(steps.mean) == len(steps.std) == 3
-        assert steps.crop_fraction is None or 0.8 < steps.crop_fraction <= 1
+        assert steps.crop_fraction is None or 0.8 <= steps.crop_fraction <= 1
         assert steps.interpolation in ("bilinear", "bicubic", "area", None)
         assert row.licence in ("Apache-2.0", "MIT", "CC-BY-NC-4.0", None)
         assert re.search(r"\(arXiv \d{4}\.\d{5}\)$", row.paper)
@@ -164,10 +219,17 @@ def test_preprocessing_and_scores_are_plausible():
 
 
 def test_fields_are_arguments_that_differ_from_their_defaults():
-    defaults = inspect.signature(keras_vit.VisionTransformer).parameters
     for row in ROWS:
+        defaults = inspect.signature(model_class(row.config())).parameters
         for name, value in row.fields.items():
             assert value != defaults[name].default, (row.name, name)
+
+
+def test_hybrids_and_bit_are_classifiers_of_imagenet_by_default():
+    rows = {row.architecture: row for row in reversed(ROWS)}
+    for architecture in [*HYBRIDS, *BITS]:
+        expected = 21843 if architecture == "R26ViTB32" else 1000  # its only file
+        assert rows[architecture].classes == expected
 
 
 def test_a_row_cannot_be_changed():
@@ -179,10 +241,15 @@ def test_a_row_cannot_be_changed():
     assert len({row, row}) == 1
 
 
-@pytest.mark.parametrize("name", ["B16", "ViTX16", "ViTB", "ViT16"])
-def test_an_architecture_is_a_size_and_a_patch(name):
-    with pytest.raises(ValueError, match=f"Received: '{name}'. Sizes: Ti, S"):
-        split_architecture(name)
+@pytest.mark.parametrize(
+    "name", ["B16", "ViTX16", "ViTB", "ViT16", "R50ViTB32", "RViTB16", "BiTR50x2", "BiT"]
+)
+def test_an_architecture_is_a_size_and_a_patch_or_a_resnet(name):
+    with pytest.raises(
+        ValueError,
+        match=f"R50ViTL32, BiTR50x1.*Received: '{name}'. Sizes: Ti, S",
+    ):
+        architecture_fields(name)
 
 
 def test_a_recipe_is_what_a_name_says():
@@ -226,6 +293,9 @@ def test_names_of_augreg_rows_are_read_as_the_rows(row):
         (f"{PRETRAINED}--pets37-steps_0k-lr_0.003-res_224", ("ViTB16", 224, 37)),
         (f"{PRETRAINED}--resisc45-steps_2k-lr_0.03-res_224", ("ViTB16", 224, 45)),
         (f"{PRETRAINED}--kitti-steps_0k-lr_0.03-res_224", ("ViTB16", 224, 4)),
+        (PRETRAINED.replace("B_16", "R_Ti_16"), ("RViTTi16", 224, 21843)),
+        (PRETRAINED.replace("B_16", "R26_S_32"), ("R26ViTS32", 224, 21843)),
+        (FINETUNED.replace("B_16", "R50_L_32"), ("R50ViTL32", 384, 1000)),
     ],
 )
 def test_any_augreg_file_has_a_row(file, expected):
@@ -243,11 +313,14 @@ def test_any_augreg_file_has_a_row(file, expected):
     assert row.accuracy is None
 
 
-@pytest.mark.parametrize("stem", ["R_Ti_16", "R26_S_32", "R50_L_32"])
-def test_augreg_hybrids_are_recognised(stem):
-    name = f"{stem}-i21k-300ep-lr_0.001-aug_light0-wd_0.03-do_0.1-sd_0.1"
+@pytest.mark.parametrize("hybrid", ["R50_B_16", "R_S_16", "R26_Ti_32", "R50_L_16"])
+def test_an_unknown_augreg_hybrid(hybrid):
+    name = PRETRAINED.replace("B_16", hybrid)
     assert is_augreg_name(name)
-    with pytest.raises(ValueError, match=f"'{name}' is a hybrid.*not supported yet.*B_16"):
+    with pytest.raises(
+        ValueError,
+        match=f"Unknown hybrid '{hybrid}' in '{name}'.*are R_Ti_16, R26_S_32, R50_L_32",
+    ):
         parse_augreg(name)
 
 
@@ -302,6 +375,64 @@ def test_other_texts_are_no_augreg_names(text):
     assert not is_augreg_name(text)
 
 
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (VTAB, ("BiTR50x1", 480, 102)),
+        ("BiT-M-R101x1-run1-cifar100", ("BiTR101x1", 128, 100)),
+        ("BiT-M-R50x3-run2-dsprites-xpos", ("BiTR50x3", 128, 16)),
+        ("BiT-M-R101x3-run0-smallnorb-azimuth", ("BiTR101x3", 480, 18)),
+        ("BiT-M-R152x4-run1-kitti-distance", ("BiTR152x4", 480, 4)),
+        ("BiT-M-R50x1-run2-diabetic_retinopathy", ("BiTR50x1", 480, 5)),
+    ],
+)
+def test_any_vtab_file_of_bit_has_a_row(file, expected):
+    address = f"gs://bit_models/vtab/{file}.npz"
+    for name in (file, f"{file}.npz", f"vtab/{file}", address):
+        assert is_vtab_name(name)
+        row = find_preset(name)
+        assert row.addresses == (address,)
+        assert (row.architecture, row.resolution, row.classes) == expected
+    assert row == vtab_preset(file)
+    assert (row.name, row.family) == (f"{row.architecture}.{file}", "BiT")
+    assert row.accuracy is None
+    assert f"{row.parameters:,}" in str(keras_vit.describe(file))
+
+
+def test_every_vtab_file_of_bit_has_a_row():
+    rows = [
+        vtab_preset(f"BiT-M-{resnet}-run{run}-{task}")
+        for resnet in ("R50x1", "R101x1", "R50x3", "R101x3", "R152x4")
+        for run in range(3)
+        for task in VTAB_TASKS.split()
+    ]
+    assert len({row.address for row in rows}) == 285
+    assert {row.resolution for row in rows} == {128, 480}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (VTAB.replace("caltech101", "birds"), "Unknown task 'birds'.*of: caltech101, cif"),
+        (VTAB.replace("R50x1", "R152x2"), "Unknown ResNet 'R152x2'.*of: R50x1, R101x1"),
+        (VTAB.replace("run0", "run3"), "Unknown run '3'.*of: 0, 1, 2"),
+        (VTAB.removesuffix("-caltech101"), "Not the name of a VTAB.*such as '"),
+        (VTAB.replace("run0", "runA"), "Not the name of a VTAB.*Expected BiT-M-{ResNet}"),
+        (f"{VTAB} ", "Not the name of a VTAB"),
+        (f"{VTAB}.h5", "Not the name of a VTAB"),
+    ],
+)
+def test_malformed_vtab_names(name, message):
+    assert is_vtab_name(name)
+    with pytest.raises(ValueError, match=message):
+        find_preset(name)
+
+
+@pytest.mark.parametrize("text", ["BiT-M-R50x1", "BiTR50x1.imagenet21k", "vtab/", "run0"])
+def test_other_texts_are_no_vtab_names(text):
+    assert not is_vtab_name(text)
+
+
 def test_the_list_of_presets_is_a_sequence_and_a_table():
     presets = keras_vit.list_presets()
     assert list(presets) == ROWS
@@ -329,9 +460,9 @@ def test_the_list_of_a_family():
         *("ViTS14.dinov2", "22,056,192", "518", "×", "518", "0", "DINOv2", "-", "81.1")
     ]
     with pytest.raises(
-        ValueError, match="Unknown `family`: 'BiT'. Families: 'AugReg', 'ViT'"
+        ValueError, match="Unknown `family`: 'ResNet'. Families: 'AugReg', 'ViT'"
     ):
-        keras_vit.list_presets("BiT")
+        keras_vit.list_presets("ResNet")
 
 
 def test_a_description_has_everything_of_a_row():
