@@ -59,9 +59,13 @@ MODELS = {
         {"num_prefix_positions": 0},
         {"classes": 0},
         {"image_size": (32, 48)},
+        {"stem": {"num_units": (1, 2), "width_factor": 0.5}, "patch_size": 1},
+        {"stem": {"num_units": (), "width_factor": 0.5}, "patch_size": 2},
     ],
     "timm": [
         {"pooling": "gap", "fc_norm": True},
+        {"stem": {"num_units": (1, 2), "width_factor": 0.5}, "patch_size": 1},
+        {"stem": {"num_units": (), "width_factor": 0.5}, "patch_size": 2},
         {"pooling": "map", "gelu_approximate": False},
         {"num_registers": 4, "num_prefix_positions": 0, "layer_scale": 1e-5},
         {"num_registers": 4, "num_prefix_positions": 5},
@@ -97,7 +101,7 @@ def test_models_of_every_kind_come_back(layout, fields, tmp_path):
     again = out_and_in(model, layout, tmp_path, **shape)
     assert_same_weights(weights(again), weights(model))
     told = SIZE | {"classes", "pooling", "mlp", "gelu_approximate", "layer_norm_epsilon"}
-    told |= {"position_interpolation", "image_mean", "image_std", "num_registers"}
+    told |= {"stem", "position_interpolation", "image_mean", "image_std", "num_registers"}
     config, expected = again.get_config(), model.get_config()
     assert {key: config[key] for key in told} == {key: expected[key] for key in told}
 

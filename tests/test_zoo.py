@@ -3,6 +3,7 @@
 import functools
 import http.server
 import inspect
+import re
 import threading
 
 import keras
@@ -38,8 +39,21 @@ PARAMETERS = {
     ("ViTS32", "gap"): 22_878_184,
     ("ViTB16", "gap"): 86_566_120,
     ("ViTB32", "gap"): 88_222_696,
+    ("RViTTi16", None): 6_337_704,
+    ("R26ViTS32", None): 36_431_912,
+    ("R26ViTB32", None): 101_383_976,
+    ("R50ViTB16", None): 98_659_112,
+    ("R50ViTL32", None): 328_994_856,
+    ("BiTR50x1", None): 25_549_352,
+    ("BiTR50x3", None): 217_319_080,
+    ("BiTR101x1", None): 44_541_480,
+    ("BiTR101x3", None): 387_934_888,
+    ("BiTR152x2", None): 236_335_208,
+    ("BiTR152x4", None): 936_533_224,
 }
-CONSTRUCTORS = [name for name in keras_vit.__all__ if name.startswith("ViT")]
+CONSTRUCTORS = [
+    name for name in keras_vit.__all__ if re.fullmatch(r"(R\d*)?ViT\w+\d|BiTR\d+x\d", name)
+]
 
 
 @pytest.fixture
@@ -70,10 +84,16 @@ def test_every_constructor_is_like_keras_applications(name, without_weights):
     for parameter in parameters:
         assert f"{parameter}:" in constructor.__doc__
     model = constructor(weights=None)
-    assert isinstance(model, keras_vit.VisionTransformer)
+    is_bit = name.startswith("BiT")
+    assert type(model) is (keras_vit.BiTResNet if is_bit else keras_vit.VisionTransformer)
     assert model.name == name.lower()
-    patch = int("".join(c for c in name[-2:] if c.isdigit()))
-    assert model.get_config()["patch_size"] == (patch, patch)
+    if is_bit:
+        depth = 2 + 3 * sum(model.get_config()["num_units"])
+        assert name == f"BiTR{depth}x{model.get_config()['width_factor']}"
+    elif name != "RViTTi16":  # which is named for a half of its 32 pixels
+        pixels = int("".join(c for c in name[-2:] if c.isdigit()))
+        rows = model.get_layer("patch_embedding").output.shape[1]
+        assert rows == 224 // pixels
 
 
 def test_the_default_of_a_constructor_is_the_first_preset_of_its_architecture():
