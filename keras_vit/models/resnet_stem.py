@@ -36,7 +36,7 @@ def checked_stem(stem: Mapping | None) -> dict | None:
             f"`stem` may have 'num_units', {', '.join(map(repr, DEFAULTS))}. Received "
             f"also: {', '.join(map(repr, sorted(unknown)))}"
         )
-    stem = {**DEFAULTS, **stem}
+    stem = {"num_units": (), **DEFAULTS, **stem}
     stem["num_units"] = checked_units(stem["num_units"])
     checked_width(stem["width_factor"])
     arguments.one_of(stem["standardization"], STANDARDIZATIONS, "standardization")
