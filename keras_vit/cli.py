@@ -27,8 +27,8 @@ OK, DIFFERENT, ERROR, PIPE_CLOSED = 0, 1, 2, 141
 ERRORS = (ValueError, TypeError, OSError, ImportError)
 
 CHECKPOINT = (
-    "a preset (see `keras-vit list`), the name of an AugReg file, an address (https://…, "
-    "gs://…, hf://owner/name), a file or a folder"
+    "a preset (see `keras-vit list`), the name of a file of AugReg or BiT, an address "
+    "(https://…, gs://…, hf://owner/name), a file or a folder"
 )
 EPILOG = """\
 Where a message asks for an argument such as `num_heads=…`, give it as
@@ -162,7 +162,7 @@ def _parser():
     listing = _command(commands, "list", _list, "list the presets")
     listing.add_argument("--family", help="one family alone, such as AugReg or DINOv2")
     describe = _command(commands, "describe", _describe, "tell all about a preset")
-    describe.add_argument("preset", help="name of a preset or of an AugReg file")
+    describe.add_argument("preset", help="name of a preset or of a file of AugReg or BiT")
     return parser
 
 

@@ -34,8 +34,8 @@ def from_pretrained(
     """The model that a checkpoint holds, with its weights.
 
     Args:
-        source: name of a preset such as `"ViTB16.imagenet21k"` or of an AugReg file; an
-            address (`https://…`, `gs://…`, `hf://owner/name`); the path of a file
+        source: name of a preset such as `"ViTB16.imagenet21k"`, or of a file of AugReg or
+            BiT; an address (`https://…`, `gs://…`, `hf://owner/name`); the path of a file
             (`.npz` in Google's layout, `.safetensors` in timm's or Hugging Face's,
             `.pth` or `.bin` of torch, `.keras`), or of a folder with
             `model.safetensors`; or a model of this package in memory, of which a copy is
@@ -96,8 +96,8 @@ def load_weights(
 
     Args:
         model: a `VisionTransformer` or `BiTResNet`, or a functional model with its layers.
-        source: name of a preset or of an AugReg file, an address, or the path of a file
-            or folder, as in `from_pretrained`, or of a `.weights.h5` file.
+        source: name of a preset or of a file of AugReg or BiT, an address, or the path
+            of a file or folder, as in `from_pretrained`, or of a `.weights.h5` file.
         skip_mismatched_head: bool, whether a head of another size than the checkpoint's
             stays as it is; `False` makes it an error.
         position_grid: (rows, columns) of the position embedding in the file, which tells
@@ -425,8 +425,8 @@ def _describe_constructor(architecture, fields, tags) -> str:
         include_top: bool, whether there is a head (and the `pre_logits` layer of the
             checkpoints that have one).
         weights: {", ".join(map(repr, tags)) or "no published checkpoint is known"};
-            the name of an AugReg file; a path or an address of a checkpoint of this
-            architecture, as `from_pretrained` takes them, or of a `.weights.h5` file;
+            the name of a file of AugReg or BiT; a path or an address of a checkpoint of
+            this architecture, as `from_pretrained` takes them, or of a `.weights.h5` file;
             or `None` for new weights.
         input_tensor: a `keras.Input` to build the model on.
         input_shape: shape of an image, `None` for that of the checkpoint or, with
@@ -464,8 +464,8 @@ def _find_weights(architecture, weights, tags):
         known = ", ".join(map(repr, tags)) or "none is published"
         raise ValueError(
             f"Unknown `weights` of {architecture}: {weights!r}. Expected one of the tags "
-            f"{known}; the name of an AugReg file; the path or address of a file; or None "
-            "for new weights."
+            f"{known}; the name of a file of AugReg or BiT; the path or address of a file; or "
+            "None for new weights."
         ) from error
 
 

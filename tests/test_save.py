@@ -50,6 +50,21 @@ def test_through_every_layout_and_back_to_google(case, tmp_path):
             assert written[name].dtype == tensor.dtype
 
 
+@pytest.mark.parametrize("case", ["hybrid_r3stage", "hybrid_root_only"])
+def test_a_hybrid_through_timm_and_back_to_google(case, tmp_path):
+    model = keras_vit.from_pretrained(REFERENCE / case / "checkpoint.npz")
+    again = out_and_in(out_and_in(model, "timm", tmp_path), "google", tmp_path)
+    assert again.get_config() | {"name": ""} == model.get_config() | {"name": ""}
+    original = reference(case, "checkpoint")
+    written = dict(np.load(tmp_path / "google.npz"))
+    assert set(written) == set(original)
+    for name, tensor in original.items():
+        np.testing.assert_array_equal(written[name], tensor, err_msg=name)
+    with pytest.raises(ValueError, match="has no place for stem_root/conv/kernel"):
+        keras_vit.save_weights(model, tmp_path / "folder", layout="huggingface")
+    assert not (tmp_path / "folder").exists()
+
+
 MODELS = {
     "google": [
         {},

@@ -38,7 +38,7 @@ VARIANTS = {
     "full last block": {"full_last_block": True},
     "one block": {"num_layers": 1},
     "modern": MODERN,
-    "hybrid": {"stem": {"num_units": (1, 2), "width_factor": 0.5}, "patch_size": 2},
+    "hybrid": {"stem": {"num_units": (1, 2), "width_factor": 0.5}, "patch_size": 1},
     "hybrid of any size": {
         "stem": {"num_units": (), "width_factor": 0.5, "standardization": "variance"},
         "patch_size": 4,
@@ -464,8 +464,12 @@ def test_drop_path_grows_linearly_with_depth():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2])
 
 
-def test_an_exported_model_computes_the_same(tmp_path):
-    model = tiny()
+HYBRID = {"stem": {"num_units": (1, 1), "width_factor": 0.5}, "patch_size": 2}
+
+
+@pytest.mark.parametrize("fields", [{}, HYBRID], ids=["plain", "hybrid"])
+def test_an_exported_model_computes_the_same(fields, tmp_path):
+    model = tiny(**fields)
     if keras.backend.backend() == "torch":
         import torch
 
