@@ -464,8 +464,8 @@ def _find_weights(architecture, weights, tags):
         known = ", ".join(map(repr, tags)) or "none is published"
         raise ValueError(
             f"Unknown `weights` of {architecture}: {weights!r}. Expected one of the tags "
-            f"{known}; the name of a file of AugReg or BiT; the path or address of a file; or "
-            "None for new weights."
+            f"{known}; the name of a file of AugReg or BiT; the path or address of a file; "
+            "or None for new weights."
         ) from error
 
 
