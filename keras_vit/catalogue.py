@@ -1,8 +1,12 @@
-"""What checkpoints there are, as tables to read."""
+"""What checkpoints there are and what models cost, as tables to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
+from keras_vit.layers import arguments
+from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models.cost import cost
+from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import PRESETS, Preset, find_preset, is_augreg_name, parse_augreg
 from keras_vit.tables import table
 
@@ -37,26 +41,75 @@ class PresetList(Sequence):
 
 
 class Description:
-    """Everything that is known of a preset; prints as a table of two columns.
+    """What is known of a model, and what its inference costs; prints as a table.
 
     Attributes:
-        preset: the `Preset`; its attributes are the description's too.
+        name: of the preset, architecture or model.
+        preset: the `Preset`, whose attributes are the description's too, or `None`.
         recipe: of AugReg's checkpoints the `AugRegRecipe`, else `None`.
+        image_size: (height, width) that the costs are those of.
+        batch_size: number of images that the costs are those of.
+        dtype: what the layers compute in.
+        parameters: number of parameters, at this image size.
+        multiply_accumulates: of the whole batch; twice as many FLOPs.
+        multiply_accumulates_by_part: the same by part of the model, a dictionary.
+        peak_activation_bytes: memory of the inference besides the weights, as
+            `keras_vit.models.cost.cost` defines it.
     """
 
-    def __init__(self, preset: Preset):
+    def __init__(
+        self,
+        name: str,
+        config: Mapping,
+        preset: Preset | None = None,
+        *,
+        image_size: int | tuple[int, int] | None = None,
+        batch_size: int = 1,
+        dtype: str = "float32",
+        flash_attention: bool = False,
+    ):
         self.preset = preset
+        self.name = name
         self.recipe = None
-        if "/augreg/" in preset.address and is_augreg_name(preset.address):
+        if preset and "/augreg/" in preset.address and is_augreg_name(preset.address):
             self.recipe = parse_augreg(preset.address)
+        self._config = dict(config)
+        if image_size is None:
+            image_size = config["image_size"]
+        self.image_size = arguments.pair(image_size, "image_size")
+        self.batch_size, self.dtype = batch_size, dtype
+        costs = cost(
+            config,
+            image_size=image_size,
+            batch_size=batch_size,
+            dtype=dtype,
+            flash_attention=flash_attention,
+        )
+        self.parameters = costs.parameters
+        self.multiply_accumulates = costs.multiply_accumulates
+        self.multiply_accumulates_by_part = costs.multiply_accumulates_by_part
+        self.peak_activation_bytes = costs.peak_activation_bytes
+
+    def config(self) -> dict:
+        """The arguments of the model."""
+        return dict(self._config)
 
     def __getattr__(self, name):
-        if name == "preset":  # before __init__, when an object is copied
-            raise AttributeError(name)
+        # "preset" is missing before __init__, when an object is copied.
+        if name == "preset" or self.preset is None:
+            raise AttributeError(f"A description of this has no attribute {name!r}.")
         return getattr(self.preset, name)
 
     def __repr__(self):
-        return table(_details(self.preset) + _recipe_details(self.recipe), left=(0, 1))
+        lines = [("name", self.name)]
+        if self.preset:
+            lines += _origin(self.preset)
+        lines.append(("parameters", f"{self.parameters:,}"))
+        if self.preset:
+            lines += [*_score(self.preset), *_preprocessing(self.preset)]
+        lines += [*self._config.items(), *_costs(self)]
+        rows = [(key, "unknown" if value is None else str(value)) for key, value in lines]
+        return table(rows + _recipe_details(self.recipe), left=(0, 1))
 
 
 def list_presets(family: str | None = None) -> PresetList:
@@ -91,25 +144,79 @@ def list_presets(family: str | None = None) -> PresetList:
     return PresetList(chosen)
 
 
-def describe(preset: str | Preset) -> Description:
-    """What is known of a checkpoint: its origin, architecture, preprocessing and score.
+def describe(
+    source: str | Preset | VisionTransformer | BiTResNet,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    batch_size: int = 1,
+    dtype: str | None = None,
+    flash_attention: bool = False,
+) -> Description:
+    """What is known of a checkpoint or an architecture, and what its inference costs.
+
+    The costs are computed from the architecture: nothing is downloaded, no model built.
 
     Args:
-        preset: name of a preset, such as `"ViTB16.imagenet21k"`; the name of any file of
-            AugReg or of BiT fine-tuned on VTAB, with or without folder and `.npz`; or a
-            `Preset`.
+        source: name of a preset, such as `"ViTB16.imagenet21k"`; the name of any file of
+            AugReg or of BiT fine-tuned on VTAB, with or without folder and `.npz`; a `Preset`; name of an
+            architecture, such as `"ViTB16"`, `"R50ViTB16"` or `"BiTR50x1"`, with 1000
+            classes; or a model.
+        image_size: int or (height, width) in pixels that the costs are those of; `None`
+            for the source's, 224 of an architecture.
+        batch_size: int, number of images that the costs are those of.
+        dtype: `"float32"`, `"float16"`, `"bfloat16"`, what the layers compute in, or a
+            policy such as `"mixed_bfloat16"`; `None` for the model's, otherwise float32.
+        flash_attention: bool, whether attention never has all of its scores in memory;
+            see `keras_vit.models.cost.cost`, also for what the memory is.
 
     Returns:
-        An object that prints as a table and has the preset's attributes.
+        An object that prints as a table, with origin, architecture, preprocessing and
+        score of a preset, whose attributes it has.
 
     Raises:
-        ValueError: if there is no such preset, or the name of a file is malformed.
+        ValueError: if there is no such preset, the name of a file is malformed,
+            or the model takes no images of this size.
 
     Example:
 
     >>> print(describe("ViTB16.siglip2-256"))
+    >>> describe("ViTB16", image_size=384).multiply_accumulates / 1e9
+    51.576471552
     """
-    return Description(preset if isinstance(preset, Preset) else find_preset(preset))
+    options = {"image_size": image_size, "batch_size": batch_size}
+    options |= {"dtype": dtype or "float32", "flash_attention": flash_attention}
+    if isinstance(source, VisionTransformer | BiTResNet):
+        options["dtype"] = dtype or source.dtype_policy.compute_dtype
+        return Description(source.name, source.get_config(), **options)
+    if isinstance(source, str) and (config := _architecture_config(source)):
+        return Description(source, config, **options)
+    preset = source if isinstance(source, Preset) else _find(source)
+    return Description(preset.name, preset.config(), preset, **options)
+
+
+def _architecture_config(name):
+    """Arguments of the model of an architecture, or None if there is none."""
+    try:
+        fields = architecture_fields(name)
+    except ValueError:
+        return None
+    return {"image_size": 224, **fields, "classes": 1000}
+
+
+def _find(name):
+    if not isinstance(name, str):
+        raise ValueError(
+            "`describe` takes a name, a `Preset`, a `VisionTransformer` or a `BiTResNet`. "
+            f"Received: {name!r}"
+        )
+    try:
+        return find_preset(name)
+    except ValueError as error:
+        if is_augreg_name(name):
+            raise
+        raise ValueError(
+            f"{error} Or give the name of an architecture, such as 'ViTB16'."
+        ) from None
 
 
 def _summary(preset):
@@ -125,23 +232,24 @@ def _summary(preset):
     )
 
 
-def _details(preset):
-    size, accuracy = preset.size_bytes, preset.accuracy
-    lines = [
-        ("name", preset.name),
+def _origin(preset):
+    size = preset.size_bytes
+    return [
         ("family", preset.family),
         ("paper", preset.paper),
         ("licence", preset.licence),
         ("address", preset.address),
         *(("mirror", address) for address in preset.addresses[1:]),
         ("size of the file", None if size is None else f"{size / _MIB:,.1f} MiB"),
-        ("parameters", f"{preset.parameters:,}"),
-        ("ImageNet-1k top-1", None if accuracy is None else f"{accuracy} %"),
     ]
+
+
+def _score(preset):
+    accuracy = preset.accuracy
+    lines = [("ImageNet-1k top-1", None if accuracy is None else f"{accuracy} %")]
     if preset.accuracy_source:
         lines.append(("as stated by", preset.accuracy_source))
-    lines += [*_preprocessing(preset), *preset.config().items()]
-    return [(key, "unknown" if value is None else str(value)) for key, value in lines]
+    return lines
 
 
 def _preprocessing(preset):
@@ -152,6 +260,18 @@ def _preprocessing(preset):
     else:
         crop = None
     return [("resize", crop), ("mean", steps.mean), ("std", steps.std)]
+
+
+def _costs(description):
+    images = "image" if description.batch_size == 1 else "images"
+    parts = description.multiply_accumulates_by_part.items()
+    size, dtype = _pixels(description.image_size), description.dtype
+    return [
+        ("cost of", f"{description.batch_size} {images} of {size} pixels in {dtype}"),
+        ("multiply-accumulates", f"{description.multiply_accumulates:,}"),
+        *((f"  {part}", f"{number:,}") for part, number in parts),
+        ("peak activation memory", f"{description.peak_activation_bytes / _MIB:,.1f} MiB"),
+    ]
 
 
 def _recipe_details(recipe):

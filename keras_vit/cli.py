@@ -138,7 +138,14 @@ def _list(args):
 
 
 def _describe(args):
-    print(keras_vit.describe(args.preset))
+    description = keras_vit.describe(
+        args.name,
+        image_size=_size(args.image_size),
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        flash_attention=args.flash_attention,
+    )
+    print(description)
     return OK
 
 
@@ -161,8 +168,7 @@ def _parser():
     _add_inspect(commands)
     listing = _command(commands, "list", _list, "list the presets")
     listing.add_argument("--family", help="one family alone, such as AugReg or DINOv2")
-    describe = _command(commands, "describe", _describe, "tell all about a preset")
-    describe.add_argument("preset", help="name of a preset or of a file of AugReg or BiT")
+    _add_describe(commands)
     return parser
 
 
@@ -256,6 +262,34 @@ def _add_inspect(commands):
     _add_overrides(parser)
 
 
+def _add_describe(commands):
+    parser = _command(
+        commands, "describe", _describe, "tell all about a preset, and what a model costs"
+    )
+    parser.add_argument(
+        "name", help="of a preset, an AugReg file or an architecture, such as ViTB16"
+    )
+    parser.add_argument(
+        "--image-size",
+        "--image_size",
+        type=int,
+        nargs="+",
+        metavar=("H", "W"),
+        help="in pixels, by default what the name stands for",
+    )
+    parser.add_argument(
+        "--batch-size", "--batch_size", type=int, default=1, metavar="N", help="images"
+    )
+    parser.add_argument(
+        "--dtype", default="float32", help="float32 (the default), float16 or bfloat16"
+    )
+    parser.add_argument(
+        "--flash-attention",
+        action="store_true",
+        help="attention never has all of its scores in memory",
+    )
+
+
 def _add_overrides(parser):
     parser.add_argument(
         "--image-size",
@@ -286,10 +320,14 @@ def _overrides(args) -> dict:
     """What `from_pretrained` is given beside the source."""
     names = ("num_heads", "position_grid", "classes", "resize_patches")
     overrides = {name: getattr(args, name, None) for name in names}
-    if size := args.image_size:
-        overrides["image_size"] = size[0] if len(size) == 1 else tuple(size)
+    overrides["image_size"] = _size(args.image_size)
     overrides = {name: _tuple(v) for name, v in overrides.items() if v is not None}
     return overrides | dict(_setting(text) for text in args.set)
+
+
+def _size(numbers):
+    """One or two numbers of the command line as `image_size`."""
+    return numbers[0] if numbers and len(numbers) == 1 else _tuple(numbers)
 
 
 def _tuple(value):

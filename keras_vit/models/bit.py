@@ -96,7 +96,7 @@ class BiTResNet(keras.Model):
         trainable: bool = True,
     ):
         config = config_of(locals())
-        fields = _checked(config)
+        fields = checked_fields(config)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         inputs = image_input(fields, input_tensor)
@@ -122,7 +122,7 @@ class BiTResNet(keras.Model):
         }
 
 
-def _checked(config: dict) -> SimpleNamespace:
+def checked_fields(config: dict) -> SimpleNamespace:
     """The fields of a config, each in one form; a ValueError where they do not fit."""
     c = SimpleNamespace(**config)
     check_images(c)

@@ -134,7 +134,12 @@ def image_size_of(grid, patch_size, stem=None) -> tuple[int, int]:
 
 
 def count_parameters(*, num_units: tuple[int, ...] | None = None, **config) -> int:
-    """Number of parameters of the model of a config, of images with three channels."""
+    """Number of parameters of the model of a config.
+
+    Args:
+        num_units: of a `BiTResNet`, see there; `None` for a `VisionTransformer`.
+        **config: the model's other arguments, and `channels` of the images (3).
+    """
     if num_units is not None:
         return count_bit_parameters(num_units, **config)
     return count_vit_parameters(**config)
@@ -162,17 +167,20 @@ def count_vit_parameters(
     qk_norm: bool = False,
     layer_scale: float | None = None,
     stem: dict | None = None,
+    channels: int = 3,
     **others,
 ) -> int:
-    """Number of parameters of a `VisionTransformer` of images with three channels.
+    """Number of parameters of a `VisionTransformer` of images with so many channels.
 
     It takes the model's arguments; `others` do not change the number.
     """
     grid = math.prod(grid_size(image_size, patch_size, stem))
     patch = math.prod(arguments.pair(patch_size, "patch_size"))
-    below, channels = 0, 3
+    below = 0
     if stem := checked_stem(stem):
-        below, channels = count_resnet_parameters(stem["num_units"], stem["width_factor"])
+        below, channels = count_resnet_parameters(
+            stem["num_units"], stem["width_factor"], channels=channels
+        )
     class_token = pooling in ("token", None) if class_token is None else class_token
     own = class_token if num_prefix_positions is None else num_prefix_positions
     patch_bias = not pre_norm if patch_bias is None else patch_bias
@@ -201,10 +209,17 @@ def count_vit_parameters(
 
 
 def count_bit_parameters(
-    num_units: tuple[int, ...], width_factor: float, *, classes: int = 0, **others
+    num_units: tuple[int, ...],
+    width_factor: float = 1,
+    *,
+    classes: int = 0,
+    channels: int = 3,
+    **others,
 ) -> int:
-    """Number of parameters of a `BiTResNet` of images with three channels."""
-    count, outputs = count_resnet_parameters(num_units, width_factor, pre_activation=True)
+    """Number of parameters of a `BiTResNet` of images with so many channels."""
+    count, outputs = count_resnet_parameters(
+        num_units, width_factor, channels=channels, pre_activation=True
+    )
     return count + 2 * outputs + (outputs + 1) * classes
 
 

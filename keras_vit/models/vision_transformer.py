@@ -180,7 +180,7 @@ class VisionTransformer(keras.Model):
     ):
         # The config is the arguments as given, so it is taken before anything else.
         config = config_of(locals())
-        fields = _checked(config)
+        fields = checked_fields(config)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         inputs = image_input(fields, input_tensor)
@@ -259,7 +259,7 @@ class VisionTransformer(keras.Model):
         return features
 
 
-def _checked(config: dict) -> SimpleNamespace:
+def checked_fields(config: dict) -> SimpleNamespace:
     """The fields of a config, each in one form; a ValueError where they do not fit."""
     c = SimpleNamespace(**config)
     check_images(c)
