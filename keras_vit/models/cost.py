@@ -162,14 +162,14 @@ def _vit(c) -> Iterator[Step]:
         yield Step("position_embedding", 2 * patches * hidden_dim * number)
     yield Step("position_embedding", (patches + tokens) * hidden_dim * number)
     if c.pre_norm:
-        yield from _layer_norm("pre_norm", 0, tokens * hidden_dim, c)
+        yield from _layer_norm("pre_norm", 0, tokens * hidden_dim, c, kept=False)
 
     for _ in range(c.num_layers - 1):
         yield from _block(tokens, tokens, c)
     outputs = 1 if c.pooling == "token" and not c.full_last_block else tokens
     yield from _block(outputs, tokens, c)
     if not c.fc_norm:
-        yield from _layer_norm("encoder_norm", 0, outputs * hidden_dim, c)
+        yield from _layer_norm("encoder_norm", 0, outputs * hidden_dim, c, kept=False)
     yield from _pool(outputs, prefix, c)
 
 
@@ -191,30 +191,26 @@ def _dense(part, held, tokens, inputs, outputs, c, bias=True):
         yield Step(part, held + 2 * tokens * outputs * c.number)
 
 
-def _layer_norm(part, held, numbers, c):
-    """A layer norm; from and to half precision it copies."""
-    if c.number == FLOAT32:
-        yield Step(part, held + 2 * numbers * FLOAT32)
-    else:
-        yield Step(part, held + numbers * (2 * FLOAT32 + c.number))
+def _layer_norm(part, held, numbers, c, kept=True):
+    """A layer norm, in float32; its input is part of `held` if it is `kept`."""
+    tensors = 1 if kept and c.number == FLOAT32 else 2  # half precision is copied
+    yield Step(part, held + tensors * numbers * FLOAT32)
 
 
 def _block(outputs, tokens, c):
     """An encoder block that computes some of its tokens; the first `outputs` ask."""
     size = c.hidden_dim * c.number
     inputs = tokens * size  # of which those that ask are a view
-    normed = tokens * size if outputs < tokens else 0
-    if normed:
-        yield from _layer_norm("attention_norm", inputs, tokens * c.hidden_dim, c)
-        yield from _layer_norm("attention_norm", inputs + normed, outputs * c.hidden_dim, c)
-    else:
-        yield from _layer_norm("attention_norm", 0, tokens * c.hidden_dim, c)
+    yield from _layer_norm("attention_norm", inputs, tokens * c.hidden_dim, c)
+    if outputs < tokens:  # they are normed by themselves
+        held = inputs + tokens * size
+        yield from _layer_norm("attention_norm", held, outputs * c.hidden_dim, c)
     yield from _attention(inputs, outputs, tokens, c.num_heads, c, c.qkv_bias, c.qk_norm)
     if c.layer_scale is not None:
         yield Step("layer_scale", inputs + 2 * outputs * size)
     yield Step("residual", inputs + 2 * outputs * size)
 
-    yield from _layer_norm("mlp_norm", 0, outputs * c.hidden_dim, c)
+    yield from _layer_norm("mlp_norm", outputs * size, outputs * c.hidden_dim, c)
     yield from _mlp("mlp", outputs * size, outputs, c.mlp, c)
     if c.layer_scale is not None:
         yield Step("layer_scale", 3 * outputs * size)
@@ -253,7 +249,7 @@ def _attend(held, queries, keys, heads, c, part):
         yield Step(part, held + 2 * (queries + keys) * width, 2 * products)
         return
     scores = heads * queries * keys * FLOAT32
-    yield Step(part, held + (2 * queries + 2 * keys) * width)  # scaled
+    yield Step(part, held + (queries + 3 * keys) * width)  # scaled
     yield Step(part, held + (queries + 2 * keys) * width + scores, products)
     yield Step(part, held + keys * width + 2 * scores)  # softmax
     yield Step(part, held + (queries + keys) * width + scores, products)
@@ -282,7 +278,7 @@ def _pool(tokens, prefix, c):
         activation = "gelu" if c.mlp in GATED else c.mlp
         yield from _mlp("pooling", width * number, 1, activation, c)
     if c.fc_norm:
-        yield from _layer_norm("fc_norm", 0, width, c)
+        yield from _layer_norm("fc_norm", 0, width, c, kept=False)
     if c.representation_size:
         yield from _dense("pre_logits", 0, 1, width, c.representation_size, c)
         width = c.representation_size

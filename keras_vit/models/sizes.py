@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from keras_vit.layers import arguments
+from keras_vit.layers.mlp import GATED
 from keras_vit.models.resnet_stem import (
     checked_stem,
     count_resnet_parameters,
@@ -188,7 +189,7 @@ def count_vit_parameters(
     norm = 2 * hidden_dim
     attention = (3 * (hidden_dim + qkv_bias) + hidden_dim + 1) * hidden_dim
     attention += 4 * (hidden_dim // num_heads) * qk_norm
-    block = 2 * norm + attention + _mlp(hidden_dim, mlp_dim, gated=mlp == "swiglu")
+    block = 2 * norm + attention + _mlp(hidden_dim, mlp_dim, gated=mlp in GATED)
     block += 2 * hidden_dim * (layer_scale is not None)
     probe = hidden_dim + 4 * (hidden_dim + 1) * hidden_dim + norm
     probe += _mlp(hidden_dim, mlp_dim)
