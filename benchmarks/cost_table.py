@@ -1,0 +1,199 @@
+"""Compute of every architecture, and published scores against it.
+
+Writes parameters and GFLOPs per image of each ViT, hybrid and BiT, the exaFLOPs of the
+paper's own pre-training runs (ViT, arXiv 2010.11929, table 3) and, beside them,
+EfficientNet-L2 (Noisy Student, arXiv 1911.04252), as Markdown; and a plot of the presets'
+published ImageNet top-1 against GFLOPs per image. FLOPs are twice the
+multiply-accumulates. Ours are computed from the architecture; EfficientNet-L2's are
+counted by torch, on tensors without memory.
+
+    KERAS_BACKEND=torch python benchmarks/cost_table.py
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import keras
+
+import keras_vit
+from keras_vit.models.cost import cost
+from keras_vit.models.sizes import BITS, HYBRIDS, architecture_fields, paper_name
+
+FOLDER = Path(__file__).parent
+SIZES = (224, 384)
+CLASSES = {"JFT-300M": 18_000, "ImageNet-21k": 21_843, "ImageNet-1k": 1000}
+IMAGES = {"JFT-300M": 303e6, "ImageNet-21k": 14.2e6, "ImageNet-1k": 1.28e6}
+# Table 3 of the paper: data, epochs, architectures of ours; each at 224 pixels.
+RUNS = [
+    ("JFT-300M", 7, ("ViTB32", "ViTB16", "ViTL32", "ViTL16", "R50ViTB16", "R50ViTL32")),
+    ("JFT-300M", 14, ("ViTL16", "ViTH14")),
+    ("ImageNet-21k", 90, ("ViTB32", "ViTB16", "ViTL32", "ViTL16")),
+    ("ImageNet-21k", 30, ("ViTL32", "ViTL16")),
+    ("ImageNet-1k", 300, ("ViTB32", "ViTB16", "ViTL32", "ViTL16")),
+]
+BACKWARD = 2  # times the forward pass
+L2 = {"width_coefficient": 4.3, "depth_coefficient": 5.3, "default_size": 800}
+L2_TOP_1 = 88.4  # the ViT paper's table 2
+
+NOTES = """\
+FLOPs are two for each multiply-accumulate of matrix products and convolutions. The head
+has 1000 classes; of the ViTs' last block the class token alone is computed, as the models
+here do. A size in brackets is the largest that the patch size divides.
+"""
+RUN_NOTES = f"""\
+Epochs × images × {1 + BACKWARD} × the FLOPs of a forward pass at 224 × 224 (a backward pass
+is twice a forward pass). JFT-300M has 303 million images in 18,000 classes, ImageNet-21k
+14.2 million in 21,843, ImageNet-1k 1.28 million in 1000. Every token of the last block is
+computed, as in the paper's code. Left out are R50+B/32 and R50+L/16, which have neither
+checkpoint nor constructor, and BiT, of which table 3 has no epochs.
+"""
+
+
+def architectures():
+    """The names of every ViT, then hybrid, then BiT that has a constructor."""
+    names = [*HYBRIDS, *BITS]
+    vits = [name for name in keras_vit.__all__ if name.startswith("ViT")]
+    vits.sort(key=lambda name: keras_vit.describe(name).parameters)
+    return [*vits, *names]
+
+
+def gigaflops(name, size):
+    """GFLOPs per image, and the size if the model takes none of `size` pixels."""
+    step = architecture_fields(name).get("patch_size", 1)
+    step = 1 if name in HYBRIDS else step
+    fitting = size // step * step
+    flops = 2 * keras_vit.describe(name, image_size=fitting).multiply_accumulates
+    return f"{flops / 1e9:,.1f}" + (f" ({fitting})" if fitting != size else "")
+
+
+def efficientnet_l2(sizes):
+    """Parameters of EfficientNet-L2 and FLOPs per image at each size, as torch counts."""
+    import torch
+    from keras.src.applications.efficientnet import EfficientNet  # public from B0 to B7
+    from torch.utils.flop_counter import FlopCounterMode
+
+    flops = []
+    for size in sizes:
+        with keras.device("meta"), torch.no_grad():  # tensors of a shape alone
+            model = EfficientNet(**L2, weights=None, input_shape=(size, size, 3), name="l2")
+            model.trainable = False
+            images = torch.zeros((1, size, size, 3), device="meta")
+            with FlopCounterMode(display=False) as counter:
+                model(images, training=False)
+        flops.append(counter.get_total_flops())
+        parameters = model.count_params()
+        keras.utils.clear_session()
+    return parameters, flops
+
+
+def exaflops(name, data, epochs):
+    """Compute of one of the paper's pre-training runs."""
+    config = {**architecture_fields(name), "image_size": 224, "classes": CLASSES[data]}
+    forward = 2 * cost({**config, "full_last_block": True}).multiply_accumulates
+    return epochs * IMAGES[data] * (1 + BACKWARD) * forward / 1e18
+
+
+def models_table(l2):
+    """Markdown of parameters and GFLOPs."""
+    parameters, flops = l2
+    header = ["model", "parameters", *(f"GFLOPs at {size}" for size in SIZES)]
+    rows = [
+        [
+            paper_name(name),
+            f"{keras_vit.describe(name).parameters:,}",
+            *(gigaflops(name, size) for size in SIZES),
+        ]
+        for name in architectures()
+    ]
+    counts = [f"{n / 1e9:,.1f}" for n in flops]
+    own = f"EfficientNet-L2 ({counts[-1]} at {L2['default_size']})"
+    rows.append([own, f"{parameters:,}", *counts[:-1]])
+    return markdown(header, rows)
+
+
+def runs_table():
+    """Markdown of the pre-training runs."""
+    rows = [
+        [paper_name(name), data, str(epochs), f"{exaflops(name, data, epochs):,.1f}"]
+        for data, epochs, names in RUNS
+        for name in names
+    ]
+    return markdown(["model", "data", "epochs", "exaFLOPs"], rows)
+
+
+def markdown(header, rows):
+    """A table; columns but the first end on the right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def plot(l2_flops, path):
+    """Published top-1 of the presets against GFLOPs, at the resolution of each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    scored = [p for p in keras_vit.list_presets() if p.accuracy is not None]
+    for number, family in enumerate(dict.fromkeys(p.family for p in scored)):
+        color = plt.get_cmap("tab20")(number)
+        for frozen in (False, True):
+            chosen = [p for p in scored if p.family == family and is_frozen(p) == frozen]
+            axes.scatter(
+                [2 * keras_vit.describe(p).multiply_accumulates / 1e9 for p in chosen],
+                [p.accuracy for p in chosen],
+                s=22,
+                facecolor="none" if frozen else color,
+                edgecolor=color,
+                label=family if chosen else None,
+            )
+    axes.scatter(
+        [l2_flops / 1e9],
+        [L2_TOP_1],
+        marker="*",
+        s=90,
+        color="black",
+        label="EfficientNet-L2",
+    )
+    axes.set(xscale="log", xlabel="GFLOPs per image", ylabel="ImageNet top-1, %")
+    axes.set_title(
+        "Hollow: zero-shot or a linear classifier; others fine-tuned", fontsize=9
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right", ncols=2)
+    figure.savefig(path, dpi=120)
+
+
+def is_frozen(preset):
+    """Whether its score is that of the features, without fine-tuning."""
+    return any(word in preset.accuracy_source for word in ("zero-shot", "frozen"))
+
+
+def main():
+    """Prints the tables and writes them and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, default=FOLDER / "COST.md")
+    parser.add_argument("--plot", type=Path, default=FOLDER / "cost.png")
+    args = parser.parse_args()
+    if keras.backend.backend() != "torch":
+        sys.exit("EfficientNet-L2 is counted by torch: set KERAS_BACKEND=torch.")
+    l2 = efficientnet_l2((*SIZES, L2["default_size"]))
+    plot(l2[1][-1], args.plot)
+    image = os.path.relpath(args.plot, args.output.parent)
+    text = "\n".join(
+        [
+            "# Compute\n\nWritten by `python benchmarks/cost_table.py` on torch.\n",
+            f"## One image\n\n{NOTES}\n{models_table(l2)}\n",
+            f"## The paper's pre-training runs\n\n{RUN_NOTES}\n{runs_table()}\n",
+            f"## Published scores\n\n![Top-1 of the presets against GFLOPs]({image})\n",
+        ]
+    )
+    args.output.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
