@@ -160,7 +160,7 @@ def plot(l2_flops, path):
     )
     axes.set(xscale="log", xlabel="GFLOPs per image", ylabel="ImageNet top-1, %")
     axes.set_title(
-        "Hollow: zero-shot or a linear classifier; others fine-tuned", fontsize=9
+        "Hollow: zero-shot, or a linear classifier of frozen features", fontsize=9
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right", ncols=2)
