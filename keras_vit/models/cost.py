@@ -75,11 +75,12 @@ def cost(
     operation, or written before it and read after it. Every operation (a matrix product,
     the addition of its bias, the product and the sum of a group norm, …) writes a new
     tensor; a slice is a view, which keeps the whole alive; queries, keys and values are
-    copied apart; what is padded is copied. The statistics of norms, one or two numbers for a vector, are left
-    out. The weights, and what is computed from them alone, come on top. That is what operations one after the other need if each tensor
-    is freed after its last use. The compilers of JAX and TensorFlow fuse operations and
-    copy others; Keras on torch, which compiles nothing, holds each layer's output to the
-    end besides.
+    copied apart; what is padded is copied. The statistics of norms, one or two numbers
+    for a vector, are left out. The weights, and what is computed from them alone, come
+    on top. That is what operations one after the other need if each tensor is freed
+    after its last use. The compilers of JAX and TensorFlow fuse operations and copy
+    others; Keras on torch, which compiles nothing, holds each layer's output to the end
+    besides.
 
     Args:
         config: arguments of a `VisionTransformer`, or of a `BiTResNet` (`num_units`).
