@@ -158,9 +158,9 @@ def describe(
 
     Args:
         source: name of a preset, such as `"ViTB16.imagenet21k"`; the name of any file of
-            AugReg or of BiT fine-tuned on VTAB, with or without folder and `.npz`; a `Preset`; name of an
-            architecture, such as `"ViTB16"`, `"R50ViTB16"` or `"BiTR50x1"`, with 1000
-            classes; or a model.
+            AugReg or of BiT fine-tuned on VTAB, with or without folder and `.npz`; a
+            `Preset`; name of an architecture, such as `"ViTB16"`, `"R50ViTB16"` or
+            `"BiTR50x1"`, with 1000 classes; or a model.
         image_size: int or (height, width) in pixels that the costs are those of; `None`
             for the source's, 224 of an architecture.
         batch_size: int, number of images that the costs are those of.

@@ -267,7 +267,8 @@ def _add_describe(commands):
         commands, "describe", _describe, "tell all about a preset, and what a model costs"
     )
     parser.add_argument(
-        "name", help="of a preset, an AugReg file or an architecture, such as ViTB16"
+        "name",
+        help="of a preset, a file of AugReg or BiT, or an architecture, such as ViTB16",
     )
     parser.add_argument(
         "--image-size",
