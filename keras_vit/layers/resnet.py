@@ -17,9 +17,9 @@ class _Part(keras.layers.Layer):
         self,
         filters: int,
         *,
-        group_norm_epsilon: float,
-        standardization: str,
-        standardization_epsilon: float | None,
+        group_norm_epsilon: float = 1e-6,
+        standardization: str = "std",
+        standardization_epsilon: float | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -84,8 +84,9 @@ class ResNetRoot(_Part):
     Args:
         filters: int, number of output channels, divisible by 32.
         pre_activation: bool, whether it is BiT's.
-        group_norm_epsilon: float, added to the variance in the group norm.
-        standardization: `"std"` or `"variance"`, see `StandardizedConv2D`.
+        group_norm_epsilon: float, added to the variance in the group norm, 1e-6 if not
+            given.
+        standardization: `"std"` (if not given) or `"variance"`, see `StandardizedConv2D`.
         standardization_epsilon: float, see `StandardizedConv2D`.
 
     Input shape:
@@ -95,23 +96,8 @@ class ResNetRoot(_Part):
         (batch, height / 4, width / 4, filters), rounded up at each of the two halvings.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        *,
-        pre_activation: bool = False,
-        group_norm_epsilon: float = 1e-6,
-        standardization: str = "std",
-        standardization_epsilon: float | None = None,
-        **kwargs,
-    ):
-        super().__init__(
-            filters,
-            group_norm_epsilon=group_norm_epsilon,
-            standardization=standardization,
-            standardization_epsilon=standardization_epsilon,
-            **kwargs,
-        )
+    def __init__(self, filters: int, *, pre_activation: bool = False, **kwargs):
+        super().__init__(filters, **kwargs)
         self.pre_activation = pre_activation
 
     def build(self, images_shape):
@@ -171,9 +157,11 @@ class BottleneckUnit(_Unit):
 
     Args:
         filters: int, channels of the 3 x 3 convolution, divisible by 32.
-        strides: int, stride of the 3 x 3 convolution.
-        group_norm_epsilon: float, added to the variance in the group norms.
-        standardization: `"std"` or `"variance"`, see `StandardizedConv2D`.
+        strides: int, stride of the 3 x 3 convolution, 1 if not given.
+        group_norm_epsilon: float, added to the variance in the group norms, 1e-6 if not
+            given.
+        standardization: `"std"` or `"variance"` (the former if not given), see
+            `StandardizedConv2D`.
         standardization_epsilon: float, see `StandardizedConv2D`.
 
     Input shape:
@@ -182,25 +170,6 @@ class BottleneckUnit(_Unit):
     Output shape:
         (batch, height / strides, width / strides, 4 * filters), rounded up.
     """
-
-    def __init__(
-        self,
-        filters: int,
-        *,
-        strides: int = 1,
-        group_norm_epsilon: float = 1e-6,
-        standardization: str = "std",
-        standardization_epsilon: float | None = None,
-        **kwargs,
-    ):
-        super().__init__(
-            filters,
-            strides=strides,
-            group_norm_epsilon=group_norm_epsilon,
-            standardization=standardization,
-            standardization_epsilon=standardization_epsilon,
-            **kwargs,
-        )
 
     def build(self, images_shape):
         filters, outputs = self.filters, EXPANSION * self.filters
@@ -235,9 +204,11 @@ class PreActivationUnit(_Unit):
 
     Args:
         filters: int, channels of the 3 x 3 convolution, divisible by 32.
-        strides: int, stride of the 3 x 3 convolution.
-        group_norm_epsilon: float, added to the variance in the group norms.
-        standardization: `"std"` or `"variance"`, see `StandardizedConv2D`.
+        strides: int, stride of the 3 x 3 convolution, 1 if not given.
+        group_norm_epsilon: float, added to the variance in the group norms, 1e-5 if not
+            given.
+        standardization: `"std"` or `"variance"` (the latter if not given), see
+            `StandardizedConv2D`.
         standardization_epsilon: float, see `StandardizedConv2D`.
 
     Input shape:
@@ -252,18 +223,14 @@ class PreActivationUnit(_Unit):
         self,
         filters: int,
         *,
-        strides: int = 1,
         group_norm_epsilon: float = 1e-5,
         standardization: str = "variance",
-        standardization_epsilon: float | None = None,
         **kwargs,
     ):
         super().__init__(
             filters,
-            strides=strides,
             group_norm_epsilon=group_norm_epsilon,
             standardization=standardization,
-            standardization_epsilon=standardization_epsilon,
             **kwargs,
         )
 

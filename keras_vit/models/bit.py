@@ -1,6 +1,6 @@
 """The ResNets of *Big Transfer*, which the ViT paper compares with."""
 
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 
 import keras
 
@@ -8,6 +8,7 @@ from keras_vit.layers import arguments
 from keras_vit.layers.resnet import GROUPS
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, usual_epsilon
 from keras_vit.models.images import (
+    ImageModel,
     channels_last,
     check_head,
     check_images,
@@ -22,7 +23,7 @@ POOLINGS = ("gap", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class BiTResNet(keras.Model):
+class BiTResNet(ImageModel):
     """A ResNet-v2 with group norms and weight standardisation, of any size.
 
     A functional model whose config is its arguments. Source: BiT (arXiv 1912.11370),
@@ -103,23 +104,11 @@ class BiTResNet(keras.Model):
         outputs = _head(_feature_map(inputs, fields, policy), fields, policy)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
-        self.dtype_policy = policy
-        # As given, but for what a default or another session could change.
         resolved = (
             *("image_size", "num_units", "data_format", "classifier_activation"),
             *("image_mean", "image_std", "standardization_epsilon"),
         )
-        config |= {key: getattr(fields, key) for key in resolved}
-        config["input_shape"] = input_shape and tuple(input_shape)
-        self._config = MappingProxyType(config)
-
-    def get_config(self) -> dict:
-        return {
-            **self._config,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
+        self._keep_config(config, fields, resolved, policy)
 
 
 def checked_fields(config: dict) -> SimpleNamespace:

@@ -1,7 +1,7 @@
 """What models have in common: images in, pixel values to be rescaled, a head."""
 
 from collections.abc import Collection
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,6 +9,30 @@ import numpy as np
 from keras_vit.layers import arguments
 
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
+
+
+class ImageModel(keras.Model):
+    """A functional model whose config is the arguments of its `__init__`."""
+
+    def _keep_config(self, config, fields, resolved, policy):
+        """Notes the arguments as given, but for `resolved`, which a default or another
+        session could change.
+        """
+        self.dtype_policy = policy
+        config |= {key: getattr(fields, key) for key in resolved}
+        if config["input_shape"] is not None:
+            config["input_shape"] = tuple(config["input_shape"])
+        # Read-only, which also keeps Keras' attribute tracking from wrapping it.
+        self._config = MappingProxyType(config)
+
+    def get_config(self) -> dict:
+        """The arguments that make the same model, without its weights."""
+        return {
+            **self._config,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
 
 
 def config_of(arguments_: dict) -> dict:

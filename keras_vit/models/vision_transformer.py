@@ -1,6 +1,6 @@
 """The Vision Transformer."""
 
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from keras_vit.layers import (
 from keras_vit.layers.mlp import ACTIVATIONS, GATED
 from keras_vit.layers.position import POSITIONS
 from keras_vit.models.images import (
+    ImageModel,
     channels_last,
     check_head,
     check_images,
@@ -35,7 +36,7 @@ POOLINGS = ("token", "gap", "map", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class VisionTransformer(keras.Model):
+class VisionTransformer(ImageModel):
     """Vision Transformer of any size: a functional model whose config is its arguments.
 
     Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
@@ -191,25 +192,12 @@ class VisionTransformer(keras.Model):
         outputs = _head(_pool(tokens, fields, policy), fields, policy)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
-        self.dtype_policy = policy
         self._last_block_input = last_block_input
-        # As given, but for what a default or another session could change. Read-only,
-        # which also keeps Keras' attribute tracking from wrapping it.
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
             *("image_mean", "image_std", "stem"),
         )
-        config |= {key: getattr(fields, key) for key in resolved}
-        config["input_shape"] = input_shape and tuple(input_shape)
-        self._config = MappingProxyType(config)
-
-    def get_config(self) -> dict:
-        return {
-            **self._config,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
+        self._keep_config(config, fields, resolved, policy)
 
     def last_layers(self, images) -> dict:
         """What the last block and `encoder_norm` make of every token, by layer.
