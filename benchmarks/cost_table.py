@@ -1,8 +1,8 @@
 """Compute of every architecture, and published scores against it.
 
 Writes parameters and GFLOPs per image of each ViT, hybrid and BiT, the exaFLOPs of the
-paper's own pre-training runs (ViT, arXiv 2010.11929, table 3) and, beside them,
-EfficientNet-L2 (Noisy Student, arXiv 1911.04252), as Markdown; and a plot of the presets'
+papers' own pre-training runs (ViT, arXiv 2010.11929, table 3; BiT, arXiv 1912.11370,
+section 3.1) and, beside them, EfficientNet-L2 (Noisy Student, arXiv 1911.04252), as Markdown; and a plot of the presets'
 published ImageNet top-1 against GFLOPs per image. FLOPs are twice the
 multiply-accumulates. Ours are computed from the architecture; EfficientNet-L2's are
 counted by torch, on tensors without memory.
@@ -11,6 +11,7 @@ counted by torch, on tensors without memory.
 """
 
 import argparse
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -20,19 +21,35 @@ import keras
 import keras_vit
 from keras_vit.models.cost import cost
 from keras_vit.models.sizes import BITS, HYBRIDS, architecture_fields, paper_name
+from keras_vit.models.sizes import SIZES as VIT_SIZES
 
 FOLDER = Path(__file__).parent
 SIZES = (224, 384)
 CLASSES = {"JFT-300M": 18_000, "ImageNet-21k": 21_843, "ImageNet-1k": 1000}
 IMAGES = {"JFT-300M": 303e6, "ImageNet-21k": 14.2e6, "ImageNet-1k": 1.28e6}
-# Table 3 of the paper: data, epochs, architectures of ours; each at 224 pixels.
+# Hybrids of the paper that have no published checkpoint, and so no constructor.
+UNPUBLISHED = {
+    "R50+ViT-B/32": {
+        "patch_size": 1,
+        **VIT_SIZES["B"],
+        "stem": {"num_units": (3, 4, 6, 3)},
+    },
+    "R50+ViT-L/16": {"patch_size": 1, **VIT_SIZES["L"], "stem": {"num_units": (3, 4, 9)}},
+}
+_HYBRIDS = ("R50+ViT-B/32", "R50ViTB16", "R50ViTL32", "R50+ViT-L/16")
+# Table 3 of the paper: data, epochs, architectures; and BiT's own (arXiv 1912.11370,
+# section 3.1: 90 epochs of BiT-S and BiT-M, 40 of BiT-L). Each at 224 pixels.
 RUNS = [
-    ("JFT-300M", 7, ("ViTB32", "ViTB16", "ViTL32", "ViTL16", "R50ViTB16", "R50ViTL32")),
-    ("JFT-300M", 14, ("ViTL16", "ViTH14")),
+    ("JFT-300M", 7, ("ViTB32", "ViTB16", "ViTL32", "ViTL16", *_HYBRIDS)),
+    ("JFT-300M", 14, ("ViTL16", "ViTH14", "R50+ViT-L/16")),
+    ("JFT-300M", 40, ("BiTR152x4",)),
     ("ImageNet-21k", 90, ("ViTB32", "ViTB16", "ViTL32", "ViTL16")),
     ("ImageNet-21k", 30, ("ViTL32", "ViTL16")),
+    ("ImageNet-21k", 90, tuple(BITS)),
     ("ImageNet-1k", 300, ("ViTB32", "ViTB16", "ViTL32", "ViTL16")),
+    ("ImageNet-1k", 90, tuple(BITS)),
 ]
+MARKERS = {"vit": "o", "hybrid": "^", "bit": "s"}
 BACKWARD = 2  # times the forward pass
 L2 = {"width_coefficient": 4.3, "depth_coefficient": 5.3, "default_size": 800}
 L2_TOP_1 = 88.4  # the ViT paper's table 2
@@ -46,8 +63,7 @@ RUN_NOTES = f"""\
 Epochs × images × {1 + BACKWARD} × the FLOPs of a forward pass at 224 × 224 (a backward pass
 is twice a forward pass). JFT-300M has 303 million images in 18,000 classes, ImageNet-21k
 14.2 million in 21,843, ImageNet-1k 1.28 million in 1000. Every token of the last block is
-computed, as in the paper's code. Left out are R50+B/32 and R50+L/16, which have neither
-checkpoint nor constructor, and BiT, of which table 3 has no epochs.
+computed, as in the paper's code. BiT's epochs are those of its own paper.
 """
 
 
@@ -90,8 +106,11 @@ def efficientnet_l2(sizes):
 
 def exaflops(name, data, epochs):
     """Compute of one of the paper's pre-training runs."""
-    config = {**architecture_fields(name), "image_size": 224, "classes": CLASSES[data]}
-    forward = 2 * cost({**config, "full_last_block": True}).multiply_accumulates
+    fields = UNPUBLISHED.get(name) or architecture_fields(name)
+    config = {**fields, "image_size": 224, "classes": CLASSES[data]}
+    if name not in BITS:
+        config["full_last_block"] = True
+    forward = 2 * cost(config).multiply_accumulates
     return epochs * IMAGES[data] * (1 + BACKWARD) * forward / 1e18
 
 
@@ -116,11 +135,16 @@ def models_table(l2):
 def runs_table():
     """Markdown of the pre-training runs."""
     rows = [
-        [paper_name(name), data, str(epochs), f"{exaflops(name, data, epochs):,.1f}"]
+        [named(name), data, str(epochs), f"{exaflops(name, data, epochs):,.1f}"]
         for data, epochs, names in RUNS
         for name in names
     ]
     return markdown(["model", "data", "epochs", "exaFLOPs"], rows)
+
+
+def named(name):
+    """What papers call it."""
+    return name if name in UNPUBLISHED else paper_name(name)
 
 
 def markdown(header, rows):
@@ -139,17 +163,26 @@ def plot(l2_flops, path):
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     scored = [p for p in keras_vit.list_presets() if p.accuracy is not None]
     for number, family in enumerate(dict.fromkeys(p.family for p in scored)):
-        color = plt.get_cmap("tab20")(number)
-        for frozen in (False, True):
-            chosen = [p for p in scored if p.family == family and is_frozen(p) == frozen]
+        color = plt.get_cmap("tab20")((2 * number + number // 10) % 20)  # dark ones first
+        label = family
+        for frozen, marker in itertools.product((False, True), MARKERS):
+            chosen = [
+                p
+                for p in scored
+                if (p.family, is_frozen(p), kind(p)) == (family, frozen, marker)
+            ]
+            if not chosen:
+                continue
             axes.scatter(
                 [2 * keras_vit.describe(p).multiply_accumulates / 1e9 for p in chosen],
                 [p.accuracy for p in chosen],
-                s=22,
+                s=26,
+                marker=MARKERS[marker],
                 facecolor="none" if frozen else color,
                 edgecolor=color,
-                label=family if chosen else None,
+                label=label,
             )
+            label = None  # a family stands once in the legend
     axes.scatter(
         [l2_flops / 1e9],
         [L2_TOP_1],
@@ -160,11 +193,20 @@ def plot(l2_flops, path):
     )
     axes.set(xscale="log", xlabel="GFLOPs per image", ylabel="ImageNet top-1, %")
     axes.set_title(
-        "Hollow: zero-shot, or a linear classifier of frozen features", fontsize=9
+        "Circles: ViTs, triangles: hybrids, squares: BiT. Hollow: zero-shot, or a linear "
+        "classifier of frozen features",
+        fontsize=9,
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right", ncols=2)
     figure.savefig(path, dpi=120)
+
+
+def kind(preset):
+    """Which of `MARKERS` a preset is."""
+    if preset.architecture in BITS:
+        return "bit"
+    return "hybrid" if preset.architecture in HYBRIDS else "vit"
 
 
 def is_frozen(preset):
@@ -187,7 +229,7 @@ def main():
         [
             "# Compute\n\nWritten by `python benchmarks/cost_table.py` on torch.\n",
             f"## One image\n\n{NOTES}\n{models_table(l2)}\n",
-            f"## The paper's pre-training runs\n\n{RUN_NOTES}\n{runs_table()}\n",
+            f"## The papers' pre-training runs\n\n{RUN_NOTES}\n{runs_table()}\n",
             f"## Published scores\n\n![Top-1 of the presets against GFLOPs]({image})\n",
         ]
     )
