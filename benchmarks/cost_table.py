@@ -2,10 +2,10 @@
 
 Writes parameters and GFLOPs per image of each ViT, hybrid and BiT, the exaFLOPs of the
 papers' own pre-training runs (ViT, arXiv 2010.11929, table 3; BiT, arXiv 1912.11370,
-section 3.1) and, beside them, EfficientNet-L2 (Noisy Student, arXiv 1911.04252), as Markdown; and a plot of the presets'
-published ImageNet top-1 against GFLOPs per image. FLOPs are twice the
-multiply-accumulates. Ours are computed from the architecture; EfficientNet-L2's are
-counted by torch, on tensors without memory.
+section 3.1) and, beside them, EfficientNet-L2 (Noisy Student, arXiv 1911.04252), as
+Markdown; and a plot of the presets' published ImageNet top-1 against GFLOPs per image.
+FLOPs are twice the multiply-accumulates. Ours are computed from the architecture;
+EfficientNet-L2's are counted by torch, on tensors without memory.
 
     KERAS_BACKEND=torch python benchmarks/cost_table.py
 """

@@ -5,6 +5,8 @@ import re
 from keras_vit.weights.layout import POSITIONS, Layout, norm, row, weight_and_bias
 
 _BLOCK = "blocks.{i}"
+_STEM = "patch_embed.backbone"
+_UNIT = "stages.{stage}.blocks.{unit}"  # of a ResNet
 
 
 def _mlp(source, target):
@@ -18,19 +20,12 @@ def _standardized_conv(source, target):
     return (row(f"{source}.weight", f"{target}/kernel", "convolution"),)
 
 
-STEM = "patch_embed.backbone"
-_UNIT = "stages.{stage}.blocks.{unit}"
-
-
 def _unit(source, target):
-    return (
-        row_
-        for i in (1, 2, 3)
-        for row_ in (
-            *_standardized_conv(f"{source}.conv{i}", f"{target}/conv_{i}"),
-            *norm(f"{source}.norm{i}", f"{target}/norm_{i}"),
-        )
-    )
+    rows = []
+    for i in (1, 2, 3):
+        rows += _standardized_conv(f"{source}.conv{i}", f"{target}/conv_{i}")
+        rows += norm(f"{source}.norm{i}", f"{target}/norm_{i}")
+    return rows
 
 
 def _root(source):
@@ -40,20 +35,29 @@ def _root(source):
     )
 
 
-STEM_ROWS = (
-    *_root(f"{STEM}.stem"),
-    *_root(STEM),  # where it is all of the stem
-    *_unit(f"{STEM}.{_UNIT}", "stem_stage_{stage}_unit_{unit}"),
-    *_standardized_conv(
-        f"{STEM}.{_UNIT}.downsample.conv", "stem_stage_{stage}_unit_{unit}/shortcut_conv"
-    ),
-    *norm(
-        f"{STEM}.{_UNIT}.downsample.norm", "stem_stage_{stage}_unit_{unit}/shortcut_norm"
-    ),
-)
+def _stem_rows(source, target):
+    return (
+        *_root(f"{_STEM}.stem"),
+        *_root(_STEM),  # where it is all of the stem
+        *_unit(source, target),
+        *_standardized_conv(f"{source}.downsample.conv", f"{target}/shortcut_conv"),
+        *norm(f"{source}.downsample.norm", f"{target}/shortcut_norm"),
+    )
+
+
+def _bit_rows(source, target):
+    return (
+        *_standardized_conv("stem.conv", "root/conv"),
+        *_unit(source, target),
+        *_standardized_conv(f"{source}.downsample.conv", f"{target}/shortcut_conv"),
+        *norm("norm", "norm"),
+        row("head.fc.weight", "head/kernel", "convolution of one pixel in torch"),
+        row("head.fc.bias", "head/bias"),
+    )
+
 
 ROWS = (
-    *STEM_ROWS,
+    *_stem_rows(f"{_STEM}.{_UNIT}", "stem_stage_{stage}_unit_{unit}"),
     *weight_and_bias("patch_embed.proj", "patch_embedding", "convolution"),
     row("cls_token", "class_token/tokens", "drop first axis"),
     row("reg_token", "registers/tokens", "drop first axis"),
@@ -138,7 +142,7 @@ def _hints(config):
 def _not_written(config, num_prefix):
     """One of the two names of the stem's root."""
     has_stages = config["stem"] and config["stem"]["num_units"]
-    return {r.sources[0] for r in _root(STEM if has_stages else f"{STEM}.stem")}
+    return {r.sources[0] for r in _root(_STEM if has_stages else f"{_STEM}.stem")}
 
 
 # timm standardises with a batch norm, whose epsilon is 1e-8 here.
@@ -175,8 +179,6 @@ TIMM = Layout(
     not_written=_not_written,
 )
 
-BIT_UNIT = "stage_{stage}_unit_{unit}"
-
 
 def _bit_hints(config):
     hints = _hints(config)
@@ -186,14 +188,7 @@ def _bit_hints(config):
 TIMM_BIT = Layout(
     name="timm",
     model="bit",
-    rows=(
-        *_standardized_conv("stem.conv", "root/conv"),
-        *_unit(_UNIT, BIT_UNIT),
-        *_standardized_conv(f"{_UNIT}.downsample.conv", f"{BIT_UNIT}/shortcut_conv"),
-        *norm("norm", "norm"),
-        row("head.fc.weight", "head/kernel", "convolution of one pixel in torch"),
-        row("head.fc.bias", "head/bias"),
-    ),
+    rows=_bit_rows(_UNIT, "stage_{stage}_unit_{unit}"),
     marks=(r"stem\.conv\.weight", r"stages\.0\.blocks\.0\.norm1\.weight", r"norm\.weight"),
     aliases=((r"^(?:module|backbone|model)\.", ""),),
     resnet=_RESNET,
