@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import REFERENCE, array, assert_close, reference, tiny, weights
+from helpers import REFERENCE, array, assert_close, images, reference, tiny, weights
 
 import keras_vit
+from keras_vit.weights.resize import resize_grid
 from keras_vit.weights.verify import compare_stages
 
 CASES = {
@@ -304,3 +305,16 @@ def test_images_are_normalized_as_the_files_config_says(tmp_path):
         tmp_path / "vit", include_preprocessing=True, data_format="channels_first"
     )
     assert_close(first(np.transpose(pixels, (0, 3, 1, 2))), array(model(pixels)))
+
+
+@pytest.mark.parametrize("size", [(96, 128), (70, 50)])
+def test_a_hybrid_at_another_size(size):
+    """Of which the feature map is a sixteenth, rounded up."""
+    source = checkpoint_of("hybrid_r3stage")
+    model = load(source, input_shape=(*size, 3))
+    rows, columns = (-(-pixels // 16) for pixels in size)
+    grid = weights(load(source))["position_embedding/grid"]
+    resized = weights(model)["position_embedding/grid"]
+    assert_close(resized, resize_grid(grid, (rows, columns), "linear"))
+    x = images(*size)
+    assert_close(load(source, input_shape=(None, None, 3))(x), model(x))

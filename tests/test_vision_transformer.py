@@ -51,6 +51,7 @@ VARIANTS = {
         "drop_path_rate": 0.1,
     },
 }
+HYBRID = {"stem": {"num_units": (1, 1), "width_factor": 0.5}, "patch_size": 2}
 each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -381,13 +382,14 @@ def test_mixed_precision_trains_with_float32_logits(precision, by):
     assert losses[-1] < losses[0] / 2
 
 
-def test_modern_model_in_mixed_precision():
-    full = tiny(**MODERN, classifier_activation=None)
-    model = tiny(**MODERN, classifier_activation=None, dtype="mixed_bfloat16")
+@pytest.mark.parametrize("fields", [MODERN, HYBRID], ids=["modern", "hybrid"])
+def test_other_models_in_mixed_precision(fields):
+    full = tiny(**fields, classifier_activation=None)
+    model = tiny(**fields, classifier_activation=None, dtype="mixed_bfloat16")
     model.set_weights(full.get_weights())
     outputs = model(images())
     assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
-    assert model.get_layer("fc_norm").compute_dtype == "bfloat16"
+    assert model.get_layer("block_0").compute_dtype == "bfloat16"
     assert all(weight.dtype == "float32" for weight in model.weights)
     assert_close(outputs, full(images()), tolerance=0.05)
 
@@ -462,9 +464,6 @@ def test_drop_path_grows_linearly_with_depth():
     model = tiny(num_layers=3, drop_path_rate=0.2)
     rates = [model.get_layer(f"block_{i}").drop_path_rate for i in range(3)]
     np.testing.assert_allclose(rates, [0, 0.1, 0.2])
-
-
-HYBRID = {"stem": {"num_units": (1, 1), "width_factor": 0.5}, "patch_size": 2}
 
 
 @pytest.mark.parametrize("fields", [{}, HYBRID], ids=["plain", "hybrid"])
