@@ -331,8 +331,8 @@ def test_inspect_reads_no_tensor(run, monkeypatch):
     def read(self, name):
         raise AssertionError(name)
 
-    for kind in ("NpzFile", "SafetensorsFile"):
-        monkeypatch.setattr(f"keras_vit.weights.files.{kind}.read", read)
+    for kind in ("npz_file.NpzFile", "safetensors_files.SafetensorsFile"):
+        monkeypatch.setattr(f"keras_vit.weights.{kind}.read", read)
     assert run("inspect", TOKEN)[0] == run("inspect", TIMM)[0] == 0
 
 

@@ -14,13 +14,14 @@ from keras_vit.layers.mlp import GATED
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS
 from keras_vit.models.resnet_stem import ROOT_FILTERS
 from keras_vit.models.sizes import SIZES, grid_size, image_size_of
-from keras_vit.weights.files import TensorFile, open_tensors, parse_json
+from keras_vit.weights.files import open_tensors
 from keras_vit.weights.google import BIT, GOOGLE
 from keras_vit.weights.huggingface import LAYOUTS
 from keras_vit.weights.keras_hub import KERAS_HUB
 from keras_vit.weights.layout import POSITIONS, Layout, Row, numbers_in
 from keras_vit.weights.moves import MOVES, Dims
 from keras_vit.weights.resize import INTERPOLATIONS
+from keras_vit.weights.tensor_file import TensorFile, parse_json
 from keras_vit.weights.timm import TIMM, TIMM_BIT
 
 ALL_LAYOUTS = (GOOGLE, BIT, TIMM, TIMM_BIT, *LAYOUTS, KERAS_HUB)

@@ -13,9 +13,10 @@ from keras_vit.weights.checkpoint import (
     bit_architecture_of,
     split_subtree,
 )
-from keras_vit.weights.files import TensorFile, open_tensors
+from keras_vit.weights.files import open_tensors
 from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
 from keras_vit.weights.load import listed
+from keras_vit.weights.tensor_file import TensorFile
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,17 @@ import h5py
 import keras
 
 from keras_vit.models.sizes import count_parameters
-from keras_vit.weights.files import (
-    FLOATING,
-    H5_ERRORS,
-    ZIP_ERRORS,
-    TensorFile,
-    check_exists,
-    datasets,
-    is_finite,
-    open_zip,
-    parse_json,
-)
+from keras_vit.weights.archives import ZIP_ERRORS, open_zip
+from keras_vit.weights.hdf5_file import H5_ERRORS, datasets
 from keras_vit.weights.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
+from keras_vit.weights.tensor_file import (
+    FLOATING,
+    TensorFile,
+    check_exists,
+    is_finite,
+    parse_json,
+)
 
 GRID = "position_embedding/grid"
 SAVED_GRID = "layers/position_embedding/vars/grid"

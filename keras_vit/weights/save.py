@@ -12,13 +12,13 @@ import numpy as np
 from keras_vit.layers.position import sincos2d
 from keras_vit.models.sizes import grid_size
 from keras_vit.weights.checkpoint import METADATA, TOLD
-from keras_vit.weights.files import CHECKSUMS, checksum
 from keras_vit.weights.google import BIT, GOOGLE
 from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.huggingface_config import model_config, processor_config
 from keras_vit.weights.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.load import variables
 from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.safetensors_files import CHECKSUMS, checksum
 from keras_vit.weights.timm import TIMM, TIMM_BIT
 
 logger = logging.getLogger("keras_vit")

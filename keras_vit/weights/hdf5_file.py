@@ -1,0 +1,90 @@
+"""HDF5 files, of KerasHub's presets and of Keras."""
+
+import math
+import os
+
+from keras_vit.weights.tensor_file import TensorFile
+
+
+def datasets(file) -> dict:
+    """The datasets of an open HDF5 file by name, of which each holds what it claims.
+
+    Keras writes none that is packed; unpacked they can take any memory.
+
+    Raises:
+        ValueError: if one is packed, lies elsewhere or claims more bytes than there are.
+        Exception: of `H5_ERRORS`, where the file is damaged.
+    """
+    import h5py
+
+    found, total = {}, 0
+    file.visititems(
+        lambda name, item: (
+            found.update({name: item}) if isinstance(item, h5py.Dataset) else None
+        )
+    )
+    for name, dataset in found.items():
+        if dataset.external or dataset.is_virtual or dataset.chunks:
+            raise ValueError(f"{name!r} is packed or lies in another file")
+        size = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+        total += size
+        if dataset.id.get_storage_size() != size or total > file.id.get_filesize():
+            raise ValueError(f"{name!r} claims to be of shape {dataset.shape}")
+    return found
+
+
+H5_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+)
+
+
+class H5File(TensorFile):
+    """The weights of a KerasHub preset: `model.weights.h5`, `task.weights.h5` beside it."""
+
+    kind = ".weights.h5 file"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._places = {}  # name → (path of the file, name in it)
+        self._add_file(path)
+        task = os.path.join(os.path.dirname(path), "task.weights.h5")
+        if os.path.basename(path) == "model.weights.h5" and os.path.isfile(task):
+            self._add_file(task)
+            self.paths.append(task)
+
+    def _add_file(self, path):
+        import h5py
+
+        try:
+            with h5py.File(path) as file:
+                for name, dataset in datasets(file).items():
+                    layer, _, number = name.rpartition("/vars/")
+                    # Keras numbers its dense layers as it meets them; their names say
+                    # which.
+                    if layer.startswith("layers/dense"):
+                        layer = f"layers/{dataset.parent.attrs.get('name', layer)}"
+                    ours = f"{layer}/vars/{number}"
+                    self._add(ours, dataset.shape, str(dataset.dtype))
+                    self._places[ours] = (path, name)
+        except H5_ERRORS as error:
+            raise self._damaged(error) from error
+
+    def read(self, name):
+        import h5py
+
+        self._check_floating(name)
+        path, place = self._places[name]
+        try:
+            with h5py.File(path) as file:
+                tensor = file[place][()]
+        except H5_ERRORS as error:
+            raise self._damaged(error) from error
+        self._check_finite(name, tensor)
+        return tensor

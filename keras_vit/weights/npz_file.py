@@ -1,0 +1,125 @@
+"""The `.npz` archives of NumPy."""
+
+import io
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from keras_vit.weights.archives import ZIP_ERRORS, open_zip
+from keras_vit.weights.tensor_file import TensorFile
+
+CHUNK = 1 << 20  # bytes, which stay in the processor's cache from check to check
+
+
+class NpzFile(TensorFile):
+    """A `.npz` archive. Its checksums are compared as its tensors are read."""
+
+    kind = ".npz archive of arrays"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._members: dict[str, _Member] = {}
+        try:
+            self._archive = open_zip(path)
+            for info in self._archive.infolist():
+                self._add_member(info)
+        except ZIP_ERRORS as error:
+            raise self._damaged(error) from error
+
+    def __exit__(self, *exception):
+        self._archive.close()
+
+    def _add_member(self, info):
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename:
+            raise ValueError(f"{name!r} is not an array")
+        with self._archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran_order, dtype = read_header(file)
+            header = file.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{name!r} holds pickled objects, which are never opened")
+        if dtype == "V2":  # how NumPy writes what it does not know
+            dtype = np.dtype(ml_dtypes.bfloat16)
+        expected = header + math.prod(shape) * dtype.itemsize
+        if info.file_size != expected:
+            raise ValueError(
+                f"{name!r} has {info.file_size:,} bytes, and its header says {expected:,}"
+            )
+        self._add(name, shape, dtype.name)
+        self._members[name] = _Member(info, header, dtype, fortran_order)
+
+    def read(self, name):
+        dtype = self._members[name].dtype
+        flat = np.empty(math.prod(self.shapes[name]), dtype)
+        start = 0
+        for chunk in self._chunks(name, flat.view("uint8")):
+            self._check_finite(name, flat[start : start + len(chunk) // dtype.itemsize])
+            start += len(chunk) // dtype.itemsize
+        order = "F" if self._members[name].fortran_order else "C"
+        tensor = flat.reshape(self.shapes[name], order=order)
+        if dtype == ml_dtypes.bfloat16:
+            return tensor.astype("float32")
+        return tensor.astype(dtype.newbyteorder("="), copy=False)  # as variables need it
+
+    def check(self, name):
+        for chunk in self._chunks(name):
+            self._check_finite(name, chunk.view(self._members[name].dtype))
+        self._checked.add(name)
+
+    def _chunks(self, name, buffer=None) -> Iterator[np.ndarray]:
+        """Reads a tensor's bytes, part by part, into a buffer or each over the last.
+
+        At the end the checksum is compared, but of what has been checked.
+        """
+        self._check_floating(name)
+        info, header, _, _ = self._members[name]
+        size = info.file_size - header
+        scratch = np.empty(min(CHUNK, size), "uint8") if buffer is None else None
+        try:
+            with self._open(info) as file:
+                checksum = zlib.crc32(file.read(header))
+                for start in range(0, size, CHUNK):
+                    stop = min(start + CHUNK, size)
+                    chunk = (
+                        buffer[start:stop] if scratch is None else scratch[: stop - start]
+                    )
+                    if file.readinto(chunk) != len(chunk):
+                        raise EOFError(f"{name!r} ends early")
+                    if name not in self._checked:
+                        checksum = zlib.crc32(chunk, checksum)
+                    yield chunk
+            if name not in self._checked and checksum != info.CRC:
+                raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
+        except ZIP_ERRORS as error:
+            raise self._damaged(error) from error
+
+    def _open(self, info):
+        """A member as a file; one that is not compressed without zipfile's copying."""
+        if info.compress_type != zipfile.ZIP_STORED:
+            return io.BufferedReader(self._archive.open(info), CHUNK)
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
+        file.seek(info.header_offset)
+        name_length, extra_length = struct.unpack("<26xHH", file.read(30))
+        file.seek(name_length + extra_length, os.SEEK_CUR)
+        return file
+
+
+class _Member(NamedTuple):
+    """A member of an archive; `header` is the number of bytes before the numbers."""
+
+    info: zipfile.ZipInfo
+    header: int
+    dtype: np.dtype
+    fortran_order: bool

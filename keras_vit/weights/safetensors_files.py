@@ -1,0 +1,144 @@
+"""`.safetensors` files, one or several."""
+
+import os
+import zlib
+from pathlib import PurePath
+
+import ml_dtypes
+import numpy as np
+
+from keras_vit.weights.tensor_file import TensorFile, check_exists, parse_json
+
+
+class SafetensorsFile(TensorFile):
+    """A `.safetensors` file."""
+
+    kind = ".safetensors file"
+
+    def __init__(self, path: str):
+        import safetensors
+
+        super().__init__(path)
+        try:
+            with safetensors.safe_open(path, "numpy") as file:
+                self.metadata = dict(file.metadata() or {})
+                _check_header(path)
+                self._checksums = self._find_checksums()
+                for key, text in self.metadata.items():
+                    self._check_sum(key, text.encode())
+                for name in file.keys():  # noqa: SIM118, it is no dictionary
+                    part = file.get_slice(name)
+                    dtype = part.get_dtype()
+                    dtype = _SAFETENSORS_DTYPES.get(dtype, dtype)
+                    self._add(name, tuple(part.get_shape()), dtype)
+                self._check_names()
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def read(self, name):
+        import safetensors
+
+        self._check_floating(name)
+        try:
+            # Opened anew for each tensor: the pages of an open file that were read stay
+            # in the process, at the end all of them.
+            with safetensors.safe_open(self.path, "numpy") as file:
+                tensor = file.get_tensor(name)
+            if name not in self._checked:
+                self._check_sum(name, tensor)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        self._check_finite(name, tensor)
+        return tensor.astype("float32") if tensor.dtype == ml_dtypes.bfloat16 else tensor
+
+    def _find_checksums(self):
+        checksums = parse_json(self.metadata.get(CHECKSUMS, "{}"))
+        if not isinstance(checksums, dict):
+            raise ValueError(f"{CHECKSUMS!r} in its metadata is no dictionary")
+        return checksums
+
+    def _check_names(self):
+        """That there is a checksum for each tensor of a file of ours, and no other."""
+        different = (set(self._checksums) - set(self.metadata)) ^ set(self.shapes)
+        if self._checksums and different:
+            raise ValueError(
+                f"{min(different)!r} is not among the names that `keras_vit.save_weights` "
+                f"wrote, or the other way round. {_LEFT_OUT}"
+            )
+
+    def _check_sum(self, name, data):
+        """Compares what is there with what `save_weights` wrote."""
+        expected = self._checksums.get(name)
+        if expected is not None and expected != checksum(data):
+            raise ValueError(
+                f"{name!r} is not as `keras_vit.save_weights` wrote it. {_LEFT_OUT}"
+            )
+
+
+# The key of our files' metadata under which a CRC-32 of each tensor lies.
+CHECKSUMS = "keras_vit.crc32"
+_LEFT_OUT = f"A program that changed it should have left out {CHECKSUMS!r} of the metadata"
+
+
+def checksum(data: bytes | np.ndarray) -> int:
+    """The CRC-32 of a text or of a tensor's numbers."""
+    if isinstance(data, np.ndarray):
+        data = data.reshape(-1).view("uint8")
+    return zlib.crc32(data)
+
+
+def _check_header(path):
+    """Of a name that is there twice safetensors itself takes the last."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        parse_json(file.read(length))
+
+
+_SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+}
+
+
+class ShardedFile(TensorFile):
+    """Several `.safetensors` files under one index, as Hugging Face writes them."""
+
+    kind = "index of .safetensors files"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._files = {}
+        places = self._places()
+        self.paths = []
+        for shard in sorted(set(places.values())):
+            shard_path = os.path.join(os.path.dirname(path), shard)
+            check_exists(shard_path)
+            file = SafetensorsFile(shard_path)
+            self.paths.append(shard_path)
+            indexed = {name for name, place in places.items() if place == shard}
+            if indexed != set(file.shapes):
+                differing = ", ".join(sorted(indexed ^ set(file.shapes))[:4])
+                raise self._damaged(f"{shard!r} does not hold what it says: {differing}")
+            self.shapes |= file.shapes
+            self.dtypes |= file.dtypes
+            self.metadata |= file.metadata
+            self._files |= dict.fromkeys(file.shapes, file)
+
+    def _places(self):
+        """Name of a tensor → name of its file, which lies beside the index."""
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                places = parse_json(file.read())["weight_map"]
+            if any(PurePath(name).name != name for name in places.values()):
+                raise ValueError("the name of a shard leads out of the folder")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self._damaged(error) from error
+        return places
+
+    def read(self, name):
+        return self._files[name].read(name)
+
+    def check(self, name):
+        self._files[name].check(name)
