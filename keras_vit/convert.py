@@ -7,7 +7,7 @@ from inspect import signature
 
 from keras_vit.models.sizes import grid_size, size_name
 from keras_vit.tables import table
-from keras_vit.weights.checkpoint import TOLD
+from keras_vit.weights.architecture import TOLD
 from keras_vit.weights.inspect import inspect
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import WRITTEN

@@ -61,7 +61,11 @@ def zeros(model, batch_size):
 
 
 def only(backend):
-    return pytest.mark.skipif(backend != BACKEND, reason=f"an analysis of {backend}'s")
+    """A test of a backend's own analysis; torch's are in the run of torch alone."""
+    skip = pytest.mark.skipif(backend != BACKEND, reason=f"an analysis of {backend}'s")
+    if backend == "torch":
+        return lambda test: pytest.mark.one_backend(skip(test))
+    return skip
 
 
 # torch

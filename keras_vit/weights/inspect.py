@@ -7,12 +7,8 @@ from dataclasses import dataclass, field
 
 from keras_vit.models.sizes import SIZES, image_size_of, size_name
 from keras_vit.tables import table
-from keras_vit.weights.checkpoint import (
-    Checkpoint,
-    architecture_of,
-    bit_architecture_of,
-    split_subtree,
-)
+from keras_vit.weights.architecture import architecture_of, bit_architecture_of
+from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files import open_tensors
 from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
 from keras_vit.weights.load import listed

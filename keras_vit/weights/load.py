@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from keras_vit.models.sizes import image_size_of
-from keras_vit.weights.checkpoint import KERNEL, STEM, Checkpoint, num_units
+from keras_vit.weights.architecture import KERNEL, STEM, num_units
+from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
     GRID,
     KERAS,

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_vit.layers.position import sincos2d
 from keras_vit.models.sizes import grid_size
-from keras_vit.weights.checkpoint import METADATA, TOLD
+from keras_vit.weights.architecture import METADATA, TOLD
 from keras_vit.weights.google import BIT, GOOGLE
 from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.huggingface_config import model_config, processor_config

@@ -1,0 +1,142 @@
+"""What the names and shapes of our weights tell of a model, and what is told beside."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from keras_vit.layers.mlp import GATED
+from keras_vit.layers.standardized_conv import STANDARDIZATIONS
+from keras_vit.models.resnet_stem import ROOT_FILTERS
+from keras_vit.weights.layout import POSITIONS
+from keras_vit.weights.resize import INTERPOLATIONS
+
+KERNEL = "patch_embedding/kernel"
+STEM = "stem_"
+METADATA = "keras_vit"  # the key under which our own files say what names do not
+
+
+def num_units(names: Iterable[str], prefix: str = "") -> tuple[int, ...] | None:
+    """The units of each stage, told from names of our weights; None without a root.
+
+    Raises:
+        ValueError: if a number is left out.
+    """
+    stages, root = {}, False
+    for name in names:
+        root = root or name == f"{prefix}root/conv/kernel"
+        if match := re.match(rf"{prefix}stage_(\d+)_unit_(\d+)/", name):
+            stages.setdefault(int(match[1]), set()).add(int(match[2]))
+    if not root:
+        return None
+    units = tuple(len(stages[stage]) for stage in sorted(stages))
+    if sorted(stages) != [*range(len(stages))] or any(
+        max(numbers) >= len(numbers) for numbers in stages.values()
+    ):
+        found = ", ".join(f"{stage}: {sorted(stages[stage])}" for stage in sorted(stages))
+        raise ValueError(f"stages or units are left out, found {found}")
+    return units
+
+
+def _width_factor(root):
+    """By what the 64 channels of the root's kernel are multiplied."""
+    width = root[-1] / ROOT_FILTERS
+    return int(width) if width == int(width) else width
+
+
+def bit_architecture_of(shapes: Mapping, shape: Callable) -> dict:
+    """Arguments of `BiTResNet` that the shapes of its weights tell."""
+    root = shape("root/conv/kernel", 4)
+    return {
+        "num_units": num_units(shapes),
+        "width_factor": _width_factor(root),
+        "channels": root[2],
+        "classes": shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
+    }
+
+
+def architecture_of(shapes: Mapping, shape: Callable) -> dict:
+    """Arguments of `VisionTransformer` that the shapes of its weights tell.
+
+    `shape` is a function of a name and the number of axes that its tensor must have.
+    """
+    patch_height, patch_width, channels, hidden_dim = shape("patch_embedding/kernel", 4)
+    mlp_dim = shape("block_0/mlp/dense_2/kernel", 2)[0]
+    stem = None
+    if (units := num_units(shapes, STEM)) is not None:
+        root = shape(f"{STEM}root/conv/kernel", 4)
+        stem = {"num_units": units, "width_factor": _width_factor(root)}
+        channels = root[2]
+    fields = {
+        "patch_size": (patch_height, patch_width),
+        "hidden_dim": hidden_dim,
+        "num_layers": sum(name.endswith("/attention_norm/gamma") for name in shapes),
+        "num_heads": shape("block_0/attention/qkv/kernel", 4)[2],
+        "mlp_dim": mlp_dim,
+        "channels": channels,
+        "classes": shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
+        "class_token": "class_token/tokens" in shapes,
+        "num_registers": shapes.get("registers/tokens", (0,))[0],
+        "num_prefix_positions": shapes.get(POSITIONS[0], (0,))[0],
+        "representation_size": None,
+        "pre_norm": "pre_norm/gamma" in shapes,
+        "fc_norm": "fc_norm/gamma" in shapes,
+        "patch_bias": "patch_embedding/bias" in shapes,
+        "qkv_bias": "block_0/attention/qkv/bias" in shapes,
+        "qk_norm": "block_0/attention/query_norm/gamma" in shapes,
+        # A trained one is read, so the initial value is of no account.
+        "stem": stem,
+        "layer_scale": 1e-5 if "block_0/attention_scale/scale" in shapes else None,
+    }
+    if "pre_logits/kernel" in shapes:
+        fields["representation_size"] = shapes["pre_logits/kernel"][-1]
+    if "pooling/probe" in shapes:
+        fields["pooling"] = "map"
+    return fields
+
+
+def _number(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -1e9 < value < 1e9
+
+
+def _per_channel(value):
+    return _number(value) or (
+        isinstance(value, list | tuple) and value and all(map(_number, value))
+    )
+
+
+def _whole(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _size(value):
+    pair = (value, value) if _whole(value) else value
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_whole, pair))
+
+
+# Arguments that shapes leave open, which a config or our metadata may tell → whether a
+# value is one.
+TOLD = {
+    "num_heads": lambda value: _whole(value) and value > 0,
+    "image_size": _size,
+    "pooling": lambda value: value in ("token", "gap", "map"),
+    "mlp": lambda value: value in ("gelu", "quick_gelu", *GATED),
+    "gelu_approximate": lambda value: isinstance(value, bool),
+    "layer_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
+    "position_interpolation": lambda value: value in INTERPOLATIONS,
+    "num_prefix_positions": _whole,
+    "group_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
+    "standardization": lambda value: value in STANDARDIZATIONS,
+    "standardization_epsilon": lambda value: _number(value) and 0 < value < 1,
+    "image_mean": _per_channel,
+    "image_std": lambda value: _per_channel(value) and np.min(value) > 0,
+}
+
+
+def checked_told(told: Mapping) -> dict:
+    """What is told, where each value can be one; a ValueError otherwise."""
+    for key, value in told.items():
+        if key not in TOLD or not TOLD[key](value):
+            raise ValueError(f"{key}={value!r} is told")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
