@@ -1,6 +1,7 @@
 """BiT: the model as Keras users expect one, and its checkpoints in and out."""
 
 import inspect
+import json
 
 import keras
 import numpy as np
@@ -228,6 +229,19 @@ def test_no_tensor_is_left_out(tmp_path):
     with pytest.raises(ValueError, match="stages or units are left out, found 0"):
         keras_vit.from_pretrained(tmp_path / "m.npz")
     assert_same_weights(weights(model), before)
+
+
+def test_metadata_that_another_model_has(tmp_path):
+    """What only a ViT or only a ResNet has is of no account to the other."""
+    from safetensors.numpy import load_file, save_file
+
+    told = {"num_heads": 4, "mlp": "gelu", "group_norm_epsilon": 1e-3}
+    for case, field in [("timm_bit", "group_norm_epsilon"), ("timm_token", "num_heads")]:
+        path = tmp_path / f"{case}.safetensors"
+        tensors = load_file(REFERENCE / case / "model.safetensors")
+        save_file(tensors, path, {"keras_vit": json.dumps(told)})
+        config = keras_vit.from_pretrained(path).get_config()
+        assert config[field] == told[field]
 
 
 def test_no_place_at_hugging_face(tmp_path):

@@ -13,6 +13,7 @@ from keras_vit.weights.resize import INTERPOLATIONS
 
 KERNEL = "patch_embedding/kernel"
 STEM = "stem_"
+RESNET = ("group_norm_epsilon", "standardization", "standardization_epsilon")
 METADATA = "keras_vit"  # the key under which our own files say what names do not
 
 

@@ -14,6 +14,7 @@ from keras_vit.models.sizes import SIZES, grid_size, image_size_of
 from keras_vit.weights.architecture import (
     KERNEL,
     METADATA,
+    RESNET,
     STEM,
     architecture_of,
     bit_architecture_of,
@@ -297,11 +298,10 @@ class Checkpoint:
         usual = "token" if fields["class_token"] and not fields["fc_norm"] else "gap"
         fields = {"pooling": usual, **self.layout.defaults, **self._known, **fields}
         fields["mlp"] = self._activation(fields)
+        options = {key: fields.pop(key, None) for key in RESNET}
         if stem := fields["stem"]:
-            options = {
-                key: fields.pop(key, value) for key, value in self.layout.resnet.items()
-            }
-            fields["stem"] = {**stem, **options}
+            told = {key: value for key, value in options.items() if value is not None}
+            fields["stem"] = {**stem, **self.layout.resnet, **told}
         _drop_other_colours(fields)
         if POSITIONS[1] not in self.shapes:
             fields["position"] = self.layout.without_positions
@@ -315,7 +315,9 @@ class Checkpoint:
         fields = bit_architecture_of(self.shapes, self._shape)
         # Of any size it computes something; 224 pixels is what every BiT began with.
         usual = {"image_size": (224, 224), **self.layout.resnet}
-        fields = {**usual, **self._known, **fields}
+        possible = (*RESNET, "image_size", "image_mean", "image_std")
+        known = {key: self._known[key] for key in possible if key in self._known}
+        fields = {**usual, **known, **fields}
         _drop_other_colours(fields)
         return fields
 
