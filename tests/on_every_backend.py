@@ -1,4 +1,5 @@
-"""Runs the test suite under each Keras backend and prints one summary.
+"""Runs the test suite under each Keras backend, as many at a time as there are cores, and
+prints what each run prints as it ends, then one summary.
 
 Tests marked `one_backend` (downloads, rows of presets, damaged files), which are the same
 NumPy and Python on each, run once.
@@ -10,45 +11,61 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-BACKENDS = ("tensorflow", "jax", "torch")
+BACKENDS = ("jax", "tensorflow", "torch")  # the slowest first
 QUICKEST = "torch"  # for the tests of what no backend has a part in
 OUTCOMES = ("passed", "failed", "skipped")
 
 
-def run(backend, arguments, results):
-    """Runs pytest under a backend; gives the number of tests by outcome and its exit."""
-    print(f"\n=== KERAS_BACKEND={backend} ===", flush=True)
+def run(backend, arguments, folder):
+    """Runs pytest under a backend: what it prints, a line of summary, the number of tests
+    by outcome, and whether all is well.
+    """
+    start = time.monotonic()
+    results = Path(folder, f"{backend}.xml")
     if backend != QUICKEST:
         arguments = ["-m", "not one_backend", *arguments]
-    code = subprocess.call(
+    pytest = subprocess.run(
         [sys.executable, "-m", "pytest", f"--junitxml={results}", *arguments],
         env={**os.environ, "KERAS_BACKEND": backend},
         cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+    counts = count(results)
+    numbers = "  ".join(f"{counts[name]:4d} {name}" for name in OUTCOMES)
+    state = f"  pytest exited with {pytest.returncode}" if pytest.returncode else ""
+    line = f"{backend:10s}  {numbers}  {time.monotonic() - start:5.0f} s{state}"
+    return pytest.stdout, line, counts, pytest.returncode == 0 and counts["passed"] > 0
+
+
+def count(results):
+    """The number of tests by outcome, in a file of pytest's."""
     if not results.exists():
-        return dict.fromkeys(OUTCOMES, 0), code
+        return dict.fromkeys(OUTCOMES, 0)
     suite = ElementTree.parse(results).getroot().find("testsuite")
     failed = int(suite.get("failures")) + int(suite.get("errors"))
     skipped = int(suite.get("skipped"))
     passed = int(suite.get("tests")) - failed - skipped
-    return dict(zip(OUTCOMES, (passed, failed, skipped), strict=True)), code
+    return dict(zip(OUTCOMES, (passed, failed, skipped), strict=True))
 
 
 def main():
     """Exits with 1 if a test fails, or if a backend runs none."""
     total, summary, ok = dict.fromkeys(OUTCOMES, 0), [], True
-    with tempfile.TemporaryDirectory() as folder:
-        for backend in BACKENDS:
-            start = time.monotonic()
-            counts, code = run(backend, sys.argv[1:], Path(folder, f"{backend}.xml"))
-            ok = ok and code == 0 and counts["passed"] > 0
+    workers = min(len(BACKENDS), os.cpu_count() or 1)
+    print(f"Running the suite on {', '.join(BACKENDS)}, {workers} at a time.", flush=True)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        runs = {pool.submit(run, name, sys.argv[1:], folder): name for name in BACKENDS}
+        for done in as_completed(runs):
+            output, line, counts, is_well = done.result()
+            print(f"\n=== KERAS_BACKEND={runs[done]} ===\n{output}", flush=True)
+            summary.append(line)
+            ok = ok and is_well
             total = {name: total[name] + counts[name] for name in OUTCOMES}
-            numbers = "  ".join(f"{counts[name]:4d} {name}" for name in OUTCOMES)
-            seconds = time.monotonic() - start
-            state = "" if code == 0 else f"  pytest exited with {code}"
-            summary.append(f"{backend:10s}  {numbers}  {seconds:5.0f} s{state}")
     print("\n=== Summary ===")
     print("\n".join(summary))
     print(", ".join(f"{total[name]} {name}" for name in OUTCOMES))
