@@ -321,6 +321,18 @@ def test_mlp_is_two_dense_layers_around_an_activation(name):
     assert_close(layer(inputs_of(TOKENS)), expected, tolerance=2e-6)
 
 
+def test_a_kernel_is_standardised_before_it_is_rounded():
+    layer = layers.StandardizedConv2D(8, 3, dtype="mixed_bfloat16")
+    x = inputs_of((2, 7, 6, 3))
+    layer.build(x.shape)
+    kernel = ops.cast(layer.standardized_kernel(), "bfloat16")
+    x = ops.cast(x, "bfloat16")
+    expected = ops.conv(x, kernel, padding="same", data_format="channels_last")
+    np.testing.assert_array_equal(
+        array(ops.cast(layer(x), "float32")), array(ops.cast(expected, "float32"))
+    )
+
+
 def test_attention_needs_heads_that_divide_the_width():
     with pytest.raises(ValueError, match="hidden_dim=48, num_heads=5"):
         layers.SelfAttention(5)(np.zeros(TOKENS))
