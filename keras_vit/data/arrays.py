@@ -1,0 +1,132 @@
+"""Arrays of images and labels as a source."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_vit.data.sources import ImageArrays
+
+SPLITS = ("train", "validation", "test")
+
+
+def load_arrays(arrays) -> tuple[dict[str, ImageArrays], tuple[str, ...]]:
+    """Sources and class names of a pair (images, labels), or of one for each split."""
+    pairs = arrays if isinstance(arrays, Mapping) else {"train": arrays}
+    if "train" not in pairs or not set(pairs) <= set(SPLITS):
+        raise ValueError(
+            "Arrays by split must be a dictionary with 'train', and perhaps 'validation' "
+            f"and 'test'. Received the keys: {sorted(map(str, pairs))}"
+        )
+    images, labels = {}, {}
+    for split, pair in pairs.items():
+        images[split], labels[split] = _checked_pair(pair, split)
+    class_names = _class_names(labels["train"])
+    sources = {
+        split: ImageArrays(
+            images[split],
+            _as_indices(labels[split], class_names, split),
+            np.arange(len(images[split])),
+        )
+        for split in SPLITS
+        if split in pairs
+    }
+    return sources, class_names
+
+
+def _checked_pair(pair, split: str):
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(
+            f"The arrays of {split!r} must be a pair (images, labels). Received: "
+            f"{type(pair).__name__}"
+        )
+    images, labels = _checked_images(pair[0], split), _checked_labels(pair[1], split)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"Every image needs a label. Received for {split!r}: {len(images)} images "
+            f"and {len(labels)} labels"
+        )
+    return images, labels
+
+
+def _checked_images(images, split: str) -> np.ndarray:
+    """Images as (n, height, width, 1, 3 or 4), uint8 or float, from 0 to 255."""
+    images = np.asanyarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
+        raise ValueError(
+            f"The images of {split!r} must have the shape (n, height, width), or (n, "
+            f"height, width, 1, 3 or 4), and be at least one. Received: {images.shape}"
+        )
+    if images.dtype.kind not in "uif":
+        raise ValueError(
+            f"The images of {split!r} must be numbers from 0 to 255. Received: an array "
+            f"of {images.dtype}"
+        )
+    if images.dtype != np.uint8:
+        _check_range(images, split)
+    return images
+
+
+def _check_range(images, split: str) -> None:
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 255):  # NaN fails too
+        raise ValueError(
+            f"The images of {split!r} must hold values from 0 to 255. Received: values "
+            f"from {low} to {high}"
+        )
+    if images.dtype.kind == "f" and 0 < high <= 1:
+        raise ValueError(
+            f"The images of {split!r} must hold values from 0 to 255; theirs end at "
+            f"{high}, so they seem to be on a scale of 0 to 1, and would be all but black. "
+            "Multiply them by 255."
+        )
+
+
+def _checked_labels(labels, split: str) -> np.ndarray:
+    """Labels as (n,) integers or strings."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and labels.dtype.kind in "biuf":
+        if (
+            not np.array_equal(labels.sum(1), np.ones(len(labels)))
+            or not np.isin(labels, (0, 1)).all()
+        ):
+            raise ValueError(
+                f"The labels of {split!r} have the shape {labels.shape}, so each row must "
+                "be one-hot: a single 1, and 0 elsewhere"
+            )
+        return labels.argmax(1)
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise ValueError(
+            f"The labels of {split!r} must be integers from 0, strings, or one-hot rows. "
+            f"Received: an array of {labels.dtype} of the shape {labels.shape}"
+        )
+    return labels
+
+
+def _class_names(labels) -> tuple[str, ...]:
+    if labels.dtype.kind == "U":
+        return tuple(str(name) for name in np.unique(labels))
+    if labels.min() < 0:
+        raise ValueError(
+            f"Labels must be integers from 0. Received: {labels.min()} in 'train'"
+        )
+    return tuple(str(index) for index in range(int(labels.max()) + 1))
+
+
+def _as_indices(labels, class_names, split: str) -> np.ndarray:
+    if labels.dtype.kind != "U":
+        unknown = sorted(set(labels.tolist()) - set(range(len(class_names))))
+    else:
+        unknown = sorted(set(labels.tolist()) - set(class_names))
+        labels = np.searchsorted(np.array(class_names), labels)
+    if unknown:
+        raise ValueError(
+            f"Every class must be in 'train'. Received in {split!r} only: "
+            f"{', '.join(map(repr, unknown[:10]))}"
+        )
+    return labels.astype("int32")

@@ -1,0 +1,35 @@
+"""The packages of the `data` extra, imported where they are used."""
+
+import functools
+import importlib
+from types import ModuleType
+
+import keras
+
+
+def require(module: str) -> ModuleType:
+    """The module of that name.
+
+    Raises:
+        ImportError: if it cannot be imported, saying what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"`keras_vit.data` needs `{module}`, which cannot be imported ({error}). "
+            "Run: pip install 'keras-vit[data]'"
+        ) from error
+
+
+@functools.cache
+def tensorflow() -> ModuleType:
+    """TensorFlow, for its pipelines; GPUs are left to Keras' own backend."""
+    tf = require("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        try:
+            # At its first operation TensorFlow would take nearly all of their memory.
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError:
+            pass  # in use already: whoever did so has decided
+    return tf

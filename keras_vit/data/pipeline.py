@@ -1,0 +1,255 @@
+"""From examples to batches: `tf.data` streams that are pure functions of a seed.
+
+A training stream has no state but its position. Example number g of the stream, counted
+over all epochs, is number g % n of epoch g // n; the order of an epoch comes from (seed,
+epoch), the randomness of the example from (seed, g), that of mixing a batch from (seed,
+step). So a stream can start at any step, and neither threads nor interruptions change it.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from keras_vit.data import crops
+from keras_vit.data.augment import Augmentation
+from keras_vit.data.images import CHANNELS, name_of, named_image
+from keras_vit.data.packages import tensorflow
+from keras_vit.data.sources import Source
+from keras_vit.layers import arguments
+
+LABEL_MODES = ("categorical", "int")
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """How images become batches.
+
+    Attributes:
+        image_size: int or (height, width), of the images in a batch.
+        channels: 3 for RGB, 1 for grey.
+        batch_size: int, images in a batch.
+        label_mode: `"categorical"`, one-hot float32 (batch, classes), or `"int"`, int32
+            (batch,). Mixing needs the first.
+        image_mean: float or one for each channel, subtracted from pixel values in [0, 1].
+        image_std: float or one for each channel, by which they are then divided. Both
+            `None` leaves pixel values as they are, in [0, 255].
+        data_format: `"channels_last"` or `"channels_first"`.
+        augmentation: an `Augmentation`, of training images; its `evaluation_crop` and
+            `resize_factor` are also of the others.
+        num_parallel_calls: int, threads that decode and augment; `None` lets `tf.data`
+            choose. It has no influence on what the batches hold.
+    """
+
+    image_size: int | tuple[int, int] = (224, 224)
+    channels: int = 3
+    batch_size: int = 32
+    label_mode: str = "categorical"
+    image_mean: float | tuple[float, ...] | None = 0.5
+    image_std: float | tuple[float, ...] | None = 0.5
+    data_format: str = "channels_last"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    num_parallel_calls: int | None = None
+
+    def __post_init__(self):
+        keep = functools.partial(object.__setattr__, self)
+        keep("image_size", arguments.pair(self.image_size, "image_size"))
+        keep("data_format", arguments.image_data_format(self.data_format))
+        arguments.one_of(self.channels, CHANNELS, "channels")
+        arguments.one_of(self.label_mode, LABEL_MODES, "label_mode")
+        arguments.positive(self.batch_size, "batch_size")
+        if self.num_parallel_calls is not None:
+            arguments.positive(self.num_parallel_calls, "num_parallel_calls")
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError(
+                "`image_mean` and `image_std` must be given together, or both be None. "
+                f"Received: image_mean={self.image_mean}, image_std={self.image_std}"
+            )
+        if self.image_mean is not None:
+            for name in ("image_mean", "image_std"):
+                value = getattr(self, name)
+                keep(name, arguments.per_channel(value, self.channels, name))
+            if np.min(self.image_std) <= 0:
+                raise ValueError(
+                    f"`image_std` must be positive. Received: image_std={self.image_std}"
+                )
+        if self.augmentation.mixes and self.label_mode == "int":
+            raise ValueError(
+                "MixUp and CutMix mix labels, too, so they need one-hot ones: "
+                "label_mode='categorical'. Received: label_mode='int'"
+            )
+
+
+def training_stream(
+    source: Source, num_classes: int, pipeline: Pipeline, seed: int, first_step: int
+):
+    """The endless `tf.data.Dataset` of batches to train on, from a step on."""
+    tf = tensorflow()
+    order = ExampleOrder(len(source.labels), seed)
+    augment = functools.partial(_augmented, pipeline=pipeline, seed=seed)
+
+    def example(position, index):
+        image, label = _read(source, index, pipeline.channels)
+        return augment(image, position), label
+
+    def batch(step, batch_):
+        images, labels = batch_
+        labels = _encoded(labels, num_classes, pipeline)
+        return _finished(images, pipeline), labels
+
+    positions = tf.data.Dataset.counter(first_step * pipeline.batch_size, dtype="int64")
+    stream = positions.map(lambda position: (position, order.index(position)))
+    stream = stream.map(example, **_parallel(pipeline))
+    stream = stream.batch(pipeline.batch_size, drop_remainder=True)
+    stream = stream.enumerate(first_step).map(batch, **_parallel(pipeline))
+    return _in_order(stream.prefetch(BATCHES_AHEAD))
+
+
+def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
+    """The finite `tf.data.Dataset` of a split in its order; the last batch is partial."""
+    tf = tensorflow()
+
+    def example(index):
+        image, label = _read(source, index, pipeline.channels)
+        return _evaluation_crop(image, pipeline), label
+
+    def batch(images, labels):
+        return _finished(images, pipeline), _encoded(labels, num_classes, pipeline)
+
+    stream = tf.data.Dataset.range(len(source.labels))
+    stream = stream.map(example, **_parallel(pipeline)).batch(pipeline.batch_size)
+    return _in_order(stream.map(batch, **_parallel(pipeline)).prefetch(BATCHES_AHEAD))
+
+
+def load_images(
+    images: Sequence[str | os.PathLike | bytes | np.ndarray], pipeline: Pipeline
+) -> np.ndarray:
+    """Images as a model takes them, prepared as those of `ImageData.validation`.
+
+    Args:
+        images: paths of files, contents of files, or arrays (height, width, channels) of
+            values from 0 to 255.
+        pipeline: a `Pipeline`; `ImageData.pipeline` is one.
+
+    Returns:
+        float32 array (n, height, width, channels), or with the channels first.
+
+    Raises:
+        ValueError: if there is none, or one cannot be decoded, naming it.
+    """
+    if isinstance(images, str | os.PathLike | bytes):
+        raise ValueError(
+            f"`images` must be a list of images. Received one: {name_of(images)!r}. Put "
+            "it in brackets."
+        )
+    tensorflow()
+    prepared = [_prepared(image, pipeline) for image in images]
+    if not prepared:
+        raise ValueError("`images` must hold at least one image. Received: none")
+    return _finished(np.stack(prepared), pipeline).numpy()
+
+
+class ExampleOrder:
+    """Which example comes when in an endless training stream.
+
+    Every epoch has each of `count` examples once, in an order of its own.
+    """
+
+    def __init__(self, count: int, seed: int):
+        self._count = count
+        self._seed = seed
+        self._epoch, self._order = -1, None
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """Indices of all examples in the order of an epoch."""
+        # Of NumPy's generators the one whose streams no version changes (NEP 19).
+        bits = np.random.MT19937(np.random.SeedSequence([self._seed, epoch]))
+        return np.random.RandomState(bits).permutation(self._count)
+
+    def index(self, position):
+        """Scalar int64 tensor: the example at a position, itself a tensor."""
+        index = tensorflow().numpy_function(self._index, [position], "int64")
+        index.set_shape(())
+        return index
+
+    def _index(self, position):
+        epoch, place = divmod(int(position), self._count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self.epoch(epoch)
+        return self._order[place]
+
+
+def _read(source: Source, index, channels: int):
+    """Tensors of an example's pixels and of its label."""
+
+    def pixels(index):
+        return source.read(index, channels)
+
+    image = tensorflow().numpy_function(pixels, [index], source.dtype)
+    image.set_shape((None, None, channels))
+    return image, tensorflow().gather(source.labels, index)
+
+
+def _augmented(image, position, pipeline: Pipeline, seed: int):
+    """One training image, its randomness from the seed and its place in the stream."""
+    tf = tensorflow()
+    augmentation, size = pipeline.augmentation, pipeline.image_size
+    # Even numbers are the examples' and odd ones the batches', so that no two share any.
+    seeds = tf.random.split(tf.stack([tf.constant(seed, "int64"), 2 * position]), 3)
+    if augmentation.crop == "inception":
+        area, ratio = augmentation.crop_area, augmentation.crop_ratio
+        image = crops.inception_crop(image, size, area, ratio, seeds[0])
+    elif augmentation.crop == "random":
+        image = crops.random_crop(image, size, augmentation.resize_factor, seeds[0])
+    else:
+        image = crops.plain_resize(image, size)
+    if augmentation.flip:
+        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
+    return tf.ensure_shape(image, (*size, pipeline.channels))
+
+
+def _evaluation_crop(image, pipeline: Pipeline):
+    augmentation, size = pipeline.augmentation, pipeline.image_size
+    if augmentation.evaluation_crop == "resize":
+        image = crops.plain_resize(image, size)
+    else:
+        image = crops.center_crop(image, size, augmentation.resize_factor)
+    return tensorflow().ensure_shape(image, (*size, pipeline.channels))
+
+
+def _encoded(labels, num_classes: int, pipeline: Pipeline):
+    if pipeline.label_mode == "int":
+        return labels
+    return tensorflow().one_hot(labels, num_classes, dtype="float32")
+
+
+def _finished(images, pipeline: Pipeline):
+    """A batch in the model's value range and data format."""
+    tf = tensorflow()
+    if pipeline.image_mean is not None:
+        mean, std = np.asarray(pipeline.image_mean), np.asarray(pipeline.image_std)
+        scale, offset = (1 / (255 * std)).astype("float32"), (-mean / std).astype("float32")
+        images = images * scale + offset
+    if pipeline.data_format == "channels_first":
+        images = tf.transpose(images, (0, 3, 1, 2))
+    return tf.convert_to_tensor(images)
+
+
+def _prepared(image, pipeline: Pipeline) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        image = named_image(image, name_of(image), pipeline.channels)
+    return _evaluation_crop(image, pipeline).numpy()
+
+
+def _parallel(pipeline: Pipeline) -> dict:
+    calls = pipeline.num_parallel_calls or tensorflow().data.AUTOTUNE
+    return {"num_parallel_calls": calls, "deterministic": True}
+
+
+def _in_order(stream):
+    options = tensorflow().data.Options()
+    options.deterministic = True
+    return stream.with_options(options)
