@@ -16,7 +16,9 @@ import numpy as np
 from keras_vit.data import crops
 from keras_vit.data.augment import Augmentation
 from keras_vit.data.images import CHANNELS, name_of, named_image
+from keras_vit.data.mixing import mix
 from keras_vit.data.packages import tensorflow
+from keras_vit.data.randaugment import RandAugment
 from keras_vit.data.sources import Source
 from keras_vit.layers import arguments
 
@@ -89,15 +91,21 @@ def training_stream(
     """The endless `tf.data.Dataset` of batches to train on, from a step on."""
     tf = tensorflow()
     order = ExampleOrder(len(source.labels), seed)
-    augment = functools.partial(_augmented, pipeline=pipeline, seed=seed)
+    augment = Augment(pipeline)
+    augmentation = pipeline.augmentation
+    mixing = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
+    seed = tf.constant(seed, "int64")
 
+    # Even numbers are the examples' and odd ones the batches', so that no two share any.
     def example(position, index):
         image, label = _read(source, index, pipeline.channels)
-        return augment(image, position), label
+        return augment(image, tf.stack([seed, 2 * position])), label
 
     def batch(step, batch_):
         images, labels = batch_
         labels = _encoded(labels, num_classes, pipeline)
+        if augmentation.mixes:
+            images, labels = mix(images, labels, *mixing, tf.stack([seed, 2 * step + 1]))
         return _finished(images, pipeline), labels
 
     positions = tf.data.Dataset.counter(first_step * pipeline.batch_size, dtype="int64")
@@ -161,7 +169,7 @@ class ExampleOrder:
     def __init__(self, count: int, seed: int):
         self._count = count
         self._seed = seed
-        self._epoch, self._order = -1, None
+        self._current = -1, None
 
     def epoch(self, epoch: int) -> np.ndarray:
         """Indices of all examples in the order of an epoch."""
@@ -177,9 +185,11 @@ class ExampleOrder:
 
     def _index(self, position):
         epoch, place = divmod(int(position), self._count)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self.epoch(epoch)
-        return self._order[place]
+        current, order = self._current  # as a pair: several streams may be read at once
+        if epoch != current:
+            order = self.epoch(epoch)
+            self._current = epoch, order
+        return order[place]
 
 
 def _read(source: Source, index, channels: int):
@@ -193,22 +203,36 @@ def _read(source: Source, index, channels: int):
     return image, tensorflow().gather(source.labels, index)
 
 
-def _augmented(image, position, pipeline: Pipeline, seed: int):
-    """One training image, its randomness from the seed and its place in the stream."""
-    tf = tensorflow()
-    augmentation, size = pipeline.augmentation, pipeline.image_size
-    # Even numbers are the examples' and odd ones the batches', so that no two share any.
-    seeds = tf.random.split(tf.stack([tf.constant(seed, "int64"), 2 * position]), 3)
-    if augmentation.crop == "inception":
-        area, ratio = augmentation.crop_area, augmentation.crop_ratio
-        image = crops.inception_crop(image, size, area, ratio, seeds[0])
-    elif augmentation.crop == "random":
-        image = crops.random_crop(image, size, augmentation.resize_factor, seeds[0])
-    else:
-        image = crops.plain_resize(image, size)
-    if augmentation.flip:
-        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
-    return tf.ensure_shape(image, (*size, pipeline.channels))
+class Augment:
+    """What is done to one training image, its randomness from a seed."""
+
+    def __init__(self, pipeline: Pipeline):
+        self._pipeline = pipeline
+        operations = pipeline.augmentation.randaugment
+        self._randaugment = RandAugment(*operations) if operations else None
+
+    def __call__(self, image, seed):
+        """Float image of the pipeline's size, of values from 0 to 255."""
+        tf = tensorflow()
+        crop_seed, flip_seed, operation_seed = tf.unstack(tf.random.split(seed, 3))
+        image = self._cropped(image, crop_seed)
+        image = tf.ensure_shape(
+            image, (*self._pipeline.image_size, self._pipeline.channels)
+        )
+        if self._pipeline.augmentation.flip:
+            image = tf.image.stateless_random_flip_left_right(image, flip_seed)
+        if self._randaugment:
+            image = self._randaugment(image, operation_seed)
+        return image
+
+    def _cropped(self, image, seed):
+        augmentation, size = self._pipeline.augmentation, self._pipeline.image_size
+        if augmentation.crop == "inception":
+            area, ratio = augmentation.crop_area, augmentation.crop_ratio
+            return crops.inception_crop(image, size, area, ratio, seed)
+        if augmentation.crop == "random":
+            return crops.random_crop(image, size, augmentation.resize_factor, seed)
+        return crops.plain_resize(image, size)
 
 
 def _evaluation_crop(image, pipeline: Pipeline):
