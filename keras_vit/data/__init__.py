@@ -1,4 +1,4 @@
-"""Labelled images as batches: image folders and arrays through one function."""
+"""Labelled images as batches, through one function: `load`."""
 
 from keras_vit.data.augment import Augmentation
 from keras_vit.data.image_data import ImageData

@@ -5,12 +5,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_vit.data.sources import ImageArrays
+from keras_vit.data.wording import listed
 
 SPLITS = ("train", "validation", "test")
 
 
-def load_arrays(arrays) -> tuple[dict[str, ImageArrays], tuple[str, ...]]:
+def load_arrays(
+    arrays, splits: Mapping[str, str] | None
+) -> tuple[dict[str, ImageArrays], tuple[str, ...]]:
     """Sources and class names of a pair (images, labels), or of one for each split."""
+    if splits is not None:
+        raise ValueError(
+            "`splits` is for folders, CSV files and TensorFlow Datasets. Give arrays as a "
+            "dictionary: {'train': (images, labels), 'validation': …, 'test': …}"
+        )
     pairs = arrays if isinstance(arrays, Mapping) else {"train": arrays}
     if "train" not in pairs or not set(pairs) <= set(SPLITS):
         raise ValueError(
@@ -127,6 +135,6 @@ def _as_indices(labels, class_names, split: str) -> np.ndarray:
     if unknown:
         raise ValueError(
             f"Every class must be in 'train'. Received in {split!r} only: "
-            f"{', '.join(map(repr, unknown[:10]))}"
+            f"{listed(map(repr, unknown))}"
         )
     return labels.astype("int32")

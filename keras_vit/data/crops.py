@@ -9,14 +9,10 @@ from keras_vit.data.packages import tensorflow
 
 
 def inception_crop(image, size, area, ratio, seed):
-    """A random part of the image, resized: "going deeper with convolutions".
+    """A random part of the image, resized.
 
-    Source: BigVision's `inception_crop`, with `tf.image`'s distorted bounding box.
-
-    Args:
-        area: (smallest, largest) share of the image's area.
-        ratio: (smallest, largest) width by height of the part.
-        seed: int64 tensor (2,).
+    `area` is the (smallest, largest) share of the image's, `ratio` the (smallest,
+    largest) width by height. Source: arXiv 1409.4842, section 6, as in BigVision's code.
     """
     tf = tensorflow()
     begin, part, _ = tf.image.stateless_sample_distorted_bounding_box(

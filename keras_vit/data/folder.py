@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.data.sources import ImageFiles
+from keras_vit.data.wording import listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SPLIT_FOLDERS = {
@@ -44,7 +45,7 @@ def _split_folders(root: Path, splits: Mapping[str, str] | None) -> dict[str, Pa
         raise ValueError(
             f"{os.fspath(root)!r} holds a folder 'train' of folders, so each folder in it "
             f"must be a split: {', '.join(sorted(known))}. Received also: "
-            f"{', '.join(map(repr, sorted(subfolders - known)))}. Name the folder of each "
+            f"{listed(map(repr, sorted(subfolders - known)))}. Name the folder of each "
             "split: splits={'train': …, 'validation': …, 'test': …}"
         )
     folders = {}
@@ -112,26 +113,20 @@ def _is_image(path: Path) -> bool:
 
 def _check_classes(files: dict[str, dict], folders: dict[str, Path]) -> None:
     for split, by_class in files.items():
-        empty = [name for name, paths in by_class.items() if not paths]
+        folder = os.fspath(folders[split])
+        empty = [os.path.join(folder, name) for name in by_class if not by_class[name]]
         if empty:
             raise ValueError(
                 "Every class needs an image with one of the suffixes "
                 f"{' '.join(SUFFIXES)}. There is none in: "
-                f"{_listed(os.fspath(folders[split] / name) for name in empty)}. Remove "
-                "the folder, or add an image."
+                f"{listed(map(repr, empty))}. Remove the folder, or add an image."
             )
         unknown = sorted(set(by_class) - set(files["train"]))
         if unknown:
             raise ValueError(
                 f"Every class must have images to train on. Received in {split!r} only: "
-                f"{_listed(unknown)}, in {os.fspath(folders[split])!r}"
+                f"{listed(map(repr, unknown))}, in {folder!r}"
             )
-
-
-def _listed(names) -> str:
-    names = list(names)
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(map(repr, names[:10])) + more
 
 
 def _source(by_class, class_names, root: Path) -> ImageFiles:

@@ -61,7 +61,7 @@ class ImageData:
     @property
     def num_examples(self) -> dict[str, int]:
         """How many examples each split has."""
-        return {split: len(source.labels) for split, source in self.splits.items()}
+        return {split: len(source) for split, source in self.splits.items()}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -115,7 +115,7 @@ class ImageData:
     def images(self, split: str, indices: Sequence[int]) -> list[np.ndarray]:
         """Pixels of some examples of a split, (height, width, channels), uncropped."""
         source, channels = self._source(split), self.pipeline.channels
-        images = [source.read(int(index), channels) for index in indices]
+        images = [source.read(int(index), channels)[0] for index in indices]
         return [np.round(image).astype("uint8") for image in images]
 
     def configured(self, **fields) -> "ImageData":
@@ -155,7 +155,7 @@ class ImageData:
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         for split, source in self.splits.items():
-            digest.update(f"\n{split} {len(source.labels)}\n".encode())
+            digest.update(f"\n{split} {len(source)}\n".encode())
             source.identity(digest)
         return digest.hexdigest()
 

@@ -1,53 +1,168 @@
 """`load`: labelled images from wherever they are."""
 
+import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from keras_vit.data.arrays import SPLITS, load_arrays
+from keras_vit.data.checks import check_classes, check_images, without_bad_images
+from keras_vit.data.csv_file import load_csv
 from keras_vit.data.folder import load_folder
 from keras_vit.data.image_data import ImageData
 from keras_vit.data.pipeline import Pipeline
+from keras_vit.data.sources import Source
 from keras_vit.data.splits import take_split
+from keras_vit.data.tfds import Records, load_tfds
+from keras_vit.layers import arguments
+
+logger = logging.getLogger("keras_vit")
+
+VALIDATION_SPLIT = 0.2
+TFDS_NAME = re.compile(r"[a-zA-Z]\w*(:[a-zA-Z]\w*)?(/[\w.\-]+)?(:[\d.*]+)?")
+LARGEST_SEED = 2**63 - 1
 
 
 def load(
     source,
     *,
+    data_dir: str | os.PathLike | None = None,
     splits: Mapping[str, str] | None = None,
-    validation_split: float = 0.2,
+    validation_split: float | None = None,
     test_split: float = 0.0,
+    image_column: str = "path",
+    label_column: str = "label",
+    split_column: str | None = None,
+    bad_images: str = "raise",
     seed: int = 0,
     **pipeline,
 ) -> ImageData:
     """Labelled images, as batches for training, validation and test.
 
     Args:
-        source: a folder `folder/<class>/<image>` or
-            `folder/{train,validation,test}/<class>/<image>`, a pair of arrays (images,
-            labels), or a dictionary of such pairs by split.
-        seed: int, 0 or more.
+        source: one of
+            a folder, `folder/<class>/<image>` or
+            `folder/{train,validation,test}/<class>/<image>` (`val` and `valid` are
+            known, too), where classes are the folders in the order of their names;
+            a `.csv` file in UTF-8 with a header, and a row for each image: paths relative
+            to the file's folder, labels, and perhaps splits;
+            the name of a data set of TensorFlow Datasets, such as `"cifar10"` or
+            `"eurosat/rgb:2.0.0"`, with an image and a label;
+            a pair of arrays (images, labels), or a dictionary of such pairs with the keys
+            `"train"`, `"validation"`, `"test"`. Images are (n, height, width) or (n,
+            height, width, 1, 3 or 4), of values from 0 to 255; labels are integers from
+            0, strings or one-hot rows.
+        data_dir: folder in which TensorFlow Datasets keeps its data; `None` for its
+            default, `~/tensorflow_datasets`.
+        splits: what `"train"`, `"validation"` and `"test"` are called: the sub-folders,
+            the values in the split column, or expressions of TensorFlow Datasets such as
+            `{"train": "train[:90%]", "validation": "train[90%:]"}`. What it leaves out is
+            not used. `None` takes what there is.
+        validation_split: fraction in [0, 1) of the training examples, of each class, to
+            be taken for validation where there is no such split. `None` is 0.2, and of
+            TensorFlow Datasets the last 0.02, as in the code of the ViT paper. A class
+            keeps at least one example to train on.
+        test_split: the same for test.
+        image_column: name of the CSV file's column of paths.
+        label_column: name of its column of labels.
+        split_column: name of its column of splits; `None` takes `"split"` where there
+            is one.
+        bad_images: `"raise"` reads the header of every file at once, and fails if there
+            are damaged ones; what is cut off later in the file (and any image in a file of
+            TensorFlow Datasets) fails when it is decoded. `"skip"` decodes every image
+            once, and leaves out those that cannot be, with a warning that names them.
+        seed: int from 0 to 2**63 - 1. It decides the split, the order and the
+            augmentation.
         **pipeline: fields of `Pipeline`, such as `image_size` and `batch_size`.
 
     Returns:
         An `ImageData`.
+
+    Raises:
+        FileNotFoundError: if a folder or file is not there.
+        ValueError: if the examples do not make a data set: damaged images, one class
+            only, classes without images, labels or values out of range. It says which.
+        RuntimeError: if TensorFlow Datasets cannot prepare the data set.
+        ImportError: if a package of the `data` extra is missing.
     """
+    _check_arguments(splits, validation_split, test_split, bad_images, seed)
     pipeline = Pipeline(**pipeline)
-    if isinstance(source, str | os.PathLike):
-        sources, class_names = load_folder(source, splits)
+    fractions = (validation_split, test_split)
+    if not isinstance(source, str | os.PathLike):
+        name, (sources, class_names) = "arrays", load_arrays(source, splits)
+    elif Path(source).is_dir():
         name = Path(source).resolve().name
+        sources, class_names = load_folder(source, splits)
+    elif Path(source).suffix.lower() == ".csv":
+        name = Path(source).stem
+        columns = (image_column, label_column, split_column)
+        sources, class_names = load_csv(source, *columns, splits)
+    elif isinstance(source, str) and TFDS_NAME.fullmatch(source):
+        sources, class_names, name = load_tfds(source, data_dir, splits, *fractions)
     else:
-        sources, class_names = load_arrays(source)
-        name = "arrays"
-    sources = with_splits(sources, validation_split, test_split, seed)
-    return ImageData(name, class_names, sources, pipeline, seed)
+        raise FileNotFoundError(f"There is no folder or CSV file {os.fspath(source)!r}")
+    _check_classes(sources, class_names, name)
+    if bad_images == "skip":
+        sources = without_bad_images(sources, class_names)
+    else:
+        check_images(sources)
+    if splits is None and not isinstance(sources["train"], Records):
+        sources = _with_splits(sources, *fractions, seed)
+    ordered = {split: sources[split] for split in SPLITS if split in sources}
+    return ImageData(name, class_names, ordered, pipeline, seed)
 
 
-def with_splits(sources, validation_split, test_split, seed):
+def _check_arguments(splits, validation_split, test_split, bad_images, seed) -> None:
+    arguments.one_of(bad_images, ("raise", "skip"), "bad_images")
+    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1. Received: {seed}")
+    if splits is not None and not {"train"} <= set(splits) <= set(SPLITS):
+        raise ValueError(
+            "`splits` must name 'train', and perhaps 'validation' and 'test'. Received: "
+            f"splits={splits}"
+        )
+    fractions = {"validation_split": validation_split or 0.0, "test_split": test_split}
+    for name, fraction in fractions.items():
+        arguments.rate(fraction, name)
+    if sum(fractions.values()) >= 1:
+        raise ValueError(
+            "`validation_split` and `test_split` must leave examples to train on. "
+            f"Received: {fractions}"
+        )
+
+
+def _check_classes(sources: Mapping[str, Source], class_names, name: str) -> None:
+    if len(class_names) < 2:
+        raise ValueError(
+            "There must be two classes or more to tell apart. Received: "
+            f"{', '.join(map(repr, class_names))} only, in {name!r}. To find one thing, "
+            "add a class of images without it."
+        )
+    if not isinstance(sources["train"], Records):  # whose labels are read with the images
+        check_classes(sources["train"], class_names)
+
+
+def _with_splits(
+    sources: Mapping[str, Source], validation_split: float | None, test_split: float, seed
+) -> dict[str, Source]:
+    """The splits that there are, and those that are taken from "train"."""
     sources = dict(sources)
+    if validation_split is None:
+        validation_split = VALIDATION_SPLIT
+    train = sources["train"]
     for split, fraction in (("test", test_split), ("validation", validation_split)):
-        if split not in sources and fraction:
-            sources["train"], taken = take_split(sources["train"], fraction, seed, split)
-            if taken is not None:
-                sources[split] = taken
-    return {split: sources[split] for split in SPLITS if split in sources}
+        if split in sources or not fraction:
+            continue
+        # Of what is left, so that it is that fraction of all.
+        share = fraction * len(train) / len(sources["train"])
+        sources["train"], taken = take_split(sources["train"], share, seed, split)
+        if taken is None:
+            logger.warning(
+                "There are no examples for %s: no class has enough for a fraction of %s.",
+                split,
+                fraction,
+            )
+        else:
+            sources[split] = taken
+    return sources

@@ -67,7 +67,8 @@ def cutmix(images, labels, alpha: float, seed):
 def _beta(alpha: float, seed):
     """One number of the distribution Beta(alpha, alpha)."""
     tf = tensorflow()
-    gammas = tf.random.stateless_gamma([2], seed, tf.constant(alpha, "float64"), dtype="float64")
+    alpha = tf.constant(alpha, "float64")
+    gammas = tf.random.stateless_gamma([2], seed, alpha, dtype="float64")
     # With a small alpha both may be too small for a float.
     return tf.cast(tf.math.divide_no_nan(gammas[0], tf.reduce_sum(gammas)), "float32")
 

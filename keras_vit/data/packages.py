@@ -1,5 +1,6 @@
 """The packages of the `data` extra, imported where they are used."""
 
+import contextlib
 import functools
 import importlib
 from types import ModuleType
@@ -27,9 +28,8 @@ def tensorflow() -> ModuleType:
     """TensorFlow, for its pipelines; GPUs are left to Keras' own backend."""
     tf = require("tensorflow")
     if keras.backend.backend() != "tensorflow":
-        try:
-            # At its first operation TensorFlow would take nearly all of their memory.
+        # At its first operation TensorFlow would take nearly all of their memory. If it
+        # has done so already, whoever started it has decided.
+        with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
-        except RuntimeError:
-            pass  # in use already: whoever did so has decided
     return tf

@@ -90,7 +90,7 @@ def training_stream(
 ):
     """The endless `tf.data.Dataset` of batches to train on, from a step on."""
     tf = tensorflow()
-    order = ExampleOrder(len(source.labels), seed)
+    order = ExampleOrder(len(source), seed)
     augment = Augment(pipeline)
     augmentation = pipeline.augmentation
     mixing = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
@@ -127,7 +127,7 @@ def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
     def batch(images, labels):
         return _finished(images, pipeline), _encoded(labels, num_classes, pipeline)
 
-    stream = tf.data.Dataset.range(len(source.labels))
+    stream = tf.data.Dataset.range(len(source))
     stream = stream.map(example, **_parallel(pipeline)).batch(pipeline.batch_size)
     return _in_order(stream.map(batch, **_parallel(pipeline)).prefetch(BATCHES_AHEAD))
 
@@ -179,7 +179,7 @@ class ExampleOrder:
 
     def index(self, position):
         """Scalar int64 tensor: the example at a position, itself a tensor."""
-        index = tensorflow().numpy_function(self._index, [position], "int64")
+        (index,) = _python(self._index, position, ("int64",))
         index.set_shape(())
         return index
 
@@ -194,13 +194,28 @@ class ExampleOrder:
 
 def _read(source: Source, index, channels: int):
     """Tensors of an example's pixels and of its label."""
-
-    def pixels(index):
-        return source.read(index, channels)
-
-    image = tensorflow().numpy_function(pixels, [index], source.dtype)
+    read = functools.partial(_read_now, source, channels)
+    image, label = _python(read, index, (source.dtype, "int32"))
     image.set_shape((None, None, channels))
-    return image, tensorflow().gather(source.labels, index)
+    label.set_shape(())
+    return image, label
+
+
+def _read_now(source: Source, channels: int, index):
+    try:
+        return source.read(int(index), channels)
+    except ValueError as error:
+        # TensorFlow prints all that led to an error; the image's name is what helps.
+        raise ValueError(
+            f"{error}. Load the data with bad_images='skip' to leave out such images."
+        ) from None
+
+
+def _python(function, scalar, dtypes: tuple[str, ...]) -> list:
+    """Tensors of what a Python function makes of a scalar, their shapes unknown."""
+    tf = tensorflow()
+    function = tf.autograph.experimental.do_not_convert(function)
+    return tf.numpy_function(function, [scalar], dtypes)
 
 
 class Augment:

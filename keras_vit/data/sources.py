@@ -1,20 +1,47 @@
-"""What holds the examples of one split: image files or arrays, with their labels.
-
-Every source has `labels` (int32 array), `names` (what errors and reports call each
-example), `dtype` of the pixels, and the methods below. Reading is by index, in any order
-and from many threads, which is what makes a training stream start anywhere.
-"""
+"""What holds the examples of one split: image files or arrays, with their labels."""
 
 import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from keras_vit.data.images import check_header, named_image
 from keras_vit.data.packages import require
+
+
+class Source(Protocol):
+    """Labelled images of one split, in a fixed order.
+
+    They are read by index, in any order and from many threads, which is what lets a
+    training stream start anywhere.
+
+    Attributes:
+        labels: int32 array, the class of each example.
+        names: what errors and reports call each example.
+        dtype: of the pixels, `"uint8"` or `"float32"`.
+    """
+
+    labels: np.ndarray
+    names: list[str]
+    dtype: str
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
+        """Pixels (height, width, channels) from 0 to 255 of one image, and its label."""
+
+    def check(self, index: int) -> None:
+        """Raises a ValueError or an OSError if one is seen to be damaged at a glance."""
+
+    def take(self, indices: Sequence[int]) -> "Source":
+        """The source of some of the examples, in the order given."""
+
+    def identity(self, digest) -> None:
+        """Feeds a hash with what tells these examples from others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +64,22 @@ class ImageFiles:
     def names(self) -> list[str]:
         return [os.fspath(path) for path in self.paths]
 
-    def read(self, index: int, channels: int) -> np.ndarray:
-        """Pixels of one image, (height, width, channels)."""
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         path = self.paths[index]
-        return named_image(path, os.fspath(path), channels)
+        return named_image(path, os.fspath(path), channels), self.labels[index]
 
     def check(self, index: int) -> None:
-        """Raises a ValueError or an OSError if the file's header cannot be read."""
         path = self.paths[index]
         check_header(path, os.fspath(path))
 
     def take(self, indices: Sequence[int]) -> "ImageFiles":
-        """The source of some of the examples, in the order given."""
         paths = tuple(self.paths[i] for i in indices)
         return ImageFiles(paths, self.labels[np.asarray(indices, int)], self.root)
 
     def identity(self, digest) -> None:
-        """Feeds a hash with what tells these examples from others."""
         for path, label in zip(self.paths, self.labels, strict=True):
             relative = os.path.relpath(path, self.root).replace(os.sep, "/")
             digest.update(f"{relative}\0{path.stat().st_size}\0{label}\n".encode())
@@ -81,21 +107,22 @@ class ImageArrays:
     def names(self) -> list[str]:
         return [f"[{index}]" for index in self.indices]
 
-    def read(self, index: int, channels: int) -> np.ndarray:
-        """Pixels of one image, (height, width, channels)."""
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         image = np.asarray(self.images[self.indices[index]])
-        return _with_channels(image, channels).astype(self.dtype, copy=False)
+        pixels = _with_channels(image, channels).astype(self.dtype, copy=False)
+        return pixels, self.labels[index]
 
     def check(self, index: int) -> None:
         """Arrays are checked as a whole when they are given."""
 
     def take(self, indices: Sequence[int]) -> "ImageArrays":
-        """The source of some of the examples, in the order given."""
         indices = np.asarray(indices, int)
         return ImageArrays(self.images, self.labels[indices], self.indices[indices])
 
     def identity(self, digest) -> None:
-        """Feeds a hash with what tells these examples from others."""
         digest.update(f"{self.images.shape[1:]} {self.images.dtype.str}\n".encode())
         for index, label in zip(self.indices, self.labels, strict=True):
             image = np.ascontiguousarray(self.images[index])
@@ -116,6 +143,3 @@ def _with_channels(image, channels: int):
     if image.dtype == np.uint8:  # the very luma that files get
         return np.asarray(require("PIL.Image").fromarray(image).convert("L"))[..., None]
     return image @ np.array([[0.299], [0.587], [0.114]], image.dtype)
-
-
-Source = ImageFiles | ImageArrays

@@ -1,0 +1,84 @@
+"""Damaged images, found as a data set is loaded."""
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from keras_vit.data.sources import Source
+from keras_vit.data.wording import listed
+
+logger = logging.getLogger("keras_vit")
+
+THREADS = 16  # more than cores: files are often far away
+CHUNK = 256
+
+
+def check_images(sources: Mapping[str, Source]) -> None:
+    """Looks at the header of every file.
+
+    Raises:
+        ValueError: if there are damaged ones, listing them.
+    """
+    bad = [
+        reason
+        for source in sources.values()
+        for reason in _failures(source, source.check).values()
+    ]
+    if bad:
+        count = sum(map(len, sources.values()))
+        raise ValueError(
+            f"{len(bad)} of {count} images cannot be read. Repair or remove them, or leave "
+            f"them out with bad_images='skip':\n  " + listed(bad, "\n  ")
+        )
+
+
+def without_bad_images(
+    sources: Mapping[str, Source], class_names: tuple[str, ...]
+) -> dict[str, Source]:
+    """Decodes every image once, and leaves out those that cannot be.
+
+    Raises:
+        ValueError: if a class has no image left to train on, or a split none at all.
+    """
+    good, bad = {}, []
+    for split, source in sources.items():
+        failures = _failures(source, lambda index, source=source: source.read(index, 3))
+        bad += failures.values()
+        good[split] = source
+        if failures:
+            kept = [index for index in range(len(source)) if index not in failures]
+            good[split] = source.take(kept)
+            if not kept:
+                raise ValueError(f"No image of {split!r} can be read: {listed(bad)}")
+    if bad:
+        count = sum(map(len, sources.values()))
+        logger.warning("Left out %d of %d images:\n  %s", len(bad), count, "\n  ".join(bad))
+        check_classes(good["train"], class_names)
+    return good
+
+
+def check_classes(train: Source, class_names: tuple[str, ...]) -> None:
+    """Raises a ValueError if a class has no example to train on."""
+    counts = np.bincount(train.labels, minlength=len(class_names))
+    empty = [repr(class_names[i]) for i in np.flatnonzero(counts == 0)]
+    if empty:
+        raise ValueError(
+            f"Every class must have images to train on. There is none of: {listed(empty)}"
+        )
+
+
+def _failures(source: Source, use: Callable[[int], object]) -> dict[int, str]:
+    """The examples at which `use` fails, with what it says."""
+
+    def failure(index):
+        try:
+            use(index)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        reasons = pool.map(failure, range(len(source)), chunksize=CHUNK)
+        return {index: reason for index, reason in enumerate(reasons) if reason}

@@ -1,0 +1,288 @@
+"""Data sets of TensorFlow Datasets as sources, read by index.
+
+TFDS itself reads its files from the first record on. Here each record is found by its
+place in the file, so that the order of an epoch is any that is asked for, a training
+stream can start anywhere, and no buffer of records is held in memory.
+"""
+
+import functools
+import mmap
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit.data.images import named_image
+from keras_vit.data.packages import require, tensorflow
+
+VALIDATION_SPLIT = 0.02  # of the paper's code where there is no split for it
+HEADER, FOOTER = 12, 4  # bytes before and after a TFRecord
+
+
+def load_tfds(
+    name: str,
+    data_dir: str | os.PathLike | None,
+    splits: Mapping[str, str] | None,
+    validation_split: float | None,
+    test_split: float,
+) -> tuple[dict[str, "Records"], tuple[str, ...], str]:
+    """Sources, class names and full name of a data set; prepared where it is not yet."""
+    tensorflow()
+    builder = _prepared_builder(name, data_dir)
+    image_key, label_key = _keys(builder)
+    if splits is None:
+        splits = _default_splits(builder.info.splits, validation_split, test_split)
+    files = functools.cache(functools.partial(_record_file, builder))
+    sources = {}
+    for split, expression in splits.items():
+        parts = _file_instructions(builder, expression)
+        sources[split] = Records(
+            files=tuple(files(p.filename, p.examples_in_shard) for p in parts),
+            places=_places(parts),
+            image_key=image_key,
+            label_key=label_key,
+            description=f"{builder.info.full_name} {expression}",
+        )
+    return sources, tuple(builder.info.features[label_key].names), builder.info.full_name
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Examples in the files of TFDS.
+
+    Attributes:
+        files: a `TFRecordFile` or `ArrayRecordFile` each.
+        places: int array (n, 2), of each example the file and the number in it.
+        image_key: name of the feature that is the encoded image.
+        label_key: name of the feature that is the label.
+        description: name and version of the data set, and its split.
+    """
+
+    files: tuple
+    places: np.ndarray
+    image_key: str
+    label_key: str
+    description: str
+
+    dtype = "uint8"
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """The class of each example; reads the whole split the first time."""
+        with ThreadPoolExecutor() as pool:
+            labels = pool.map(lambda i: self._features(i)[1], range(len(self)))
+            return np.array(list(labels), "int32")
+
+    @property
+    def names(self) -> list[str]:
+        return [self._name(index) for index in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
+        image, label = self._features(index)
+        return named_image(image, self._name(index), channels), np.int32(label)
+
+    def check(self, index: int) -> None:
+        """To see a record's header is to read it, so this is left to `read`."""
+
+    def take(self, indices: Sequence[int]) -> "Records":
+        return replace(self, places=self.places[np.asarray(indices, int)])
+
+    def identity(self, digest) -> None:
+        digest.update(f"{self.description}\n".encode())
+        digest.update(self.places.astype("<i8").tobytes())
+
+    def _name(self, index: int) -> str:
+        """As TFDS itself calls it: the file and the number of the record."""
+        file, number = self.places[index]
+        return f"{self.files[file].path.name}__{number}"
+
+    def _features(self, index: int) -> tuple[bytes, int]:
+        file, number = self.places[index]
+        example = tensorflow().train.Example.FromString(self.files[file].read(number))
+        features = example.features.feature
+        label = features[self.label_key].int64_list.value[0]
+        if label < 0:
+            raise ValueError(
+                f"{self.description}: {self._name(index)} has no label. Choose splits "
+                "with labels: splits={'train': …, 'validation': …}"
+            )
+        return features[self.image_key].bytes_list.value[0], label
+
+
+class TFRecordFile:
+    """A file of TFDS, read by the number of a record.
+
+    Raises:
+        ValueError: if the file ends within a record.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._spans = np.array(list(self._found()), np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def read(self, number: int) -> bytes:
+        """One record."""
+        start, length = self._spans[number]
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(length)
+
+    def _found(self):
+        """(start, length) of each record, by going from one's length to the next."""
+        size, place = self.path.stat().st_size, 0
+        if not size:
+            return
+        with (
+            open(self.path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents,
+        ):
+            while place < size:
+                length = contents[place : place + 8]
+                length = struct.unpack("<Q", length)[0] if len(length) == 8 else size
+                start = place + HEADER
+                place = start + length + FOOTER
+                if place > size:
+                    raise ValueError(
+                        f"The file {os.fspath(self.path)!r} ends within a record; "
+                        "prepare the data set again"
+                    )
+                yield start, length
+
+
+class ArrayRecordFile:
+    """A file of TFDS in the format that is made for access by number."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        module = require("array_record.python.array_record_data_source")
+        self._source = module.ArrayRecordDataSource([os.fspath(path)])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, number: int) -> bytes:
+        """One record."""
+        return self._source[int(number)]
+
+
+FILE_FORMATS = {"tfrecord": TFRecordFile, "array_record": ArrayRecordFile}
+
+
+def _prepared_builder(name: str, data_dir: str | os.PathLike | None):
+    tfds = require("tensorflow_datasets")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise ValueError(
+            f"There is neither a file or folder {name!r} here, nor a data set of that "
+            "name in TensorFlow Datasets or in `data_dir`. Received: "
+            f"data_dir={data_dir!r}"
+        ) from error
+    if not builder.is_prepared():
+        try:
+            builder.download_and_prepare()
+        # Network, disk, a missing package, a data set to be fetched by hand …
+        except Exception as error:
+            raise RuntimeError(
+                f"TensorFlow Datasets could not prepare {name!r} in "
+                f"{os.fspath(builder.data_dir)!r}: {type(error).__name__}: {error}. Where "
+                "another machine has it prepared, copy its folder and give the one above "
+                "it as `data_dir` (`--data_dir`); or give a folder of images, "
+                "folder/<class>/<image>."
+            ) from error
+    return builder
+
+
+def _keys(builder) -> tuple[str, str]:
+    """Names of the image and the label among the features."""
+    tfds, features = require("tensorflow_datasets"), builder.info.features
+    keys = builder.info.supervised_keys or ("image", "label")
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    if len(keys) != 2 or not all(
+        isinstance(key, str) and isinstance(features.get(key), kind)
+        for key, kind in zip(keys, kinds, strict=True)
+    ):
+        raise ValueError(
+            f"The data set {builder.info.full_name!r} must have an image and a label of "
+            f"one class. Received the features: {features}. Write its images to a folder "
+            "or a CSV file instead."
+        )
+    if features[keys[0]].np_dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"The images of {builder.info.full_name!r} must be of 8 or 16 bits. Received: "
+            f"{np.dtype(features[keys[0]].np_dtype)}"
+        )
+    return keys
+
+
+def _default_splits(available, validation_split: float | None, test_split: float):
+    """The data set's own, and parts of the end of "train" for those that it has not."""
+    if "train" not in available:
+        raise ValueError(
+            "The data set has no split 'train'. Name those to take: splits={'train': …, "
+            f"'validation': …, 'test': …}}. It has: {', '.join(available)}"
+        )
+    wanted = {
+        "validation": VALIDATION_SPLIT if validation_split is None else validation_split,
+        "test": test_split,
+    }
+    end = available["train"].num_examples
+    splits = {split: split for split in wanted if split in available}
+    for split, fraction in wanted.items():
+        count = round(available["train"].num_examples * fraction)
+        if split not in available and count:
+            splits[split] = f"train[{end - count}:{end}]"
+            end -= count
+    return {"train": f"train[:{end}]", **splits}
+
+
+def _file_instructions(builder, expression: str):
+    try:
+        parts = builder.info.splits[expression].file_instructions
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f"`splits` must name splits of {builder.info.full_name!r} or parts of them, "
+            f"such as 'train[:90%]'. Received: {expression!r}. There are: "
+            f"{', '.join(builder.info.splits)}"
+        ) from error
+    if not parts:
+        raise ValueError(
+            f"The split {expression!r} of {builder.info.full_name!r} has no example"
+        )
+    return parts
+
+
+def _places(parts) -> np.ndarray:
+    return np.concatenate(
+        [
+            np.stack([np.full(part.take, i), part.skip + np.arange(part.take)], axis=1)
+            for i, part in enumerate(parts)
+        ]
+    )
+
+
+def _record_file(builder, path: str, num_examples: int):
+    file_format = builder.info.file_format.value
+    if "://" in path or file_format not in FILE_FORMATS:
+        raise ValueError(
+            f"Files of TensorFlow Datasets must be of the format "
+            f"{' or '.join(FILE_FORMATS)}, and on this machine. Received: {path!r} of "
+            f"{file_format!r}"
+        )
+    file = FILE_FORMATS[file_format](Path(path))
+    if len(file) != num_examples:
+        raise ValueError(
+            f"The file {path!r} must hold {num_examples} examples and holds {len(file)}; "
+            "prepare the data set again"
+        )
+    return file
