@@ -65,12 +65,18 @@ def cutmix(images, labels, alpha: float, seed):
 
 
 def _beta(alpha: float, seed):
-    """One number of the distribution Beta(alpha, alpha)."""
+    """One number of the distribution Beta(alpha, alpha).
+
+    By way of Gamma(alpha) = Gamma(alpha + 1) · U^(1 / alpha), whose logarithm, unlike the
+    number, is in range for small alphas, too.
+    """
     tf = tensorflow()
+    gamma_seed, uniform_seed = tf.unstack(tf.random.split(seed, 2))
     alpha = tf.constant(alpha, "float64")
-    gammas = tf.random.stateless_gamma([2], seed, alpha, dtype="float64")
-    # With a small alpha both may be too small for a float.
-    return tf.cast(tf.math.divide_no_nan(gammas[0], tf.reduce_sum(gammas)), "float32")
+    gammas = tf.random.stateless_gamma([2], gamma_seed, alpha + 1, dtype="float64")
+    uniforms = tf.random.stateless_uniform([2], uniform_seed, dtype="float64")
+    logs = tf.math.log(gammas) + tf.math.log(uniforms) / alpha
+    return tf.cast(tf.sigmoid(logs[0] - logs[1]), "float32")
 
 
 def _blend(values, share):

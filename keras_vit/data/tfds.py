@@ -183,7 +183,7 @@ def _prepared_builder(name: str, data_dir: str | os.PathLike | None):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
-        raise ValueError(
+        raise FileNotFoundError(
             f"There is neither a file or folder {name!r} here, nor a data set of that "
             "name in TensorFlow Datasets or in `data_dir`. Received: "
             f"data_dir={data_dir!r}"
@@ -209,7 +209,7 @@ def _keys(builder) -> tuple[str, str]:
     keys = builder.info.supervised_keys or ("image", "label")
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     if len(keys) != 2 or not all(
-        isinstance(key, str) and isinstance(features.get(key), kind)
+        isinstance(key, str) and key in features and isinstance(features[key], kind)
         for key, kind in zip(keys, kinds, strict=True)
     ):
         raise ValueError(
