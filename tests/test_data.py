@@ -3,14 +3,13 @@
 import csv
 import io
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import array, tiny
+from helpers import tiny
 from PIL import Image, ImageEnhance, ImageOps
 
 import keras_vit.data
@@ -124,6 +123,7 @@ def test_a_stream_starts_anywhere_whatever_the_threads(augmentation):
     keras.utils.set_random_seed(5)  # no global state takes part
     stream = batches(data.train, 12)
     keras.utils.set_random_seed(6)
+    keras.config.set_dtype_policy("mixed_float16")
     for step, threads in ((0, 1), (5, 4)):
         rest = data.configured(num_parallel_calls=threads).train_from(step)
         assert_same_batches(batches(rest, 12 - step), stream[step:])
@@ -370,13 +370,17 @@ def test_randaugment_operations_are_pillows(magnitude):
         [0.7, 0.2]
     )  # in the positive direction; below the middle, to the left
     operations = RandAugment(2, magnitude).operations
+    assert len(operations) == 16
+
+    @tf.function  # as in `tf.data`, where Keras' backend has no part
+    def apply_all(images):
+        return {name: apply(images, place) for name, apply in operations.items()}
+
+    results = {name: result.numpy() for name, result in apply_all(images).items()}
     for name, expected in pillow_operations(magnitude / 10).items():
-        actual = tf.function(operations[name])(images, place).numpy()[0]
-        difference = np.abs(actual - np.asarray(expected(smooth), "float32"))
+        difference = np.abs(results[name][0] - np.asarray(expected(smooth), "float32"))
         # Values are floats here, and where pixels move, a few fall on the next one.
         assert np.quantile(difference, 0.9) <= 2.5, name
-    assert len(operations) == 16
-    results = {name: apply(images, place).numpy() for name, apply in operations.items()}
     for name, result in results.items():
         assert result.shape == images.shape, name
         assert 0 <= result.min() <= result.max() <= 255, name
@@ -509,6 +513,11 @@ def test_other_folders_by_name(tmp_path):
     root = write_images(tmp_path, names)
     data = load(root, splits={"train": "images/fit", "test": "dev"})
     assert data.num_examples == {"train": 2, "test": 2}
+    write_images(root / "images/fit", [f"{c}/{i}.png" for c in "ab" for i in range(4)])
+    names = {"train": "images/fit"}
+    assert load(root, splits=names).num_examples == {"train": 8}
+    taken = load(root, splits=names, validation_split=0.25).num_examples
+    assert taken == {"train": 6, "validation": 2}
     with pytest.raises(ValueError, match=r"each folder in it must be a split.*'dev'"):
         load(root)
     with pytest.raises(FileNotFoundError, match="`splits` names a folder that is not"):
@@ -624,6 +633,9 @@ def test_csv_with_splits_and_numbers(folder, tmp_path):
     )
     with pytest.raises(ValueError, match="in 'test' only: 'c'"):
         load(file)
+    file = write_csv(tmp_path / "d.csv", [("path", "label"), (image, "a"), (image, "b")])
+    with pytest.raises(ValueError, match="must have a column 'split'"):
+        load(file, splits={"train": "fit"})
 
 
 @one_backend
@@ -705,6 +717,9 @@ def test_arrays_by_split():
     assert tuple(data.splits) == ("train", "validation", "test")
     splits["test"] = (images[:1], [4])
     with pytest.raises(ValueError, match="in 'test' only: 4"):
+        load(splits)
+    splits["test"] = (images[:1], ["a"])
+    with pytest.raises(ValueError, match="strings in every split, or in none"):
         load(splits)
     with pytest.raises(ValueError, match="keys: \\['test', 'val'\\]"):
         load({"val": 0, "test": 1})
@@ -830,6 +845,8 @@ def test_tfds_splits(tfds_folder):
     assert data.images("validation", [4])[0][0, 0, 0] == 29
     data = load("tiny_flowers", data_dir=tfds_folder, validation_split=0.5)
     assert data.num_examples == {"train": 25, "validation": 25, "test": 6}
+    with pytest.raises(ValueError, match="leave out `validation_split`"):
+        load("tiny_flowers", data_dir=tfds_folder, splits=names, validation_split=0.1)
     with pytest.raises(ValueError, match=r"Received: 'dev'. There are: train, test"):
         load("tiny_flowers", data_dir=tfds_folder, splits={"train": "dev"})
     with pytest.raises(ValueError, match="'train\\[:1%\\]' of.*has no example"):
@@ -1041,25 +1058,32 @@ def test_fit_names_the_image_that_is_cut_off(damaged):
 
     for name in ("a/empty.jpg", "b/text.png", "b/gone.png"):
         (damaged / name).unlink()
-    model = tiny(classes=2)
-    data = load(damaged, batch_size=9, validation_split=0).configured_for(model)
-    model.compile("sgd", "categorical_crossentropy")
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)])
+    data = load(damaged, image_size=8, batch_size=9, validation_split=0)
+    model.compile("sgd", "mse")
     message = r"Cannot read the image '.*a/cut\.jpg'.*bad_images='skip'"
     with pytest.raises(tf.errors.OpError, match=message):
         model.fit(data.train, steps_per_epoch=1, shuffle=False, verbose=0)
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "data_format", ["channels_last", pytest.param("channels_first", marks=one_backend)]
+)
 def test_a_model_is_trained_and_evaluated(folder, data_format):
     """The same images and labels arrive whatever the backend, shapes and range fit."""
-    model = tiny(
+    model = keras_vit.VisionTransformer(
+        (16, 24),
+        patch_size=8,
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=2,
+        mlp_dim=8,
         classes=3,
-        image_size=(16, 24),
         data_format=data_format,
         image_mean=(0.485, 0.456, 0.406),
         image_std=(0.229, 0.224, 0.225),
     )
-    data = load(folder, batch_size=5, validation_split=0.34).configured_for(model)
+    data = load(folder, batch_size=6, validation_split=0.34).configured_for(model)
     assert data.pipeline.image_mean == (0.485, 0.456, 0.406)
     model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(
@@ -1074,7 +1098,8 @@ def test_a_model_is_trained_and_evaluated(folder, data_format):
     predictions = model.predict(data.validation, verbose=0)
     assert len(predictions) == data.num_examples["validation"] == 6
     images = load_images(data.names("validation"), data.pipeline)
-    np.testing.assert_allclose(predictions, array(model(images)), atol=1e-5)
+    alone = model.predict(images, verbose=0)
+    np.testing.assert_allclose(predictions, alone, atol=1e-6)
 
 
 @one_backend
@@ -1123,15 +1148,6 @@ def test_fingerprint(folder, tfds_folder, tmp_path):
 
 
 # The packages behind it
-
-
-@one_backend
-def test_importing_it_imports_neither_tensorflow_nor_keras_cv():
-    code = "import sys, keras_vit.data; print(*sys.modules)"
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not {"tensorflow", "keras_cv", "tensorflow_datasets"} & set(output)
 
 
 @one_backend

@@ -28,6 +28,8 @@ def load_arrays(
     images, labels = {}, {}
     for split, pair in pairs.items():
         images[split], labels[split] = _checked_pair(pair, split)
+    if len({array.dtype.kind == "U" for array in labels.values()}) > 1:
+        raise ValueError("Labels must be strings in every split, or in none of them")
     class_names = _class_names(labels["train"])
     sources = {
         split: ImageArrays(

@@ -2,17 +2,14 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from keras_vit.data.sources import Source
+from keras_vit.data.threads import map_indices
 from keras_vit.data.wording import listed
 
 logger = logging.getLogger("keras_vit")
-
-THREADS = 16  # more than cores: files are often far away
-CHUNK = 256
 
 
 def check_images(sources: Mapping[str, Source]) -> None:
@@ -79,6 +76,5 @@ def _failures(source: Source, use: Callable[[int], object]) -> dict[int, str]:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        reasons = pool.map(failure, range(len(source)), chunksize=CHUNK)
-        return {index: reason for index, reason in enumerate(reasons) if reason}
+    reasons = map_indices(failure, len(source))
+    return {index: reason for index, reason in enumerate(reasons) if reason}

@@ -23,6 +23,8 @@ def load_csv(
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
     """Sources and class names; `splits` names the values of the split column."""
     file = Path(file)
+    if splits is not None and split_column is None:
+        split_column = SPLIT_COLUMN
     rows = _Rows(file, image_column, label_column, split_column)
     split_of = _split_names(splits)
     examples = {}

@@ -33,6 +33,7 @@ class ImageData:
     ...     steps_per_epoch=data.steps_per_epoch,
     ...     epochs=10,
     ...     validation_data=data.validation,
+    ...     shuffle=False,  # it is shuffled; else Keras warns that it does not
     ... )
     """
 

@@ -1,5 +1,6 @@
 """Image files and their bytes into pixels: what every source decodes with."""
 
+import functools
 import io
 import os
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from keras_vit.data.packages import require
 from keras_vit.layers import arguments
 
 CHANNELS = (1, 3)
+# Others that Pillow knows run programs (EPS) or are no pictures.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 WHITE = 255
 
 
 def read_image(source: str | os.PathLike | bytes, channels: int = 3) -> np.ndarray:
-    """Decodes an image: a file, or the bytes of one, of any format that Pillow reads.
+    """Decodes a BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP image with Pillow.
 
     The orientation that a camera noted in EXIF is applied. Palettes, CMYK, YCbCr and
     grey become RGB (or all become grey), alpha is laid over white, 16-bit grey is scaled
@@ -61,7 +64,7 @@ def _opened(source, name: str, use: Callable):
     pillow = require("PIL.Image")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with pillow.open(file) as image:
+        with pillow.open(file, formats=_formats()) as image:
             return use(image)
     except FileNotFoundError:
         raise
@@ -69,8 +72,16 @@ def _opened(source, name: str, use: Callable):
     except Exception as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, pillow.UnidentifiedImageError):
-            reason = "it is no image of a format that Pillow reads, or is damaged"
+            reason = f"it is damaged, or none of {', '.join(FORMATS)}"
         raise ValueError(f"Cannot read the image {name!r}: {reason}") from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those that this build of Pillow reads."""
+    pillow = require("PIL.Image")
+    pillow.init()
+    return tuple(name for name in FORMATS if name in pillow.OPEN)
 
 
 def _upright(image):

@@ -42,17 +42,19 @@ def load(
 
     Args:
         source: one of
-            a folder, `folder/<class>/<image>` or
-            `folder/{train,validation,test}/<class>/<image>` (`val` and `valid` are
-            known, too), where classes are the folders in the order of their names;
-            a `.csv` file in UTF-8 with a header, and a row for each image: paths relative
-            to the file's folder, labels, and perhaps splits;
-            the name of a data set of TensorFlow Datasets, such as `"cifar10"` or
-            `"eurosat/rgb:2.0.0"`, with an image and a label;
-            a pair of arrays (images, labels), or a dictionary of such pairs with the keys
-            `"train"`, `"validation"`, `"test"`. Images are (n, height, width) or (n,
-            height, width, 1, 3 or 4), of values from 0 to 255; labels are integers from
-            0, strings or one-hot rows.
+
+            - a folder: `folder/<class>/<image>`, or
+              `folder/{train,validation,test}/<class>/<image>` (`val` and `valid` are
+              known, too). The classes are in the order of their folders' names;
+            - a `.csv` file in UTF-8 with a header and a row for each image: paths
+              relative to the file's folder, labels, and perhaps splits. The classes are
+              in the order of their names, or of their numbers if all are whole numbers;
+            - the name of a data set of TensorFlow Datasets that has an image and a label,
+              such as `"cifar10"` or `"eurosat/rgb:2.0.0"`;
+            - a pair of arrays (images, labels), or a dictionary of such pairs with the
+              keys `"train"`, `"validation"`, `"test"`. Images are (n, height, width) or
+              (n, height, width, 1, 3 or 4), of values from 0 to 255; labels are integers
+              from 0, strings or one-hot rows.
         data_dir: folder in which TensorFlow Datasets keeps its data; `None` for its
             default, `~/tensorflow_datasets`.
         splits: what `"train"`, `"validation"` and `"test"` are called: the sub-folders,
@@ -60,9 +62,9 @@ def load(
             `{"train": "train[:90%]", "validation": "train[90%:]"}`. What it leaves out is
             not used. `None` takes what there is.
         validation_split: fraction in [0, 1) of the training examples, of each class, to
-            be taken for validation where there is no such split. `None` is 0.2, and of
-            TensorFlow Datasets the last 0.02, as in the code of the ViT paper. A class
-            keeps at least one example to train on.
+            be taken for validation where there is no such split. `None` is 0.2, or 0
+            where `splits` are given; of TensorFlow Datasets it is the last 0.02, as in
+            the code of the ViT paper. A class keeps at least one example to train on.
         test_split: the same for test.
         image_column: name of the CSV file's column of paths.
         label_column: name of its column of labels.
@@ -107,8 +109,10 @@ def load(
         sources = without_bad_images(sources, class_names)
     else:
         check_images(sources)
-    if splits is None and not isinstance(sources["train"], Records):
-        sources = _with_splits(sources, *fractions, seed)
+    if not isinstance(sources["train"], Records):
+        if validation_split is None:
+            validation_split = VALIDATION_SPLIT if splits is None else 0.0
+        sources = _with_splits(sources, validation_split, test_split, seed)
     ordered = {split: sources[split] for split in SPLITS if split in sources}
     return ImageData(name, class_names, ordered, pipeline, seed)
 
@@ -144,12 +148,10 @@ def _check_classes(sources: Mapping[str, Source], class_names, name: str) -> Non
 
 
 def _with_splits(
-    sources: Mapping[str, Source], validation_split: float | None, test_split: float, seed
+    sources: Mapping[str, Source], validation_split: float, test_split: float, seed: int
 ) -> dict[str, Source]:
     """The splits that there are, and those that are taken from "train"."""
     sources = dict(sources)
-    if validation_split is None:
-        validation_split = VALIDATION_SPLIT
     train = sources["train"]
     for split, fraction in (("test", test_split), ("validation", validation_split)):
         if split in sources or not fraction:

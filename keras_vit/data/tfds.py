@@ -10,7 +10,6 @@ import mmap
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from keras_vit.data.images import named_image
 from keras_vit.data.packages import require, tensorflow
+from keras_vit.data.threads import map_indices
 
 VALIDATION_SPLIT = 0.02  # of the paper's code where there is no split for it
 HEADER, FOOTER = 12, 4  # bytes before and after a TFRecord
@@ -31,6 +31,11 @@ def load_tfds(
     test_split: float,
 ) -> tuple[dict[str, "Records"], tuple[str, ...], str]:
     """Sources, class names and full name of a data set; prepared where it is not yet."""
+    if splits is not None and (validation_split or test_split):
+        raise ValueError(
+            "`splits` says all there is to know of TensorFlow Datasets' splits: leave out "
+            "`validation_split` and `test_split`, and write parts as 'train[:90%]'"
+        )
     tensorflow()
     builder = _prepared_builder(name, data_dir)
     image_key, label_key = _keys(builder)
@@ -73,9 +78,8 @@ class Records:
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """The class of each example; reads the whole split the first time."""
-        with ThreadPoolExecutor() as pool:
-            labels = pool.map(lambda i: self._features(i)[1], range(len(self)))
-            return np.array(list(labels), "int32")
+        labels = map_indices(lambda index: self._features(index)[1], len(self))
+        return np.array(labels, "int32")
 
     @property
     def names(self) -> list[str]:
