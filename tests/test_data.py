@@ -166,6 +166,10 @@ def test_evaluation_keeps_order_and_the_partial_batch(folder):
 def test_load_images_refuses(folder):
     with pytest.raises(ValueError, match=r"`images` must be a list.*'a\.png'"):
         load_images("a.png", Pipeline())
+    for array, shape in ((np.zeros((4, 4, 2)), "4, 4, 2"), (np.zeros(4), "1, 4")):
+        with pytest.raises(ValueError, match=f"must have the shape.*{shape}"):
+            load_images([array], Pipeline())
+    assert load_images([np.zeros((4, 4), int)], Pipeline()).shape == (1, 224, 224, 3)
     with pytest.raises(ValueError, match="at least one image"):
         load_images([], Pipeline())
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -553,6 +557,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
         (["notes.txt"], "a folder for each class"),
         (["train/a/0.png", "train/b/0.png", "val/c/0.png"], "'validation' only: 'c'"),
         (["train/a/0.png", "train/b/0.png", "test/0.png"], "the folder of its class"),
+        (["train/a/0.png", "train/b/0.png", "train/0.png"], "the folder of its class"),
     ],
 )
 def test_folders_that_are_no_data_set(tmp_path, names, message):
@@ -694,7 +699,7 @@ def test_arrays_of_every_kind():
 def test_arrays_of_one_and_four_channels():
     color = np.stack([noise(6, 6, 4, seed=i) for i in range(2)])
     fields = {"image_size": 6, "validation_split": 0, **AS_IT_IS}
-    for images in (color, color.astype("float32")):
+    for images in (color, color.astype("float32"), color.astype("int64")):
         data = load((images, [0, 1]), **fields)
         for actual, rgba in zip(data.images("train", [0, 1]), color, strict=True):
             file = io.BytesIO()

@@ -49,7 +49,8 @@ def _checked_pair(pair, split: str):
             f"The arrays of {split!r} must be a pair (images, labels). Received: "
             f"{type(pair).__name__}"
         )
-    images, labels = _checked_images(pair[0], split), _checked_labels(pair[1], split)
+    images = checked_images(pair[0], f"The images of {split!r}")
+    labels = _checked_labels(pair[1], split)
     if len(images) != len(labels):
         raise ValueError(
             f"Every image needs a label. Received for {split!r}: {len(images)} images "
@@ -58,36 +59,34 @@ def _checked_pair(pair, split: str):
     return images, labels
 
 
-def _checked_images(images, split: str) -> np.ndarray:
+def checked_images(images, name: str) -> np.ndarray:
     """Images as (n, height, width, 1, 3 or 4), uint8 or float, from 0 to 255."""
     images = np.asanyarray(images)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
         raise ValueError(
-            f"The images of {split!r} must have the shape (n, height, width), or (n, "
+            f"{name} must have the shape (n, height, width), or (n, "
             f"height, width, 1, 3 or 4), and be at least one. Received: {images.shape}"
         )
     if images.dtype.kind not in "uif":
         raise ValueError(
-            f"The images of {split!r} must be numbers from 0 to 255. Received: an array "
-            f"of {images.dtype}"
+            f"{name} must be numbers from 0 to 255. Received: an array of {images.dtype}"
         )
     if images.dtype != np.uint8:
-        _check_range(images, split)
+        _check_range(images, name)
     return images
 
 
-def _check_range(images, split: str) -> None:
+def _check_range(images, name: str) -> None:
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 255):  # NaN fails too
         raise ValueError(
-            f"The images of {split!r} must hold values from 0 to 255. Received: values "
-            f"from {low} to {high}"
+            f"{name} must hold values from 0 to 255. Received: values from {low} to {high}"
         )
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError(
-            f"The images of {split!r} must hold values from 0 to 255; theirs end at "
+            f"{name} must hold values from 0 to 255; theirs end at "
             f"{high}, so they seem to be on a scale of 0 to 1, and would be all but black. "
             "Multiply them by 255."
         )

@@ -68,8 +68,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _holds_folders(folder: Path) -> bool:
-    inside = list(_visible(folder))
-    return any(path.is_dir() for path in inside) and not any(map(_is_image, inside))
+    return any(path.is_dir() for path in _visible(folder))
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:

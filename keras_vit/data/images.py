@@ -92,7 +92,7 @@ def _upright(image):
 
 def _pixels(image, channels: int) -> np.ndarray:
     image = _eight_bit(image)
-    if image.mode == "PA" or image.has_transparency_data:
+    if image.has_transparency_data:
         image = _over_white(image.convert("RGBA"))
     pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)

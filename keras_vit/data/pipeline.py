@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from keras_vit.data import crops
+from keras_vit.data.arrays import checked_images
 from keras_vit.data.augment import Augmentation
 from keras_vit.data.images import CHANNELS, name_of, named_image
 from keras_vit.data.mixing import mix
 from keras_vit.data.packages import tensorflow
 from keras_vit.data.randaugment import RandAugment
-from keras_vit.data.sources import Source
+from keras_vit.data.sources import Source, pixels_of_array
 from keras_vit.layers import arguments
 
 LABEL_MODES = ("categorical", "int")
@@ -92,44 +93,46 @@ def training_stream(
     tf = tensorflow()
     order = ExampleOrder(len(source), seed)
     augment = Augment(pipeline)
-    augmentation = pipeline.augmentation
-    mixing = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
+    augmentation, batch_size = pipeline.augmentation, pipeline.batch_size
+    alphas = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
     seed = tf.constant(seed, "int64")
+
+    def positions(step):
+        positions = step * batch_size + tf.range(batch_size, dtype="int64")
+        return positions, order.indices(positions)
 
     # Even numbers are the examples' and odd ones the batches', so that no two share any.
     def example(position, index):
         image, label = _read(source, index, pipeline.channels)
-        return augment(image, tf.stack([seed, 2 * position])), label
+        image = augment(image, tf.stack([seed, 2 * position]))
+        return _scaled(image, pipeline), _encoded(label, num_classes, pipeline)
 
-    def batch(step, batch_):
-        images, labels = batch_
-        labels = _encoded(labels, num_classes, pipeline)
+    def batch(step, examples):
+        images, labels = examples
         if augmentation.mixes:
-            images, labels = mix(images, labels, *mixing, tf.stack([seed, 2 * step + 1]))
-        return _finished(images, pipeline), labels
+            images, labels = mix(images, labels, *alphas, tf.stack([seed, 2 * step + 1]))
+        return _in_data_format(images, pipeline), labels
 
-    positions = tf.data.Dataset.counter(first_step * pipeline.batch_size, dtype="int64")
-    stream = positions.map(lambda position: (position, order.index(position)))
+    stream = tf.data.Dataset.counter(first_step, dtype="int64").map(positions).unbatch()
     stream = stream.map(example, **_parallel(pipeline))
-    stream = stream.batch(pipeline.batch_size, drop_remainder=True)
-    stream = stream.enumerate(first_step).map(batch, **_parallel(pipeline))
-    return _in_order(stream.prefetch(BATCHES_AHEAD))
+    stream = stream.batch(batch_size, drop_remainder=True)
+    return _prefetched(stream.enumerate(first_step).map(batch))
 
 
 def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
     """The finite `tf.data.Dataset` of a split in its order; the last batch is partial."""
-    tf = tensorflow()
 
     def example(index):
         image, label = _read(source, index, pipeline.channels)
-        return _evaluation_crop(image, pipeline), label
+        image = _scaled(_evaluation_crop(image, pipeline), pipeline)
+        return image, _encoded(label, num_classes, pipeline)
 
     def batch(images, labels):
-        return _finished(images, pipeline), _encoded(labels, num_classes, pipeline)
+        return _in_data_format(images, pipeline), labels
 
-    stream = tf.data.Dataset.range(len(source))
-    stream = stream.map(example, **_parallel(pipeline)).batch(pipeline.batch_size)
-    return _in_order(stream.map(batch, **_parallel(pipeline)).prefetch(BATCHES_AHEAD))
+    stream = tensorflow().data.Dataset.range(len(source))
+    stream = stream.map(example, **_parallel(pipeline))
+    return _prefetched(stream.batch(pipeline.batch_size).map(batch))
 
 
 def load_images(
@@ -138,8 +141,8 @@ def load_images(
     """Images as a model takes them, prepared as those of `ImageData.validation`.
 
     Args:
-        images: paths of files, contents of files, or arrays (height, width, channels) of
-            values from 0 to 255.
+        images: paths of files, contents of files, or arrays (height, width) or (height,
+            width, 1, 3 or 4) of values from 0 to 255.
         pipeline: a `Pipeline`; `ImageData.pipeline` is one.
 
     Returns:
@@ -157,7 +160,7 @@ def load_images(
     prepared = [_prepared(image, pipeline) for image in images]
     if not prepared:
         raise ValueError("`images` must hold at least one image. Received: none")
-    return _finished(np.stack(prepared), pipeline).numpy()
+    return _in_data_format(np.stack(prepared), pipeline).numpy()
 
 
 class ExampleOrder:
@@ -177,14 +180,16 @@ class ExampleOrder:
         bits = np.random.MT19937(np.random.SeedSequence([self._seed, epoch]))
         return np.random.RandomState(bits).permutation(self._count)
 
-    def index(self, position):
-        """Scalar int64 tensor: the example at a position, itself a tensor."""
-        (index,) = _python(self._index, position, ("int64",))
-        index.set_shape(())
-        return index
+    def indices(self, positions):
+        """int64 tensor (n,): the examples at positions, themselves such a tensor."""
+        (indices,) = _python(self._indices, positions, ("int64",))
+        return tensorflow().ensure_shape(indices, positions.shape)
 
-    def _index(self, position):
-        epoch, place = divmod(int(position), self._count)
+    def _indices(self, positions):
+        return np.array([self._index(int(position)) for position in positions])
+
+    def _index(self, position: int):
+        epoch, place = divmod(position, self._count)
         current, order = self._current  # as a pair: several streams may be read at once
         if epoch != current:
             order = self.epoch(epoch)
@@ -211,11 +216,11 @@ def _read_now(source: Source, channels: int, index):
         ) from None
 
 
-def _python(function, scalar, dtypes: tuple[str, ...]) -> list:
-    """Tensors of what a Python function makes of a scalar, their shapes unknown."""
+def _python(function, tensor, dtypes: tuple[str, ...]) -> list:
+    """Tensors of what a Python function makes of one, their shapes unknown."""
     tf = tensorflow()
     function = tf.autograph.experimental.do_not_convert(function)
-    return tf.numpy_function(function, [scalar], dtypes)
+    return tf.numpy_function(function, [tensor], dtypes)
 
 
 class Augment:
@@ -259,28 +264,37 @@ def _evaluation_crop(image, pipeline: Pipeline):
     return tensorflow().ensure_shape(image, (*size, pipeline.channels))
 
 
-def _encoded(labels, num_classes: int, pipeline: Pipeline):
+def _encoded(label, num_classes: int, pipeline: Pipeline):
     if pipeline.label_mode == "int":
-        return labels
-    return tensorflow().one_hot(labels, num_classes, dtype="float32")
+        return label
+    return tensorflow().one_hot(label, num_classes, dtype="float32")
 
 
-def _finished(images, pipeline: Pipeline):
-    """A batch in the model's value range and data format."""
+def _scaled(image, pipeline: Pipeline):
+    """Pixel values from 0 to 255 in the range that the model takes.
+
+    Mixing comes after, and is the same before and after.
+    """
+    if pipeline.image_mean is None:
+        return image
+    mean, std = np.asarray(pipeline.image_mean), np.asarray(pipeline.image_std)
+    return image * (1 / (255 * std)).astype("float32") - (mean / std).astype("float32")
+
+
+def _in_data_format(images, pipeline: Pipeline):
     tf = tensorflow()
-    if pipeline.image_mean is not None:
-        mean, std = np.asarray(pipeline.image_mean), np.asarray(pipeline.image_std)
-        scale, offset = (1 / (255 * std)).astype("float32"), (-mean / std).astype("float32")
-        images = images * scale + offset
     if pipeline.data_format == "channels_first":
-        images = tf.transpose(images, (0, 3, 1, 2))
+        return tf.transpose(images, (0, 3, 1, 2))
     return tf.convert_to_tensor(images)
 
 
 def _prepared(image, pipeline: Pipeline) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray):
+        image = checked_images(image[None], "An array of `images`, as one of n,")[0]
+        image = pixels_of_array(image, pipeline.channels)
+    else:
         image = named_image(image, name_of(image), pipeline.channels)
-    return _evaluation_crop(image, pipeline).numpy()
+    return _scaled(_evaluation_crop(image, pipeline), pipeline).numpy()
 
 
 def _parallel(pipeline: Pipeline) -> dict:
@@ -288,7 +302,8 @@ def _parallel(pipeline: Pipeline) -> dict:
     return {"num_parallel_calls": calls, "deterministic": True}
 
 
-def _in_order(stream):
+def _prefetched(stream):
+    stream = stream.prefetch(BATCHES_AHEAD)
     options = tensorflow().data.Options()
     options.deterministic = True
     return stream.with_options(options)

@@ -111,9 +111,8 @@ class ImageArrays:
         return len(self.indices)
 
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
-        image = np.asarray(self.images[self.indices[index]])
-        pixels = _with_channels(image, channels).astype(self.dtype, copy=False)
-        return pixels, self.labels[index]
+        image = self.images[self.indices[index]]
+        return pixels_of_array(image, channels), self.labels[index]
 
     def check(self, index: int) -> None:
         """Arrays are checked as a whole when they are given."""
@@ -130,8 +129,12 @@ class ImageArrays:
             digest.update(f"{label}\n".encode())
 
 
-def _with_channels(image, channels: int):
-    """An image of 1, 3 or 4 channels with 1 or 3 of them, as `read_image` would."""
+def pixels_of_array(image: np.ndarray, channels: int) -> np.ndarray:
+    """An image of 1, 3 or 4 channels with 1 or 3 of them, as `read_image` would.
+
+    uint8 stays so; other numbers become float32.
+    """
+    image = np.asarray(image, np.uint8 if image.dtype == np.uint8 else np.float32)
     if image.shape[-1] == 4:
         alpha = image[..., 3:].astype("float32") / 255
         color = image[..., :3] * alpha + 255 * (1 - alpha)
@@ -142,4 +145,4 @@ def _with_channels(image, channels: int):
         return np.repeat(image, 3, axis=-1)
     if image.dtype == np.uint8:  # the very luma that files get
         return np.asarray(require("PIL.Image").fromarray(image).convert("L"))[..., None]
-    return image @ np.array([[0.299], [0.587], [0.114]], image.dtype)
+    return image @ np.array([[0.299], [0.587], [0.114]], "float32")
