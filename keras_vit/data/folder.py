@@ -94,10 +94,10 @@ def _images_in(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     if real in above:  # a link to a folder that it lies in
         return
     for path in _visible(folder):
-        if path.is_dir():
-            yield from _images_in(path, (*above, real))
-        elif _is_image(path):
+        if _is_image(path):
             yield path
+        elif path.is_dir():
+            yield from _images_in(path, (*above, real))
 
 
 def _visible(folder: Path) -> Iterator[Path]:

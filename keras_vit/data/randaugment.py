@@ -110,7 +110,7 @@ def _moving_layer(name: str, **arguments):
 
 
 def _fixed(layer):
-    return lambda images, place: _applied(layer, images, None)
+    return lambda images, place: _applied(layer, images)
 
 
 def _applied(layer, images, transformations=None):
