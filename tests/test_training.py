@@ -5,10 +5,15 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import array
+from helpers import array, weights
 
 import keras_vit
-from keras_vit.training import WarmupStepDecay, bit_hyperrule
+from keras_vit.training import (
+    PerUpdate,
+    WarmupLinearDecay,
+    WarmupStepDecay,
+    bit_hyperrule,
+)
 
 
 def bit_learning_rate(step, supports, base):
@@ -96,3 +101,112 @@ def test_the_rule_trains_a_model():
     assert history.history["loss"][1] < history.history["loss"][0]
     accuracy = (array(model(images[:, 4:36, 9:41])).argmax(1) == labels).mean()
     assert accuracy == 1
+
+
+def warmed_up(step, warmup_steps):
+    return min(1, step / warmup_steps) if warmup_steps else 1
+
+
+def progress(step, steps, warmup_steps):
+    return np.clip((step - warmup_steps) / (steps - warmup_steps), 0, 1)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1, 10])
+def test_warmup_linear_decay(warmup_steps):
+    steps, base, end = 50, 0.03, 1e-5
+    schedule = WarmupLinearDecay(base, steps, warmup_steps)
+    expected = [
+        warmed_up(step, warmup_steps)
+        * (end + (base - end) * (1 - progress(step, steps, warmup_steps)))
+        for step in range(steps + 20)
+    ]
+    actual = array(schedule(np.arange(steps + 20)))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-9)
+    config = keras.optimizers.schedules.serialize(schedule)
+    again = keras.optimizers.schedules.deserialize(config)
+    assert again.get_config() == schedule.get_config()
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 4])
+def test_keras_cosine_decay_is_that_of_the_papers(warmup_steps):
+    steps, base = 16, 0.03
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup_steps, warmup_target=base, warmup_steps=warmup_steps
+    )
+    expected = [
+        warmed_up(step, warmup_steps)
+        * (base * 0.5 * (1 + np.cos(np.pi * progress(step, steps, warmup_steps))))
+        for step in range(steps + 4)
+    ]
+    actual = [float(schedule(step)) for step in range(steps + 4)]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_warmup_linear_decay_refuses():
+    for warmup_steps in (-1, 50, 60):
+        with pytest.raises(ValueError, match="`warmup_steps` must be at least 0 and less"):
+            WarmupLinearDecay(0.1, 50, warmup_steps)
+
+
+class Line(keras.layers.Layer):
+    """An output whose gradient is 1 whatever the weight: SGD moves by the rates."""
+
+    def build(self, input_shape):
+        self.weight = self.add_weight(shape=(), initializer="zeros", name="weight")
+
+    def call(self, inputs):
+        return inputs * 0 + self.weight
+
+
+def sum_of_rates(schedule, batches, **options):
+    """What the rates of the updates of a `fit` of so many batches sum up to."""
+    model = keras.Sequential([keras.Input((1,)), Line()])
+    optimizer = keras.optimizers.SGD(schedule, **options)
+    model.compile(optimizer, loss=lambda true, outputs: -outputs)
+    model.fit(np.ones((batches, 1)), np.ones((batches, 1)), batch_size=1, verbose=0)
+    return float(array(model.weights[0]))
+
+
+def test_a_schedule_under_accumulation_goes_by_the_update():
+    schedule = WarmupStepDecay(100.0, 100, (200,))  # the step is the rate
+    accumulation = {"gradient_accumulation_steps": 3}
+    assert sum_of_rates(schedule, 4) == 0 + 1 + 2 + 3
+    # Keras goes by the batch, if this fails no longer: `PerUpdate` has done its work.
+    assert sum_of_rates(schedule, 12, **accumulation) == 2 + 5 + 8 + 11
+    per_update = PerUpdate(schedule, 3)
+    assert sum_of_rates(per_update, 12, **accumulation) == 0 + 1 + 2 + 3
+    config = keras.optimizers.schedules.serialize(per_update)
+    again = keras.optimizers.schedules.deserialize(config)
+    assert again.get_config() == per_update.get_config()
+    assert float(again(11)) == 3
+    with pytest.raises(
+        ValueError, match="`gradient_accumulation_steps` must be a positive"
+    ):
+        PerUpdate(schedule, 0)
+
+
+def test_accumulated_batches_are_one_large_batch():
+    """With momentum, clipping of the mean gradient, weight decay and a schedule."""
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, 8, warmup_target=0.5, warmup_steps=2
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 6)), rng.integers(0, 4, 32)
+
+    def trained(schedule, batch_size, **options):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        hidden = keras.layers.Dense(5, activation="gelu", name="hidden")(inputs)
+        outputs = keras.layers.Dense(4, activation="softmax", name="head")(hidden)
+        model = keras.Model(inputs, outputs)
+        optimizer = keras.optimizers.SGD(
+            schedule, momentum=0.9, weight_decay=0.01, global_clipnorm=0.1, **options
+        )
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        model.fit(x, y, batch_size=batch_size, epochs=2, shuffle=False, verbose=0)
+        return weights(model)
+
+    expected = trained(schedule, 8)
+    actual = trained(PerUpdate(schedule, 4), 2, gradient_accumulation_steps=4)
+    for path, value in expected.items():
+        np.testing.assert_allclose(actual[path], value, atol=1e-6, err_msg=path)

@@ -1,6 +1,17 @@
 """How published models were trained and fine-tuned, for `compile` and `fit`."""
 
+from keras_vit.training.layerwise import learning_rate_multipliers, scale_learning_rates
 from keras_vit.training.recipes import BiTHyperRule, bit_hyperrule
-from keras_vit.training.schedules import WarmupStepDecay
+from keras_vit.training.schedules import PerUpdate, WarmupLinearDecay, WarmupStepDecay
+from keras_vit.training.weight_decay import exclude_from_weight_decay
 
-__all__ = ["BiTHyperRule", "WarmupStepDecay", "bit_hyperrule"]
+__all__ = [
+    "BiTHyperRule",
+    "PerUpdate",
+    "WarmupLinearDecay",
+    "WarmupStepDecay",
+    "bit_hyperrule",
+    "exclude_from_weight_decay",
+    "learning_rate_multipliers",
+    "scale_learning_rates",
+]

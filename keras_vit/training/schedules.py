@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_vit.layers import arguments
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -55,3 +57,112 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
             "decay_steps": self.decay_steps,
             "name": self.name,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly to a learning rate, and falls linearly to the last one.
+
+    With it ViT was pre-trained (arXiv 2010.11929, Table 3). Source: its code. The cosine
+    of its fine-tuning (Table 4) is Keras' own: `CosineDecay(0.0, steps - warmup_steps,
+    warmup_target=base_learning_rate, warmup_steps=warmup_steps)`.
+
+    Args:
+        base_learning_rate: float, reached after the warm-up.
+        steps: int, length of the training, the warm-up included. Later steps keep
+            `end_learning_rate`.
+        warmup_steps: int, number of steps in which it rises from 0; 0 for none.
+        end_learning_rate: float, reached after `steps`.
+
+    Raises:
+        ValueError: if `warmup_steps` is not in [0, steps).
+
+    Example:
+
+    >>> WarmupLinearDecay(0.01, steps=110, warmup_steps=10, end_learning_rate=0.0)(60)
+    0.005
+    """
+
+    def __init__(
+        self,
+        base_learning_rate: float,
+        steps: int,
+        warmup_steps: int,
+        end_learning_rate: float = 1e-5,
+        name: str = "warmup_linear_decay",
+    ):
+        super().__init__()
+        if not 0 <= warmup_steps < steps:
+            raise ValueError(
+                "`warmup_steps` must be at least 0 and less than `steps`, of which they "
+                f"are a part. Received: warmup_steps={warmup_steps}, steps={steps}"
+            )
+        self.base_learning_rate = base_learning_rate
+        self.steps = steps
+        self.warmup_steps = warmup_steps
+        self.end_learning_rate = end_learning_rate
+        self.name = name
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        progress = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        left = 1.0 - ops.clip(progress, 0.0, 1.0)
+        span = self.base_learning_rate - self.end_learning_rate
+        rate = self.end_learning_rate + span * left
+        if not self.warmup_steps:
+            return rate
+        return rate * ops.minimum(1.0, step / self.warmup_steps)
+
+    def get_config(self):
+        return {
+            "base_learning_rate": self.base_learning_rate,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "end_learning_rate": self.end_learning_rate,
+            "name": self.name,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule by the update of the weights, under gradient accumulation.
+
+    Keras 3.15 asks a schedule for the learning rate of the step that an optimizer counts,
+    and one with `gradient_accumulation_steps=k` counts each of the k batches of which it
+    makes one update: a schedule of 500 steps is then over after 500 / k updates. This
+    one asks it for the rate of the update.
+
+    Args:
+        schedule: a `LearningRateSchedule` in steps of one update each.
+        gradient_accumulation_steps: int, that of the optimizer.
+
+    Example:
+
+    >>> schedule = PerUpdate(WarmupLinearDecay(0.01, 500, 100), 4)
+    >>> keras.optimizers.SGD(schedule, gradient_accumulation_steps=4)
+    """
+
+    def __init__(
+        self,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+        gradient_accumulation_steps: int,
+    ):
+        super().__init__()
+        self.schedule = schedule
+        self.gradient_accumulation_steps = arguments.positive(
+            gradient_accumulation_steps, "gradient_accumulation_steps"
+        )
+
+    def __call__(self, step):
+        return self.schedule(ops.floor_divide(step, self.gradient_accumulation_steps))
+
+    def get_config(self):
+        return {
+            "schedule": keras.optimizers.schedules.serialize(self.schedule),
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(**{**config, "schedule": schedule})

@@ -1,0 +1,200 @@
+"""Keras' optimizers with rules for single variables, and averages counted by update."""
+
+import functools
+from types import SimpleNamespace
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AdaptedOptimizer:
+    """What `adapt` adds to the class of an optimizer.
+
+    - A learning rate for each variable: the optimizer's, times a factor by the variable's
+      path. Weight decay, which Keras multiplies by the learning rate, follows it.
+    - Variables without weight decay, by path, so that a saved optimizer keeps them
+      (Keras' `exclude_from_weight_decay` is not saved).
+    - `use_ema=True` averages the weights once an update, also where an update takes
+      several steps, and leaves no array in two variables (both wrong in Keras 3.15).
+
+    One name in saved files serves the adapted class of every optimizer: the config holds
+    that of the optimizer itself, as the backend-independent class of Keras.
+    """
+
+    def build(self, variables):
+        if not self.built:
+            self._adapted.paths = [variable.path for variable in variables]
+            self._check_multipliers()
+        super().build(variables)
+
+    def _check_multipliers(self):
+        multipliers = self._adapted.multipliers
+        unknown = (
+            set() if multipliers is None else set(self._adapted.paths) - {*multipliers}
+        )
+        if unknown:
+            raise ValueError(
+                "`multipliers` must have the path of every variable that is trained. "
+                f"Received none for: {', '.join(sorted(unknown))}. Take them from the "
+                "model as it is trained: learning_rate_multipliers(model, decay), after "
+                "`enable_lora` if it is used."
+            )
+
+    def update_step(self, gradient, variable, learning_rate):
+        multiplier = self._multiplier(variable)
+        super().update_step(gradient, variable, _times(learning_rate, multiplier))
+
+    def _parallel_update_step(self, gradients, variables, learning_rate):
+        # Called on torch alone, where Keras updates all variables at once.
+        gradients = dict(zip(map(id, variables), gradients, strict=True))
+        for multiplier, group in self._groups(variables):
+            super()._parallel_update_step(
+                [gradients[id(variable)] for variable in group],
+                group,
+                _times(learning_rate, multiplier),
+            )
+
+    def _apply_weight_decay(self, variables):
+        decayed = [v for v in variables if self._use_weight_decay(v)]
+        for multiplier, group in self._groups(decayed):
+            self._adapted.multiplier = multiplier
+            super()._apply_weight_decay(group)
+        self._adapted.multiplier = 1.0
+
+    def _get_current_learning_rate(self):
+        # Each backend's weight decay asks for it itself, of one group at a time.
+        return _times(super()._get_current_learning_rate(), self._adapted.multiplier)
+
+    def _use_weight_decay(self, variable):
+        return self._path(
+            variable
+        ) not in self._adapted.undecayed and super()._use_weight_decay(variable)
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        steps = self.gradient_accumulation_steps or 1
+        is_update = ops.equal((self._iterations + 1) % steps, 0)
+        rate = ops.where(ops.equal(self.iterations, 0), 1.0, 1.0 - self.ema_momentum)
+        rate = ops.where(is_update, rate, 0.0)
+        for variable, average in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            if average is not None:
+                step = ops.subtract(variable, average)
+                average.assign(average + ops.cast(rate, average.dtype) * step)
+
+    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+        super()._overwrite_model_variables_with_average_value(trainable_variables)
+        # On JAX variable and average now hold one array, which the next step of training
+        # would donate twice: "Array has been deleted".
+        for average in self._model_variables_moving_average:
+            if average is not None:
+                average.assign(ops.copy(average))
+
+    def _path(self, variable):
+        return self._adapted.paths[self._get_variable_index(variable)]
+
+    def _multiplier(self, variable):
+        multipliers = self._adapted.multipliers
+        return 1.0 if multipliers is None else multipliers[self._path(variable)]
+
+    def _groups(self, variables):
+        """(multiplier, variables) for each multiplier there is."""
+        groups = {}
+        for variable in variables:
+            groups.setdefault(self._multiplier(variable), []).append(variable)
+        return groups.items()
+
+    def get_config(self):
+        return {
+            "optimizer": _serialized(_public_class(self), super().get_config()),
+            "multipliers": self._adapted.multipliers,
+            "undecayed": sorted(self._adapted.undecayed),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        optimizer = keras.saving.deserialize_keras_object(
+            config["optimizer"], custom_objects=custom_objects
+        )
+        adapt(
+            optimizer,
+            multipliers=config["multipliers"],
+            undecayed=frozenset(config["undecayed"]),
+        )
+        return optimizer
+
+
+def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
+    """Sets rules of `AdaptedOptimizer` on an optimizer, in place.
+
+    Args:
+        optimizer: any but a `MultiOptimizer`, before its first use; where it is a
+            `LossScaleOptimizer`, the one inside is adapted.
+        **rules: `multipliers`, a dictionary of factors by path or `None`; `undecayed`, a
+            set of paths.
+
+    Raises:
+        ValueError: if the optimizer has been built, or is one of several.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            "Each of the optimizers inside a `MultiOptimizer` has its own variables. "
+            f"Received: {optimizer.name}. Pass those before they are put into it."
+        )
+    if optimizer.built:
+        raise ValueError(
+            "An optimizer can be changed only before its first use. Received: "
+            f"{optimizer.name}, which has been built. Make a new one, and compile the "
+            "model with it."
+        )
+    if not isinstance(optimizer, AdaptedOptimizer):
+        optimizer.__class__ = _adapted_class(_base_class(optimizer))
+        # One object, which Keras' tracking of attributes leaves as it is.
+        optimizer._adapted = SimpleNamespace(
+            multipliers=None, undecayed=frozenset(), paths=(), multiplier=1.0
+        )
+    vars(optimizer._adapted).update(rules)
+
+
+@functools.cache
+def _adapted_class(base):
+    # The name of the mixin in saved files: `from_config` finds the class itself.
+    register = keras.saving.register_keras_serializable("keras_vit", "AdaptedOptimizer")
+    return register(type(f"Adapted{base.__name__}", (AdaptedOptimizer, base), {}))
+
+
+def _base_class(optimizer):
+    # On torch, Keras' Nadam takes a step of its schedule at each parallel update, of
+    # which there is one for each multiplier here; its other class updates one by one.
+    if isinstance(optimizer, keras.optimizers.Nadam):
+        return _public_class(optimizer)
+    return type(optimizer)
+
+
+def _public_class(optimizer):
+    """Keras' class of an optimizer where that of the backend hides it (on torch)."""
+    return next(
+        base
+        for base in type(optimizer).__mro__
+        if not issubclass(base, AdaptedOptimizer)
+        and not base.__module__.startswith("keras.src.backend.")
+    )
+
+
+def _serialized(optimizer_class, config):
+    module, registered_name = "keras.optimizers", None
+    if not optimizer_class.__module__.startswith("keras.src."):
+        module = optimizer_class.__module__
+        registered_name = keras.saving.get_registered_name(optimizer_class)
+    return {
+        "module": module,
+        "class_name": optimizer_class.__name__,
+        "config": config,
+        "registered_name": registered_name,
+    }
+
+
+def _times(learning_rate, multiplier):
+    return learning_rate if multiplier == 1.0 else learning_rate * multiplier

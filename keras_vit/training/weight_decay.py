@@ -1,0 +1,46 @@
+"""Which weights weight decay leaves alone."""
+
+import keras
+
+from keras_vit.layers import LayerScale, PositionEmbedding, Registers
+from keras_vit.training.adapted import adapt
+
+NORMS = (
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.BatchNormalization,
+    keras.layers.RMSNormalization,
+)
+UNDECAYED_LAYERS = (*NORMS, PositionEmbedding, Registers, LayerScale)  # and class tokens
+UNDECAYED_WEIGHTS = ("bias", "probe")  # attributes of layers
+
+
+def exclude_from_weight_decay(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model
+) -> keras.optimizers.Optimizer:
+    """Restricts an optimizer's weight decay to the kernels of a model.
+
+    Without weight decay are biases, the weights of norms and of `LayerScale`, the class
+    token, registers, the probe of attention pooling and learned positions, as in the code
+    of DeiT and MAE. Unlike Keras' method of this name, this is saved with a compiled
+    model.
+
+    Args:
+        optimizer: any of Keras' optimizers, before its first use, also a
+            `LossScaleOptimizer`. It is changed in place.
+        model: a built model.
+
+    Returns:
+        The same optimizer.
+
+    Raises:
+        ValueError: if the optimizer has been built, or is a `MultiOptimizer`.
+    """
+    undecayed = set()
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, UNDECAYED_LAYERS):
+            undecayed |= {weight.path for weight in layer.weights}
+        attributes = (getattr(layer, name, None) for name in UNDECAYED_WEIGHTS)
+        undecayed |= {w.path for w in attributes if isinstance(w, keras.Variable)}
+    adapt(optimizer, undecayed=frozenset(undecayed))
+    return optimizer
