@@ -72,24 +72,37 @@ class AdaptedOptimizer:
         ) not in self._adapted.undecayed and super()._use_weight_decay(variable)
 
     def _update_model_variables_moving_average(self, trainable_variables):
+        if not self.use_ema:
+            return
         steps = self.gradient_accumulation_steps or 1
         is_update = ops.equal((self._iterations + 1) % steps, 0)
-        rate = ops.where(ops.equal(self.iterations, 0), 1.0, 1.0 - self.ema_momentum)
-        rate = ops.where(is_update, rate, 0.0)
-        for variable, average in zip(
-            trainable_variables, self._model_variables_moving_average, strict=True
-        ):
-            if average is not None:
-                step = ops.subtract(variable, average)
-                average.assign(average + ops.cast(rate, average.dtype) * step)
+        rate = ops.where(is_update, 1.0 - self.ema_momentum, 0.0)
+        rate = ops.where(ops.equal(self.iterations, 0), 1.0, rate)
+        for variable, average in self.averages():
+            step = ops.subtract(variable, average)
+            average.assign(ops.add(average, ops.cast(rate, average.dtype) * step))
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
         super()._overwrite_model_variables_with_average_value(trainable_variables)
         # On JAX variable and average now hold one array, which the next step of training
         # would donate twice: "Array has been deleted".
-        for average in self._model_variables_moving_average:
-            if average is not None:
-                average.assign(ops.copy(average))
+        for _, average in self.averages():
+            average.assign(ops.copy(average.value))
+
+    def finalize_variable_values(self, var_list):
+        # Without a step they are zeros: `fit` has failed before it.
+        if self.has_averages() or not self.use_ema:
+            super().finalize_variable_values(var_list)
+
+    def has_averages(self):
+        return self.use_ema and int(ops.convert_to_numpy(self._iterations)) > 0
+
+    def averages(self):
+        """(variable, its average) of every variable that is trained by its gradient."""
+        pairs = zip(
+            self._trainable_variables, self._model_variables_moving_average, strict=True
+        )
+        return [(variable, average) for variable, average in pairs if average is not None]
 
     def _path(self, variable):
         return self._adapted.paths[self._get_variable_index(variable)]
@@ -137,7 +150,7 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
     Raises:
         ValueError: if the optimizer has been built, or is one of several.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
         raise ValueError(
             "Each of the optimizers inside a `MultiOptimizer` has its own variables. "
@@ -156,6 +169,11 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
             multipliers=None, undecayed=frozenset(), paths=(), multiplier=1.0
         )
     vars(optimizer._adapted).update(rules)
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer inside a `LossScaleOptimizer`, or the one that is given."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 @functools.cache
