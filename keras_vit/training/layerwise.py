@@ -1,7 +1,7 @@
 """Learning rates that grow with the depth of a layer."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 
@@ -40,14 +40,7 @@ def learning_rate_multipliers(model: keras.Model, decay: float) -> dict[str, flo
     if not 0 < decay <= 1:
         raise ValueError(f"`decay` must be in (0, 1]. Received: decay={decay}")
     layers = list(top_layers(model))
-    blocks = [layer.name for layer in layers if BLOCK.fullmatch(layer.name)]
-    if not blocks:
-        raise ValueError(
-            "`model` must have layers `block_0`, `block_1`, … or `stage_0_unit_0`, …, "
-            "whose order says how deep they are. Received the layers: "
-            f"{', '.join(layer.name for layer in layers)}"
-        )
-    blocks.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    blocks = block_order(layers)
     exponents = {name: len(blocks) - i for i, name in enumerate(blocks)}
     multipliers = {weight.path: 1.0 for weight in model.weights}
     for layer in layers:
@@ -99,3 +92,19 @@ def top_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from top_layers(layer)
         else:
             yield layer
+
+
+def block_order(layers: Iterable[keras.layers.Layer]) -> list[str]:
+    """The names of encoder blocks or ResNet units among layers, the first one first.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    blocks = [layer.name for layer in layers if BLOCK.fullmatch(layer.name)]
+    if not blocks:
+        raise ValueError(
+            "`model` must have layers `block_0`, `block_1`, … or `stage_0_unit_0`, …, "
+            "whose order says how deep they are. Received the layers: "
+            f"{', '.join(layer.name for layer in layers)}"
+        )
+    return sorted(blocks, key=lambda name: [*map(int, re.findall(r"\d+", name))])

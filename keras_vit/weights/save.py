@@ -74,6 +74,19 @@ def _config(model) -> dict:
     )
 
 
+def _merged(model) -> dict[str, np.ndarray]:
+    """The weights by path, with what LoRA adds to kernels added."""
+    arrays = {path: keras.ops.convert_to_numpy(v) for path, v in variables(model).items()}
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "lora_enabled", False):
+            a, b = (arrays.pop(f"{layer.path}/lora_kernel_{name}") for name in "ab")
+            scale = layer.lora_alpha / layer.lora_rank
+            kernel = f"{layer.path}/kernel"
+            # Not `layer.kernel`, which is rounded to the dtype of computation.
+            arrays[kernel] = arrays[kernel] + (scale * (a @ b)).astype(arrays[kernel].dtype)
+    return arrays
+
+
 def _check_ending(path, ending, layout):
     if not path.endswith(ending):
         raise ValueError(
@@ -134,7 +147,7 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
         ValueError: naming the weights for which the layout has no place.
     """
     config = _config(model)
-    ours = {path: keras.ops.convert_to_numpy(v) for path, v in variables(model).items()}
+    ours = _merged(model)
     dims = Dims(0)
     if layout.model == "vit":
         _fit_positions(ours, config, layout)
