@@ -1,6 +1,7 @@
 """The encoder block."""
 
 import keras
+from keras import ops
 
 from keras_vit.layers import arguments
 from keras_vit.layers.attention import SelfAttention
@@ -28,6 +29,9 @@ class EncoderBlock(keras.layers.Layer):
             MLP.
         attention_dropout_rate: float in [0, 1), dropout of the attention weights.
         drop_path_rate: float in [0, 1), see `DropPath`.
+        rematerialize: bool, whether training keeps the block's inputs alone, and the
+            backward pass computes the rest once more (*Training Deep Nets with Sublinear
+            Memory Cost*, arXiv 1604.06174), with the same dropout.
 
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
@@ -54,6 +58,7 @@ class EncoderBlock(keras.layers.Layer):
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        rematerialize: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -69,6 +74,7 @@ class EncoderBlock(keras.layers.Layer):
             attention_dropout_rate, "attention_dropout_rate"
         )
         self.drop_path_rate = arguments.rate(drop_path_rate, "drop_path_rate")
+        self.rematerialize = rematerialize
 
         policy = self.dtype_policy
         norm = {"epsilon": layer_norm_epsilon, "dtype": policy}
@@ -110,6 +116,38 @@ class EncoderBlock(keras.layers.Layer):
             self.mlp_scale.build(shape)
 
     def call(self, tokens, context=None, training=None):
+        if self.rematerialize and training:
+            return self._rematerialized(tokens, context)
+        return self._encode(tokens, context, training)
+
+    def _rematerialized(self, tokens, context):
+        # Keras 3.15's own `RematScope` wraps `call`, and with it the steps of the seed
+        # generators: on JAX they leak tracers, and on TensorFlow and torch the backward
+        # pass takes the next step, so that it drops others than the forward pass. Here
+        # the wrapped function has no effects: it takes and returns what they change.
+        weights, seeds = self.weights, self._seeds()
+        # Copies, which the steps below leave as they are (torch assigns in place).
+        before = [ops.copy(seed.value) for seed in seeds]
+
+        def encode(values, tokens, context=None):
+            mapping = zip((*weights, *seeds), (*values, *before), strict=True)
+            with keras.StatelessScope(mapping, initialize_variables=False) as scope:
+                outputs = self._encode(tokens, context, training=True)
+            return outputs, [scope.get_current_value(seed) for seed in seeds]
+
+        inputs = (tokens,) if context is None else (tokens, context)
+        values = [weight.value for weight in weights]
+        outputs, after = keras.remat(encode)(values, *inputs)
+        for seed, value in zip(seeds, after, strict=True):
+            seed.assign(value)
+        return outputs
+
+    def _seeds(self):
+        """The states of the block's seed generators."""
+        weights = {id(weight) for weight in self.weights}
+        return [variable for variable in self.variables if id(variable) not in weights]
+
+    def _encode(self, tokens, context, training):
         if context is not None:
             context = self.attention_norm(context)
         branch = self.attention(
@@ -142,4 +180,5 @@ class EncoderBlock(keras.layers.Layer):
             "dropout_rate": self.dropout_rate,
             "attention_dropout_rate": self.attention_dropout_rate,
             "drop_path_rate": self.drop_path_rate,
+            "rematerialize": self.rematerialize,
         }

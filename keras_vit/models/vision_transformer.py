@@ -101,6 +101,9 @@ class VisionTransformer(ImageModel):
         attention_dropout_rate: float in [0, 1), dropout of the attention weights.
         drop_path_rate: float in [0, 1), stochastic depth of the last block; it grows
             linearly from 0 at the first.
+        rematerialize: bool, whether training keeps the inputs of the blocks alone and
+            computes the rest once more in the backward pass: less memory, some more time,
+            the same results.
         full_last_block: bool. With `pooling="token"` nothing reads the other tokens of
             the last block, so it computes the class token alone and its output is
             (batch, 1, hidden_dim); `True` computes every token.
@@ -168,6 +171,7 @@ class VisionTransformer(ImageModel):
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        rematerialize: bool = False,
         full_last_block: bool = False,
         image_mean: float | tuple[float, ...] = 0.5,
         image_std: float | tuple[float, ...] = 0.5,
@@ -378,6 +382,7 @@ def _encode(tokens, c, policy):
             dropout_rate=c.dropout_rate,
             attention_dropout_rate=c.attention_dropout_rate,
             drop_path_rate=rate,
+            rematerialize=c.rematerialize,
             dtype=policy,
             name=f"block_{i}",
         )
