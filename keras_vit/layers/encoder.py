@@ -122,9 +122,9 @@ class EncoderBlock(keras.layers.Layer):
 
     def _rematerialized(self, tokens, context):
         # Keras 3.15's own `RematScope` wraps `call`, and with it the steps of the seed
-        # generators: on JAX they leak tracers, and on TensorFlow and torch the backward
-        # pass takes the next step, so that it drops others than the forward pass. Here
-        # the wrapped function has no effects: it takes and returns what they change.
+        # generators. With drop path it raises on JAX and TensorFlow, and on torch the
+        # backward pass drops others than the forward pass. Here the wrapped function has
+        # no effects: the seeds come from outside, and their next states are returned.
         weights, seeds = self.weights, self._seeds()
         # Copies, which the steps below leave as they are (torch assigns in place).
         before = [ops.copy(seed.value) for seed in seeds]
