@@ -17,6 +17,10 @@ from pathlib import Path
 BACKENDS = ("jax", "tensorflow", "torch")  # the slowest first
 QUICKEST = "torch"  # for the tests of what no backend has a part in
 OUTCOMES = ("passed", "failed", "skipped")
+WORKERS = min(len(BACKENDS), os.cpu_count() or 1)
+# torch's threads wait for each other by spinning: more than cores, they take several times
+# as long.
+THREADS = str(max(1, (os.cpu_count() or 1) // WORKERS))
 
 
 def run(backend, arguments, folder):
@@ -29,7 +33,7 @@ def run(backend, arguments, folder):
         arguments = ["-m", "not one_backend", *arguments]
     pytest = subprocess.run(
         [sys.executable, "-m", "pytest", f"--junitxml={results}", *arguments],
-        env={**os.environ, "KERAS_BACKEND": backend},
+        env={**os.environ, "OMP_NUM_THREADS": THREADS, "KERAS_BACKEND": backend},
         cwd=Path(__file__).parent.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -56,9 +60,8 @@ def count(results):
 def main():
     """Exits with 1 if a test fails, or if a backend runs none."""
     total, summary, ok = dict.fromkeys(OUTCOMES, 0), [], True
-    workers = min(len(BACKENDS), os.cpu_count() or 1)
-    print(f"Running the suite on {', '.join(BACKENDS)}, {workers} at a time.", flush=True)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+    print(f"Running the suite on {', '.join(BACKENDS)}, {WORKERS} at a time.", flush=True)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(WORKERS) as pool:
         runs = {pool.submit(run, name, sys.argv[1:], folder): name for name in BACKENDS}
         for done in as_completed(runs):
             output, line, counts, is_well = done.result()
