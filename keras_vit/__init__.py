@@ -1,6 +1,6 @@
 """Vision Transformers for Keras 3: *An Image is Worth 16x16 Words* as a model zoo."""
 
-from keras_vit import layers, training
+from keras_vit import data, distribution, layers, training
 from keras_vit._version import __version__
 from keras_vit.catalogue import describe, list_presets
 from keras_vit.imagenet import decode_predictions, preprocess_input
@@ -63,8 +63,10 @@ __all__ = [
     "ViTg14",
     "VisionTransformer",
     "__version__",
+    "data",
     "decode_predictions",
     "describe",
+    "distribution",
     "from_pretrained",
     "layers",
     "list_presets",

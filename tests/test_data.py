@@ -222,6 +222,16 @@ def test_crops_for_training():
     assert corners.min(0).tolist() <= [1, 2]
     assert (corners.max(0) >= [8, 22]).all()
     assert (corners.max(0) <= [10, 27]).all()
+    corners = []
+    for crop in crops(crop="square", resize_factor=1.25):
+        # 60 × 80 becomes 50 × 50: neighbours are 1.2 and 1.6 apart.
+        np.testing.assert_allclose(np.diff(crop[:, 5, 0])[1:-1], 1.2, atol=0.1)
+        np.testing.assert_allclose(np.diff(crop[5, :, 1])[1:-1], 1.6, atol=0.15)
+        corners.append(crop[0, 0, :2] / (1.2, 1.6))
+    corners = np.array(corners).round().astype(int)
+    assert (corners.min(0) <= 2).all()
+    assert (corners.max(0) >= 8).all()
+    assert (corners.max(0) <= 11).all()
     areas, ratios = [], []
     for crop in crops(crop="inception", crop_area=(0.2, 0.5), crop_ratio=(0.5, 2.0)):
         height = np.diff(crop[:, 0, 0])[19] * 40
@@ -252,7 +262,7 @@ def test_every_second_image_is_mirrored():
 
 
 @one_backend
-@pytest.mark.parametrize("crop", ["inception", "random", "resize"])
+@pytest.mark.parametrize("crop", ["inception", "random", "square", "resize"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 3)])
 def test_images_of_any_shape(crop, shape):
     """None of them needs memory beyond the image's own."""

@@ -9,10 +9,10 @@ from helpers import array, weights
 
 import keras_vit
 from keras_vit.training import (
+    BiTHyperRule,
     PerUpdate,
     WarmupLinearDecay,
     WarmupStepDecay,
-    bit_hyperrule,
 )
 
 
@@ -34,16 +34,12 @@ def bit_learning_rate(step, supports, base):
     ],
 )
 def test_bit_hyperrule_by_the_number_of_examples(num_examples, supports, mixup_alpha):
-    rule = bit_hyperrule(num_examples, 224)
-    assert (rule.steps, rule.mixup_alpha, rule.batch_size) == (
-        supports[-1],
-        mixup_alpha,
-        512,
-    )
+    rule = BiTHyperRule.for_data(num_examples, 224)
+    assert (rule.steps, rule.batch_size) == (supports[-1], 512)
+    assert rule.augmentation.mixup_alpha == mixup_alpha
     steps = np.arange(rule.steps)
     expected = [bit_learning_rate(step, supports, 0.003) for step in steps]
     np.testing.assert_allclose(array(rule.schedule()(steps)), expected, rtol=1e-5)
-    assert (rule.mixup() is None) == (mixup_alpha == 0)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +47,19 @@ def test_bit_hyperrule_by_the_number_of_examples(num_examples, supports, mixup_a
     [(32, 160, 128), ((95, 97), 160, 128), (96, 512, 480), ((500, 667), 512, 480)],
 )
 def test_bit_hyperrule_by_the_size_of_the_images(image_size, resize, crop):
-    rule = bit_hyperrule(1000, image_size)
-    assert (rule.resize, rule.crop) == (resize, crop)
+    rule = BiTHyperRule.for_data(1000, image_size)
+    assert rule.resolution == crop
+    assert rule.augmentation.crop == "square"
+    assert rule.augmentation.resize_factor * crop == resize
 
 
 def test_bit_hyperrule_refuses():
     with pytest.raises(ValueError, match="`num_examples` must be a positive integer"):
-        bit_hyperrule(0, 32)
+        BiTHyperRule.for_data(0, 32)
     with pytest.raises(
         ValueError, match="`image_size` must be a positive integer or a pair"
     ):
-        bit_hyperrule(10, (32, 0))
+        BiTHyperRule.for_data(10, (32, 0))
 
 
 def test_a_schedule_is_saved_and_in_order():
@@ -77,30 +75,18 @@ def test_a_schedule_is_saved_and_in_order():
 
 
 def test_the_rule_trains_a_model():
-    import tensorflow as tf
-
-    rule = bit_hyperrule(30_000, (40, 50))
-    small = {"resize": 40, "crop": 32, "warmup_steps": 5, "decay_steps": (20,)}
-    rule = dataclasses.replace(rule, **small, base_learning_rate=0.05, batch_size=16)
     rng = np.random.default_rng(0)
-    labels = np.arange(16) % 2
-    images = rng.uniform(-0.2, 0.2, (16, 40, 50, 3)) + (labels - 0.5)[:, None, None, None]
-    augment, mixup = rule.augmentation(seed=0), rule.mixup(seed=0)
-
-    def mixed(images, labels):
-        examples = {"images": images, "labels": tf.one_hot(labels, 2)}
-        examples = mixup(examples)
-        return examples["images"], examples["labels"]
-
-    train = tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels))
-    train = train.repeat().map(lambda x, y: (augment(x), y)).batch(16).map(mixed)
-    keras.utils.set_random_seed(0)
+    labels = np.arange(32) % 2
+    images = rng.uniform(0, 90, (32, 40, 50, 3)) + 150 * labels[:, None, None, None]
+    data = keras_vit.data.load((images.astype("uint8"), labels), validation_split=0.5)
+    rule = BiTHyperRule.for_data(30_000, (40, 50), base_learning_rate=0.05, batch_size=16)
+    rule = dataclasses.replace(
+        rule, steps=20, warmup_steps=5, decay_steps=(15,), resolution=32
+    )
     model = keras_vit.BiTResNet(32, (1,), 0.5, classes=2)
-    model.compile(rule.optimizer(), "categorical_crossentropy")
-    history = model.fit(train, epochs=2, steps_per_epoch=10, verbose=0)
+    history = keras_vit.training.finetune(model, data, rule, evaluations=2, verbose=0)
     assert history.history["loss"][1] < history.history["loss"][0]
-    accuracy = (array(model(images[:, 4:36, 9:41])).argmax(1) == labels).mean()
-    assert accuracy == 1
+    assert history.history["val_accuracy"][-1] == 1
 
 
 def warmed_up(step, warmup_steps):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from keras_vit.layers import arguments
 
-CROPS = ("inception", "random", "resize")
+CROPS = ("inception", "random", "square", "resize")
 EVALUATION_CROPS = ("center", "resize")
 
 
@@ -18,8 +18,10 @@ class Augmentation:
     Attributes:
         crop: `"inception"`, a random part of `crop_area` of the image and of `crop_ratio`
             (width by height), resized; `"random"`, the smaller side resized to
-            `resize_factor` times the image size, then a random part; `"resize"`, the
-            whole image resized, whatever becomes of its shape.
+            `resize_factor` times the image size, then a random part; `"square"`, the
+            whole image resized to `resize_factor` times the image size, then a random
+            part (BiT); `"resize"`, the whole image resized, whatever becomes of its
+            shape.
         crop_area: (smallest, largest) share of the image.
         crop_ratio: (smallest, largest) width by height.
         resize_factor: float, 1 or more; 448 pixels for a crop of 384 by default.

@@ -33,8 +33,20 @@ def random_crop(image, size, resize_factor, seed):
     The smaller side is resized to `round(size * resize_factor)` and the shape kept, as
     in BigVision's `resize_small(448)|random_crop(384)`.
     """
+    return _random_part(image, size, _resized_small(image, size, resize_factor), seed)
+
+
+def square_crop(image, size, resize_factor, seed):
+    """The whole image resized to `resize_factor` times the size, then a random part.
+
+    Source: BiT (arXiv 1912.11370), section 3.3; BigVision's `resize(512)|random_crop(480)`.
+    """
+    resized = tensorflow().constant([round(side * resize_factor) for side in size])
+    return _random_part(image, size, resized, seed)
+
+
+def _random_part(image, size, resized, seed):
     tf = tensorflow()
-    resized = _resized_small(image, size, resize_factor)
     room = tf.cast(resized - size + 1, "float32")
     offset = tf.floor(tf.random.stateless_uniform([2], seed) * room)
     # The product can round up to the whole room.

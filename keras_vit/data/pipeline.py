@@ -252,6 +252,8 @@ class Augment:
             return crops.inception_crop(image, size, area, ratio, seed)
         if augmentation.crop == "random":
             return crops.random_crop(image, size, augmentation.resize_factor, seed)
+        if augmentation.crop == "square":
+            return crops.square_crop(image, size, augmentation.resize_factor, seed)
         return crops.plain_resize(image, size)
 
 

@@ -1,23 +1,43 @@
 """How published models were trained and fine-tuned, for `compile` and `fit`."""
 
 from keras_vit.training.averaging import SwapAveragedWeights, average_weights
+from keras_vit.training.finetune import configured, finetune
 from keras_vit.training.freezing import freeze
 from keras_vit.training.layerwise import learning_rate_multipliers, scale_learning_rates
 from keras_vit.training.lora import enable_lora
-from keras_vit.training.recipes import BiTHyperRule, bit_hyperrule
+from keras_vit.training.losses import SigmoidCrossentropy
+from keras_vit.training.recipe import Recipe
+from keras_vit.training.recipes import (
+    VTAB,
+    AugReg,
+    BigVisionS16,
+    BiTHyperRule,
+    SmallData,
+    ViTFineTuning,
+    ViTPreTraining,
+)
 from keras_vit.training.schedules import PerUpdate, WarmupLinearDecay, WarmupStepDecay
 from keras_vit.training.weight_decay import exclude_from_weight_decay
 
 __all__ = [
+    "VTAB",
+    "AugReg",
     "BiTHyperRule",
+    "BigVisionS16",
     "PerUpdate",
+    "Recipe",
+    "SigmoidCrossentropy",
+    "SmallData",
     "SwapAveragedWeights",
+    "ViTFineTuning",
+    "ViTPreTraining",
     "WarmupLinearDecay",
     "WarmupStepDecay",
     "average_weights",
-    "bit_hyperrule",
+    "configured",
     "enable_lora",
     "exclude_from_weight_decay",
+    "finetune",
     "freeze",
     "learning_rate_multipliers",
     "scale_learning_rates",

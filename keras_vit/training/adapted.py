@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import keras
 from keras import ops
 
+from keras_vit.distribution import sum_over_replicas
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AdaptedOptimizer:
@@ -15,6 +17,8 @@ class AdaptedOptimizer:
       path. Weight decay, which Keras multiplies by the learning rate, follows it.
     - Variables without weight decay, by path, so that a saved optimizer keeps them
       (Keras' `exclude_from_weight_decay` is not saved).
+    - Clipping of the whole gradient under `tf.distribute` (Keras 3.15 clips that of each
+      replica).
     - `use_ema=True` averages the weights once an update, also where an update takes
       several steps, and leaves no array in two variables (both wrong in Keras 3.15).
 
@@ -61,6 +65,12 @@ class AdaptedOptimizer:
             self._adapted.multiplier = multiplier
             super()._apply_weight_decay(group)
         self._adapted.multiplier = 1.0
+
+    def _clip_gradients(self, gradients):
+        # Under tf.distribute Keras clips the part of each replica, and then sums them.
+        gradients, num_replicas = sum_over_replicas(gradients)
+        clipped = super()._clip_gradients(gradients)
+        return [gradient / num_replicas for gradient in clipped]
 
     def _get_current_learning_rate(self):
         # Each backend's weight decay asks for it itself, of one group at a time.

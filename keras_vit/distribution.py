@@ -1,0 +1,121 @@
+"""One model on all accelerators of a machine."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import keras
+
+from keras_vit.layers import arguments
+
+STRATEGIES = ("auto", "data_parallel", "none")
+
+
+def strategy(name: str = "auto") -> AbstractContextManager:
+    """What a model is to be built and trained under, for a backend's devices.
+
+    On TensorFlow with several GPUs a `tf.distribute.MirroredStrategy`; on JAX with
+    several devices a `keras.distribution.DataParallel`, set for the process; otherwise,
+    and on torch, for which Keras 3.15 has no distribution, one device. The global batch
+    must be divisible by the number of devices.
+
+    Args:
+        name: `"auto"`: all accelerators where there are several; `"data_parallel"`: the
+            same, and an error where there is one alone; `"none"`: the backend's default.
+
+    Returns:
+        A context manager: `with strategy("auto"): model = …; model.fit(…)`.
+
+    Raises:
+        ValueError: if the name is unknown, or there are not several devices to
+            distribute to.
+    """
+    arguments.one_of(name, STRATEGIES, "name")
+    if name == "none":
+        return nullcontext()
+    backend = keras.backend.backend()
+    devices = _devices(backend)
+    if len(devices) < 2:
+        if name == "data_parallel":
+            raise ValueError(
+                "Data parallelism needs several accelerators. Received: "
+                f"{len(devices)} on the backend {backend}. Use 'auto' for whatever there "
+                "is."
+            )
+        return nullcontext()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.MirroredStrategy(devices).scope()
+    return keras.distribution.DataParallel(devices=devices).scope()
+
+
+def _devices(backend):
+    """Names of the devices of which a backend can use several at a time."""
+    if backend == "jax":
+        return keras.distribution.list_devices()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return [device.name for device in tf.config.list_logical_devices("GPU")]
+    return []
+
+
+def check_batches(batch_size: int, num_validation: int) -> None:
+    """Checks that batches can be divided over the devices of the distribution in use.
+
+    Raises:
+        ValueError: if the batch of a training step, or on JAX the last one of the
+            validation, is not a multiple of the number of devices.
+    """
+    devices = _num_devices()
+    if batch_size % devices:
+        raise ValueError(
+            "The images of a step must be divisible by the number of devices. Received: "
+            f"batch_size (or micro_batch_size) {batch_size} for {devices} devices."
+        )
+    if keras.backend.backend() == "jax" and num_validation % devices:
+        raise ValueError(
+            "On JAX the number of validation images must be divisible by the number of "
+            f"devices. Received: {num_validation} for {devices} devices. Leave "
+            f"{num_validation % devices} out, or use one device: strategy 'none'."
+        )
+
+
+def _num_devices() -> int:
+    if keras.backend.backend() == "jax":
+        current = keras.distribution.distribution()
+        return current.device_mesh.devices.size if current else 1
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().num_replicas_in_sync
+    return 1
+
+
+def check_gradient_accumulation() -> None:
+    """Raises a ValueError where gradients cannot be accumulated.
+
+    Under a `tf.distribute` strategy of several replicas Keras 3.15 fails with
+    "merge_call called while defining a new graph or a tf.function".
+    """
+    if keras.backend.backend() == "tensorflow" and _num_devices() > 1:
+        raise ValueError(
+            "Keras cannot accumulate gradients under a tf.distribute strategy. Received: a "
+            "`micro_batch_size` less than `batch_size`. Leave it out (each accelerator has "
+            "its share of the batch already), take KERAS_BACKEND=jax, or one accelerator."
+        )
+
+
+def sum_over_replicas(tensors: list) -> tuple[list, int]:
+    """Sums of the replicas' tensors, in each replica, and the number of replicas.
+
+    Call it in a replica of a `tf.distribute` strategy; elsewhere there is one replica.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return tensors, 1
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensors, 1
+    summed = context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+    return summed, context.num_replicas_in_sync

@@ -1,0 +1,135 @@
+"""A recipe, put together: `compile` and `fit`."""
+
+import math
+from collections.abc import Sequence
+
+import keras
+
+from keras_vit.distribution import check_batches
+from keras_vit.layers import arguments
+from keras_vit.training.recipe import Recipe
+
+EVALUATIONS = 20  # at most, where nobody says how many
+
+
+def finetune(
+    model: keras.Model,
+    data,
+    recipe: Recipe | None = None,
+    *,
+    evaluations: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: str | int = "auto",
+) -> keras.callbacks.History:
+    """Trains a model on images by a recipe: `prepare`, `compile` and `fit`, no more.
+
+    Args:
+        model: a model of this package with a head of `data.num_classes`. It is trained
+            in place, and compiled when this returns.
+        data: `keras_vit.data.ImageData`, see `keras_vit.data.load`. The image size and
+            the value range are taken from the model, the batch size and the augmentation
+            from the recipe.
+        recipe: `Recipe`; `None` for `SmallData.for_examples` of the training examples.
+        evaluations: int, into how many equal parts ("epochs" to Keras) the steps are cut,
+            with an evaluation on `data.validation` after each. Where it does not divide
+            the steps, the nearest number that does is taken. `None` for one in each pass
+            over the data, at most 20.
+        callbacks: callbacks for `fit`, after those of the recipe.
+        verbose: as in `fit`.
+
+    Returns:
+        The history of `fit`, an entry for each evaluation.
+
+    Raises:
+        ValueError: if the head has another number of classes than the data, the model
+            was built with other arguments than the recipe's `model_arguments`, or the
+            batches do not divide over the devices.
+
+    Example:
+
+    >>> data = keras_vit.data.load("flowers")
+    >>> model = keras_vit.ViTB16("augreg_imagenet21k", classes=data.num_classes,
+    ...                          classifier_activation=None)
+    >>> keras_vit.training.finetune(model, data)
+    """
+    recipe = recipe or _default(data)
+    _check_classes(model, data)
+    data = configured(data, model, recipe)
+    check_batches(data.pipeline.batch_size, data.num_examples.get("validation", 0))
+    recipe.prepare(model)
+    model.compile(
+        optimizer=recipe.optimizer(model),
+        loss=recipe.loss_function(model),
+        metrics=metrics(data.num_classes),
+    )
+    epochs, steps_per_epoch = cut(recipe, data.num_examples["train"], evaluations)
+    return model.fit(
+        data.train,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        validation_data=data.validation,
+        callbacks=[*recipe.callbacks(), *callbacks],
+        shuffle=False,  # the data is, by its own seed
+        verbose=verbose,
+    )
+
+
+def _default(data):
+    from keras_vit.training.recipes import SmallData
+
+    return SmallData.for_examples(data.num_examples["train"])
+
+
+def _check_classes(model, data):
+    classes = model.get_config()["classes"]
+    if classes != data.num_classes:
+        raise ValueError(
+            "The model's head must have as many classes as the data. Received: "
+            f"classes={classes}, data of {data.num_classes} classes. Build the model with "
+            f"classes={data.num_classes}."
+        )
+
+
+def configured(data, model: keras.Model, recipe: Recipe):
+    """The data as a recipe feeds it to a model: sizes, value range, augmentation.
+
+    Args:
+        data: `keras_vit.data.ImageData`.
+        model: a model of this package. Where it takes images of any size, they are of the
+            recipe's resolution.
+        recipe: `Recipe`.
+    """
+    fields = {
+        "batch_size": recipe.micro_batch_size or recipe.batch_size,
+        "augmentation": recipe.augmentation,
+        "label_mode": "categorical",
+    }
+    if None in model.input_shape[1:]:
+        fields["image_size"] = arguments.pair(recipe.resolution, "resolution")
+    return data.configured_for(model, **fields)
+
+
+def metrics(num_classes: int) -> list:
+    """Accuracy, and from six classes on top-5 accuracy, of one-hot labels."""
+    chosen = [keras.metrics.CategoricalAccuracy(name="accuracy")]
+    if num_classes > 5:
+        chosen.append(keras.metrics.TopKCategoricalAccuracy(k=5, name="top5_accuracy"))
+    return chosen
+
+
+def cut(recipe: Recipe, num_examples: int, evaluations: int | None) -> tuple[int, int]:
+    """Keras' `epochs` and `steps_per_epoch`, of which the product is all micro-batches.
+
+    Args:
+        recipe: `Recipe`.
+        num_examples: int, images in the training set.
+        evaluations: see `finetune`.
+    """
+    if evaluations is None:
+        passes = recipe.steps * recipe.batch_size / num_examples
+        evaluations = min(EVALUATIONS, max(1, round(passes)))
+    arguments.positive(evaluations, "evaluations")
+    divisors = [d for d in range(1, recipe.steps + 1) if recipe.steps % d == 0]
+    epochs = min(divisors, key=lambda d: abs(math.log(d / evaluations)))
+    updates = recipe.steps // epochs
+    return epochs, updates * recipe.gradient_accumulation_steps

@@ -1,0 +1,47 @@
+"""Losses that Keras has in another form."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class SigmoidCrossentropy(keras.losses.Loss):
+    """Binary cross-entropy of each class, summed over the classes.
+
+    With it the ViT paper pre-trains on ImageNet-21k and JFT-300M, whose images may have
+    several labels. (`keras.losses.BinaryCrossentropy` takes the mean over the classes,
+    which at 21,843 of them is another learning rate.)
+
+    Source: ViT (arXiv 2010.11929), appendix B.1; the code of BigVision.
+
+    Args:
+        from_logits: bool, whether predictions are logits, or else probabilities.
+        label_smoothing: float in [0, 1), how much of each label is replaced by 0.5.
+
+    Call arguments:
+        y_true: (batch, classes), in [0, 1].
+        y_pred: (batch, classes).
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        reduction: str = "sum_over_batch_size",
+        name: str = "sigmoid_crossentropy",
+        **kwargs,
+    ):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return ops.sum(ops.binary_crossentropy(y_true, y_pred, self.from_logits), axis=-1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "from_logits": self.from_logits,
+            "label_smoothing": self.label_smoothing,
+        }

@@ -1,0 +1,290 @@
+"""What a recipe is: the numbers of a training run, and the parts that `fit` takes."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import keras
+
+from keras_vit.data import Augmentation
+from keras_vit.distribution import check_gradient_accumulation
+from keras_vit.layers import arguments
+from keras_vit.training.adapted import adapt
+from keras_vit.training.averaging import SwapAveragedWeights, average_weights
+from keras_vit.training.freezing import freeze
+from keras_vit.training.layerwise import learning_rate_multipliers, scale_learning_rates
+from keras_vit.training.lora import enable_lora
+from keras_vit.training.losses import SigmoidCrossentropy
+from keras_vit.training.schedules import PerUpdate, WarmupLinearDecay
+from keras_vit.training.weight_decay import exclude_from_weight_decay
+
+ALGORITHMS = ("sgd", "adam")
+DECAYS = ("cosine", "linear")
+LOSSES = ("softmax", "sigmoid")
+# Arguments of a model that a recipe may ask for, in `model_arguments`.
+OF_THE_MODEL = (
+    *("dropout_rate", "attention_dropout_rate", "drop_path_rate", "rematerialize"),
+    *("pooling", "position", "representation_size"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The numbers of a training run, and from them the parts of `compile` and `fit`.
+
+    The recipes of the papers are its subclasses. `recipe.replace(steps=100)` is a recipe
+    with another number; `keras_vit.training.finetune` puts the parts together.
+
+    Attributes:
+        steps: int, updates of the weights, `batch_size` examples each.
+        batch_size: int, examples of an update.
+        micro_batch_size: int, examples that are in memory at a time, a divisor of
+            `batch_size`: gradients are accumulated over as many as it takes. `None` for
+            the whole batch.
+        base_learning_rate: float, reached after the warm-up.
+        warmup_steps: int, steps in which the learning rate rises linearly from 0.
+        decay: `"cosine"`, to 0, or `"linear"`, to 1e-5, as in the ViT paper's code.
+        algorithm: `"sgd"`, with momentum, or `"adam"`, with decoupled weight decay.
+        momentum: float, of the stochastic gradient descent.
+        beta_1: float, decay of Adam's first moment.
+        beta_2: float, decay of Adam's second moment.
+        weight_decay: float. In each step a weight shrinks by this part of itself, times
+            the learning rate. Biases, norms, positions and tokens are left out.
+        global_clipnorm: float, to which the norm of all gradients is clipped, or `None`.
+        loss: `"softmax"`, the cross-entropy of classes that exclude each other, or
+            `"sigmoid"`, the sum of a binary one for each class.
+        label_smoothing: float in [0, 1), taken from the label and spread over all classes.
+        resolution: int or (height, width), pixels of the images that the model is to
+            take.
+        augmentation: `keras_vit.data.Augmentation`, what is done to the images.
+        layerwise_decay: float in (0, 1], by which the learning rate shrinks with each
+            layer away from the head, see `learning_rate_multipliers`; 1 for none.
+        ema_momentum: float in [0, 1), with which an average of the weights is kept and
+            used in the end, see `average_weights`; `None` for none.
+        freeze: `"linear"`, `"norms"` or a number of last blocks, what alone is trained,
+            see `training.freeze`; `None` for everything.
+        lora_rank: int, rank of the updates of a frozen encoder, see
+            `training.enable_lora`; `None` for none.
+        dropout_rate, attention_dropout_rate, drop_path_rate, rematerialize, pooling,
+            position, representation_size: arguments of the model, see
+            `VisionTransformer`; `None` for whatever the model has.
+        init_head_bias: float, value of the head's bias before the first step; `None`
+            leaves it as it is.
+
+    Raises:
+        ValueError: if a number is out of its range, or two do not fit together.
+
+    Example:
+
+    >>> recipe = keras_vit.training.VTAB()
+    >>> model = keras_vit.ViTB16("imagenet21k", classes=37, classifier_activation=None,
+    ...     input_shape=(recipe.resolution, recipe.resolution, 3),
+    ...     **recipe.model_arguments())
+    >>> model.compile(recipe.optimizer(model), recipe.loss_function(model), ["accuracy"])
+    """
+
+    steps: int
+    batch_size: int = 512
+    micro_batch_size: int | None = None
+    base_learning_rate: float
+    warmup_steps: int = 0
+    decay: str = "cosine"
+    algorithm: str = "sgd"
+    momentum: float = 0.9
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    weight_decay: float = 0.0
+    global_clipnorm: float | None = 1.0
+    loss: str = "softmax"
+    label_smoothing: float = 0.0
+    resolution: int | tuple[int, int] = 384
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    layerwise_decay: float = 1.0
+    ema_momentum: float | None = None
+    freeze: str | int | None = None
+    lora_rank: int | None = None
+    dropout_rate: float | None = None
+    attention_dropout_rate: float | None = None
+    drop_path_rate: float | None = None
+    rematerialize: bool | None = None
+    pooling: str | None = None
+    position: str | None = None
+    representation_size: int | None = None
+    init_head_bias: float | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            arguments.positive(getattr(self, name), name)
+        arguments.one_of(self.algorithm, ALGORITHMS, "algorithm")
+        arguments.one_of(self.decay, DECAYS, "decay")
+        arguments.one_of(self.loss, LOSSES, "loss")
+        arguments.rate(self.label_smoothing, "label_smoothing")
+        arguments.pair(self.resolution, "resolution")
+        micro_batch_size = self.micro_batch_size or self.batch_size
+        arguments.positive(micro_batch_size, "micro_batch_size")
+        if self.batch_size % micro_batch_size:
+            raise ValueError(
+                "`batch_size` must be divisible by `micro_batch_size`. Received: "
+                f"batch_size={self.batch_size}, micro_batch_size={micro_batch_size}"
+            )
+        if not 0 <= self.warmup_steps < self.steps:
+            raise ValueError(
+                "`warmup_steps` must be at least 0 and less than `steps`. Received: "
+                f"warmup_steps={self.warmup_steps}, steps={self.steps}"
+            )
+        if self.base_learning_rate <= 0:
+            raise ValueError(
+                "`base_learning_rate` must be positive. Received: "
+                f"base_learning_rate={self.base_learning_rate}"
+            )
+        if not 0 < self.layerwise_decay <= 1:
+            raise ValueError(
+                "`layerwise_decay` must be in (0, 1]. Received: "
+                f"layerwise_decay={self.layerwise_decay}"
+            )
+        if self.freeze is not None and self.lora_rank is not None:
+            raise ValueError(
+                "`lora_rank` freezes all but the head itself, so `freeze` must be None. "
+                f"Received: freeze={self.freeze!r}, lora_rank={self.lora_rank}"
+            )
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Micro-batches of an update."""
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    def replace(self, **changes) -> "Recipe":
+        """The recipe with other fields; with other `steps` the schedule is stretched.
+
+        Args:
+            **changes: fields of the recipe. What of the schedule is given in steps keeps
+                its share of them, unless it is given too.
+        """
+        if "steps" in changes:
+            arguments.positive(changes["steps"], "steps")
+            changes = {**self._schedule_of(changes["steps"]), **changes}
+        return dataclasses.replace(self, **changes)
+
+    def _schedule_of(self, steps):
+        """What the schedule has in steps, for another number of them."""
+        return {"warmup_steps": self.warmup_steps * steps // self.steps}
+
+    def prepare(self, model: keras.Model) -> keras.Model:
+        """Freezes weights, adds LoRA and sets the head's bias, as the recipe says.
+
+        Args:
+            model: a model of this package; it is changed, and returned.
+
+        Raises:
+            ValueError: if the model was built with other arguments than
+                `model_arguments`.
+        """
+        self._check_arguments(model)
+        if self.init_head_bias is not None:
+            bias = model.get_layer("head").bias
+            bias.assign(keras.ops.full(bias.shape, self.init_head_bias))
+        if self.lora_rank is not None:
+            enable_lora(model, self.lora_rank)
+        elif self.freeze is not None:
+            freeze(model, self.freeze)
+        return model
+
+    def _check_arguments(self, model):
+        config = model.get_config()
+        asked = self.model_arguments()
+        other = {k: config.get(k) for k, v in asked.items() if config.get(k) != v}
+        if other:
+            raise ValueError(
+                "The model must be built with what the recipe asks of it. Asked: "
+                f"{ {k: asked[k] for k in other} }. Received: a model with {other}. Build "
+                "it with **recipe.model_arguments(), or change the recipe: "
+                "recipe.replace(…)."
+            )
+
+    def model_arguments(self) -> dict:
+        """What the recipe asks of the model, for its constructor."""
+        asked = {name: getattr(self, name) for name in OF_THE_MODEL}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def schedule(self) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The learning rate at each step."""
+        if self.decay == "linear":
+            return WarmupLinearDecay(self.base_learning_rate, self.steps, self.warmup_steps)
+        decay_steps = self.steps - self.warmup_steps
+        if not self.warmup_steps:
+            return keras.optimizers.schedules.CosineDecay(
+                self.base_learning_rate, decay_steps
+            )
+        return keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps,
+            warmup_target=self.base_learning_rate,
+            warmup_steps=self.warmup_steps,
+        )
+
+    def optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
+        """The optimizer for `compile`.
+
+        Args:
+            model: a model of this package, from whose layers come the weights that do
+                not decay and the layer-wise learning rates. It is not changed.
+        """
+        optimizer = self._algorithm()
+        adapt(optimizer)  # clipping under tf.distribute, also where no rule is set
+        if self.weight_decay:
+            exclude_from_weight_decay(optimizer, model)
+        if self.layerwise_decay != 1:
+            multipliers = learning_rate_multipliers(model, self.layerwise_decay)
+            scale_learning_rates(optimizer, multipliers)
+        if self.ema_momentum is not None:
+            average_weights(optimizer, self.ema_momentum)
+        return optimizer
+
+    def _algorithm(self):
+        schedule, common = self.schedule(), {"global_clipnorm": self.global_clipnorm}
+        if self.gradient_accumulation_steps > 1:
+            check_gradient_accumulation()
+            steps = self.gradient_accumulation_steps
+            schedule = PerUpdate(schedule, steps)
+            common["gradient_accumulation_steps"] = steps
+        common["weight_decay"] = self.weight_decay or None
+        if self.algorithm == "sgd":
+            return keras.optimizers.SGD(schedule, momentum=self.momentum, **common)
+        betas = {"beta_1": self.beta_1, "beta_2": self.beta_2}
+        return keras.optimizers.Adam(schedule, **betas, epsilon=1e-8, **common)
+
+    def loss_function(self, model: keras.Model) -> keras.losses.Loss:
+        """The loss for `compile`, of labels with a number for each class.
+
+        Args:
+            model: a model with a head, of whose activation it depends what the loss is
+                computed from: logits (`classifier_activation=None`, the most exact) or
+                probabilities.
+
+        Raises:
+            ValueError: if the head's activation is not that of the loss.
+        """
+        activation = _head_activation(model)
+        if activation not in ("linear", self.loss):
+            raise ValueError(
+                f"A {self.loss} loss needs logits or the activation {self.loss!r}. "
+                f"Received: a model whose head has the activation {activation!r}. Build it "
+                "with classifier_activation=None."
+            )
+        kind = {
+            "softmax": keras.losses.CategoricalCrossentropy,
+            "sigmoid": SigmoidCrossentropy,
+        }[self.loss]
+        return kind(
+            from_logits=activation == "linear", label_smoothing=self.label_smoothing
+        )
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """The callbacks for `fit`."""
+        if self.ema_momentum is None:
+            return []
+        return [SwapAveragedWeights()]
+
+
+def _head_activation(model):
+    head = model.get_layer("head")
+    return keras.activations.serialize(head.activation)

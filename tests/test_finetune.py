@@ -1,0 +1,119 @@
+"""`training.finetune`: a recipe, put together."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from helpers import TINY, array, weights
+
+import keras_vit
+from keras_vit.data import Augmentation
+from keras_vit.training import SmallData, ViTFineTuning, finetune
+from keras_vit.training.finetune import cut
+
+PLAIN = Augmentation(crop="resize", flip=False, evaluation_crop="resize")
+
+
+def blobs(number=48, pixels=32, classes=3):
+    """Images of one brightness for each class, with noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(number) % classes
+    images = rng.uniform(0, 80, (number, pixels, pixels, 3))
+    images += labels[:, None, None, None] * 80
+    return images.astype("uint8"), labels
+
+
+def load(**pipeline):
+    return keras_vit.data.load(blobs(), validation_split=0.25, **pipeline)
+
+
+def model(**arguments):
+    fields = {**TINY, "classes": 3, "classifier_activation": None, **arguments}
+    return keras_vit.VisionTransformer(**fields)
+
+
+SGD = ViTFineTuning(
+    steps=30,
+    warmup_steps=5,
+    batch_size=12,
+    base_learning_rate=0.1,
+    resolution=32,
+    augmentation=PLAIN,
+)
+
+
+def test_it_learns_and_its_history_has_an_entry_for_each_evaluation():
+    network, data = model(), load()
+    history = finetune(network, data, SGD, evaluations=3, verbose=0)
+    assert history.epoch == [0, 1, 2]
+    assert history.history["val_accuracy"][-1] == 1
+    assert int(array(network.optimizer.iterations)) == 30
+    recipe = SmallData.for_examples(36, steps=20, batch_size=12, base_learning_rate=2e-3)
+    network = model()
+    history = finetune(network, data, recipe, verbose=0).history
+    assert history["val_accuracy"][-1] >= 0.75
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_micro_batches_give_the_weights_of_the_whole_batch():
+    results = []
+    for micro_batch_size in (None, 4):
+        keras.utils.set_random_seed(0)
+        network = model()
+        recipe = dataclasses.replace(SGD, steps=6, micro_batch_size=micro_batch_size)
+        finetune(network, load(), recipe, verbose=0)
+        results.append(weights(network))
+    for path, value in results[0].items():
+        np.testing.assert_allclose(results[1][path], value, atol=2e-6, err_msg=path)
+
+
+def test_only_the_head_learns_under_linear():
+    network = model()
+    before = weights(network)
+    recipe = dataclasses.replace(SGD, steps=4, warmup_steps=0, freeze="linear")
+    finetune(network, load(), recipe, verbose=0)
+    changed_ = {
+        path for path, w in weights(network).items() if not np.array_equal(w, before[path])
+    }
+    assert changed_ == {"head/kernel", "head/bias"}
+
+
+def test_a_model_of_any_size_takes_the_resolution_of_the_recipe():
+    network = model(input_shape=(None, None, 3))
+    recipe = dataclasses.replace(SGD, steps=2, warmup_steps=0, resolution=(40, 48))
+    data = keras_vit.training.configured(load(), network, recipe)
+    images, labels = next(iter(data.train))
+    assert images.shape == (12, 40, 48, 3)
+    assert labels.shape == (12, 3)
+    finetune(network, load(), recipe, verbose=0)
+
+
+def test_a_head_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match="classes=5, data of 3 classes. Build the model"):
+        finetune(model(classes=5), load(), SGD)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("steps", "evaluations", "expected"),
+    [
+        (500, None, (20, 25)),
+        (500, 7, (5, 100)),
+        (97, 10, (97, 1)),
+        (1, 5, (1, 1)),
+        (6, 6, (6, 1)),
+    ],
+)
+def test_steps_are_cut_in_equal_parts(steps, evaluations, expected):
+    recipe = dataclasses.replace(SGD, steps=steps, warmup_steps=0)
+    assert cut(recipe, 20, evaluations) == expected
+    recipe = dataclasses.replace(recipe, micro_batch_size=3)
+    assert cut(recipe, 20, evaluations) == (expected[0], expected[1] * 4)
+
+
+@pytest.mark.one_backend
+def test_fewer_passes_than_evaluations():
+    recipe = dataclasses.replace(SGD, steps=20)  # 240 examples
+    assert cut(recipe, 48, None) == (5, 4)
+    assert cut(recipe, 1000, None) == (1, 20)
