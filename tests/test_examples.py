@@ -1,10 +1,17 @@
 """The examples run as a user runs them, made small."""
 
+import http.server
+import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import keras
+import numpy as np
+import pytest
+from helpers import REFERENCE
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -21,4 +28,80 @@ def test_digits(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     model = keras.models.load_model(tmp_path / "finetuned.keras")
     assert model.input_shape == (None, 24, 24, 1)
+    assert model.dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """A directory of TFDS with a data set of the flowers' name: 3 of the 102 classes, in
+    30 x 24 pixels."""
+    import tensorflow_datasets as tfds
+
+    colours = np.array([(250, 250, 240), (200, 20, 60), (90, 30, 160)])
+
+    class OxfordFlowers102(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("2.1.1")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(),
+                "label": tfds.features.ClassLabel(num_classes=102),
+                "file_name": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._examples(0, 24), "validation": self._examples(1, 6),
+                    "test": self._examples(2, 12)}  # fmt: skip
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+        def _examples(self, seed, number):
+            rng = np.random.default_rng(seed)
+            for k in range(number):
+                image = np.clip(colours[k % 3] + rng.normal(0, 30, (24, 30, 3)), 0, 255)
+                record = {"image": image.astype("uint8"), "label": k % 3}
+                yield k, {**record, "file_name": f"{k}.jpg"}
+
+    builder = OxfordFlowers102(data_dir=tmp_path)
+    builder.download_and_prepare()
+    return tmp_path
+
+
+@pytest.fixture
+def checkpoint_address():
+    """The address of a small checkpoint of the original code, served on loopback."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=REFERENCE / "vit_token")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/checkpoint.npz"
+        server.shutdown()
+
+
+def test_finetune_flowers(flowers, checkpoint_address, tmp_path):
+    script, output = EXAMPLES / "finetune_flowers.py", tmp_path / "flowers.keras"
+    assert len(script.read_text().splitlines()) < 100
+    command = [sys.executable, script, f"--data_dir={flowers}", f"--output={output}"]
+    command += [f"--weights={checkpoint_address}", "--resolution=48", "--batch_size=8"]
+    command += ["--steps=20", "--learning_rate=0.1", "--precision=mixed_bfloat16"]
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    accuracy = re.search(r"Accuracy on the test images: ([\d.]+) %", done.stdout)
+    assert float(accuracy[1]) > 90, done.stdout
+    model = keras.models.load_model(output)
+    assert model.input_shape == (None, 48, 48, 3)
+    assert model.output_shape == (None, 102)
     assert model.dtype_policy.name == "mixed_bfloat16"
