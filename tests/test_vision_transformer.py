@@ -575,3 +575,17 @@ def test_models_that_wait_for_values_draw_none():
     # Copies of its layers are initialized as ever.
     clone = weights(keras.models.clone_model(waiting))
     assert clone["block_0/mlp/dense_1/kernel"].std() > 0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"drop_path_rate": 0.1, "layer_scale": 1e-5, "num_registers": 2},
+        {"pooling": "map", "mlp": "swiglu", "qk_norm": True, "pre_norm": True},
+        {"patch_size": 1, "stem": {"num_units": (1, 1)}, "pooling": "gap", "fc_norm": True},
+    ],
+)
+def test_a_new_model_is_built(overrides):
+    """Else Keras' `predict` first calls it op by op, for minutes on JAX."""
+    layers = tiny(**overrides)._flatten_layers()
+    assert [layer.name for layer in layers if not layer.built] == []

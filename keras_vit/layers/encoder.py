@@ -111,6 +111,7 @@ class EncoderBlock(keras.layers.Layer):
         self.attention.build(shape)
         self.mlp_norm.build(shape)
         self.mlp.build(shape)
+        self.drop_path.build(shape)
         if self.layer_scale is not None:
             self.attention_scale.build(shape)
             self.mlp_scale.build(shape)
