@@ -59,7 +59,7 @@ def _fetch_file(address):
     url = _url(address)
     path = os.path.join(_cache_folder(), *_names(url, address))
     if not os.path.isfile(path):
-        if _is_offline():
+        if web.is_offline():
             raise DownloadError(_forbidden(f"it is not at {path!r}", "KERAS_VIT_OFFLINE"))
         _download(url.geturl(), path)
     else:
@@ -84,7 +84,7 @@ def _fetch_of_hub(address, match):
                 f'Names in the hub hold none of % \\ : * ? " < > |. Received: {address!r}'
             )
     cache = os.path.join(_cache_folder(), "huggingface")
-    variable = "KERAS_VIT_OFFLINE" if _is_offline() else ""
+    variable = "KERAS_VIT_OFFLINE" if web.is_offline() else ""
     variable = variable or ("HF_HUB_OFFLINE" if hub.is_forbidden() else "")
     repository = hub.Repository(name, revision or "main", cache, offline=bool(variable))
     try:
@@ -93,10 +93,6 @@ def _fetch_of_hub(address, match):
         if variable:
             raise DownloadError(_forbidden(error, variable)) from error
         raise
-
-
-def _is_offline():
-    return os.environ.get("KERAS_VIT_OFFLINE", "").lower() in ("1", "true", "yes")
 
 
 def _forbidden(reason, variable):

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 
 from keras_vit.weights import digests
 from keras_vit.weights.retry import DownloadError, persist
@@ -43,6 +44,49 @@ def download(address: str, path: str) -> None:
     digests.record(path, part)
     os.replace(part, path)
     _forget(part)
+
+
+def fetch_bytes(address: str, most: int, seconds: float = 60) -> bytes:
+    """What is at an address, in memory alone; one attempt.
+
+    Args:
+        address: `https://…` or `http://…`.
+        most: int, bytes that it may have.
+        seconds: that it may take in all.
+
+    Raises:
+        ConnectionError: if it cannot be had in this time.
+        ValueError: if it is larger.
+    """
+    import requests
+
+    if is_offline():
+        raise ConnectionError(
+            "the environment variable KERAS_VIT_OFFLINE forbids the network"
+        )
+    deadline, content = time.monotonic() + seconds, bytearray()
+    try:
+        with requests.get(address, stream=True, timeout=_TIMEOUT) as response:
+            response.raise_for_status()
+            for block in response.iter_content(_BLOCK):
+                content += block
+                if len(content) > most:
+                    raise ValueError(f"it has more than {most / 2**20:.0f} MiB")
+                if time.monotonic() > deadline:
+                    raise ConnectionError(f"it takes longer than {seconds:.0f} s")
+            length = _length(response)
+    except requests.RequestException as error:
+        raise ConnectionError(f"it cannot be had: {error}") from error
+    if length not in (None, len(content)):
+        raise ConnectionError(
+            f"the line was cut after {len(content):,} of {length:,} bytes"
+        )
+    return bytes(content)
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids requests."""
+    return os.environ.get("KERAS_VIT_OFFLINE", "").lower() in ("1", "true", "yes")
 
 
 def _attempt(session, address, part, expected):

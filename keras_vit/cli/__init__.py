@@ -1,0 +1,63 @@
+"""`keras-vit …`: arguments in, text out."""
+
+import argparse
+import os
+import sys
+import traceback
+
+import keras_vit
+from keras_vit.cli import checkpoints, evaluate, finetune, predict
+from keras_vit.cli.options import EPILOG, ERROR, INTERRUPTED, PIPE_CLOSED
+
+# What a wrong argument, file or network raises, and a `--set` of the wrong type;
+# anything else is an error of ours.
+ERRORS = (ValueError, TypeError, OSError, ImportError)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a sub-command and gives the exit status.
+
+    0: done, or nothing differs; 1: `verify` found a difference; 2: an error, in one line
+    on the standard error stream; 130: interrupted.
+
+    Args:
+        argv: arguments, without the program's name; `None` for those of the process.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # As when `| head` has enough; Python would complain once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        print("keras-vit: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except ERRORS as error:
+        if args.traceback:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        if isinstance(error, TypeError):
+            message = f"an argument has the wrong type (--traceback tells more): {message}"
+        print(f"keras-vit: error: {message}", file=sys.stderr)
+        return ERROR
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="keras-vit",
+        description="Vision Transformers for Keras: fine-tuned on your images, and "
+        "checkpoints in, out and side by side.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"keras-vit {keras_vit.__version__}"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (finetune, evaluate, predict, checkpoints):
+        module.add_to(commands)
+    return parser

@@ -1,0 +1,346 @@
+"""`keras-vit finetune`: images in, a trained model and a report out."""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+
+import keras
+import numpy as np
+
+import keras_vit
+from keras_vit.cli.choices import NO_WEIGHTS, RECIPES, build, known_model, recipe_of
+from keras_vit.cli.options import (
+    DATA,
+    OK,
+    add_command,
+    add_data_options,
+    data_arguments,
+    found_again,
+    load_data,
+    settings_of,
+)
+from keras_vit.cli.results import (
+    accuracy_name,
+    listed,
+    model_name,
+    print_result,
+    write_report_of,
+)
+from keras_vit.distribution import STRATEGIES, strategy
+from keras_vit.runs import (
+    Checkpoints,
+    EventFiles,
+    Progress,
+    RunFolder,
+    image_fields,
+    load_classifier,
+)
+from keras_vit.runs.folder import BEST, METRICS, REPORT, TENSORBOARD
+from keras_vit.tables import table
+from keras_vit.training.finetune import configured, finetune
+from keras_vit.training.recipe import Recipe
+
+# Settings of the model by which it takes other sizes than its name says.
+RESIZING = {"image_size", "input_shape", "patch_size", "stem"}
+_PACKAGES = ("keras", "numpy", "tensorflow", "jax", "torch", "pillow", "keras-cv")
+
+
+def add_to(commands) -> None:
+    """Adds the sub-command to the parser."""
+    parser = add_command(
+        commands, "finetune", _finetune, "train a model on images of your own"
+    )
+    parser.add_argument("data", metavar="DATA", help=DATA)
+    parser.add_argument(
+        "--output", required=True, metavar="FOLDER", help="where all is written"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the training in that folder"
+    )
+    _add_data(parser)
+    _add_model(parser)
+    _add_recipe(parser)
+    _add_machine(parser)
+
+
+def _add_data(parser):
+    group = parser.add_argument_group("the images")
+    add_data_options(group)
+    group.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        metavar="NAME=PART",
+        help="what is train, validation or test: train=train[:90%%] of TensorFlow "
+        "Datasets, the name of a sub-folder, a value in the CSV file; may be repeated",
+    )
+    for split, default in (("validation", 0.2), ("test", 0.0)):
+        group.add_argument(
+            f"--{split}-split",
+            type=float,
+            metavar="SHARE",
+            help=f"of the training images, for {split} where there are none ({default})",
+        )
+
+
+def _add_model(parser):
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--model", metavar="NAME", help="an architecture, such as ViTB16; see the README"
+    )
+    group.add_argument(
+        "--weights",
+        metavar="WEIGHTS",
+        help="with --model a tag, such as augreg_imagenet21k, by default the model's first "
+        "(see `keras-vit list`), or none for a training from scratch; without --model "
+        "a checkpoint's file or address, the name of a preset or the folder of a training",
+    )
+    group.add_argument(
+        "--resolution",
+        type=int,
+        nargs="+",
+        metavar=("H", "W"),
+        help="pixels of the images, by default the recipe's",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of VisionTransformer, such as drop_path_rate=0.1",
+    )
+
+
+def _add_recipe(parser):
+    group = parser.add_argument_group("the recipe")
+    group.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="auto",
+        help="auto (the default): bit for the ResNets, else small; small: Adam, numbers by "
+        "how many images there are; vit, vtab, bit, bigvision: of the papers",
+    )
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="N", help="updates of the weights")
+    length.add_argument("--epochs", type=float, metavar="N", help="passes over the images")
+    numbers = {
+        "batch-size": (int, "images of an update"),
+        "micro-batch-size": (int, "images in memory at a time; gradients are accumulated"),
+        "learning-rate": (float, "the highest, after the warm-up"),
+        "warmup-steps": (int, "in which the learning rate rises"),
+        "weight-decay": (float, "a part of each weight, times the learning rate"),
+        "label-smoothing": (float, "spread from the label over all classes"),
+        "layerwise-decay": (float, "of the learning rate, by layer from the head"),
+        "lora-rank": (int, "train LoRA's low-rank updates and the head alone"),
+    }
+    for name, (kind, text) in numbers.items():
+        group.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+    group.add_argument(
+        "--ema",
+        type=float,
+        metavar="M",
+        help="use a moving average of the weights with this momentum, such as 0.999",
+    )
+    group.add_argument(
+        "--freeze",
+        metavar="WHAT",
+        help="train alone: linear (the head), norms, or a number of last blocks",
+    )
+    group.add_argument(
+        "--evaluations", type=int, metavar="N", help="on the validation images, in all"
+    )
+
+
+def _add_machine(parser):
+    group = parser.add_argument_group("the machine")
+    group.add_argument(
+        "--precision",
+        default="float32",
+        metavar="POLICY",
+        help="such as mixed_bfloat16 (%(default)s)",
+    )
+    group.add_argument(
+        "--rematerialize",
+        action="store_true",
+        default=None,
+        help="compute activations again for the gradients: slower, less memory",
+    )
+    group.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        default="auto",
+        help="auto (the default): all accelerators",
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of all that is random (0)"
+    )
+
+
+def _finetune(args):
+    # In the order of what it costs: arguments, images, weights, training.
+    run = RunFolder.check(args.output, args.overwrite)
+    settings, known = settings_of(args.set), known_model(args)
+    keras.dtype_policies.get(args.precision)
+    data_given = data_arguments(
+        args,
+        found_again(args.data),
+        splits=dict(map(_split, args.split)) or None,
+        validation_split=args.validation_split,
+        test_split=args.test_split,
+        seed=args.seed,
+    )
+    data = _checked(load_data(data_given))
+    recipe = recipe_of(args, data, settings, known)
+    if known and not settings.keys() & RESIZING:
+        keras_vit.describe(known, image_size=recipe.resolution)  # or an error
+    print(_about_data(data))
+    print(_about_recipe(recipe), flush=True)
+    keras.utils.set_random_seed(args.seed)
+    with strategy(args.strategy):
+        model = build(args, data, recipe, settings)
+        data = configured(data, model, recipe)
+        run.create(_config(args, data_given, data, model, recipe))
+        finetune(
+            model,
+            data,
+            recipe,
+            evaluations=args.evaluations,
+            callbacks=_callbacks(run, args.weights),
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    del model
+    return _finish(run, data)
+
+
+def _finish(run, data):
+    """The result of the best checkpoint, its report, and where all is."""
+    split = "test" if "test" in data.splits else "validation"
+    classifier = load_classifier(run.path, data.pipeline.batch_size)
+    evaluation = classifier.evaluate(data, split)
+    run.write_results({"split": split, **evaluation.summary()})
+    report = write_report_of(classifier, evaluation, data, split, run.file(REPORT))
+    print()
+    print_result(evaluation, accuracy_name(data, split))
+    facts = [
+        ("report", report),
+        ("model", os.fspath(run.file(BEST))),
+        ("predict", f"keras-vit predict {shlex.quote(os.fspath(run.path))} IMAGE …"),
+    ]
+    print(table(facts, left=(0, 1)))
+    return OK
+
+
+def _split(text):
+    name, equals, part = text.partition("=")
+    if not equals or name not in ("train", "validation", "test") or not part:
+        raise ValueError(
+            "`--split` takes NAME=PART, where NAME is train, validation or test. "
+            f"Received: {text!r}"
+        )
+    return name, part
+
+
+def _checked(data):
+    if "validation" not in data.splits:
+        raise ValueError(
+            "The best checkpoint is chosen on validation images. Received: "
+            f"{data.name!r} without any. Give --split validation=…, or without --split "
+            "--validation-split 0.2, or more images."
+        )
+    return data
+
+
+# What is written and printed.
+
+
+def _callbacks(run, weights):
+    """The files of the run, and a line on the model once the recipe has prepared it."""
+
+    class Announcement(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            print(f"{_about_model(self.model, weights)}\n", flush=True)
+
+    return [
+        Announcement(),
+        Progress(),
+        Checkpoints(run.path),
+        keras.callbacks.CSVLogger(run.file(METRICS)),
+        EventFiles(run.file(TENSORBOARD)),
+    ]
+
+
+def _about_data(data):
+    counts = ", ".join(f"{n:,} {split}" for split, n in data.num_examples.items())
+    names = listed(data.class_names, most=6)
+    return f"data    {data.name}: {data.num_classes} classes ({names}); images: {counts}"
+
+
+def _about_recipe(recipe):
+    parts = [
+        f"{type(recipe).__name__}: {recipe.steps:,} steps of {recipe.batch_size} images",
+        f"{recipe.algorithm} with a learning rate of {recipe.base_learning_rate:g}",
+    ]
+    if recipe.gradient_accumulation_steps > 1:
+        parts[0] += f" ({recipe.micro_batch_size} at a time)"
+    options = ("weight_decay", "layerwise_decay", "label_smoothing", "ema_momentum")
+    for name in (*options, "freeze", "lora_rank", "rematerialize"):
+        value, default = getattr(recipe, name), Recipe.__dataclass_fields__[name].default
+        if value != default:
+            parts.append(f"{name.replace('_', ' ')} {value}")
+    return f"recipe  {', '.join(parts)}"
+
+
+def _about_model(model, weights):
+    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    total = model.count_params()
+    some = "all trained" if trainable == total else f"{trainable:,} of them trained"
+    height, width = model.get_config()["image_size"]
+    origin = {None: "from its default weights", NO_WEIGHTS: "from scratch"}
+    origin = origin.get(weights, f"from {weights}")
+    return (
+        f"model   {model_name(model.get_config())} {origin}, images of {height} × "
+        f"{width}; {total:,} parameters, {some}"
+    )
+
+
+def _config(args, data_given, data, model, recipe):
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    given = {
+        name: value for name, value in given.items() if name not in ("run", "traceback")
+    }
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "arguments": given,
+        "seed": args.seed,
+        "class_names": data.class_names,
+        "data": {
+            "arguments": data_given,
+            "name": data.name,
+            "examples": data.num_examples,
+            "fingerprint": data.fingerprint,
+        },
+        "images": image_fields(data.pipeline),
+        "activation": recipe.loss,
+        "recipe": {"name": type(recipe).__name__, **dataclasses.asdict(recipe)},
+        "model": {
+            "weights": args.weights,
+            "parameters": model.count_params(),
+            "config": model.get_config(),
+        },
+        "backend": keras.backend.backend(),
+        "machine": platform.platform(),
+        "packages": _versions(),
+    }
+
+
+def _versions():
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

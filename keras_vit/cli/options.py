@@ -1,0 +1,151 @@
+"""What the sub-commands have in common."""
+
+import argparse
+import ast
+import difflib
+import os
+from inspect import signature
+
+import keras_vit
+
+OK, DIFFERENT, ERROR, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+CHECKPOINT = (
+    "a preset (see `keras-vit list`), the name of a file of AugReg or BiT, an address "
+    "(https://…, gs://…, hf://owner/name), a file or a folder"
+)
+DATA = (
+    "a folder with a folder of images for each class (also below train, validation and "
+    "test), a .csv file of paths and labels, or the name of a data set of TensorFlow "
+    "Datasets"
+)
+EPILOG = """\
+Where a message asks for an argument such as `num_heads=…`, give it as
+--set num_heads=5. The backend is that of KERAS_BACKEND, as everywhere in Keras.
+"""
+
+
+def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    """A sub-command without arguments, which `run` carries out."""
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error comes from"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_data_options(parser) -> None:
+    """What `keras_vit.data.load` is told of `DATA`."""
+    parser.add_argument("--data-dir", metavar="FOLDER", help="of TensorFlow Datasets")
+    for column, default in (("image", "path"), ("label", "label"), ("split", "split")):
+        parser.add_argument(
+            f"--{column}-column", metavar="NAME", help=f"of the CSV file ({default})"
+        )
+    parser.add_argument(
+        "--bad-images",
+        choices=("raise", "skip"),
+        help="what to do where an image cannot be read (raise)",
+    )
+
+
+def data_arguments(args, source: str, **others) -> dict:
+    """What `keras_vit.data.load` is given, source and all, as JSON can hold it."""
+    names = ("data_dir", "bad_images", "image_column", "label_column", "split_column")
+    given = {**{name: getattr(args, name) for name in names}, **others}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {"source": source, **given}
+
+
+def found_again(source: str) -> str:
+    """A path as it is from any other folder, too; names of data sets as they are."""
+    return os.path.abspath(source) if os.path.exists(source) else source
+
+
+def load_data(given: dict):
+    """The `keras_vit.data.ImageData` of `data_arguments`."""
+    given = dict(given)
+    try:
+        return keras_vit.data.load(given.pop("source"), **given)
+    except RuntimeError as error:  # TensorFlow Datasets cannot prepare them
+        raise ValueError(str(error)) from error
+
+
+def add_overrides(parser) -> None:
+    """What `from_pretrained` is told beside the source."""
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar=("H", "W"),
+        help="in pixels; the position embedding is resized",
+    )
+    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads")
+    parser.add_argument(
+        "--position-grid",
+        type=int,
+        nargs=2,
+        metavar=("R", "C"),
+        help="rows and columns of the position embedding in the file",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of VisionTransformer, such as image_size=384,384 or "
+        "pooling=gap; may be repeated",
+    )
+
+
+def overrides_of(args) -> dict:
+    """What `from_pretrained` is given beside the source."""
+    names = ("num_heads", "position_grid", "classes", "resize_patches")
+    overrides = {name: getattr(args, name, None) for name in names}
+    overrides["image_size"] = size_of(args.image_size)
+    overrides = {name: _tuple(v) for name, v in overrides.items() if v is not None}
+    return overrides | settings_of(args.set)
+
+
+def settings_of(texts) -> dict:
+    """What `--set` gives, by name."""
+    return dict(_setting(text) for text in texts)
+
+
+def size_of(numbers):
+    """One or two numbers of the command line as `image_size`."""
+    return numbers[0] if numbers and len(numbers) == 1 else _tuple(numbers)
+
+
+def _tuple(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _setting(text):
+    name, equals, value = text.partition("=")
+    known = {*signature(keras_vit.VisionTransformer).parameters}
+    known |= {*signature(keras_vit.from_pretrained).parameters}
+    known -= {"source", "overrides", "input_tensor"}
+    if not equals or name not in known:
+        near = difflib.get_close_matches(name, known) or sorted(known)
+        raise ValueError(
+            "`--set` takes NAME=VALUE, where NAME is an argument of VisionTransformer or "
+            f"from_pretrained. Received: {text!r}. Near it: {', '.join(near)}."
+        )
+    return name, _value(value)
+
+
+def _value(text):
+    """A Python literal, or else the text itself."""
+    if text in ("true", "false"):  # as text both would count as true
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text

@@ -1,0 +1,6 @@
+"""A training and its result as one page that opens anywhere."""
+
+from keras_vit.report.page import write_report
+from keras_vit.report.statistics import Evaluation, wilson_interval
+
+__all__ = ["Evaluation", "wilson_interval", "write_report"]

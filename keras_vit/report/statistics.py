@@ -1,0 +1,204 @@
+"""What predictions are worth: accuracy with an interval, classes, confusions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+
+_SMALLEST = 1e-7  # probability that the loss counts for zero, as in Keras
+
+
+def wilson_interval(
+    correct: int, total: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Bounds of a share that was observed as `correct` of `total`.
+
+    Source: E. B. Wilson, *Probable inference, the law of succession, and statistical
+    inference*, 1927. Unlike the normal approximation it stays within [0, 1], and says
+    something where all or none are correct.
+
+    Args:
+        correct: int, how many were counted.
+        total: int, of how many.
+        confidence: float in (0, 1), how often such bounds hold.
+
+    Raises:
+        ValueError: unless 0 <= correct <= total and 0 < total, or `confidence` is out of
+            its range.
+    """
+    if not (0 <= correct <= total and total > 0 and 0 < confidence < 1):
+        raise ValueError(
+            "An interval needs 0 <= correct <= total, 0 < total and 0 < confidence < 1. "
+            f"Received: correct={correct}, total={total}, confidence={confidence}"
+        )
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, z2 = correct / total, z * z
+    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
+    spread = share * (1 - share) / total + z2 / (4 * total * total)
+    half = z * spread**0.5 / (1 + z2 / total)
+    # Rounding must not push a bound past the share that it bounds.
+    return min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Probabilities of a model beside the true classes, and what follows from both.
+
+    Args:
+        labels: int array (examples,), the true classes.
+        probabilities: float array (examples, classes).
+        class_names: a name for each class.
+
+    Raises:
+        ValueError: if the shapes do not fit, a label is no class, or there is no example.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    class_names: Sequence[str]
+
+    def __post_init__(self):
+        labels, probabilities = np.asarray(self.labels), np.asarray(self.probabilities)
+        expected = (*labels.shape, len(self.class_names))
+        if labels.ndim != 1 or probabilities.shape != expected or not labels.size:
+            raise ValueError(
+                "An evaluation needs labels (examples,) and probabilities (examples, "
+                f"classes) of at least one example. Received: shapes {labels.shape} and "
+                f"{probabilities.shape}, {len(self.class_names)} class names"
+            )
+        if labels.min() < 0 or labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"Labels must be from 0 to {len(self.class_names) - 1}, as there are "
+                f"{len(self.class_names)} classes. Received: {labels.min()} to "
+                f"{labels.max()}"
+            )
+        object.__setattr__(self, "labels", labels.astype(np.int64))
+        object.__setattr__(self, "probabilities", probabilities)
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """The most probable class of each example."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def num_correct(self) -> int:
+        return int((self.predictions == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        return self.num_correct / self.num_examples
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the accuracy, 95 %, see `wilson_interval`."""
+        return wilson_interval(self.num_correct, self.num_examples)
+
+    @property
+    def top_5_accuracy(self) -> float | None:
+        """Share with the true class among the five most probable; of 6 classes or more."""
+        if len(self.class_names) < 6:
+            return None
+        # Stable, so that among equals the first comes first, as for argmax.
+        best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :5]
+        return float((best == self.labels[:, None]).any(axis=1).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        of_truth = self.probabilities[np.arange(self.num_examples), self.labels]
+        return float(-np.log(np.maximum(of_truth.astype("float64"), _SMALLEST)).mean())
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """How many examples of each true class (row) were taken for each class (column)."""
+        size = len(self.class_names)
+        flat = np.bincount(self.labels * size + self.predictions, minlength=size * size)
+        return flat.reshape(size, size)
+
+    def by_class(self) -> list["ClassResult"]:
+        """One row a class, in the order of the classes."""
+        correct = self.confusion.diagonal()
+        examples, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        rows = zip(self.class_names, examples, predicted, correct, strict=True)
+        return [ClassResult(name, *map(int, numbers)) for name, *numbers in rows]
+
+    def confusions(self, most: int) -> list[tuple[int, int, int]]:
+        """(true class, predicted class, examples) of the most frequent mistakes."""
+        wrong = self.confusion - np.diag(self.confusion.diagonal())
+        rows, columns = np.nonzero(wrong)
+        counts = wrong[rows, columns]
+        order = np.argsort(-counts, kind="stable")[:most]
+        return [(int(rows[i]), int(columns[i]), int(counts[i])) for i in order]
+
+    def confident_mistakes(self, most: int) -> np.ndarray:
+        """Indices of the mistakes with the highest probability, the highest first."""
+        wrong = np.flatnonzero(self.predictions != self.labels)
+        confidence = self.probabilities[wrong, self.predictions[wrong]]
+        return wrong[np.argsort(-confidence, kind="stable")[:most]]
+
+    def summary(self) -> dict:
+        """The numbers of the whole, for JSON."""
+        low, high = self.interval
+        summary = {
+            "examples": self.num_examples,
+            "correct": self.num_correct,
+            "accuracy": self.accuracy,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "loss": self.loss,
+        }
+        top_5 = self.top_5_accuracy
+        return summary if top_5 is None else {**summary, "top_5_accuracy": top_5}
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """How one class fared.
+
+    Args:
+        name: of the class.
+        examples: int, how many truly belong to it.
+        predicted: int, how many were taken for it.
+        correct: int, how many were both.
+    """
+
+    name: str
+    examples: int
+    predicted: int
+    correct: int
+
+    @property
+    def precision(self) -> float | None:
+        """Share of what was taken for it that is it; `None` where nothing was."""
+        return self.correct / self.predicted if self.predicted else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of it that was recognised; `None` where there was no example."""
+        return self.correct / self.examples if self.examples else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; `None` where the class nowhere occurs."""
+        both = self.examples + self.predicted
+        return 2 * self.correct / both if both else None
+
+
+def percent(share: float | None) -> str:
+    """A share as text, a dash for `None`."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def accuracy_text(evaluation: Evaluation) -> str:
+    """Accuracy, its interval, and how many examples it is of, in one line."""
+    low, high = (100 * bound for bound in evaluation.interval)
+    return (
+        f"{percent(evaluation.accuracy)} (95 % interval {low:.1f}–{high:.1f} %; "
+        f"{evaluation.num_correct:,} of {evaluation.num_examples:,})"
+    )

@@ -1,0 +1,201 @@
+"""A trained model with what it needs to say what is on an image."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from keras_vit.data import Augmentation, ImageData, Pipeline
+from keras_vit.presets import Preset, find_preset
+from keras_vit.report import Evaluation
+from keras_vit.runs.folder import RunFolder, find_run
+from keras_vit.zoo import Model, from_pretrained
+
+_ACTIVATIONS = ("linear", "softmax", "sigmoid")
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A model, how images come to it, and the names of its classes.
+
+    Args:
+        model: a model of this package with a head.
+        pipeline: how images are prepared.
+        class_names: a name for each class, or `None` where nothing tells them.
+        activation: `"softmax"` or `"sigmoid"`, what makes probabilities of logits.
+        run: the folder of its training, or `None` of another checkpoint.
+    """
+
+    model: Model
+    pipeline: Pipeline
+    class_names: tuple[str, ...] | None
+    activation: str = "softmax"
+    run: RunFolder | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return self.model.get_config()["classes"]
+
+    def probabilities(self, images, **options) -> np.ndarray:
+        """Of each class, float32 (n, classes).
+
+        Args:
+            images: an array of prepared images, or a `tf.data.Dataset` of batches.
+            **options: of `keras.Model.predict`.
+        """
+        outputs = np.asarray(self.model.predict(images, **options), "float32")
+        if _activation(self.model) != "linear":
+            return outputs
+        if self.activation == "sigmoid":
+            return 0.5 * (1 + np.tanh(0.5 * outputs))
+        exponentials = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def evaluate(self, data: ImageData, split: str, verbose: int = 0) -> Evaluation:
+        """What the model makes of a split.
+
+        Raises:
+            ValueError: if the classes of the data are others, or there is no such split.
+        """
+        self.check_classes(data)
+        labels = data.labels(split)
+        images = data.configured(**_fields(self.pipeline)).evaluation(split)
+        probabilities = self.probabilities(images, verbose=verbose)
+        return Evaluation(labels, probabilities, data.class_names)
+
+    def check_classes(self, data: ImageData) -> None:
+        """That the data has the model's classes, in their order.
+
+        Raises:
+            ValueError: if it has others.
+        """
+        names = data.class_names
+        if self.class_names is None and len(names) != self.num_classes:
+            raise ValueError(
+                "The data must have as many classes as the model, in the same order. "
+                f"Received: a model with {self.num_classes} outputs, data {data.name!r} of "
+                f"{len(names)} classes"
+            )
+        if self.class_names is not None and self.class_names != names:
+            raise ValueError(
+                "The data must have the classes that the model was trained on. "
+                f"{_differences(self.class_names, names)}"
+            )
+
+
+def load_classifier(source: str | os.PathLike, batch_size: int = 32) -> Classifier:
+    """The classifier of a training, or of any other checkpoint.
+
+    Args:
+        source: the folder of a training, which stands for its best checkpoint; a `.keras`
+            file in it; or whatever `keras_vit.from_pretrained` takes.
+        batch_size: int, images that the model is given at a time.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `source`, or no checkpoint yet.
+        ConnectionError: if a checkpoint cannot be downloaded.
+        ValueError: if there is no classifier in it, or it is damaged.
+    """
+    found = find_run(source)
+    if found is None:
+        return _of_checkpoint(source, batch_size)
+    run, checkpoint = found
+    config = run.config()
+    return Classifier(
+        model=_with_head(from_pretrained(checkpoint), checkpoint),
+        pipeline=_pipeline(config["images"], batch_size),
+        class_names=tuple(config["class_names"]),
+        activation=config["activation"],
+        run=run,
+    )
+
+
+def _of_checkpoint(source, batch_size):
+    model = _with_head(from_pretrained(source), os.fspath(source))
+    config = model.get_config()
+    channels_last = config["data_format"] == "channels_last"
+    raw = config["include_preprocessing"]
+    pipeline = Pipeline(
+        image_size=config["image_size"],
+        channels=model.input_shape[-1 if channels_last else 1],
+        image_mean=None if raw else config["image_mean"],
+        image_std=None if raw else config["image_std"],
+        data_format=config["data_format"],
+        batch_size=batch_size,
+        augmentation=_evaluation_crop(_preset(source)),
+    )
+    return Classifier(model, pipeline, class_names=None)
+
+
+def _preset(source) -> Preset | None:
+    if os.path.exists(source):
+        return None
+    try:
+        return find_preset(os.fspath(source))
+    except ValueError:  # an address, of which nothing more is known
+        return None
+
+
+def _evaluation_crop(preset):
+    """As the preset's source prepares images, where it says so."""
+    if preset is None or preset.preprocessing.crop_fraction is None:
+        return Augmentation()
+    steps = preset.preprocessing
+    crop = "resize" if steps.squash else "center"
+    return Augmentation(evaluation_crop=crop, resize_factor=1 / steps.crop_fraction)
+
+
+def image_fields(pipeline: Pipeline) -> dict:
+    """What a configuration keeps of how images come to a model."""
+    fields = asdict(pipeline)
+    augmentation = fields.pop("augmentation")
+    kept = ("image_size", "channels", "image_mean", "image_std", "data_format")
+    crop = ("evaluation_crop", "resize_factor")
+    return {**{k: fields[k] for k in kept}, **{k: augmentation[k] for k in crop}}
+
+
+def _pipeline(fields: Mapping, batch_size: int) -> Pipeline:
+    """The pipeline of `image_fields`."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    crop = {k: fields.pop(k) for k in ("evaluation_crop", "resize_factor")}
+    augmentation = Augmentation(**crop)
+    return Pipeline(**fields, augmentation=augmentation, batch_size=batch_size)
+
+
+def _fields(pipeline):
+    names = pipeline.__dataclass_fields__
+    return {name: getattr(pipeline, name) for name in names}
+
+
+def _with_head(model, source):
+    config = model.get_config()
+    if not config["classes"]:
+        raise ValueError(
+            f"A classifier needs a model with a head. Received: {source!r}, which has "
+            "none. `keras-vit finetune` gives it one."
+        )
+    if _activation(model) not in _ACTIVATIONS:
+        raise ValueError(
+            f"The head's activation must be one of {', '.join(_ACTIVATIONS)}. Received: "
+            f"{source!r} with the activation {_activation(model)!r}"
+        )
+    return model
+
+
+def _activation(model):
+    return model.get_config()["classifier_activation"] or "linear"
+
+
+def _differences(expected, received):
+    missing = [name for name in expected if name not in received]
+    unknown = [name for name in received if name not in expected]
+    parts = [f"Missing: {_listed(missing)}."] if missing else []
+    parts += [f"Unknown: {_listed(unknown)}."] if unknown else []
+    return " ".join(parts) or "Received: the same in another order."
+
+
+def _listed(names):
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(repr, names[:5])) + more

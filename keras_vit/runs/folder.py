@@ -1,0 +1,141 @@
+"""The files of a training."""
+
+import csv
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit._version import __version__
+
+CONFIG, BEST, LAST = "config.json", "best.keras", "last.keras"
+METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
+REPORT, RESULTS = "report", "results.json"
+_WRITTEN = (CONFIG, METRICS, TENSORBOARD, BEST, LAST, REPORT, RESULTS)
+_MARK = "keras_vit"  # the key of a run's configuration that no other config.json has
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one training: where its files lie.
+
+    `config.json` (what was asked for and with what), `metrics.csv` (a line for each
+    evaluation), `tensorboard/`, `best.keras` (of the best validation accuracy),
+    `last.keras` (with the optimizer), `results.json` and `report/index.html`.
+
+    Args:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def check(cls, path: str | os.PathLike, overwrite: bool = False) -> "RunFolder":
+        """A folder that a training may write to; nothing is written yet.
+
+        Raises:
+            ValueError: if there is something in it and `overwrite` is not set, or if it
+                is no folder.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise ValueError(
+                f"A training writes to a folder of its own. Received: {os.fspath(path)!r}, "
+                "which is a file. Choose another path."
+            )
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            raise ValueError(
+                f"The folder {os.fspath(path)!r} is not empty. Choose another one, or give "
+                "`--overwrite` to replace the training in it."
+            )
+        return cls(path)
+
+    def create(self, config: dict) -> None:
+        """Makes the folder with its configuration; what another training left goes.
+
+        Files that no training writes stay.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in _WRITTEN:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self._write(CONFIG, {_MARK: __version__, **config})
+
+    def config(self) -> dict:
+        """The configuration.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        try:
+            return json.loads(self.file(CONFIG).read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{os.fspath(self.file(CONFIG))!r} is damaged: {error}"
+            ) from error
+
+    def history(self) -> dict[str, list[float]]:
+        """What `metrics.csv` holds, a list for each column; empty without the file."""
+        path = self.file(METRICS)
+        if not path.is_file():
+            return {}
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) for row in rows] for name in (rows or [{}])[0]}
+
+    def write_results(self, results: dict) -> None:
+        """Writes `results.json`."""
+        self._write(RESULTS, results)
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files."""
+        return self.path / name
+
+    def _write(self, name, content):
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+        part = self.path / f"{name}.part"
+        part.write_text(f"{text}\n", "utf-8", errors="surrogateescape")
+        os.replace(part, self.path / name)
+
+
+def find_run(path: str | os.PathLike) -> tuple[RunFolder, str] | None:
+    """The training and its checkpoint that a path stands for.
+
+    Args:
+        path: of the folder, which stands for its best checkpoint, or of a `.keras` file
+            in it.
+
+    Returns:
+        The folder and the checkpoint's path, or `None` where it is no training.
+
+    Raises:
+        FileNotFoundError: if the training has no such checkpoint yet.
+    """
+    path = Path(path)
+    if path.suffix == ".keras":
+        run, checkpoint = RunFolder(path.parent), path
+    else:
+        run, checkpoint = RunFolder(path), path / BEST
+    if not run.file(CONFIG).is_file() or _MARK not in run.config():
+        return None
+    if not checkpoint.is_file():
+        raise FileNotFoundError(
+            f"There is no checkpoint at {os.fspath(checkpoint)!r}: the training was "
+            "stopped before its first evaluation, or the file was moved."
+        )
+    return run, os.fspath(checkpoint)
+
+
+def _plain(value):
+    """What JSON has no form for."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} has no place in a configuration: {value!r}")

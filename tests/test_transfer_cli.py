@@ -1,0 +1,517 @@
+"""`keras-vit finetune | evaluate | predict`, as a user would run them."""
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import http.server
+import io
+import json
+import shutil
+import threading
+
+import keras
+import numpy as np
+import pytest
+from helpers import REFERENCE, array, tiny
+from PIL import Image, ImageDraw
+
+import keras_vit
+from keras_vit.cli import finetune, main, predict
+from keras_vit.cli.choices import recipe_of
+from keras_vit.runs import Checkpoints, RunFolder, find_run, load_classifier
+from keras_vit.training import BiTHyperRule, SmallData
+
+CHECKPOINT = str(REFERENCE / "vit_token" / "checkpoint.npz")
+CLASSES = ("circle", "square", "triangle")
+TRAINING = ("--resolution", 32, "--batch-size", 9, "--steps", 6, "--evaluations", 2)
+TRAINING += ("--test-split", 0.25, "--label-smoothing", 0)
+
+
+def shape(kind, rng):
+    """A coloured shape on a coloured ground, 32 × 40 pixels."""
+    image = Image.new("RGB", (40, 32), tuple(rng.integers(0, 120, 3).tolist()))
+    draw, color = ImageDraw.Draw(image), tuple(rng.integers(130, 256, 3).tolist())
+    x, y, r = rng.integers(12, 20), rng.integers(12, 20), rng.integers(6, 12)
+    box = [int(v) for v in (x - r, y - r, x + r, y + r)]
+    if kind == "circle":
+        draw.ellipse(box, fill=color)
+    elif kind == "square":
+        draw.rectangle(box, fill=color)
+    else:
+        draw.polygon([(box[0], box[3]), (int(x), box[1]), (box[2], box[3])], fill=color)
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of images: three classes of twelve."""
+    root, rng = tmp_path_factory.mktemp("images") / "shapes", np.random.default_rng(0)
+    for kind in CLASSES:
+        (root / kind).mkdir(parents=True)
+        for i in range(12):
+            shape(kind, rng).save(root / kind / f"{i:02}.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """The folder of a short training, and what it printed."""
+    output = tmp_path_factory.mktemp("runs") / "shapes"
+    weights = output.with_name("small.keras")
+    tiny(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16).save(weights)
+    given = ("finetune", folder, "--output", output, "--weights", weights, *TRAINING)
+    status, text = printed(*given)
+    assert status == 0
+    return output, text
+
+
+def printed(*arguments):
+    """The exit status and the output of a command."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        status = main([str(argument) for argument in arguments])
+    return status, output.getvalue()
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs a command, and gives the one line of its error."""
+
+    def fails(*arguments):
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("keras-vit: error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return fails
+
+
+# From a folder of images to predictions, on each backend.
+
+
+def test_finetune_and_predict(trained, folder):
+    output, text = trained
+    assert "shapes: 3 classes (circle, square, triangle)" in text
+    assert "21 train, 6 validation, 9 test" in text
+    assert "SmallData: 6 steps of 9 images" in text
+    assert "parameters, all trained" in text
+    assert f"keras-vit predict {output}" in text
+    written = {path.name for path in output.iterdir()}
+    assert written == {
+        *("config.json", "metrics.csv", "results.json", "best.keras", "last.keras"),
+        *("tensorboard", "report"),
+    }
+
+    results = json.loads((output / "results.json").read_text())
+    assert (results.pop("split"), results["examples"]) == ("test", 9)
+    status, text = printed("predict", output, folder / "circle", "--json", "--top", 2)
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert (status, len(lines)) == (0, 12)
+    model = keras_vit.from_pretrained(output / "best.keras")
+    image = load_classifier(output).pipeline
+    image = keras_vit.data.load_images([lines[3]["image"]], image)
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(model(image)))[0]
+    for row in lines[3]["predictions"]:
+        assert row["class"] == CLASSES[row["index"]]
+        assert row["probability"] == pytest.approx(expected[row["index"]], abs=1e-5)
+
+
+def test_a_run_says_what_it_is(trained):
+    output, _ = trained
+    config = RunFolder(output).config()
+    assert config["class_names"] == list(CLASSES)
+    assert config["backend"] == keras.backend.backend()
+    assert config["packages"]["keras"] == keras.__version__
+    assert config["recipe"]["name"] == "SmallData"
+    assert (config["recipe"]["steps"], config["seed"]) == (6, 0)
+    assert config["data"]["examples"] == {"train": 21, "validation": 6, "test": 9}
+    assert config["images"]["image_size"] == [32, 32]
+    assert config["model"]["config"]["classes"] == 3
+    with open(output / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["3", "6"]
+    assert float(rows[1]["learning_rate"]) == pytest.approx(0, abs=1e-9)
+    assert {"loss", "val_loss", "accuracy", "val_accuracy"} <= rows[0].keys()
+    page = (output / "report" / "index.html").read_text()
+    for text in (
+        "shapes · ViT of depth 1 and width 16",
+        "Learning curves",
+        "circle",
+        "small.keras",
+    ):
+        assert text in page
+    best, last = (output / f"{name}.keras" for name in ("best", "last"))
+    assert last.stat().st_size > 1.5 * best.stat().st_size  # it has the optimizer
+    assert keras.saving.load_model(last).optimizer.iterations == 6
+
+
+# The run folder.
+
+
+@pytest.mark.one_backend
+def test_event_files_of_tensorboard(trained):
+    import tensorflow as tf
+
+    output, _ = trained
+    tags = {}
+    for run in ("train", "validation"):
+        (path,) = (output / "tensorboard" / run).iterdir()
+        assert path.name.startswith("events.out.tfevents.")
+        events = [
+            tf.compat.v1.Event.FromString(record.numpy())
+            for record in tf.data.TFRecordDataset([str(path)])
+        ]
+        assert events[0].file_version == "brain.Event:2"
+        points = [
+            (e.step, v.tag, v.simple_value) for e in events[1:] for v in e.summary.value
+        ]
+        tags[run] = {tag for _, tag, _ in points}
+        assert {step for step, _, _ in points} == {3, 6}
+    assert {"epoch_loss", "epoch_accuracy", "epoch_learning_rate"} <= tags["train"]
+    assert tags["validation"] == {"epoch_loss", "epoch_accuracy"}
+
+
+@pytest.mark.one_backend
+def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
+    run = RunFolder.check(tmp_path / "a" / "b")
+    run.create({"class_names": ["x"]})
+    assert find_run(tmp_path) is None
+    with pytest.raises(ValueError, match="is not empty"):
+        RunFolder.check(run.path)
+    with pytest.raises(FileNotFoundError, match="before its first evaluation"):
+        find_run(run.path)
+    run.file("best.keras").touch()
+    run.file("mine.txt").touch()
+    assert find_run(run.path) == (run, str(run.file("best.keras")))
+    RunFolder.check(run.path, overwrite=True).create({})
+    assert {path.name for path in run.path.iterdir()} == {"config.json", "mine.txt"}
+    run.file("config.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        run.config()
+    with pytest.raises(ValueError, match="which is a file"):
+        RunFolder.check(run.file("mine.txt"), overwrite=True)
+
+
+@pytest.mark.one_backend
+def test_checkpoints_keep_the_best(tmp_path, monkeypatch):
+    model = tiny(classes=2)
+    model.compile("sgd", "mse")
+    callback = Checkpoints(tmp_path)
+    callback.set_model(model)
+    bias = model.get_layer("head").bias
+
+    def best_after(accuracy, mark):
+        bias.assign([mark, 0.0])
+        callback.on_epoch_end(0, {"val_accuracy": accuracy})
+        return [
+            array(keras_vit.from_pretrained(tmp_path / name).get_layer("head").bias)[0]
+            for name in ("best.keras", "last.keras")
+        ]
+
+    assert best_after(float("nan"), 1.0) == [1.0, 1.0]
+    assert best_after(0.5, 2.0) == [2.0, 2.0]
+    assert best_after(0.5, 3.0) == [2.0, 3.0]
+    assert best_after(float("nan"), 4.0) == [2.0, 4.0]
+
+    def full(self, path, *args, **kwargs):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        callback.on_epoch_end(0, {"val_accuracy": 1.0})
+    assert model.optimizer is not None
+    assert keras_vit.from_pretrained(tmp_path / "last.keras")
+
+
+# What goes wrong before anything is built or written.
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Nothing says which model to train"),
+        (["--weights", "none"], "Nothing says which model to train"),
+        (["--model", "ViTB17"], "`--model` must be one of BiTR50x1"),
+        (["--model", "VisionTransformer"], "`--model` must be one of"),
+        (["--model", "ViTB16", "--weights", "imagnet21k"], "Expected one of the tags"),
+        (
+            ["--model", "ViTB16", "--weights", "ViTL16.imagenet21k"],
+            "is a checkpoint of ViTL16",
+        ),
+        (["--weights", "ViTB16.imagnet21k"], "Near it: ViTB16.imagenet21k"),
+        (["--weights", "nowhere/model.npz"], "There is no checkpoint at"),
+        (["--model", "ViTB16", "--resolution", "230"], "divisible"),
+        (["--model", "ViTB16", "--steps", "0"], "`steps` must be a positive integer"),
+        (["--model", "ViTB16", "--epochs", "-1"], "`--epochs` must be positive"),
+        (
+            ["--model", "ViTB16", "--micro-batch-size", "5"],
+            "divisible by `micro_batch_size`",
+        ),
+        (
+            ["--model", "ViTB16", "--freeze", "all"],
+            "`--freeze` must be one of linear, norms",
+        ),
+        (["--model", "ViTB16", "--precision", "half"], "half"),
+        (["--model", "ViTB16", "--set", "num_head=3"], "Near it: num_heads"),
+        (["--model", "ViTB16", "--split", "training=a"], "`--split` takes NAME=PART"),
+        (["--model", "ViTB16", "--validation-split", "0"], "Give --split validation"),
+    ],
+)
+def test_finetune_refuses(arguments, message, folder, fails, tmp_path, monkeypatch):
+    def build(*args, **kwargs):
+        raise AssertionError("a model is built")
+
+    monkeypatch.setattr(keras_vit, "ViTB16", build)
+    monkeypatch.setattr(keras_vit, "from_pretrained", build)
+    assert message in fails("finetune", folder, "--output", tmp_path / "run", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.one_backend
+def test_finetune_refuses_a_folder_in_use_and_data_that_is_none(folder, fails, tmp_path):
+    given = ("--weights", CHECKPOINT, *TRAINING)
+    assert "is not empty" in fails("finetune", folder, "--output", folder, *given)
+    missing = tmp_path / "none"
+    assert "none" in fails("finetune", missing, "--output", tmp_path / "run", *given)
+
+
+# evaluate
+
+
+@pytest.mark.one_backend
+def test_evaluate_a_training(trained):
+    output, _ = trained
+    results = json.loads((output / "results.json").read_text())
+    status, text = printed("evaluate", output, "--json")
+    assert status == 0
+    assert json.loads(text).pop("split") == results.pop("split") == "test"
+    again = json.loads(text)
+    assert {key: again[key] for key in results} == pytest.approx(results)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--ema", 0.5, "--learning-rate", 0.01),
+        ("--lora-rank", 2, "--micro-batch-size", 3, "--learning-rate", 0.01),
+        ("--freeze", "linear", "--set", "drop_path_rate=0.1", "--layerwise-decay", 1),
+    ],
+)
+def test_the_best_checkpoint_is_what_was_validated(options, folder, tmp_path):
+    run = tmp_path / "run"
+    given = ("finetune", folder, "--output", run, "--weights", CHECKPOINT, *TRAINING)
+    assert printed(*given, *options)[0] == 0
+    history = RunFolder(run).history()
+    assert history["step"] == [3, 6]
+    best = int(np.argmax(history["val_accuracy"]))
+    _, text = printed("evaluate", run, "--split", "validation", "--json")
+    result = json.loads(text)
+    assert result["accuracy"] == pytest.approx(history["val_accuracy"][best])
+    assert result["loss"] == pytest.approx(history["val_loss"][best], rel=1e-4)
+
+
+@pytest.mark.one_backend
+def test_the_head_of_other_classes_goes(trained, folder, tmp_path):
+    weights = trained[0].parent / "other.keras"  # three other classes
+    tiny(classes=3, num_layers=1, representation_size=8).save(weights)
+    given = ("--resolution", 32, "--steps", 1, "--freeze", 1, "--learning-rate", 1e-9)
+
+    def first_model(weights):
+        run = tmp_path / weights.stem
+        assert (
+            printed("finetune", folder, "--output", run, "--weights", weights, *given)[0]
+            == 0
+        )
+        return keras_vit.from_pretrained(run / "best.keras")
+
+    model = first_model(weights)
+    assert model.get_config()["representation_size"] is None
+    assert np.abs(array(model.get_layer("head").kernel)).max() < 1e-6
+    source = keras_vit.from_pretrained(weights)
+    name = "patch_embedding"
+    np.testing.assert_array_equal(
+        *(array(m.get_layer(name).kernel) for m in (model, source))
+    )
+    # One of the same classes is trained on.
+    model = first_model(trained[0])
+    assert np.abs(array(model.get_layer("head").kernel)).max() > 1e-6
+
+
+@pytest.mark.one_backend
+def test_interrupted(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "_predict", interrupted)
+    assert main(["predict", "run", "image.jpg"]) == 130
+    assert capsys.readouterr().err == "keras-vit: interrupted\n"
+
+
+@pytest.mark.one_backend
+def test_recipes_by_name_and_data(folder):
+    data = keras_vit.data.load(folder)
+    flowers = dataclasses.replace(data, name="oxford_flowers102/2.1.1")
+
+    def recipe(data, known, *options):
+        parser = argparse.ArgumentParser()
+        finetune.add_to(parser.add_subparsers())
+        args = ["finetune", "x", "--output", "y", *options]
+        return recipe_of(parser.parse_args(args), data, {}, known)
+
+    assert type(recipe(data, "BiTR50x1")) is BiTHyperRule
+    assert recipe(data, "BiTR50x1").resolution == 128  # as the images are small
+    assert type(recipe(data, "ViTB16.imagenet21k")) is SmallData
+    assert type(recipe(data, None)) is SmallData
+    assert recipe(flowers, "ViTB16", "--recipe", "vit").steps == 500
+    assert recipe(data, "ViTB16", "--recipe", "vit").steps == 10_000
+    small = recipe(data, "ViTB16", "--epochs", "10", "--batch-size", "4")
+    assert (small.steps, small.warmup_steps) == (75, 7)
+    changed = recipe(data, "ViTB16", "--freeze", "2", "--ema", "0.9", "--weight-decay", "0")
+    assert (changed.freeze, changed.ema_momentum, changed.weight_decay) == (2, 0.9, 0)
+
+
+@pytest.mark.one_backend
+def test_evaluate_other_images(trained, folder, fails, tmp_path, capsys):
+    output, _ = trained
+    other = shutil.copytree(folder, tmp_path / "other")
+    page = tmp_path / "page"
+    status, text = printed("evaluate", output / "last.keras", other, "--report", page)
+    assert status == 0
+    assert "accuracy on all images" in text
+    assert "of 36)" in text
+    assert "accuracy on all images" in (page / "index.html").read_text()
+    assert "validation accuracy" in printed("evaluate", output, "--split", "validation")[1]
+    (other / "circle").rename(other / "round")
+    error = fails("evaluate", output, other)
+    assert "Missing: 'circle'. Unknown: 'round'." in error
+
+
+@pytest.mark.one_backend
+def test_evaluate_tells_when_the_images_are_others(folder, trained, tmp_path, capsys):
+    output = shutil.copytree(trained[0], tmp_path / "run")
+    moved = shutil.copytree(folder, tmp_path / "shapes")
+    config = json.loads((output / "config.json").read_text())
+    config["data"]["arguments"]["source"] = str(moved)
+    (output / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    assert main(["evaluate", str(output)]) == 0
+    assert "not those of the training any more" not in capsys.readouterr().err
+    next((moved / "square").iterdir()).unlink()
+    assert main(["evaluate", str(output), str(moved)]) == 0
+    assert "not those of the training any more" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
+def test_evaluate_a_checkpoint(folder, fails, tmp_path):
+    assert "Give DATA" in fails("evaluate", CHECKPOINT)
+    assert "a model with 10 outputs" in fails("evaluate", CHECKPOINT, folder)
+    path = tmp_path / "m.keras"
+    tiny(classes=3).save(path)
+    status, text = printed("evaluate", path, folder, "--json")
+    assert (status, json.loads(text)["examples"]) == (0, 36)
+    tiny(classes=0).save(path)
+    assert "needs a model with a head" in fails("evaluate", path, folder)
+
+
+# predict
+
+
+@pytest.mark.one_backend
+def test_predict_tells_of_each_image_that_fails(trained, folder, tmp_path, capsys):
+    output, _ = trained
+    good = folder / "square" / "03.jpg"
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(good.read_bytes()[:200])
+    (tmp_path / "empty").mkdir()
+    given = [good, broken, tmp_path / "no.jpg", tmp_path / "empty", good]
+    assert main(["predict", str(output), *map(str, given), "--batch-size", "2"]) == 2
+    text, errors = capsys.readouterr()
+    first, second = text.splitlines()
+    assert first == second
+    assert first.startswith(f"{good}  ")
+    assert first.count(" %") == 3
+    errors = [line for line in errors.splitlines() if line.startswith("keras-vit")]
+    assert [line.split(": ")[2] for line in errors] == [str(p) for p in given[1:4]]
+    assert "there is no such file" in errors[1]
+
+    assert main(["predict", str(output), str(good), str(broken), "--json"]) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sorted(line) for line in lines] == [
+        ["image", "predictions"],
+        ["error", "image"],
+    ]
+    assert sum(row["probability"] for row in lines[0]["predictions"]) == pytest.approx(1)
+
+
+@pytest.mark.one_backend
+def test_predict_takes_a_folder_with_all_in_it(trained, folder):
+    status, text = printed("predict", trained[0], folder, "--top", 1)
+    assert (status, len(text.splitlines())) == (0, 36)
+    names = [line.split()[0] for line in text.splitlines()]
+    assert names == sorted(names)
+
+
+@pytest.fixture
+def server(folder):
+    """An address of this machine; what it answers depends on the path."""
+    image = (folder / "circle" / "00.jpg").read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            found = self.path != "/missing.jpg"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(image)))
+            self.end_headers()
+            self.wfile.write(image[: len(image) // 2] if "cut" in self.path else image)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        thread = threading.Thread(target=web.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
+        thread.join()
+
+
+@pytest.mark.one_backend
+def test_predict_takes_addresses(trained, folder, server, monkeypatch, capsys):
+    run, local = str(trained[0]), str(folder / "circle" / "00.jpg")
+    addresses = [f"{server}/{name}.jpg" for name in ("image", "missing", "cut")]
+    assert main(["predict", run, local, *addresses, "--json"]) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["predictions"] == lines[1]["predictions"]
+    assert "404" in lines[2]["error"]
+    assert "it cannot be had" in lines[3]["error"]  # cut in the middle
+
+    monkeypatch.setattr(predict, "MOST_BYTES", 100)
+    assert main(["predict", run, addresses[0]]) == 2
+    assert "it has more than" in capsys.readouterr().err
+    monkeypatch.setenv("KERAS_VIT_OFFLINE", "1")
+    assert main(["predict", run, addresses[0]]) == 2
+    assert "KERAS_VIT_OFFLINE" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
+def test_predict_names_the_classes_of_imagenet(folder, fails, tmp_path):
+    path, image = tmp_path / "m.keras", folder / "circle" / "00.jpg"
+    model = tiny(classes=1000, hidden_dim=8, num_heads=2)
+    model.save(path)
+    names = {str(i): [f"n{i:08}", f"name {i}"] for i in range(1000)}
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps(names))
+    options = ("predict", path, image, "--json", "--class-index")
+    rows = [json.loads(printed(*options, by)[1])["predictions"] for by in (index, "none")]
+    for named, numbered in zip(*rows, strict=True):
+        assert named["class"] == f"name {named['index']}"
+        assert numbered["class"] == str(named["index"])
+    images = keras_vit.data.load_images([image], load_classifier(path).pipeline)
+    assert rows[0][0]["probability"] == pytest.approx(model.predict(images).max(), rel=1e-4)
+    assert "`--top` must be positive" in fails("predict", path, image, "--top", 0)
