@@ -8,6 +8,7 @@ import keras
 from keras_vit.distribution import check_batches
 from keras_vit.layers import arguments
 from keras_vit.training.recipe import Recipe
+from keras_vit.training.recipes import SmallData
 
 EVALUATIONS = 20  # at most, where nobody says how many
 
@@ -48,11 +49,11 @@ def finetune(
     Example:
 
     >>> data = keras_vit.data.load("flowers")
-    >>> model = keras_vit.ViTB16("augreg_imagenet21k", classes=data.num_classes,
+    >>> model = keras_vit.ViTB16(weights="augreg_imagenet21k", classes=data.num_classes,
     ...                          classifier_activation=None)
     >>> keras_vit.training.finetune(model, data)
     """
-    recipe = recipe or _default(data)
+    recipe = recipe or SmallData.for_examples(data.num_examples["train"])
     _check_classes(model, data)
     data = configured(data, model, recipe)
     check_batches(data.pipeline.batch_size, data.num_examples.get("validation", 0))
@@ -72,12 +73,6 @@ def finetune(
         shuffle=False,  # the data is, by its own seed
         verbose=verbose,
     )
-
-
-def _default(data):
-    from keras_vit.training.recipes import SmallData
-
-    return SmallData.for_examples(data.num_examples["train"])
 
 
 def _check_classes(model, data):

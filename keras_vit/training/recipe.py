@@ -76,10 +76,12 @@ class Recipe:
     Example:
 
     >>> recipe = keras_vit.training.VTAB()
-    >>> model = keras_vit.ViTB16("imagenet21k", classes=37, classifier_activation=None,
+    >>> model = keras_vit.ViTB16(
+    ...     weights="imagenet21k", classes=37, classifier_activation=None,
     ...     input_shape=(recipe.resolution, recipe.resolution, 3),
     ...     **recipe.model_arguments())
-    >>> model.compile(recipe.optimizer(model), recipe.loss_function(model), ["accuracy"])
+    >>> loss = recipe.loss_function(model)
+    >>> model.compile(recipe.optimizer(model), loss, metrics=["accuracy"])
     """
 
     steps: int
