@@ -4,12 +4,17 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 
-from keras_vit.data.pipeline import Pipeline, evaluation_stream, training_stream
+from keras_vit.data.pipeline import (
+    Pipeline,
+    StreamStart,
+    evaluation_stream,
+    training_stream,
+)
 from keras_vit.data.sources import Source
 from keras_vit.layers import arguments
 
@@ -24,6 +29,8 @@ class ImageData:
         splits: the source of each split, `"train"` and perhaps `"validation"`, `"test"`.
         pipeline: a `Pipeline`, how images become batches.
         seed: int, what order and augmentation come from.
+        start: a `StreamStart`, where iterators of `train` begin; one for all copies that
+            `configured` makes. `keras_vit.training.ExactResume` sets it for `fit`.
 
     Example:
 
@@ -42,6 +49,7 @@ class ImageData:
     splits: Mapping[str, Source]
     pipeline: Pipeline
     seed: int = 0
+    start: StreamStart = field(default_factory=StreamStart)
 
     def __post_init__(self):
         object.__setattr__(self, "splits", MappingProxyType(dict(self.splits)))
@@ -77,14 +85,17 @@ class ImageData:
         batches are of one size: one may hold the end of an epoch and the start of the
         next. Give `fit` the `steps_per_epoch`.
         """
-        return self.train_from(0)
+        return self._training(self.start)
 
     def train_from(self, step: int):
         """`train` from batch number `step` on, the batches before left uncomputed."""
         if step < 0:
             raise ValueError(f"`step` must be 0 or more. Received: step={step}")
+        return self._training(step)
+
+    def _training(self, start):
         return training_stream(
-            self.splits["train"], self.num_classes, self.pipeline, self.seed, step
+            self.splits["train"], self.num_classes, self.pipeline, self.seed, start
         )
 
     @property

@@ -86,8 +86,30 @@ class Pipeline:
             )
 
 
+class StreamStart:
+    """Where the iterators of a training stream begin that are made from now on.
+
+    Attributes:
+        step: int, the first batch.
+        reads: int, how many iterators have begun there.
+    """
+
+    def __init__(self):
+        self.step = 0
+        self.reads = 0
+
+    def read(self) -> np.int64:
+        """The step, for an iterator that begins."""
+        self.reads += 1
+        return np.int64(self.step)
+
+
 def training_stream(
-    source: Source, num_classes: int, pipeline: Pipeline, seed: int, first_step: int
+    source: Source,
+    num_classes: int,
+    pipeline: Pipeline,
+    seed: int,
+    start: int | StreamStart,
 ):
     """The endless `tf.data.Dataset` of batches to train on, from a step on."""
     tf = tensorflow()
@@ -105,18 +127,36 @@ def training_stream(
     def example(position, index):
         image, label = _read(source, index, pipeline.channels)
         image = augment(image, tf.stack([seed, 2 * position]))
-        return _scaled(image, pipeline), _encoded(label, num_classes, pipeline)
+        label = _encoded(label, num_classes, pipeline)
+        return position, _scaled(image, pipeline), label
 
-    def batch(step, examples):
-        images, labels = examples
+    def batch(positions, images, labels):
+        step = positions[0] // batch_size
         if augmentation.mixes:
             images, labels = mix(images, labels, *alphas, tf.stack([seed, 2 * step + 1]))
         return _in_data_format(images, pipeline), labels
 
-    stream = tf.data.Dataset.counter(first_step, dtype="int64").map(positions).unbatch()
+    stream = _steps(start).map(positions).unbatch()
     stream = stream.map(example, **_parallel(pipeline))
     stream = stream.batch(batch_size, drop_remainder=True)
-    return _prefetched(stream.enumerate(first_step).map(batch))
+    return _prefetched(stream.map(batch))
+
+
+def _steps(start: int | StreamStart):
+    """Numbers of the batches of an endless stream."""
+    tf = tensorflow()
+    if not isinstance(start, StreamStart):
+        return tf.data.Dataset.counter(start, dtype="int64")
+
+    # Asked for when an iterator begins, not when the stream is made.
+    def counter(_):
+        (step,) = tf.numpy_function(start.read, [], ["int64"])
+        step.set_shape(())
+        return tf.data.Dataset.counter(step, dtype="int64")
+
+    steps = tf.data.Dataset.range(1).flat_map(counter)
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return steps.apply(endless)
 
 
 def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):

@@ -16,6 +16,7 @@ from keras_vit.training.recipes import (
     ViTFineTuning,
     ViTPreTraining,
 )
+from keras_vit.training.resume import ExactResume
 from keras_vit.training.schedules import PerUpdate, WarmupLinearDecay, WarmupStepDecay
 from keras_vit.training.weight_decay import exclude_from_weight_decay
 
@@ -24,6 +25,7 @@ __all__ = [
     "AugReg",
     "BiTHyperRule",
     "BigVisionS16",
+    "ExactResume",
     "PerUpdate",
     "Recipe",
     "SigmoidCrossentropy",

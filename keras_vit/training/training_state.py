@@ -1,0 +1,204 @@
+"""All that a step of training depends on, but for the data: taken out, and put back."""
+
+import random
+import re
+import sys
+
+import keras
+import numpy as np
+
+GROUPS = ("model", "optimizer", "metrics")
+_NUMBER = re.compile(r"_\d+(?=[/_]|$)")
+
+
+def grouped_variables(model: keras.Model) -> dict[str, list]:
+    """The variables of a compiled model: weights and seeds, optimizer, metrics.
+
+    An optimizer's are also its averages of the weights, and the scale of the loss.
+    """
+    groups = (model.variables, model.optimizer.variables, model.metrics_variables)
+    return dict(zip(GROUPS, map(list, groups), strict=True))
+
+
+def named_variables(model: keras.Model, groups=GROUPS) -> dict:
+    """Variables under names that are unique and in order, `"model/00003/head/kernel"`."""
+    return {
+        f"{group}/{i:05d}/{variable.path}": variable
+        for group, variables in grouped_variables(model).items()
+        if group in groups
+        for i, variable in enumerate(variables)
+    }
+
+
+class HostCopy:
+    """Copies of a model's state in memory that is used again for the next copy."""
+
+    def __init__(self):
+        self._arrays = {}
+
+    def take(self, model: keras.Model, groups) -> dict[str, np.ndarray]:
+        """Copies of the variables, and of the states of random number generators."""
+        synchronize(model)
+        variables = named_variables(model, groups)
+        copies = {name: self._copied(name, v) for name, v in variables.items()}
+        return {**copies, **random_states()}
+
+    def _copied(self, name, variable):
+        # On a CPU it may be the very memory that the next step writes to.
+        value = np.asarray(keras.ops.convert_to_numpy(variable.value))
+        held = self._arrays.get(name)
+        if held is None or held.shape != value.shape or held.dtype != value.dtype:
+            self._arrays[name] = held = np.empty(value.shape, value.dtype)
+        np.copyto(held, value)
+        return held
+
+
+def synchronize(model: keras.Model) -> None:
+    """Has the variables hold what they are: on JAX, `fit` keeps it to itself."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
+def assign(model: keras.Model, group: str, tensors: dict[str, np.ndarray]) -> None:
+    """Puts a group of variables back, by their order; `differences` is for before."""
+    values = [tensors[name] for name in sorted(tensors) if name.startswith(f"{group}/")]
+    for variable, value in zip(grouped_variables(model)[group], values, strict=True):
+        variable.assign(value.astype(variable_dtype(variable), copy=False))
+
+
+def variable_dtype(variable) -> str:
+    """Name of the dtype of a variable's numbers, which a policy may not be."""
+    return keras.backend.standardize_dtype(variable.dtype)
+
+
+def differences(
+    model: keras.Model, group: str, tensors: dict[str, np.ndarray], exact: bool
+) -> list[str]:
+    """What tells the variables of a checkpoint from those of a model.
+
+    Args:
+        model: the model.
+        group: one of `GROUPS`.
+        tensors: of the checkpoint.
+        exact: whether integers must have the same dtype; seeds have another on each
+            backend.
+    """
+    ours = [
+        (v.path, (tuple(v.shape), variable_dtype(v)))
+        for v in grouped_variables(model)[group]
+    ]
+    names = [name for name in sorted(tensors) if name.startswith(f"{group}/")]
+    theirs = [
+        (name.split("/", 2)[2], (tensors[name].shape, tensors[name].dtype.name))
+        for name in names
+    ]
+    if len(theirs) != len(ours):
+        return [
+            f"{len(theirs)} variables of the {group} in the checkpoint, {len(ours)} now"
+        ]
+    return [
+        f"{their[0]} of the {group} is {their[1]} in the checkpoint, {our[0]} {our[1]} now"
+        for their, our in zip(theirs, ours, strict=True)
+        if not _is_same(their, our, exact)
+    ]
+
+
+def _is_same(their, our, exact):
+    (their_path, (their_shape, their_dtype)) = their
+    (our_path, (our_shape, our_dtype)) = our
+    is_seed = not exact and "int" in their_dtype and "int" in our_dtype
+    # Keras numbers the layers of a process that have no name.
+    return (
+        _NUMBER.sub("", their_path) == _NUMBER.sub("", our_path)
+        and their_shape == our_shape
+        and (is_seed or their_dtype == our_dtype)
+    )
+
+
+def random_states() -> dict[str, np.ndarray]:
+    """The states of the generators that belong to no model."""
+    _, words, gauss = random.getstate()
+    _, keys, place, has_gauss, cached = np.random.get_state()
+    states = {
+        "random/python": np.array(words, "uint32"),
+        "random/python_gauss": np.array([] if gauss is None else [gauss], "float64"),
+        "random/numpy": np.asarray(keys, "uint32"),
+        "random/numpy_place": np.array([place, has_gauss], "int64"),
+        "random/numpy_gauss": np.array([cached], "float64"),
+    }
+    generator = _global_seed_generator()
+    if generator is not None:
+        state = keras.ops.convert_to_numpy(generator.state.value)
+        states["random/keras"] = np.array(state)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        states["random/torch"] = torch.get_rng_state().numpy().copy()
+        if torch.cuda.is_available():
+            for i, state in enumerate(torch.cuda.get_rng_state_all()):
+                states[f"random/torch_cuda/{i}"] = state.cpu().numpy().copy()
+    return states
+
+
+def set_random_states(states: dict[str, np.ndarray]) -> None:
+    """Puts back what `random_states` took, as far as it is there."""
+    words = tuple(map(int, states["random/python"]))
+    gauss = states["random/python_gauss"]
+    random.setstate((random.Random.VERSION, words, float(gauss[0]) if len(gauss) else None))
+    place, has_gauss = map(int, states["random/numpy_place"])
+    cached = float(states["random/numpy_gauss"][0])
+    np.random.set_state(("MT19937", states["random/numpy"], place, has_gauss, cached))
+    if "random/keras" in states:
+        from keras.src.random import seed_generator
+
+        state = seed_generator.global_seed_generator().state
+        state.assign(states["random/keras"].astype(variable_dtype(state)))
+    if keras.backend.backend() == "torch" and "random/torch" in states:
+        import torch
+
+        torch.set_rng_state(torch.from_numpy(states["random/torch"].copy()))
+        for name, state in states.items():
+            if name.startswith("random/torch_cuda/"):
+                device = int(name.rsplit("/", 1)[1])
+                torch.cuda.set_rng_state(torch.from_numpy(state.copy()), device)
+
+
+def _global_seed_generator():
+    """The generator of Keras' random functions without a seed, once one was called."""
+    from keras.src.backend.common import global_state
+
+    return global_state.get_global_attribute("global_seed_generator")
+
+
+def devices(model: keras.Model) -> str:
+    """What a model is trained on: `"1 × cpu"`."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        number = model.distribute_strategy.num_replicas_in_sync
+        kind = "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
+    elif backend == "jax":
+        import jax
+
+        distribution = keras.distribution.distribution()
+        number = 1 if distribution is None else distribution.device_mesh.devices.size
+        kind = jax.default_backend()
+    else:
+        from keras.src.backend.torch.core import get_device
+
+        number, kind = 1, get_device().split(":")[0].replace("cuda", "gpu")
+    return f"{number} × {kind}"
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    from keras_vit._version import __version__
+
+    backend = keras.backend.backend()
+    return {
+        "keras_vit": __version__,
+        "keras": keras.__version__,
+        backend: sys.modules[backend].__version__,
+        "numpy": np.__version__,
+    }

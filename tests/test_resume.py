@@ -1,0 +1,506 @@
+"""`ExactResume`: trainings that are killed, and files that are damaged.
+
+The process that kills others is `resumed.py`.
+"""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import resumed
+from resumed import EPOCHS, RECIPE, SAVE_FREQ, STEPS, assert_same
+
+import keras_vit
+from keras_vit.training import ExactResume, checkpoint_files
+from keras_vit.training.checkpoint_files import CheckpointFolder
+
+BACKEND = keras.backend.backend()
+KILLS = {"torch": 10}.get(BACKEND, 2)
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory):
+    """What came of trainings in processes of their own: one whole, one often killed."""
+    folder = tmp_path_factory.mktemp("lives")
+    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
+    program = Path(__file__).with_name("resumed.py")
+    done = subprocess.run(
+        [sys.executable, program, folder, str(KILLS), str(seed)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, f"KILL_SEED={seed}\n{done.stderr[-4000:]}"
+    told = json.loads((folder / "lives.json").read_text())
+    return folder, f"KILL_SEED={seed}: {told}", told
+
+
+def test_killed_trainings_end_as_if_they_had_not_been(lives):
+    folder, told, births = lives
+    killed = births[1:-1]
+    assert len(killed) == KILLS, told
+    assert births[-1]["status"] == 0, told
+    assert {life["signal"] for life in killed} == {signal.SIGKILL}, told
+    assert any(life["half"] for life in killed), told  # within a save
+    outcomes = []
+    for name in ("whole", "torn"):
+        with np.load(folder / name / "outcome.npz") as file:
+            outcomes.append(dict(file))
+    whole, torn = outcomes
+    try:
+        assert_same(torn, whole)
+    except AssertionError as error:
+        raise AssertionError(told) from error
+    assert whole["epoch"].tolist() == list(range(EPOCHS))
+    tables = [(folder / name / "metrics.csv").read_text() for name in ("whole", "torn")]
+    assert tables[0] == tables[1], told
+    assert len(tables[0].splitlines()) == 1 + EPOCHS
+    left = sorted(path.name for path in (folder / "torn" / "resume").glob("*step*"))
+    assert left == ["step-00000035.safetensors", "step-00000036.safetensors"]
+
+
+class At(keras.callbacks.Callback):
+    """Does something at the end of a step, counted over the epochs of this process."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.left = step
+        self.action = action
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            self.action()
+
+
+class StruckError(Exception):
+    """Ends a training in this process."""
+
+
+def strike():
+    raise StruckError
+
+
+def train(directory, callbacks=(), model=None, **options):
+    """A small training by hand, on arrays: one batch size, no shuffling."""
+    fit = {"epochs": 2, "batch_size": 2, "shuffle": False, "verbose": 0}
+    arguments = {name: options.pop(name) for name in list(options) if name in FIT}
+    keras.utils.set_random_seed(3)
+    model = model or dense()
+    resume = ExactResume(directory, **{"save_freq": 2, **options})
+    history = model.fit(
+        **{**fit, "x": X, "y": Y, **arguments}, callbacks=[resume, *callbacks]
+    )
+    return resumed.outcome(model, history)
+
+
+FIT = ("x", "y", "epochs", "steps_per_epoch", "shuffle", "validation_data", "batch_size")
+X = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(10, 2)).astype("float32")
+
+
+def dense(units=3, optimizer=None, loss="mse"):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(units, name="hidden"),
+            keras.layers.Dropout(0.5, name="dropout"),
+            keras.layers.Dense(2, name="head"),
+        ]
+    )
+    model.compile(optimizer or keras.optimizers.Adam(0.1), loss)
+    return model
+
+
+def interrupted(directory, step, **options):
+    with pytest.raises(StruckError):
+        train(directory, [At(step, strike)], **options)
+    CheckpointFolder(directory, 2).wait()
+
+
+@pytest.fixture
+def whole(tmp_path):
+    return train(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 8])
+def test_arrays_by_hand(tmp_path, whole, step):
+    """Step 5 is the end of the first epoch."""
+    interrupted(tmp_path / "run", step)
+    assert_same(train(tmp_path / "run"), whole)
+
+
+def test_a_finished_training_stays_what_it_is(tmp_path, whole):
+    assert_same(train(tmp_path / "whole"), whole)
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 3])
+def test_an_endless_stream_goes_on(tmp_path, save_freq):
+    """Without `data`, batches before the position are read again, over the epochs."""
+
+    def stream():
+        rng = np.random.default_rng(5)
+        while True:
+            yield rng.normal(size=(2, 4)), rng.normal(size=(2, 2))
+
+    def run(name, callbacks=()):
+        options = {"steps_per_epoch": 5, "y": None, "batch_size": None}
+        options |= {"validation_data": (X, Y), "save_freq": save_freq, "epochs": 3}
+        return train(tmp_path / name, callbacks, x=stream(), **options)
+
+    expected = run("whole")
+    for step in (7, 2):
+        with pytest.raises(StruckError):
+            run("run", [At(step, strike)])
+    assert_same(run("run"), expected)
+
+
+def test_image_data_begins_at_the_position(tmp_path):
+    """Without reading what came before, and `data.train` then begins at its start."""
+    folder, small = tmp_path / "run", dataclasses.replace(RECIPE, ema_momentum=None)
+    data = resumed.load()
+    assert data.start.step == 0
+    model = resumed.network(small)
+    stream = data.configured(image_size=8, batch_size=4, augmentation=RECIPE.augmentation)
+
+    def fit(callbacks=()):
+        keras.utils.set_random_seed(0)
+        options = {"epochs": 1, "steps_per_epoch": 6, "shuffle": False, "verbose": 0}
+        resume = ExactResume(folder, 2, data=data)
+        return model.fit(stream.train, callbacks=[resume, *callbacks], **options)
+
+    with pytest.raises(StruckError):
+        fit([At(3, strike)])
+    starts = []
+    data.start.read = lambda: (
+        starts.append(data.start.step) or type(data.start).read(data.start)
+    )
+    fit()
+    assert starts[-1] == 2
+    assert data.start.step == 0
+
+
+def test_a_stream_of_other_data_is_refused(tmp_path):
+    data = resumed.load()
+    with pytest.raises(ValueError, match="nothing was read from it"):
+        train(tmp_path, data=data)
+
+
+def damage(path, where=-9):
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+
+
+def newest(directory):
+    return CheckpointFolder(directory, 2).newest_path()
+
+
+@pytest.mark.parametrize("how", ["bit", "metadata", "half", "empty"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, whole, caplog, how):
+    interrupted(tmp_path, 9)
+    path = newest(tmp_path)
+    if how in ("half", "empty"):
+        size = path.stat().st_size // 2 if how == "half" else 0
+        os.truncate(path, size)
+    else:
+        damage(path, -9 if how == "bit" else 120)
+    before = list(CheckpointFolder(tmp_path, 2).steps().values())[-2]
+    assert_same(train(tmp_path), whole)
+    assert f"{path} is damaged" in caplog.text
+    assert f"The one before is used: {before}" in caplog.text
+
+
+def test_nothing_but_damaged_checkpoints(tmp_path):
+    interrupted(tmp_path, 9)
+    for path in CheckpointFolder(tmp_path, 2).steps().values():
+        damage(path)
+    with pytest.raises(ValueError, match="Every checkpoint in .* is damaged.*begin anew"):
+        train(tmp_path)
+
+
+def full_disk(monkeypatch, after):
+    """Writing fails half-way in each file after so many."""
+    write_array, header = checkpoint_files.write_array, checkpoint_files._header
+    files = [0]
+
+    def counted(tensors, record):
+        files[0] += 1
+        return header(tensors, record)
+
+    def write(file, array):
+        if files[0] > after and file.tell() > 5000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_array(file, array)
+
+    monkeypatch.setattr(checkpoint_files, "_header", counted)
+    monkeypatch.setattr(checkpoint_files, "write_array", write)
+
+
+def test_a_full_disk_ends_the_training(tmp_path, whole, monkeypatch):
+    with monkeypatch.context() as disk:
+        full_disk(disk, after=2)
+        with pytest.raises(OSError, match=r"No space left.*stays valid: .*step-00000002"):
+            train(tmp_path / "run")
+    assert sorted(CheckpointFolder(tmp_path / "run", 2).steps()) == [0, 2]
+    assert not list((tmp_path / "run").glob("*.part"))
+    assert_same(train(tmp_path / "run"), whole)
+
+
+def test_a_full_disk_is_told_of(tmp_path, whole, monkeypatch, caplog):
+    full_disk(monkeypatch, after=2)
+    assert_same(train(tmp_path / "run", on_save_error="warn"), whole)
+    assert "No space left" in caplog.text
+    assert "Training goes on without." in caplog.text
+    assert newest(tmp_path / "run").name == "step-00000002.safetensors"
+
+
+@pytest.mark.parametrize("on_save_error", ["raise", "warn"])
+def test_a_folder_that_cannot_be(tmp_path, whole, caplog, on_save_error):
+    """Of a read-only one root would not notice."""
+    (tmp_path / "file").touch()
+    directory = tmp_path / "file" / "run"
+    if on_save_error == "raise":
+        with pytest.raises(OSError, match="file"):
+            train(directory)
+    else:
+        assert_same(train(directory, on_save_error="warn"), whole)
+        assert "There can be no checkpoints" in caplog.text
+
+
+@pytest.mark.one_backend
+def test_half_a_file_of_a_dead_process_goes(tmp_path, whole):
+    part = tmp_path / "run" / "step-00000002.safetensors.1.part"
+    part.parent.mkdir()
+    part.write_bytes(b"half")
+    train(tmp_path / "run")
+    assert not part.exists()
+
+
+@pytest.mark.one_backend
+def test_older_checkpoints_go(tmp_path):
+    train(tmp_path / "two", epochs=3)
+    assert list(CheckpointFolder(tmp_path / "two", 2).steps()) == [14, 15]
+    train(tmp_path / "one", epochs=3, keep=1)
+    assert list(CheckpointFolder(tmp_path / "one", 2).steps()) == [15]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"configuration": {"lr": 2}}, "configuration.lr: 1 in the checkpoint, 2 now"),
+        ({"model": {"units": 4}}, r"hidden/kernel.*\(4, 3\).*\(4, 4\)"),
+        ({"model": {"loss": "mae"}}, "training.loss: 'mse' in the checkpoint, 'mae' now"),
+        ({"model": {"optimizer": "sgd"}}, "training.optimizer"),
+        ({"batch_size": 5}, "training.steps_per_epoch: 5 in the checkpoint, 2 now"),
+        ({"epochs": 1}, "it is in epoch 2, `epochs` is 1"),
+    ],
+)
+def test_another_training_is_refused(tmp_path, options, message):
+    same = {"configuration": {"lr": 1}}
+    interrupted(tmp_path, 9, **same)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    model = dense(**options.pop("model", {}))
+    with pytest.raises(ValueError, match=message) as error:
+        train(tmp_path, model=model, **{**same, **options})
+    assert "choose another `directory`" in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("change", ["examples", "seed", "pipeline"])
+def test_other_data_is_refused(tmp_path, change):
+    def fit(data, model):
+        options = {"epochs": 1, "steps_per_epoch": 3, "shuffle": False, "verbose": 0}
+        model.fit(data.train, callbacks=[ExactResume(tmp_path, 2, data=data)], **options)
+
+    plain = dataclasses.replace(RECIPE, ema_momentum=None)
+    images, labels = resumed.images()
+    data = keras_vit.data.load((images, labels), image_size=8, batch_size=4)
+    fit(data, resumed.network(plain))
+    if change == "examples":
+        labels = np.roll(labels, 1)
+        other = keras_vit.data.load((images, labels), image_size=8, batch_size=4)
+        message = "data.fingerprint"
+    elif change == "seed":
+        other, message = dataclasses.replace(data, seed=1), "data.seed: 0 in"
+    else:
+        other, message = data.configured(batch_size=5), "pipeline.batch_size: 4 in"
+    with pytest.raises(ValueError, match=message):
+        fit(other, resumed.network(plain))
+
+
+@pytest.mark.parametrize("part", ["backend", "devices"])
+def test_another_machine_is_announced(tmp_path, caplog, part):
+    interrupted(tmp_path, 9)
+    path = newest(tmp_path)
+    checkpoint = checkpoint_files.read(path)
+    record = {**checkpoint.record, part: "other"}
+    CheckpointFolder(tmp_path, 2).write(8, checkpoint.tensors, record)
+    train(tmp_path)
+    assert "not bit for bit" in caplog.text
+    assert f"{part}: 'other' in the checkpoint" in caplog.text
+
+
+@pytest.mark.one_backend
+def test_more_epochs_are_announced(tmp_path, caplog):
+    expected = train(tmp_path / "three", epochs=3)
+    train(tmp_path / "run", epochs=2)
+    assert_same(train(tmp_path / "run", epochs=3), expected)
+    assert "asked for 2 epochs, and goes on for 3" in caplog.text
+
+
+@pytest.mark.one_backend
+def test_an_unknown_format_is_refused(tmp_path):
+    interrupted(tmp_path, 3)
+    checkpoint = checkpoint_files.read(newest(tmp_path))
+    record = {**checkpoint.record, "format": 2}
+    CheckpointFolder(tmp_path, 2).write(3, checkpoint.tensors, record)
+    with pytest.raises(ValueError, match="in format 2, this version"):
+        train(tmp_path)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    x = X.copy()
+    x[6] = np.nan  # in step 4
+    with pytest.raises(FloatingPointError, match=r"nan at step 4 .*step-00000002\.saf"):
+        train(tmp_path, x=x)
+    assert max(CheckpointFolder(tmp_path, 2).steps()) == 2
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    """The loss of the step that makes them is still finite."""
+
+    def root(true, outputs):
+        return keras.ops.mean(keras.ops.sqrt(outputs * 0))
+
+    model = dense(loss=root)
+    with pytest.raises(FloatingPointError, match="not finite any more|loss is nan"):
+        train(tmp_path, model=model, save_freq=1)
+    assert list(CheckpointFolder(tmp_path, 2).steps()) == [0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends(tmp_path, whole, number, code):
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    with pytest.raises(SystemExit) as end:
+        # Before the callback of the training sees the end of the third step.
+        train(tmp_path / "run", [At(2, lambda: signal.raise_signal(number))])
+    assert end.value.code == code
+    assert {n: signal.getsignal(n) for n in handlers} == handlers
+    assert newest(tmp_path / "run").name == "step-00000003.safetensors"
+    assert_same(train(tmp_path / "run"), whole)
+
+
+@pytest.mark.one_backend
+def test_a_second_signal_ends_at_once(tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, [At(3, twice)])
+
+
+@pytest.mark.one_backend
+def test_after_a_failed_training_signals_do_what_they_did(tmp_path):
+    interrupted(tmp_path, 3)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_thread_catches_no_signals(tmp_path, whole):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert_same(results[0], whole)
+
+
+def test_what_callbacks_know_of_the_epochs_before(tmp_path):
+    class Own(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.count = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.count += 1
+            logs["count"] = self.count
+
+        def resume_state(self):
+            return {"count": self.count}
+
+        def resume(self, state, epochs):
+            self.count = state["count"]
+            self.seen = [epoch for epoch, _ in epochs]
+
+    def run(name, callbacks=()):
+        own, stop = Own(), keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9)
+        csv = keras.callbacks.CSVLogger(tmp_path / f"{name}.csv")
+        try:
+            # The place in the list has no influence.
+            train(tmp_path / name, [own, csv, stop, *callbacks], epochs=9)
+        finally:
+            table = (tmp_path / f"{name}.csv").read_text()
+        return own, stop, table
+
+    _, stop, expected = run("whole")
+    assert stop.stopped_epoch == 1
+    with pytest.raises(StruckError):
+        run("run", [At(8, strike)])
+    own, stop, table = run("run")
+    assert (own.count, own.seen, stop.stopped_epoch) == (2, [0], 1)
+    assert table == expected
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (keras.callbacks.CSVLogger("x.csv", append=True), "append=True"),
+        (keras.callbacks.EarlyStopping(restore_best_weights=True), "restore_best_weights"),
+    ],
+)
+@pytest.mark.one_backend
+def test_callbacks_that_cannot_go_on_are_refused(tmp_path, callback, message):
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, [callback])
+
+
+@pytest.mark.one_backend
+def test_arguments(tmp_path):
+    with pytest.raises(ValueError, match="`save_freq` must be"):
+        ExactResume(tmp_path, 0)
+    with pytest.raises(ValueError, match="`on_save_error` must be"):
+        ExactResume(tmp_path, on_save_error="skip")
+    with pytest.raises(ValueError, match="`data` must be a `keras_vit.data.ImageData`"):
+        ExactResume(tmp_path, data=[1])
+    with pytest.raises(ValueError, match="order it can repeat"):
+        train(tmp_path, shuffle=True)
+
+
+@pytest.mark.one_backend
+def test_one_process_at_a_time(tmp_path):
+    import filelock
+
+    other = filelock.FileLock(tmp_path / ".lock")
+    with other, pytest.raises(RuntimeError, match="Only one process can train in"):
+        train(tmp_path)
+
+
+def test_saves_do_not_change_the_training(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "keras_vit")
+    assert SAVE_FREQ < STEPS
+    first = train(tmp_path / "often", save_freq=1)
+    assert_same(train(tmp_path / "seldom", save_freq="epoch"), first)
