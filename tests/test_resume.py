@@ -124,6 +124,14 @@ def dense(units=3, optimizer=None, loss="mse"):
     return model
 
 
+def flat():
+    """For images."""
+    layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    return model
+
+
 def interrupted(directory, step, **options):
     with pytest.raises(StruckError):
         train(directory, [At(step, strike)], **options)
@@ -167,13 +175,58 @@ def test_an_endless_stream_goes_on(tmp_path, save_freq):
     assert_same(run("run"), expected)
 
 
+class ByEpoch(keras.utils.PyDataset):
+    """Batches whose order depends on the epoch, of which Keras tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.epoch = 0
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        order = np.random.default_rng(self.epoch).permutation(10)
+        rows = order[2 * index : 2 * index + 2]
+        return X[rows], Y[rows]
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+
+@pytest.mark.one_backend
+def test_a_dataset_that_counts_epochs_goes_on(tmp_path):
+    def run(name, callbacks=(), **options):
+        options = {"y": None, "batch_size": None, "epochs": 3, **options}
+        return train(tmp_path / name, callbacks, x=ByEpoch(), **options)
+
+    expected = run("whole")
+    for step in (8, 2):
+        with pytest.raises(StruckError):
+            run("run", [At(step, strike)])
+    assert_same(run("run"), expected)
+    with pytest.raises(ValueError, match="order it can repeat"):
+        run("shuffled", shuffle=True)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras takes single steps on torch")
+def test_several_steps_at_a_time(tmp_path):
+    def model():
+        network = dense()
+        network.compile("adam", "mse", steps_per_execution=2)
+        return network
+
+    expected = train(tmp_path / "whole", model=model())
+    for step in (2, 3):
+        interrupted(tmp_path / "run", step, model=model())
+    assert_same(train(tmp_path / "run", model=model()), expected)
+
+
 def test_image_data_begins_at_the_position(tmp_path):
     """Without reading what came before, and `data.train` then begins at its start."""
-    folder, small = tmp_path / "run", dataclasses.replace(RECIPE, ema_momentum=None)
-    data = resumed.load()
-    assert data.start.step == 0
-    model = resumed.network(small)
+    folder, data = tmp_path / "run", resumed.load()
     stream = data.configured(image_size=8, batch_size=4, augmentation=RECIPE.augmentation)
+    model = flat()
 
     def fit(callbacks=()):
         keras.utils.set_random_seed(0)
@@ -267,6 +320,26 @@ def test_a_full_disk_is_told_of(tmp_path, whole, monkeypatch, caplog):
     assert newest(tmp_path / "run").name == "step-00000002.safetensors"
 
 
+@pytest.mark.one_backend
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such limit")
+def test_a_limit_of_the_system(tmp_path, whole):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def lower():
+        CheckpointFolder(tmp_path / "run", 2).wait()
+        size = newest(tmp_path / "run").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match="stays valid: .*step-00000002"):
+            train(tmp_path / "run", [At(3, lower)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_same(train(tmp_path / "run"), whole)
+
+
 @pytest.mark.parametrize("on_save_error", ["raise", "warn"])
 def test_a_folder_that_cannot_be(tmp_path, whole, caplog, on_save_error):
     """Of a read-only one root would not notice."""
@@ -326,10 +399,9 @@ def test_other_data_is_refused(tmp_path, change):
         options = {"epochs": 1, "steps_per_epoch": 3, "shuffle": False, "verbose": 0}
         model.fit(data.train, callbacks=[ExactResume(tmp_path, 2, data=data)], **options)
 
-    plain = dataclasses.replace(RECIPE, ema_momentum=None)
     images, labels = resumed.images()
     data = keras_vit.data.load((images, labels), image_size=8, batch_size=4)
-    fit(data, resumed.network(plain))
+    fit(data, flat())
     if change == "examples":
         labels = np.roll(labels, 1)
         other = keras_vit.data.load((images, labels), image_size=8, batch_size=4)
@@ -339,7 +411,7 @@ def test_other_data_is_refused(tmp_path, change):
     else:
         other, message = data.configured(batch_size=5), "pipeline.batch_size: 4 in"
     with pytest.raises(ValueError, match=message):
-        fit(other, resumed.network(plain))
+        fit(other, flat())
 
 
 @pytest.mark.parametrize("part", ["backend", "devices"])

@@ -62,7 +62,8 @@ class ExactResume(keras.callbacks.Callback):
     averages of the weights and its loss scale, the states of all random number generators
     (of the model, Keras, torch, NumPy and Python), the metrics, the position in the data,
     the history, and the configuration. It is copied in the step and written beside the
-    training; a save that is due before the last one is written waits for it.
+    training; a save that is due before the last one is written waits for it. The copy is
+    as much main memory as the model with its optimizer.
 
     The data must be a pure function of epoch and step. `keras_vit.data` is, and begins at
     any step without computing those before. Other data is read from its beginning (without
@@ -222,7 +223,7 @@ class ExactResume(keras.callbacks.Callback):
         self._last_logs = record["logs"]
         self._epochs = [(epoch, logs) for epoch, logs in record["epochs"]]
         self._restored = checkpoint
-        self._random = tensors
+        self._random = {n: t for n, t in tensors.items() if n.startswith("random/")}
         for group in ("model", "optimizer"):
             training_state.assign(self.model, group, tensors)
         # Keras' way for `BackupAndRestore`; 0 is for "as `fit` was told".
@@ -492,9 +493,12 @@ class ExactResume(keras.callbacks.Callback):
             )
 
     def _check_order_of_data(self, epoch_iterator):
-        if getattr(epoch_iterator.data_adapter, "_shuffle", False):
+        adapter = epoch_iterator.data_adapter
+        # Of arrays, of a `PyDataset`; others Keras does not shuffle.
+        shuffles = getattr(adapter, "_shuffle", False) or getattr(adapter, "shuffle", False)
+        if shuffles and adapter.num_batches is not None:
             raise ValueError(
-                "`ExactResume` needs data whose order it can repeat. Received: arrays that "
+                "`ExactResume` needs data whose order it can repeat. Received: data that "
                 "`fit` shuffles as it goes. Give it shuffle=False, and shuffle by a seed "
                 "of your own: keras_vit.data.load((images, labels)), or a "
                 "`keras.utils.PyDataset`."
@@ -621,8 +625,10 @@ _END = object()
 
 
 def _skip(iterator, number, position):
-    for _ in range(number):
+    for i in range(number):
         if next(iterator, _END) is _END:
+            if i:
+                return  # of several steps at a time the last of an epoch have fewer
             raise ValueError(
                 f"The data ended before {position}, where the checkpoint is. It must be "
                 "the same in each run."
