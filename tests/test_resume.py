@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 import pytest
 import resumed
+from helpers import REFERENCE, array
 from resumed import EPOCHS, RECIPE, SAVE_FREQ, STEPS, assert_same
 
 import keras_vit
@@ -212,6 +214,7 @@ def test_a_dataset_that_counts_epochs_goes_on(tmp_path):
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras takes single steps on torch")
 def test_several_steps_at_a_time(tmp_path):
     def model():
+        keras.utils.set_random_seed(3)
         network = dense()
         network.compile("adam", "mse", steps_per_execution=2)
         return network
@@ -424,6 +427,31 @@ def test_another_machine_is_announced(tmp_path, caplog, part):
     train(tmp_path)
     assert "not bit for bit" in caplog.text
     assert f"{part}: 'other' in the checkpoint" in caplog.text
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="the checkpoint was written on torch")
+def test_a_checkpoint_of_another_backend(tmp_path, caplog):
+    """`interrupted(directory, 7)` on torch wrote it."""
+    shutil.copytree(REFERENCE / "resume", tmp_path, dirs_exist_ok=True)
+    path = newest(tmp_path)
+    expected, seen = checkpoint_files.read(path).tensors, []
+
+    class First(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append([array(v) for v in self.model.trainable_variables])
+
+    result = train(tmp_path, [First()])
+    assert result["epoch"].tolist() == [0, 1]
+    assert len(seen) == 1
+    for actual, (name, value) in zip(seen[0], weights_of(expected).items(), strict=True):
+        np.testing.assert_array_equal(actual, value, err_msg=name)
+    assert "not bit for bit" in caplog.text
+    assert "backend: 'torch' in the checkpoint" in caplog.text
+
+
+def weights_of(tensors):
+    model = {name: value for name, value in tensors.items() if name.startswith("model/")}
+    return {name: value for name, value in sorted(model.items()) if "seed" not in name}
 
 
 @pytest.mark.one_backend

@@ -406,11 +406,13 @@ class ExactResume(keras.callbacks.Callback):
         """What makes this training another than another one."""
         model = self.model
         _build(model, epoch_iterator)
+        compiled = _without_numbers(_jsonable(model.get_compile_config() or {}))
+        jit_compile = compiled.pop("jit_compile", None)
         training = {
             "steps_per_epoch": self.params.get("steps"),
             "steps_per_execution": model.steps_per_execution,
             "dtype_policy": model.dtype_policy.name,
-            **_without_numbers(_jsonable(model.get_compile_config() or {})),
+            **compiled,
         }
         data = None
         if self.data is not None:
@@ -429,6 +431,7 @@ class ExactResume(keras.callbacks.Callback):
             "first_epoch": self._first_epoch(),
             "backend": keras.backend.backend(),
             "devices": training_state.devices(model),
+            "jit_compile": jit_compile,
             "versions": training_state.versions(),
         }
 
@@ -448,6 +451,8 @@ class ExactResume(keras.callbacks.Callback):
             line
             for part in ("configuration", "data", "training", "first_epoch")
             for line in _compare(theirs[part], ours[part], part)
+            # Keras' optimizers are other classes of the same name on each backend.
+            if same_backend or not _IMPLEMENTATION.match(line)
         ]
         for group in ("model", "optimizer"):
             different += training_state.differences(
@@ -475,7 +480,7 @@ class ExactResume(keras.callbacks.Callback):
         """Warns of what is not the same, but can be gone on with."""
         said = [
             line
-            for part in ("backend", "devices", "versions")
+            for part in ("backend", "devices", "jit_compile", "versions")
             for line in _compare(theirs[part], ours[part], part)
             if part != "versions" or "None" not in line  # of the other backend
         ]
@@ -698,6 +703,7 @@ def _without_numbers(config):
     }
 
 
+_IMPLEMENTATION = re.compile(r"training\.[\w.]*\.(module|registered_name): ")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
