@@ -156,14 +156,16 @@ def test_a_finished_training_stays_what_it_is(tmp_path, whole):
     assert_same(train(tmp_path / "whole"), whole)
 
 
+def stream():
+    """Batches without end."""
+    rng = np.random.default_rng(5)
+    while True:
+        yield rng.normal(size=(2, 4)), rng.normal(size=(2, 2))
+
+
 @pytest.mark.parametrize("save_freq", ["epoch", 3])
 def test_an_endless_stream_goes_on(tmp_path, save_freq):
     """Without `data`, batches before the position are read again, over the epochs."""
-
-    def stream():
-        rng = np.random.default_rng(5)
-        while True:
-            yield rng.normal(size=(2, 4)), rng.normal(size=(2, 2))
 
     def run(name, callbacks=()):
         options = {"steps_per_epoch": 5, "y": None, "batch_size": None}
@@ -393,6 +395,18 @@ def test_another_training_is_refused(tmp_path, options, message):
         train(tmp_path, model=model, **{**same, **options})
     assert "choose another `directory`" in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.one_backend
+def test_a_scaled_loss_goes_on_and_another_precision_is_refused(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    expected = train(tmp_path / "whole")
+    assert isinstance(dense().optimizer, keras.optimizers.LossScaleOptimizer)
+    interrupted(tmp_path / "run", 7)
+    assert_same(train(tmp_path / "run"), expected)
+    keras.config.set_dtype_policy("float32")
+    with pytest.raises(ValueError, match="dtype_policy: 'mixed_float16' in the check"):
+        train(tmp_path / "run")
 
 
 @pytest.mark.one_backend

@@ -175,7 +175,7 @@ class ExactResume(keras.callbacks.Callback):
         else:
             self._epoch_start = self._position.total
             self._position = Position(epoch, 0, self._epoch_start)
-            if self._saved is None:
+            if self._saved is None and not self._epoch_start:
                 self._save()
         self._is_training = True
 
@@ -460,7 +460,7 @@ class ExactResume(keras.callbacks.Callback):
             )
         position = Position(**theirs["position"])
         epochs = self.params.get("epochs")
-        if position.epoch >= epochs:
+        if epochs is not None and position.epoch >= epochs:
             different.append(f"it is in epoch {position.epoch + 1}, `epochs` is {epochs}")
         if not different and position.step:
             different += training_state.differences(

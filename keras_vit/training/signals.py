@@ -1,5 +1,6 @@
 """Signals that ask a training to stop at the end of a step."""
 
+import os
 import signal
 import threading
 
@@ -50,6 +51,8 @@ class StopSignals:
     def _note(self, number, frame):
         if self.received is None and self._is_in_fit(frame):
             self.received = number
+            text = f"\n{self.name}: training ends after this step; once more ends it now.\n"
+            os.write(2, text.encode())  # `print` may be what the signal interrupts
             return
         # A second one, or one after a `fit` that ended with an error.
         self.restore()

@@ -134,7 +134,7 @@ def random_states() -> dict[str, np.ndarray]:
         import torch
 
         states["random/torch"] = torch.get_rng_state().numpy().copy()
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             for i, state in enumerate(torch.cuda.get_rng_state_all()):
                 states[f"random/torch_cuda/{i}"] = state.cpu().numpy().copy()
     return states
