@@ -1,6 +1,8 @@
 """A recipe, put together: `compile` and `fit`."""
 
+import dataclasses
 import math
+import os
 from collections.abc import Sequence
 
 import keras
@@ -9,6 +11,7 @@ from keras_vit.distribution import check_batches
 from keras_vit.layers import arguments
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
+from keras_vit.training.resume import ExactResume
 
 EVALUATIONS = 20  # at most, where nobody says how many
 
@@ -19,6 +22,8 @@ def finetune(
     recipe: Recipe | None = None,
     *,
     evaluations: int | None = None,
+    resume: str | os.PathLike | None = None,
+    save_freq: str | int = "epoch",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> keras.callbacks.History:
@@ -35,6 +40,10 @@ def finetune(
             with an evaluation on `data.validation` after each. Where it does not divide
             the steps, the nearest number that does is taken. `None` for one in each pass
             over the data, at most 20.
+        resume: folder of checkpoints from which the same call goes on, bit for bit, where
+            it was killed, see `ExactResume`; `None` for none. Build the model as the
+            first time, after `keras.utils.set_random_seed`.
+        save_freq: `"epoch"`, or int, after how many batches one is written there.
         callbacks: callbacks for `fit`, after those of the recipe.
         verbose: as in `fit`.
 
@@ -63,13 +72,17 @@ def finetune(
         loss=recipe.loss_function(model),
         metrics=metrics(data.num_classes),
     )
+    saves = []
+    if resume is not None:
+        numbers = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
+        saves = [ExactResume(resume, save_freq, data=data, configuration=numbers)]
     epochs, steps_per_epoch = cut(recipe, data.num_examples["train"], evaluations)
     return model.fit(
         data.train,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         validation_data=data.validation,
-        callbacks=[*recipe.callbacks(), *callbacks],
+        callbacks=[*recipe.callbacks(), *saves, *callbacks],
         shuffle=False,  # the data is, by its own seed
         verbose=verbose,
     )
