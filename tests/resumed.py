@@ -16,7 +16,8 @@ import numpy as np
 
 import keras_vit
 from keras_vit.data import Augmentation
-from keras_vit.training import ExactResume, SmallData, SwapAveragedWeights, checkpoint_files
+from keras_vit.training import ExactResume, SmallData, SwapAveragedWeights
+from keras_vit.training.resume import checkpoint_files
 
 EPOCHS, STEPS = 3, 12
 SAVE_FREQ = 5  # batches; STEPS is no multiple

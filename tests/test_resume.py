@@ -24,8 +24,9 @@ from helpers import REFERENCE, array
 from resumed import EPOCHS, RECIPE, SAVE_FREQ, STEPS, assert_same
 
 import keras_vit
-from keras_vit.training import ExactResume, checkpoint_files
-from keras_vit.training.checkpoint_files import CheckpointFolder
+from keras_vit.training import ExactResume
+from keras_vit.training.resume import checkpoint_files
+from keras_vit.training.resume.checkpoint_files import CheckpointFolder
 
 BACKEND = keras.backend.backend()
 KILLS = {"torch": 10}.get(BACKEND, 2)
@@ -211,6 +212,44 @@ def test_a_dataset_that_counts_epochs_goes_on(tmp_path):
     assert_same(run("run"), expected)
     with pytest.raises(ValueError, match="order it can repeat"):
         run("shuffled", shuffle=True)
+
+
+@pytest.mark.parametrize("step", [3, 5, 7])
+def test_an_epoch_whose_end_nobody_knows(tmp_path, step):
+    """Step 5 is its last: the checkpoint is of an epoch that may have more."""
+    import tensorflow as tf
+
+    def run(name, callbacks=()):
+        data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2)
+        data = data.filter(lambda x, y: True)  # now of unknown length
+        options = {"y": None, "batch_size": None, "save_freq": 1}
+        return train(tmp_path / name, callbacks, x=data, **options)
+
+    expected = run("whole")
+    with pytest.raises(StruckError):
+        run("run", [At(step, strike)])
+    assert_same(run("run"), expected)
+
+
+def test_a_training_that_was_to_stop_stops(tmp_path):
+    """It dies in the validation after the step at which a callback ended it."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 2
+
+    class Validated(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            strike()
+
+    def run(name, callbacks=()):
+        return train(tmp_path / name, [Stop(), *callbacks], validation_data=(X, Y))
+
+    expected = run("whole")
+    with pytest.raises(StruckError):
+        run("run", [Validated()])
+    assert_same(run("run"), expected)
+    assert expected["epoch"].tolist() == [0]
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras takes single steps on torch")

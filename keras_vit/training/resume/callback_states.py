@@ -1,0 +1,115 @@
+"""What other callbacks of a `fit` know of the epochs before."""
+
+import keras
+
+from keras_vit.training.resume.settings import jsonable
+
+# Attributes of Keras' callbacks, which `fit` makes anew.
+_STATES = {
+    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    keras.callbacks.ModelCheckpoint: (
+        *("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    ),
+}
+
+
+class EpochRecorder(keras.callbacks.Callback):
+    """Notes the logs of each epoch as they are after every other callback.
+
+    Attributes:
+        epochs: list of (epoch, logs).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((epoch, dict(logs or {})))
+
+
+def join(callbacks: list, resume: keras.callbacks.Callback) -> EpochRecorder:
+    """Puts a callback first, before averages are swapped in, and a recorder last."""
+    recorder = EpochRecorder()
+    others = [
+        callback
+        for callback in callbacks
+        if callback is not resume and not isinstance(callback, EpochRecorder)
+    ]
+    callbacks[:] = [resume, *others, recorder]
+    return recorder
+
+
+def check(callbacks: list) -> None:
+    """Checks that each can be given back what it knew.
+
+    Raises:
+        ValueError: if one cannot.
+    """
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CSVLogger) and callback.append:
+            raise ValueError(
+                "`CSVLogger` with append=True would have epochs twice. Leave it out: "
+                "`ExactResume` writes the file anew with the epochs before."
+            )
+        if isinstance(callback, keras.callbacks.EarlyStopping) and (
+            callback.restore_best_weights
+        ):
+            raise ValueError(
+                "`ExactResume` does not keep the weights that `EarlyStopping` holds "
+                "for restore_best_weights=True. Use ModelCheckpoint(path, "
+                "save_best_only=True) instead."
+            )
+
+
+def taken(callbacks: list) -> list:
+    """Pairs of a callback's class and its state, of those that have one."""
+    states = []
+    for callback in callbacks:
+        if hasattr(callback, "resume_state"):
+            state = callback.resume_state()
+        else:
+            state = {name: getattr(callback, name) for name in _names(callback)}
+        if state:
+            states.append((type(callback).__name__, jsonable(state)))
+    return states
+
+
+def give_back(callbacks: list, states: list, epochs: list) -> None:
+    """Gives callbacks back what was `taken`, and tells them of the epochs before.
+
+    Args:
+        callbacks: those of `fit`.
+        states: of `taken`.
+        epochs: list of (epoch, logs).
+    """
+    states = list(states)
+    for callback in callbacks:
+        name = type(callback).__name__
+        found = next((state for state in states if state[0] == name), None)
+        if found:
+            states.remove(found)
+        _resume(callback, found[1] if found else {}, epochs)
+
+
+def _resume(callback, state, epochs):
+    if hasattr(callback, "resume"):
+        callback.resume(state, epochs)
+    elif isinstance(callback, keras.callbacks.History):
+        callback.history, callback.epoch = {}, []
+        for epoch, logs in epochs:
+            keras.callbacks.History.on_epoch_end(callback, epoch, logs)
+    elif isinstance(callback, keras.callbacks.CSVLogger):
+        callback.on_train_begin()
+        for epoch, logs in epochs:
+            callback.on_epoch_end(epoch, logs)
+    else:
+        for name in _names(callback):
+            if name in state:
+                setattr(callback, name, state[name])
+
+
+def _names(callback):
+    """Of the attributes that are a callback's state."""
+    return next((n for kind, n in _STATES.items() if isinstance(callback, kind)), ())

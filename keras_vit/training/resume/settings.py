@@ -1,0 +1,183 @@
+"""What makes one training another than another one."""
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Mapping
+
+import keras
+
+from keras_vit.data.image_data import ImageData
+from keras_vit.training.resume import training_state
+from keras_vit.training.resume.checkpoint_files import Checkpoint
+from keras_vit.training.resume.fit_loop import FitLoop, Position
+
+logger = logging.getLogger("keras_vit")
+
+FORMAT = 1  # of the checkpoints
+_REFUSED = ("configuration", "data", "training", "first_epoch")
+_ANNOUNCED = ("backend", "devices", "jit_compile", "versions")
+
+
+def describe(loop: FitLoop, params: Mapping, data: ImageData | None, configuration):
+    """The settings of a training, as a dictionary for JSON.
+
+    Args:
+        loop: of the model, built.
+        params: of the callback, from `fit`.
+        data: what it is trained on, if that is ours.
+        configuration: of the user.
+    """
+    model = loop.model
+    compiled = _without_numbers(jsonable(model.get_compile_config() or {}))
+    jit_compile = compiled.pop("jit_compile", None)
+    return {
+        "format": FORMAT,
+        "configuration": configuration,
+        "training": {
+            "steps_per_epoch": params.get("steps"),
+            "steps_per_execution": model.steps_per_execution,
+            "dtype_policy": model.dtype_policy.name,
+            **compiled,
+        },
+        "data": _data_settings(data),
+        "epochs_asked": params.get("epochs"),
+        "first_epoch": loop.first_epoch,
+        "backend": keras.backend.backend(),
+        "devices": training_state.devices(model),
+        "jit_compile": jit_compile,
+        "versions": training_state.versions(),
+    }
+
+
+def _data_settings(data):
+    if data is None:
+        return None
+    pipeline = dataclasses.asdict(data.pipeline)
+    pipeline.pop("num_parallel_calls")  # without influence on the batches
+    return {
+        "fingerprint": data.fingerprint,
+        "seed": data.seed,
+        "pipeline": jsonable(pipeline),
+    }
+
+
+def check(checkpoint: Checkpoint, ours: dict, model: keras.Model) -> None:
+    """Checks that a checkpoint is of this training, and warns of what may differ.
+
+    Args:
+        checkpoint: the one to go on from.
+        ours: what `describe` returns now.
+        model: the one to be trained.
+
+    Raises:
+        ValueError: if it is of another training; names all that differs.
+    """
+    theirs = checkpoint.record
+    if theirs["format"] != FORMAT:
+        raise ValueError(
+            f"{str(checkpoint.path)!r} is in format {theirs['format']}, this version "
+            f"of keras_vit writes {FORMAT}. Go on with keras_vit "
+            f"{theirs['versions']['keras_vit']}, or choose another `directory`."
+        )
+    different = _differences(checkpoint, ours, model)
+    if different:
+        lines = "\n  ".join(different[:20])
+        raise ValueError(
+            "A training can go on only as what it was. The checkpoint "
+            f"{str(checkpoint.path)!r} is of another one:\n  {lines}\nSet them back to "
+            "go on with it; to train anew, choose another `directory` or delete this "
+            "one."
+        )
+    _announce(theirs, ours)
+
+
+def _differences(checkpoint, ours, model):
+    theirs, tensors = checkpoint.record, checkpoint.tensors
+    same_backend = theirs["backend"] == ours["backend"]
+    different = [
+        line
+        for part in _REFUSED
+        for line in _compare(theirs[part], ours[part], part)
+        # Keras' optimizers are other classes of the same name on each backend.
+        if same_backend or not _IMPLEMENTATION.match(line)
+    ]
+    for group in ("model", "optimizer"):
+        different += training_state.differences(model, group, tensors, same_backend)
+    position = Position(**theirs["position"])
+    epochs = ours["epochs_asked"]
+    if epochs is not None and position.epoch >= epochs:
+        different.append(f"it is in epoch {position.epoch + 1}, `epochs` is {epochs}")
+    if not different and position.step:
+        different = training_state.differences(model, "metrics", tensors, same_backend)
+    return different
+
+
+def _announce(theirs, ours):
+    """Warns of what is not the same, but can be gone on with."""
+    said = [
+        line
+        for part in _ANNOUNCED
+        for line in _compare(theirs[part], ours[part], part)
+        if part != "versions" or "None" not in line  # of the other backend
+    ]
+    if said:
+        logger.warning(
+            "Training goes on, but not bit for bit: weights and optimizer are those of "
+            "the checkpoint, while rounding (and on another backend or number of "
+            "devices what is random) will differ. %s",
+            "; ".join(said),
+        )
+    if theirs["epochs_asked"] != ours["epochs_asked"]:
+        logger.warning(
+            "Training was asked for %s epochs, and goes on for %s.",
+            *(theirs["epochs_asked"], ours["epochs_asked"]),
+        )
+
+
+def _compare(theirs, ours, name):
+    """A line for each field that differs."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [*theirs, *(key for key in ours if key not in theirs)]
+        pairs = [(f"{name}.{key}", theirs.get(key), ours.get(key)) for key in keys]
+        return [line for n, their, our in pairs for line in _compare(their, our, n)]
+    if theirs == ours:
+        return []
+    return [f"{name}: {_short(theirs)} in the checkpoint, {_short(ours)} now"]
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _without_numbers(config):
+    """Keras numbers what has no name in a process: `"adam_1"`."""
+    if isinstance(config, list):
+        return [_without_numbers(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: re.sub(r"_\d+$", "", value)
+        if key == "name" and isinstance(value, str)
+        else _without_numbers(value)
+        for key, value in config.items()
+    }
+
+
+_IMPLEMENTATION = re.compile(r"training\.[\w.]*\.(module|registered_name): ")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def jsonable(content):
+    """As JSON gives it back."""
+
+    def other(value):
+        if hasattr(value, "tolist"):
+            return value.tolist()
+        if isinstance(value, Mapping):
+            return dict(value)
+        return _ADDRESS.sub("", repr(value))
+
+    return json.loads(json.dumps(content, default=other))
