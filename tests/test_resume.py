@@ -24,6 +24,7 @@ from helpers import REFERENCE, array
 from resumed import EPOCHS, RECIPE, SAVE_FREQ, STEPS, assert_same
 
 import keras_vit
+from keras_vit.runs import EventFiles
 from keras_vit.training import ExactResume
 from keras_vit.training.resume import checkpoint_files
 from keras_vit.training.resume.checkpoint_files import CheckpointFolder
@@ -618,6 +619,44 @@ def test_what_callbacks_know_of_the_epochs_before(tmp_path):
     assert table == expected
 
 
+def points(folder):
+    """All that event files show: run, tag, step and value."""
+    import tensorflow as tf
+
+    found = []
+    for path in Path(folder).rglob("*.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag != "keras":  # the graph, by each process
+                    number = value.simple_value or tf.make_ndarray(value.tensor)
+                    point = path.parent.name, value.tag, event.step, float(number)
+                    found.append(point)
+    return sorted(found)
+
+
+def test_tensorboard_shows_each_step_once(tmp_path):
+    def run(name, callbacks=()):
+        ours = EventFiles(tmp_path / name / "ours")
+        kerass = keras.callbacks.TensorBoard(tmp_path / name / "keras", update_freq=1)
+        logs = {"validation_data": (X, Y), "epochs": 3}
+        return train(tmp_path / name / "run", [ours, kerass, *callbacks], **logs)
+
+    class DieAfterEpoch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                strike()
+
+    run("whole")
+    for death in (DieAfterEpoch(), At(3, strike)):
+        with pytest.raises(StruckError):
+            run("torn", [death])
+    run("torn")
+    for kind, number in (("ours", 3 * 2), ("keras", 3 * (5 + 4))):
+        expected = points(tmp_path / "whole" / kind)
+        assert len(expected) == number
+        assert points(tmp_path / "torn" / kind) == expected
+
+
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
@@ -648,7 +687,7 @@ def test_one_process_at_a_time(tmp_path):
     import filelock
 
     other = filelock.FileLock(tmp_path / ".lock")
-    with other, pytest.raises(RuntimeError, match="Only one process can train in"):
+    with other, pytest.raises(ValueError, match="Only one process can train in"):
         train(tmp_path)
 
 

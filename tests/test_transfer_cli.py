@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import shutil
+import signal
 import threading
 
 import keras
@@ -171,6 +172,50 @@ def test_event_files_of_tensorboard(trained):
         assert {step for step, _, _ in points} == {3, 6}
     assert {"epoch_loss", "epoch_accuracy", "epoch_learning_rate"} <= tags["train"]
     assert tags["validation"] == {"epoch_loss", "epoch_accuracy"}
+
+
+def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch):
+    """Ended by SIGTERM before the first evaluation, and dead in the second."""
+    output, _ = trained
+    weights = output.with_name("small.keras")
+    given = ("finetune", folder, "--output", tmp_path / "run", "--weights", weights)
+    given += (*TRAINING, "--save-freq", 1)
+    step, evaluated = finetune.Progress.on_train_batch_end, finetune.Progress.on_epoch_end
+
+    def preempted(self, batch, logs=None):
+        step(self, batch, logs)
+        if int(self.model.optimizer.iterations) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    def dies(self, epoch, logs=None):
+        evaluated(self, epoch, logs)
+        if epoch == 1:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.Progress, "on_train_batch_end", preempted)
+        with pytest.raises(SystemExit) as end:
+            printed(*given)
+        assert end.value.code == 75
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.Progress, "on_epoch_end", dies)
+        with pytest.raises(MemoryError):
+            printed(*given)
+    message = fails(*given, "--seed", 3)
+    assert "begun with other arguments: seed: 0 before, 3 now" in message
+    status, text = printed(*given)
+    assert status == 0
+    assert "goes on after step 6" in text
+    assert not (tmp_path / "run" / "resume").exists()
+    for name in ("metrics.csv", "results.json"):
+        assert (tmp_path / "run" / name).read_text() == (output / name).read_text()
+    for name in ("best.keras", "last.keras"):
+        whole, torn = (
+            keras_vit.from_pretrained(path / name) for path in (output, tmp_path / "run")
+        )
+        for expected, actual in zip(whole.weights, torn.weights, strict=True):
+            np.testing.assert_array_equal(array(actual), array(expected))
+    assert "is not empty" in fails(*given)
 
 
 @pytest.mark.one_backend

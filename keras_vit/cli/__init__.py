@@ -9,16 +9,17 @@ import keras_vit
 from keras_vit.cli import checkpoints, evaluate, finetune, predict
 from keras_vit.cli.options import EPILOG, ERROR, INTERRUPTED, PIPE_CLOSED
 
-# What a wrong argument, file or network raises, and a `--set` of the wrong type;
-# anything else is an error of ours.
-ERRORS = (ValueError, TypeError, OSError, ImportError)
+# What a wrong argument, file or network raises, a `--set` of the wrong type, and a loss
+# that is no number; anything else is an error of ours.
+ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a sub-command and gives the exit status.
 
     0: done, or nothing differs; 1: `verify` found a difference; 2: an error, in one line
-    on the standard error stream; 130: interrupted.
+    on the standard error stream; 130: interrupted. A training that SIGTERM ends raises
+    `SystemExit` with 75: the same command goes on.
 
     Args:
         argv: arguments, without the program's name; `None` for those of the process.

@@ -40,7 +40,7 @@ from keras_vit.runs import (
     image_fields,
     load_classifier,
 )
-from keras_vit.runs.folder import BEST, METRICS, REPORT, TENSORBOARD
+from keras_vit.runs.folder import BEST, METRICS, REPORT, RESUME, TENSORBOARD
 from keras_vit.tables import table
 from keras_vit.training.finetune import configured, finetune
 from keras_vit.training.recipe import Recipe
@@ -60,7 +60,10 @@ def add_to(commands) -> None:
         "--output", required=True, metavar="FOLDER", help="where all is written"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the training in that folder"
+        "--overwrite",
+        action="store_true",
+        help="replace the training in that folder, also one that is not finished and "
+        "would go on",
     )
     _add_data(parser)
     _add_model(parser)
@@ -179,11 +182,19 @@ def _add_machine(parser):
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all that is random (0)"
     )
+    group.add_argument(
+        "--save-freq",
+        type=int,
+        metavar="N",
+        help="batches between the checkpoints from which the same command goes on when it "
+        "is killed, beside one at each evaluation",
+    )
 
 
 def _finetune(args):
     # In the order of what it costs: arguments, images, weights, training.
-    run = RunFolder.check(args.output, args.overwrite)
+    run = RunFolder.check(args.output, args.overwrite, _given(args))
+    goes_on = run.is_unfinished() and not args.overwrite
     settings, known = settings_of(args.set), known_model(args)
     keras.dtype_policies.get(args.precision)
     data_given = data_arguments(
@@ -204,12 +215,15 @@ def _finetune(args):
     with strategy(args.strategy):
         model = build(args, data, recipe, settings)
         data = configured(data, model, recipe)
-        run.create(_config(args, data_given, data, model, recipe))
+        if not goes_on:
+            run.create(_config(args, data_given, data, model, recipe))
         finetune(
             model,
             data,
             recipe,
             evaluations=args.evaluations,
+            resume=run.file(RESUME),
+            save_freq=args.save_freq or "epoch",
             callbacks=_callbacks(run, args.weights),
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -222,8 +236,8 @@ def _finish(run, data):
     split = "test" if "test" in data.splits else "validation"
     classifier = load_classifier(run.path, data.pipeline.batch_size)
     evaluation = classifier.evaluate(data, split)
-    run.write_results({"split": split, **evaluation.summary()})
     report = write_report_of(classifier, evaluation, data, split, run.file(REPORT))
+    run.finish({"split": split, **evaluation.summary()})
     print()
     print_result(evaluation, accuracy_name(data, split))
     facts = [
@@ -264,6 +278,9 @@ def _callbacks(run, weights):
     class Announcement(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             print(f"{_about_model(self.model, weights)}\n", flush=True)
+
+        def resume(self, state, epochs):
+            print(f"goes on after step {int(self.model.optimizer.iterations):,}\n")
 
     return [
         Announcement(),
@@ -309,13 +326,9 @@ def _about_model(model, weights):
 
 
 def _config(args, data_given, data, model, recipe):
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    given = {
-        name: value for name, value in given.items() if name not in ("run", "traceback")
-    }
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "arguments": given,
+        "arguments": _given(args),
         "seed": args.seed,
         "class_names": data.class_names,
         "data": {
@@ -335,6 +348,16 @@ def _config(args, data_given, data, model, recipe):
         "backend": keras.backend.backend(),
         "machine": platform.platform(),
         "packages": _versions(),
+    }
+
+
+def _given(args):
+    """The arguments that say what is trained."""
+    others = ("run", "traceback", "overwrite", "save_freq")
+    return {
+        name: value
+        for name, value in vars(args).items()
+        if value is not None and name not in others
     }
 
 

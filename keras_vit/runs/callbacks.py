@@ -1,5 +1,6 @@
 """Callbacks that write a training's files."""
 
+import itertools
 import os
 import socket
 import time
@@ -9,6 +10,9 @@ import numpy as np
 
 from keras_vit.data.packages import tensorflow
 from keras_vit.runs.folder import BEST, LAST
+from keras_vit.training.resume import event_files
+
+_writers = itertools.count()
 
 
 class Progress(keras.callbacks.Callback):
@@ -49,6 +53,14 @@ class Checkpoints(keras.callbacks.Callback):
             self.best = value
             self._save_without_optimizer(BEST)
 
+    def resume_state(self):
+        """For `ExactResume`."""
+        return {"best": self.best}
+
+    def resume(self, state, epochs):
+        """For `ExactResume`."""
+        self.best = state.get("best")
+
     def _save_without_optimizer(self, name):
         # Keras 3.15 has no argument for it; Adam's state is twice the weights.
         optimizer = self.model.optimizer
@@ -88,6 +100,11 @@ class EventFiles(keras.callbacks.Callback):
         for writer in self._writers.values():
             writer.flush()
 
+    def resume(self, state, epochs):
+        """For `ExactResume`: what comes after these epochs is written again."""
+        last = epochs[-1][1].get("step", epochs[-1][0]) if epochs else -1
+        event_files.cut(self.folder, lambda tag, step: step <= last)
+
     def on_train_end(self, logs=None):
         for writer in self._writers.values():
             writer.close()
@@ -106,7 +123,9 @@ class EventFiles(keras.callbacks.Callback):
             tf = tensorflow()
             folder = os.path.join(self.folder, run)
             os.makedirs(folder, exist_ok=True)
-            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+            # As TensorFlow's own; no two writers have one.
+            own = f"{socket.gethostname()}.{os.getpid()}.{next(_writers)}"
+            name = f"events.out.tfevents.{int(time.time())}.{own}"
             writer = tf.io.TFRecordWriter(os.path.join(folder, name))
             first = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
             writer.write(first.SerializeToString())

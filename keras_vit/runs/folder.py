@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from keras_vit._version import __version__
 CONFIG, BEST, LAST = "config.json", "best.keras", "last.keras"
 METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
 REPORT, RESULTS = "report", "results.json"
-_WRITTEN = (CONFIG, METRICS, TENSORBOARD, BEST, LAST, REPORT, RESULTS)
+RESUME = "resume"
+_WRITTEN = (CONFIG, METRICS, TENSORBOARD, BEST, LAST, RESUME, REPORT, RESULTS)
 _MARK = "keras_vit"  # the key of a run's configuration that no other config.json has
 
 
@@ -24,7 +26,8 @@ class RunFolder:
 
     `config.json` (what was asked for and with what), `metrics.csv` (a line for each
     evaluation), `tensorboard/`, `best.keras` (of the best validation accuracy),
-    `last.keras` (with the optimizer), `results.json` and `report/index.html`.
+    `last.keras` (with the optimizer), `results.json` and `report/index.html`; until it is
+    finished `resume/`, from which it goes on.
 
     Args:
         path: of the folder.
@@ -33,12 +36,23 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def check(cls, path: str | os.PathLike, overwrite: bool = False) -> "RunFolder":
+    def check(
+        cls,
+        path: str | os.PathLike,
+        overwrite: bool = False,
+        arguments: Mapping | None = None,
+    ) -> "RunFolder":
         """A folder that a training may write to; nothing is written yet.
 
+        Args:
+            path: of the folder.
+            overwrite: whether a training that is in it is to be replaced.
+            arguments: of the command. An unfinished training of the same may be in it, to
+                go on; `None` if none may.
+
         Raises:
-            ValueError: if there is something in it and `overwrite` is not set, or if it
-                is no folder.
+            ValueError: if there is something else in it and `overwrite` is not set, or if
+                it is no folder.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
@@ -46,12 +60,41 @@ class RunFolder:
                 f"A training writes to a folder of its own. Received: {os.fspath(path)!r}, "
                 "which is a file. Choose another path."
             )
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
+        run = cls(path)
+        if overwrite or not run._is_in_use():
+            return run
+        if arguments is None or not run.is_unfinished():
             raise ValueError(
                 f"The folder {os.fspath(path)!r} is not empty. Choose another one, or give "
                 "`--overwrite` to replace the training in it."
             )
-        return cls(path)
+        run._check_same(arguments)
+        return run
+
+    def _is_in_use(self):
+        # A process may have been killed as it wrote the first file.
+        first = f"{CONFIG}.part"
+        return self.path.is_dir() and any(p.name != first for p in self.path.iterdir())
+
+    def is_unfinished(self) -> bool:
+        """Whether a training was begun in it that has no results."""
+        if not self.file(CONFIG).is_file() or self.file(RESULTS).exists():
+            return False
+        return _MARK in self.config()
+
+    def _check_same(self, arguments):
+        before, now = self.config().get("arguments", {}), _as_json(arguments)
+        different = [
+            f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"The training in {os.fspath(self.path)!r} is not finished, and was begun "
+                f"with other arguments: {'; '.join(different)}. Give the same to go on "
+                "with it, `--overwrite` to replace it, or choose another folder."
+            )
 
     def create(self, config: dict) -> None:
         """Makes the folder with its configuration; what another training left goes.
@@ -89,16 +132,17 @@ class RunFolder:
             rows = list(csv.DictReader(file))
         return {name: [float(row[name]) for row in rows] for name in (rows or [{}])[0]}
 
-    def write_results(self, results: dict) -> None:
-        """Writes `results.json`."""
+    def finish(self, results: dict) -> None:
+        """Writes `results.json`; there is nothing to go on with any more."""
         self._write(RESULTS, results)
+        shutil.rmtree(self.file(RESUME), ignore_errors=True)
 
     def file(self, name: str) -> Path:
         """The path of one of its files."""
         return self.path / name
 
     def _write(self, name, content):
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+        text = _text(content)
         part = self.path / f"{name}.part"
         part.write_text(f"{text}\n", "utf-8", errors="surrogateescape")
         os.replace(part, self.path / name)
@@ -130,6 +174,15 @@ def find_run(path: str | os.PathLike) -> tuple[RunFolder, str] | None:
             "stopped before its first evaluation, or the file was moved."
         )
     return run, os.fspath(checkpoint)
+
+
+def _text(content):
+    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+
+
+def _as_json(content):
+    """As it is read again."""
+    return json.loads(_text(content))
 
 
 def _plain(value):

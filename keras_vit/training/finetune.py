@@ -41,9 +41,10 @@ def finetune(
             the steps, the nearest number that does is taken. `None` for one in each pass
             over the data, at most 20.
         resume: folder of checkpoints from which the same call goes on, bit for bit, where
-            it was killed, see `ExactResume`; `None` for none. Build the model as the
-            first time, after `keras.utils.set_random_seed`.
-        save_freq: `"epoch"`, or int, after how many batches one is written there.
+            it was killed; `None` for none. For more than `save_freq` leave it out, and
+            give `callbacks` an `ExactResume`.
+        save_freq: `"epoch"`, for after each evaluation, or int, after how many batches
+            a checkpoint is written to `resume`.
         callbacks: callbacks for `fit`, after those of the recipe.
         verbose: as in `fit`.
 

@@ -43,8 +43,9 @@ class ExactResume(keras.callbacks.Callback):
     ends at once. They are caught only where `fit` runs in the main thread.
 
     Callbacks of the same `fit` are told of the epochs before: `History`, and `CSVLogger`,
-    which writes its file anew; `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint`
-    get back what they counted. One of your own can have two methods: `resume_state()`,
+    which writes its file anew; `TensorBoard`, whose files are cut to the position;
+    `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint`, which get back what they
+    counted. One of your own can have two methods: `resume_state()`,
     which returns a dictionary for JSON, and `resume(state, epochs)`, called before the
     first epoch with that dictionary and a list of (epoch, logs). The place of this
     callback in the list does not matter.
@@ -66,8 +67,8 @@ class ExactResume(keras.callbacks.Callback):
 
     Raises:
         ValueError: in `fit`, if the checkpoint is of another training (it says what
-            differs), every checkpoint is damaged, or the data has no fixed order.
-        RuntimeError: in `fit`, if another process trains in the directory.
+            differs), every checkpoint is damaged, another process trains in the
+            directory, or the data has no fixed order.
         OSError: in `fit`, if a checkpoint cannot be written.
         FloatingPointError: in `fit`, if the loss or a weight is not finite any more; it
             names the step and the last good checkpoint. Such a state is never saved.
@@ -211,6 +212,7 @@ class ExactResume(keras.callbacks.Callback):
             self._loop.callbacks.callbacks,
             checkpoint.record["callbacks"],
             self._recorder.epochs,
+            self._position,
         )
 
     def _set_random_states(self):

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_vit.training.resume import event_files
+from keras_vit.training.resume.fit_loop import Position
 from keras_vit.training.resume.settings import jsonable
 
 # Attributes of Keras' callbacks, which `fit` makes anew.
@@ -10,6 +12,9 @@ _STATES = {
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
     keras.callbacks.ModelCheckpoint: (
         *("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    ),
+    keras.callbacks.TensorBoard: (
+        *("_global_train_batch", "_global_test_batch", "_previous_epoch_iterations"),
     ),
 }
 
@@ -76,13 +81,14 @@ def taken(callbacks: list) -> list:
     return states
 
 
-def give_back(callbacks: list, states: list, epochs: list) -> None:
+def give_back(callbacks: list, states: list, epochs: list, position: Position) -> None:
     """Gives callbacks back what was `taken`, and tells them of the epochs before.
 
     Args:
         callbacks: those of `fit`.
         states: of `taken`.
         epochs: list of (epoch, logs).
+        position: where the training goes on.
     """
     states = list(states)
     for callback in callbacks:
@@ -91,6 +97,8 @@ def give_back(callbacks: list, states: list, epochs: list) -> None:
         if found:
             states.remove(found)
         _resume(callback, found[1] if found else {}, epochs)
+        if isinstance(callback, keras.callbacks.TensorBoard):
+            _cut_event_files(callback, position)
 
 
 def _resume(callback, state, epochs):
@@ -108,6 +116,20 @@ def _resume(callback, state, epochs):
         for name in _names(callback):
             if name in state:
                 setattr(callback, name, state[name])
+
+
+def _cut_event_files(callback, position):
+    """Keras has three counts of steps, by what it writes."""
+    iterations = int(callback.model.optimizer.iterations)
+
+    def stays(tag, step):
+        if tag.startswith("epoch_") or tag.endswith(("/histogram", "/image")):
+            return step < position.epoch
+        if tag.startswith("evaluation_"):
+            return step < iterations
+        return step <= position.total
+
+    event_files.cut(callback.log_dir, stays)
 
 
 def _names(callback):

@@ -66,7 +66,7 @@ class CheckpointFolder:
 
         Raises:
             OSError: if it cannot be written to.
-            RuntimeError: if another process trains in it.
+            ValueError: if another process trains in it.
         """
         import filelock
 
@@ -77,7 +77,7 @@ class CheckpointFolder:
             if not lock.is_locked:
                 lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise RuntimeError(
+            raise ValueError(
                 "Only one process can train in a folder of checkpoints. Received: "
                 f"{str(self.path)!r}, in which another one does. Wait for it or end it, or "
                 "choose another `directory`."
