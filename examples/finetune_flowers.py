@@ -47,6 +47,7 @@ def main():
     parser.add_argument("--learning_rate", type=float, default=0.003)
     parser.add_argument("--precision", default="float32", help="as mixed_bfloat16")
     parser.add_argument("--strategy", default="auto", help="auto, data_parallel or none")
+    parser.add_argument("--resume", help="folder of checkpoints to go on from if killed")
     parser.add_argument("--output", default="outputs/flowers.keras", type=Path)
     args = parser.parse_args()
 
@@ -70,7 +71,7 @@ def main():
             classes=data.num_classes,
             classifier_activation=None,
         )
-        keras_vit.training.finetune(model, data, recipe)
+        keras_vit.training.finetune(model, data, recipe, resume=args.resume, save_freq=100)
         test = keras_vit.training.configured(data, model, recipe)
         results = model.evaluate(test.test or test.validation, return_dict=True)
 

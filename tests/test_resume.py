@@ -385,6 +385,60 @@ def test_a_limit_of_the_system(tmp_path, whole):
     assert_same(train(tmp_path / "run"), whole)
 
 
+# On a file system of its own; prints what went wrong.
+FILE_SYSTEM = """
+import subprocess, sys
+from pathlib import Path
+import test_resume as tests
+
+folder = Path(sys.argv[1])
+whole = tests.train(folder / "whole")
+
+def fill():
+    tests.CheckpointFolder(folder / "full", 2).wait()
+    with open(folder / "ballast", "wb", buffering=0) as file:
+        while file.write(bytes(1000)) == 1000:
+            pass
+
+try:
+    tests.train(folder / "full", [tests.At(3, fill)])
+except OSError as error:
+    print(error)
+(folder / "ballast").unlink()
+tests.assert_same(tests.train(folder / "full"), whole)
+
+tests.interrupted(folder / "read", 3)
+tests.CheckpointFolder(folder / "read", 2).close()  # as if that process had ended
+subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+tests.assert_same(tests.train(folder / "read", on_save_error="warn"), whole)
+print(tests.newest(folder / "read"))
+"""
+
+
+@pytest.mark.one_backend
+def test_a_file_system_that_is_full_or_read_only(tmp_path):
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=300k tmpfs {tmp_path}"
+    try:
+        subprocess.run([*namespace, mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    python = [sys.executable, "-c", FILE_SYSTEM, tmp_path]
+    done = subprocess.run(
+        [*namespace, f'{mount} && exec "$@"', "sh", *python],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    full, read_only = done.stdout.splitlines()
+    assert "No space left on device" in full
+    for line in (full, read_only):
+        assert "step-00000002.safetensors" in line
+    assert "Read-only file system" in done.stderr
+    assert "Training goes on without." in done.stderr
+
+
 @pytest.mark.parametrize("on_save_error", ["raise", "warn"])
 def test_a_folder_that_cannot_be(tmp_path, whole, caplog, on_save_error):
     """Of a read-only one root would not notice."""
