@@ -117,7 +117,7 @@ def write_slowly():
 
     def slowly(file, array):
         file.flush()
-        time.sleep(0.002)
+        time.sleep(0.004)
         write_array(file, array)
 
     checkpoint_files.write_array = slowly
@@ -170,7 +170,9 @@ def raise_up(folder):
 
 
 def kill_after(folder, beats, delay, is_slow):
-    """A life that is killed after so many steps and seconds: what it did, its status."""
+    """A life that is killed after so many steps and seconds, or in the next save where
+    saves are slow: what it did, what it left half, its signal.
+    """
     pid, reads = give_birth(folder, is_slow)
     seen = b""
     while len(seen) < beats:
@@ -179,11 +181,21 @@ def kill_after(folder, beats, delay, is_slow):
             break
         seen += beat
     time.sleep(delay)
-    half = [name for name in os.listdir(os.path.join(folder, "resume")) if ".part" in name]
+    while is_slow and not parts(folder) and not os.waitid(os.P_PID, pid, ENDED):
+        time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     os.close(reads)
-    return {"beats": seen.decode(), "delay": delay, "half": half, "signal": status & 127}
+    told = {"beats": seen.decode(), "delay": delay, "signal": status & 127}
+    return {**told, "half": parts(folder)}
+
+
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+
+
+def parts(folder):
+    """Files that are being written, or were when their process was killed."""
+    return [name for name in os.listdir(os.path.join(folder, "resume")) if ".part" in name]
 
 
 def main(folder, kills, seed):
@@ -197,7 +209,7 @@ def main(folder, kills, seed):
     lives = [{"whole": time.time() - start}]
     beats = max(SAVE_FREQ, EPOCHS * STEPS // kills) + 1
     for i in range(kills):
-        # Every other one most likely while a checkpoint is being written.
+        # Every other one while a checkpoint is being written.
         kill = rng.randint(SAVE_FREQ if i % 2 else 1, beats), rng.uniform(0, 0.05)
         lives.append(kill_after(torn, *kill, is_slow=bool(i % 2)))
     lives.append({"status": raise_up(torn), "end": time.time() - start})
