@@ -31,7 +31,7 @@ from keras_vit.cli.results import (
     print_result,
     write_report_of,
 )
-from keras_vit.distribution import STRATEGIES, strategy
+from keras_vit.distribution import STRATEGIES, is_first_process, strategy
 from keras_vit.runs import (
     Checkpoints,
     EventFiles,
@@ -177,7 +177,7 @@ def _add_machine(parser):
         "--strategy",
         choices=STRATEGIES,
         default="auto",
-        help="auto (the default): all accelerators",
+        help="auto (the default): all accelerators; on torch the processes of torchrun",
     )
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all that is random (0)"
@@ -192,6 +192,14 @@ def _add_machine(parser):
 
 
 def _finetune(args):
+    with contextlib.ExitStack() as stack:
+        if not is_first_process():
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        return _trained(args)
+
+
+def _trained(args):
     # In the order of what it costs: arguments, images, weights, training.
     run = RunFolder.check(args.output, args.overwrite, _given(args))
     goes_on = run.is_unfinished() and not args.overwrite
@@ -215,7 +223,8 @@ def _finetune(args):
     with strategy(args.strategy):
         model = build(args, data, recipe, settings)
         data = configured(data, model, recipe)
-        if not goes_on:
+        # No process is here before each has seen that it may write to the folder.
+        if is_first_process() and not goes_on:
             run.create(_config(args, data_given, data, model, recipe))
         finetune(
             model,
@@ -228,6 +237,8 @@ def _finetune(args):
             verbose=1 if sys.stdout.isatty() else 2,
         )
     del model
+    if not is_first_process():
+        return OK
     return _finish(run, data)
 
 

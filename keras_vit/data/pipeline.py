@@ -21,6 +21,7 @@ from keras_vit.data.mixing import mix
 from keras_vit.data.packages import tensorflow
 from keras_vit.data.randaugment import RandAugment
 from keras_vit.data.sources import Source, pixels_of_array
+from keras_vit.distribution import own_rows
 from keras_vit.layers import arguments
 
 LABEL_MODES = ("categorical", "int")
@@ -110,17 +111,33 @@ def training_stream(
     pipeline: Pipeline,
     seed: int,
     start: int | StreamStart,
+    part: tuple[int, int] = (0, 1),
 ):
-    """The endless `tf.data.Dataset` of batches to train on, from a step on."""
+    """The endless `tf.data.Dataset` of batches to train on, from a step on.
+
+    Args:
+        source: the examples.
+        num_classes: int, classes of their labels.
+        pipeline: how they become batches.
+        seed: int, what order and augmentation come from.
+        start: the first step.
+        part: (index, count) of a process, and how many share a batch. It gets the rows
+            that are its own, `own_rows`, and computes those alone, and where they are
+            mixed the one before them, too.
+    """
     tf = tensorflow()
     order = ExampleOrder(len(source), seed)
     augment = Augment(pipeline)
     augmentation, batch_size = pipeline.augmentation, pipeline.batch_size
     alphas = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
+    whole = functools.partial(training_stream, source, num_classes, pipeline, seed, start)
     seed = tf.constant(seed, "int64")
+    rows = own_rows(batch_size, *part)
+    if augmentation.mixes and part != (0, 1):
+        rows = np.append((rows[0] - 1) % batch_size, rows)  # whose neighbour comes first
 
     def positions(step):
-        positions = step * batch_size + tf.range(batch_size, dtype="int64")
+        positions = step * batch_size + tf.constant(rows, "int64")
         return positions, order.indices(positions)
 
     # Even numbers are the examples' and odd ones the batches', so that no two share any.
@@ -134,12 +151,16 @@ def training_stream(
         step = positions[0] // batch_size
         if augmentation.mixes:
             images, labels = mix(images, labels, *alphas, tf.stack([seed, 2 * step + 1]))
+            if part != (0, 1):
+                images, labels = images[1:], labels[1:]
         return _in_data_format(images, pipeline), labels
 
     stream = _steps(start).map(positions).unbatch()
     stream = stream.map(example, **_parallel(pipeline))
-    stream = stream.batch(batch_size, drop_remainder=True)
-    return _prefetched(stream.map(batch))
+    stream = stream.batch(len(rows), drop_remainder=True)
+    stream = _prefetched(stream.map(batch))
+    stream.keras_vit_shard = lambda *part: (whole(part), batch_size)
+    return stream
 
 
 def _steps(start: int | StreamStart):
@@ -161,6 +182,32 @@ def _steps(start: int | StreamStart):
 
 def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
     """The finite `tf.data.Dataset` of a split in its order; the last batch is partial."""
+    stream = tensorflow().data.Dataset.range(len(source))
+    stream = _evaluated(stream, source, num_classes, pipeline, pipeline.batch_size)
+    stream.keras_vit_shard = lambda *part: (
+        _evaluation_part(source, num_classes, pipeline, part),
+        None,
+    )
+    return stream
+
+
+def _evaluation_part(source, num_classes, pipeline, part):
+    """Own rows of each batch, and how many it has in all."""
+    tf = tensorflow()
+    total, batch_size = len(source), pipeline.batch_size
+    starts = range(0, total, batch_size)
+    sizes = [min(batch_size, total - start) for start in starts]
+    own = [start + own_rows(n, *part) for start, n in zip(starts, sizes, strict=True)]
+    indices = tf.data.Dataset.from_tensor_slices(np.concatenate(own))
+    # Only the last one has another number of rows.
+    images = _evaluated(indices, source, num_classes, pipeline, len(own[0]))
+    counts = tf.data.Dataset.from_tensor_slices(np.array(sizes, "int32"))
+    joined = tf.data.Dataset.zip(images, counts)
+    return _prefetched(joined.map(lambda batch, count: (*batch, count)))
+
+
+def _evaluated(indices, source, num_classes, pipeline, batch_size):
+    """Batches of the examples of a stream of indices."""
 
     def example(index):
         image, label = _read(source, index, pipeline.channels)
@@ -170,9 +217,8 @@ def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
     def batch(images, labels):
         return _in_data_format(images, pipeline), labels
 
-    stream = tensorflow().data.Dataset.range(len(source))
-    stream = stream.map(example, **_parallel(pipeline))
-    return _prefetched(stream.batch(pipeline.batch_size).map(batch))
+    stream = indices.map(example, **_parallel(pipeline))
+    return _prefetched(stream.batch(batch_size).map(batch))
 
 
 def load_images(

@@ -1,6 +1,9 @@
 """What depends on how many devices a step is divided over."""
 
 import keras
+import numpy as np
+
+from keras_vit.distribution.torch_processes import num_launched, num_processes
 
 
 def check_batches(batch_size: int, num_validation: int) -> None:
@@ -32,7 +35,32 @@ def _num_devices() -> int:
         import tensorflow as tf
 
         return tf.distribute.get_strategy().num_replicas_in_sync
-    return 1
+    return num_processes()
+
+
+def check_processes(model: keras.Model) -> None:
+    """Checks that no process of several trains for itself.
+
+    Raises:
+        ValueError: if it is not in a context in which they train together, or the model
+            is wrapped in torch's `DistributedDataParallel`.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    import torch
+
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "Keras' `fit` does not use what torch's DistributedDataParallel does. "
+            "Received: a model wrapped in it. Give the model itself, in "
+            "`with keras_vit.distribution.data_parallel():`."
+        )
+    if num_launched() != num_processes():
+        raise ValueError(
+            "The processes of `torchrun` must train together. Received: one of "
+            f"{num_launched()} outside of `with keras_vit.distribution.data_parallel():` "
+            "or strategy('auto'). Train in it, or start one process, without torchrun."
+        )
 
 
 def check_gradient_accumulation() -> None:
@@ -47,6 +75,15 @@ def check_gradient_accumulation() -> None:
             "`micro_batch_size` less than `batch_size`. Leave it out (each accelerator has "
             "its share of the batch already), take KERAS_BACKEND=jax, or one accelerator."
         )
+
+
+def own_rows(rows: int, index: int, count: int) -> np.ndarray:
+    """Which rows of a batch are a process' own, int64 (⌈rows / count⌉,).
+
+    Each has as many; those that would come after the last row are copies of it.
+    """
+    number = -(-rows // count)
+    return np.minimum(np.arange(index * number, (index + 1) * number), rows - 1)
 
 
 def sum_over_replicas(tensors: list) -> tuple[list, int]:

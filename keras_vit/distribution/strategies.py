@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import keras
 
+from keras_vit.distribution.torch_processes import TorchProcesses, num_launched
 from keras_vit.layers import arguments
 
 STRATEGIES = ("auto", "data_parallel", "none")
@@ -13,9 +14,9 @@ def strategy(name: str = "auto") -> AbstractContextManager:
     """What a model is to be built and trained under, for a backend's devices.
 
     On TensorFlow with several GPUs a `tf.distribute.MirroredStrategy`; on JAX with
-    several devices a `keras.distribution.DataParallel`, set for the process; otherwise,
-    and on torch, for which Keras 3.15 has no distribution, one device. The global batch
-    must be divisible by the number of devices.
+    several devices a `keras.distribution.DataParallel`, set for the process; on torch,
+    for which Keras 3.15 has no distribution, the processes that `torchrun` has started;
+    otherwise one device. The global batch must be divisible by the number of devices.
 
     Args:
         name: `"auto"`: all accelerators where there are several; `"data_parallel"`: the
@@ -32,6 +33,8 @@ def strategy(name: str = "auto") -> AbstractContextManager:
     if name == "none":
         return nullcontext()
     backend = keras.backend.backend()
+    if num_launched() > 1:
+        return TorchProcesses()
     devices = _devices(backend)
     if len(devices) < 2:
         if name == "data_parallel":

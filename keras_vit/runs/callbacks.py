@@ -39,6 +39,8 @@ class Checkpoints(keras.callbacks.Callback):
         monitor: the metric of which the highest value is the best.
     """
 
+    first_process_only = True
+
     def __init__(self, folder: str | os.PathLike, monitor: str = "val_accuracy"):
         super().__init__()
         self.folder = os.fspath(folder)
@@ -85,6 +87,8 @@ class EventFiles(keras.callbacks.Callback):
     Args:
         folder: below which `train` and `validation` are made.
     """
+
+    first_process_only = True
 
     def __init__(self, folder: str | os.PathLike):
         super().__init__()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_vit.distribution import check_batches
+from keras_vit.distribution import check_batches, check_processes
 from keras_vit.layers import arguments
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
@@ -53,8 +53,9 @@ def finetune(
 
     Raises:
         ValueError: if the head has another number of classes than the data, the model
-            was built with other arguments than the recipe's `model_arguments`, or the
-            batches do not divide over the devices.
+            was built with other arguments than the recipe's `model_arguments`, the
+            batches do not divide over the devices, or each process of several would
+            train for itself.
 
     Example:
 
@@ -63,6 +64,7 @@ def finetune(
     ...                          classifier_activation=None)
     >>> keras_vit.training.finetune(model, data)
     """
+    check_processes(model)
     recipe = recipe or SmallData.for_examples(data.num_examples["train"])
     _check_classes(model, data)
     data = configured(data, model, recipe)

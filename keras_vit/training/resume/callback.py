@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import keras
 
 from keras_vit.data.image_data import ImageData
+from keras_vit.distribution import check_processes, is_first_process, torch_processes
 from keras_vit.layers import arguments
 from keras_vit.training.resume import callback_states, settings, training_state
 from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFolder
@@ -41,6 +42,9 @@ class ExactResume(keras.callbacks.Callback):
     SIGTERM, which announces that the machine is taken away, and Ctrl-C save at the end of
     the step and exit with the codes 75 ("try again", EX_TEMPFAIL) and 130; a second one
     ends at once. They are caught only where `fit` runs in the main thread.
+
+    Of several processes of `torchrun` the first one saves for all, and gives each what it
+    read. A signal to one of them stops all at the end of the same step.
 
     Callbacks of the same `fit` are told of the epochs before: `History`, and `CSVLogger`,
     which writes its file anew; `TensorBoard`, whose files are cut to the position;
@@ -116,6 +120,7 @@ class ExactResume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._loop = loop = FitLoop(self.model)
+        check_processes(self.model)
         loop.check_order_of_data()
         callbacks = loop.callbacks.callbacks
         callback_states.check(callbacks)
@@ -129,7 +134,7 @@ class ExactResume(keras.callbacks.Callback):
         self._open_folder()
         loop.build()
         self._settings = settings.describe(loop, self.params, self.data, self.configuration)
-        checkpoint = self.folder.newest()
+        checkpoint = self._newest()
         if checkpoint is not None:
             settings.check(checkpoint, self._settings, self.model)
             self._restore(checkpoint)
@@ -160,7 +165,7 @@ class ExactResume(keras.callbacks.Callback):
         self._check_stream()
         self._check_loss()
         self._look_after_writer()
-        if self._signals.received:
+        if self._is_to_stop():
             self._save()
             self._exit()
         if self._is_due(before.total):
@@ -186,6 +191,16 @@ class ExactResume(keras.callbacks.Callback):
             self.folder.close()
 
     # The way back.
+
+    def _newest(self):
+        """The newest checkpoint; of several processes the first one alone reads it."""
+        checkpoint = self.folder.newest() if is_first_process() else None
+        arrays = torch_processes.share_arrays(checkpoint and checkpoint.tensors)
+        if is_first_process():
+            torch_processes.share(checkpoint and (checkpoint.path, checkpoint.record))
+            return checkpoint
+        facts = torch_processes.share(None)
+        return facts and Checkpoint(*facts, arrays)
 
     def _restore(self, checkpoint: Checkpoint):
         record, tensors = checkpoint.record, checkpoint.tensors
@@ -238,6 +253,9 @@ class ExactResume(keras.callbacks.Callback):
 
     def _save(self):
         if self._saved == self._position:
+            return
+        if not is_first_process():
+            self._saved = self._position
             return
         self.folder.wait()
         self._look_after_writer()
@@ -300,9 +318,14 @@ class ExactResume(keras.callbacks.Callback):
             raise OSError(error.errno, message) from error
         logger.warning("%s Training goes on without.", message)
 
+    def _is_to_stop(self):
+        """Whether a signal has come, in whichever process."""
+        return torch_processes.any_process(self._signals.received is not None)
+
     def _exit(self):
         self.folder.wait()
         self._look_after_writer()
+        torch_processes.barrier()
         self._signals.restore()
         self.folder.close()
         logger.warning(
@@ -312,12 +335,14 @@ class ExactResume(keras.callbacks.Callback):
         raise SystemExit(self._signals.exit_code)
 
     def _exit_between_epochs(self):
-        if self._signals.received and self._position.is_epoch_done:
+        if self._position.is_epoch_done and self._is_to_stop():
             self._exit()
 
     # Checks.
 
     def _open_folder(self):
+        if not is_first_process():
+            return
         try:
             self.folder.open()
         except OSError as error:

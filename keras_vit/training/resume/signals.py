@@ -21,13 +21,13 @@ class StopSignals:
 
     @property
     def name(self) -> str:
-        """Of the signal that was received."""
-        return signal.Signals(self.received).name
+        """Of the signal that was received, here or by another process."""
+        return signal.Signals(self.received or signal.SIGTERM).name
 
     @property
     def exit_code(self) -> int:
         """With which the process is to end."""
-        return EXIT_CODES[self.received]
+        return EXIT_CODES[self.received or signal.SIGTERM]
 
     def install(self, model) -> None:
         """Begins to listen, if this is the main thread, where alone Python can.

@@ -187,7 +187,9 @@ def devices(model: keras.Model) -> str:
     else:
         from keras.src.backend.torch.core import get_device
 
-        number, kind = 1, get_device().split(":")[0].replace("cuda", "gpu")
+        from keras_vit.distribution import num_processes
+
+        number, kind = num_processes(), get_device().split(":")[0].replace("cuda", "gpu")
     return f"{number} × {kind}"
 
 
