@@ -348,9 +348,9 @@ def check_model(model) -> None:
             f"{type(model).__name__} with a {', '.join(own)} of its own. Leave it out, or "
             "write the loop in torch."
         )
-    layers = model._flatten_layers()
+    layers = list(model._flatten_layers())
     parallel = torch.nn.parallel.DistributedDataParallel
-    if any(isinstance(m, parallel) for m in model.modules()):
+    if any(isinstance(m, parallel) for layer in layers for m in layer.modules()):
         raise ValueError(
             "Keras' `fit` does not use what torch's DistributedDataParallel is given. "
             "Received: a model with one in it. Take the module out of it: gradients are "
@@ -367,7 +367,7 @@ def check_model(model) -> None:
             f"Received: {', '.join(norms[:5])}. Freeze it (layer.trainable = False), or "
             "use GroupNormalization or LayerNormalization."
         )
-    if not all(layer.built for layer in model._flatten_layers()):
+    if not all(layer.built for layer in layers):
         raise ValueError(
             "A model must be built before each process can be given the same weights. "
             "Received: one without. Begin it with keras.Input, or call it on a batch."

@@ -1,0 +1,161 @@
+"""Processes of `torchrun` that train one model on torch, here two on the CPU."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import torch_ranks
+
+import keras_vit
+from keras_vit.data import Augmentation
+from keras_vit.distribution import own_rows
+
+on_torch = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="torchrun starts processes of torch"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder to which two processes have written, and what they said."""
+    folder = os.fspath(tmp_path_factory.mktemp("ranks"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "--max-restarts", "1", torch_ranks.__file__, folder],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-8000:]
+    return folder, done.stderr
+
+
+@pytest.fixture(scope="module")
+def ranks(run):
+    """What each of the two has found."""
+    found = [{}, {}]
+    for rank in range(2):
+        for name in ("all", "killed"):
+            with open(os.path.join(run[0], f"{name}-{rank}.pickle"), "rb") as file:
+                found[rank][name] = pickle.load(file)
+    return [{**both["all"], **{"killed": both["killed"]}} for both in found]
+
+
+def flat(found):
+    """Numbers by name."""
+    arrays = {name: found[name] for name in found if name not in ("history", "weights")}
+    arrays |= found["history"]
+    arrays["weights"] = np.concatenate([w.reshape(-1) for w in found["weights"]])
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def differences(one, other):
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys()
+    return {name: np.abs(one[name] - other[name]).max() for name in one}
+
+
+@on_torch
+@pytest.mark.parametrize(
+    ("training", "bound"),
+    [
+        (torch_ranks.by_hand, 1e-5),
+        (torch_ranks.other_data, 1e-5),
+        (torch_ranks.finetuned, 1e-5),
+        (torch_ranks.in_bfloat16, 2e-2),
+    ],
+)
+def test_two_processes_do_what_one_does(ranks, tmp_path, training, bound):
+    first, second = (found[training.__name__] for found in ranks)
+    alone = training(os.fspath(tmp_path))
+    assert max(differences(alone, first).values()) < bound
+    assert max(differences(first, second).values()) == 0
+    assert np.ptp(alone["losses"]) > 0.1  # something has been learned
+
+
+@on_torch
+def test_dropout_differs_by_process_and_step_and_weights_do_not(ranks):
+    first, second = ranks
+    found = first["with_dropout"], second["with_dropout"]
+    assert max(differences(*found).values()) == 0
+    for steps, others in zip(first["masks"], second["masks"], strict=True):
+        np.testing.assert_array_equal(steps, others)
+        rows = np.concatenate(steps)
+        assert len(rows) == 16
+        assert len(np.unique(rows, axis=0)) == 16
+        assert abs(rows.mean() - 0.5) < 0.1
+
+
+@on_torch
+def test_files_are_written_by_the_first_process_alone(run):
+    names = sorted(os.listdir(run[0]))
+    assert [n for n in names if n.startswith("2-")] == ["2-0.csv", "2-0.weights.h5"]
+
+
+@on_torch
+def test_what_would_train_apart_is_refused(ranks):
+    says = {
+        "wrapped": "ValueError: Keras' `fit` does not use what torch's Distributed",
+        "inside": "ValueError: Keras' `fit` does not use what torch's Distributed",
+        "train_step": "Received: Own with a train_step of its own",
+        "norm": "statistics of its own rows. Received: norm. Freeze it",
+        "unbuilt": "ValueError: A model must be built before",
+        "compiled": "a model compiled with jit_compile=True",
+        "backup": "Use keras_vit.training.ExactResume",
+        "batches": "Received: in process 0 another first batch than in 1. Seed what",
+        "models": "ValueError: Each process must build the same model",
+        "callback": "RuntimeError: The processes have come apart: after `fit` 'dense",
+        "on_batch": "RuntimeError: `train_on_batch` does not give every process",
+        "divide": "batch_size (or micro_batch_size) 5 for 2 devices",
+    }
+    for found in ranks:
+        answers = found["refusals"]
+        assert answers.keys() == says.keys()
+        for name, text in says.items():
+            assert text in answers[name], name
+        assert "RuntimeError: Outside of the context" in found["killed"]["outside"]["fit"]
+        assert "one of 2 outside of `with keras" in found["killed"]["outside"]["finetune"]
+
+
+@on_torch
+def test_a_killed_process_ends_the_others_and_training_goes_on(run, ranks):
+    assert "RuntimeError: Process 0 of 2 has lost the others: one has ended" in run[1]
+    for found in ranks:
+        whole, killed = found["resumed"], found["killed"]["resumed"]
+        assert len(killed["losses"]) < len(whole["losses"])
+        killed["losses"] = whole["losses"]  # of the steps after, alone
+        assert max(differences(whole, killed).values()) == 0
+
+
+@on_torch
+def test_an_environment_that_is_not_of_torchrun_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="without RANK, LOCAL_RANK, MASTER_ADDR"):
+        keras_vit.distribution.strategy("auto")
+
+
+@pytest.mark.one_backend
+def test_parts_of_a_stream_are_the_stream():
+    images = torch_ranks.IMAGES.astype("uint8")
+    data = keras_vit.data.load((images, torch_ranks.LABELS), validation_split=0.5)
+    augmentation = Augmentation(crop="inception", mixup_alpha=0.4, cutmix_alpha=1.0)
+    data = data.configured(image_size=8, batch_size=5, augmentation=augmentation)
+    for whole in (data.train, data.validation):
+        parts = [whole.keras_vit_shard(i, 3)[0].take(3) for i in range(3)]
+        for batch, *own in zip(whole.take(3), *parts, strict=True):
+            rows = len(batch[0])
+            assert all(len(part[0]) == -(-rows // 3) for part in own)
+            for i in (0, 1):
+                joined = np.concatenate([part[i] for part in own])[:rows]
+                np.testing.assert_array_equal(joined, batch[i])
+            assert all(part[2] == rows for part in own if len(part) == 3)
+
+
+@pytest.mark.one_backend
+def test_own_rows_are_as_many_in_each_process():
+    assert [own_rows(5, i, 2).tolist() for i in range(2)] == [[0, 1, 2], [3, 4, 4]]
+    assert [own_rows(1, i, 3).tolist() for i in range(3)] == [[0], [0], [0]]
