@@ -24,8 +24,10 @@ def run(tmp_path_factory):
     """The folder to which two processes have written, and what they said."""
     folder = os.fspath(tmp_path_factory.mktemp("ranks"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    # One of the restarts is wanted; where this is written, gloo by itself fails to connect
+    # ("Connection refused") in one of some five starts.
     done = subprocess.run(
-        [*command, "--max-restarts", "1", torch_ranks.__file__, folder],
+        [*command, "--max-restarts", "4", torch_ranks.__file__, folder],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -108,7 +110,7 @@ def test_what_would_train_apart_is_refused(ranks):
         "backup": "Use keras_vit.training.ExactResume",
         "batches": "Received: in process 0 another first batch than in 1. Seed what",
         "models": "ValueError: Each process must build the same model",
-        "callback": "RuntimeError: The processes have come apart: after `fit` 'dense",
+        "callback": "RuntimeError: The processes have come apart: after `fit` 'sequential",
         "on_batch": "RuntimeError: `train_on_batch` does not give every process",
         "divide": "batch_size (or micro_batch_size) 5 for 2 devices",
     }

@@ -229,7 +229,7 @@ def _answer(attempt):
     return "nothing"
 
 
-def resumed(folder, name="whole", dies=False):
+def resumed(folder, name="whole", mark=None):
     """A training with everything random in it, that may be killed in its second epoch."""
 
     class Killer(keras.callbacks.Callback):
@@ -237,7 +237,8 @@ def resumed(folder, name="whole", dies=False):
 
         def on_train_batch_end(self, batch, logs=None):
             self.steps += 1
-            if dies and self.steps == 8 and process_index() == 1:
+            if mark and self.steps == 8 and process_index() == 1:
+                open(mark, "x").close()
                 os.kill(os.getpid(), signal.SIGKILL)
 
     keras.utils.set_random_seed(7)
@@ -268,11 +269,13 @@ TOGETHER = (with_dropout, masks, refusals, resumed)
 def main(folder):
     """All of it; then a training that is killed, and goes on when torchrun restarts it."""
     with strategy("auto"):
-        is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-        if is_first:
+        mark = os.path.join(folder, "has died")
+        if os.path.exists(mark):
+            mark = None
+        else:
             found = {f.__name__: f(folder) for f in (*COMPARED, *TOGETHER)}
             write(folder, "all", found)
-        found = resumed(folder, "killed", dies=is_first)
+        found = resumed(folder, "killed", mark)
     write(folder, "killed", {"resumed": found, "outside": outside()})
 
 
