@@ -76,7 +76,7 @@ assert worst < 1e-5
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="Keras has no distribution on torch"
+    keras.backend.backend() == "torch", reason="on torch: test_torch_processes"
 )
 @pytest.mark.parametrize("micro_batch_size", [8, 4])
 def test_data_parallel_gives_the_weights_of_one_device(micro_batch_size):
