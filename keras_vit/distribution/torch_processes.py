@@ -143,7 +143,7 @@ def _exchange():
             f"Process {process_index()} of {num_processes()} has lost the others: one has "
             f"ended, or did not come within {_waits[0]:g} seconds, or was "
             "given batches of another size. See what that one says; a training with "
-            "`ExactResume` goes on when it is started again."
+            f"`ExactResume` goes on when it is started again. ({error})"
         ) from error
 
 
