@@ -172,9 +172,11 @@ def _add_machine(parser):
     )
     group.add_argument(
         "--strategy",
-        choices=STRATEGIES,
         default="auto",
-        help="auto (the default): all accelerators",
+        metavar="NAME",
+        help="auto (the default): all accelerators; "
+        f"{', '.join(STRATEGIES[1:])}; with the devices that share a layer "
+        "tensor_parallel:4, fully_sharded:4",
     )
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all that is random (0)"
@@ -186,6 +188,7 @@ def _finetune(args):
     run = RunFolder.check(args.output, args.overwrite)
     settings, known = settings_of(args.set), known_model(args)
     keras.dtype_policies.get(args.precision)
+    devices = strategy(args.strategy)
     data_given = data_arguments(
         args,
         found_again(args.data),
@@ -201,7 +204,7 @@ def _finetune(args):
     print(_about_data(data))
     print(_about_recipe(recipe), flush=True)
     keras.utils.set_random_seed(args.seed)
-    with strategy(args.strategy):
+    with devices:
         model = build(args, data, recipe, settings)
         data = configured(data, model, recipe)
         run.create(_config(args, data_given, data, model, recipe))

@@ -159,8 +159,15 @@ def _steps(start: int | StreamStart):
     return steps.apply(endless)
 
 
-def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
-    """The finite `tf.data.Dataset` of a split in its order; the last batch is partial."""
+def evaluation_stream(
+    source: Source, num_classes: int, pipeline: Pipeline, padded: bool = False
+):
+    """The finite `tf.data.Dataset` of a split in its order; the last batch is partial.
+
+    With `padded` it is filled up, and each batch has sample weights, see
+    `ImageData.evaluation`.
+    """
+    tf, batch_size = tensorflow(), pipeline.batch_size
 
     def example(index):
         image, label = _read(source, index, pipeline.channels)
@@ -170,9 +177,24 @@ def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
     def batch(images, labels):
         return _in_data_format(images, pipeline), labels
 
-    stream = tensorflow().data.Dataset.range(len(source))
+    def filled(images, labels):
+        count = tf.shape(images)[0]
+        rest = batch_size - count
+        full = -(-len(source) // batch_size) * batch_size
+        weights = tf.fill([count], np.float32(full / len(source)))
+        return tuple(_with_zeros(part, rest) for part in (images, labels, weights))
+
+    stream = tf.data.Dataset.range(len(source))
     stream = stream.map(example, **_parallel(pipeline))
-    return _prefetched(stream.batch(pipeline.batch_size).map(batch))
+    stream = stream.batch(batch_size).map(batch)
+    return _prefetched(stream.map(filled) if padded else stream)
+
+
+def _with_zeros(tensor, rest):
+    """A batch with so many zeros after it."""
+    tf = tensorflow()
+    padding = tf.zeros((rest, *tensor.shape[1:]), tensor.dtype)
+    return tf.concat([tensor, padding], axis=0)
 
 
 def load_images(

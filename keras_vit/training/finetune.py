@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_vit.distribution import check_batches
+from keras_vit.distribution import check, check_batches, pads_batches
 from keras_vit.layers import arguments
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
@@ -65,13 +65,14 @@ def finetune(
     recipe = recipe or SmallData.for_examples(data.num_examples["train"])
     _check_classes(model, data)
     data = configured(data, model, recipe)
-    check_batches(data.pipeline.batch_size, data.num_examples.get("validation", 0))
+    check_batches(data.pipeline.batch_size)
     recipe.prepare(model)
     model.compile(
         optimizer=recipe.optimizer(model),
         loss=recipe.loss_function(model),
-        metrics=metrics(data.num_classes),
+        weighted_metrics=metrics(data.num_classes),  # images that pad a batch weigh 0
     )
+    check(model)
     saves = []
     if resume is not None:
         numbers = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
@@ -81,11 +82,17 @@ def finetune(
         data.train,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        validation_data=data.validation,
+        validation_data=_validation(data),
         callbacks=[*recipe.callbacks(), *saves, *callbacks],
         shuffle=False,  # the data is, by its own seed
         verbose=verbose,
     )
+
+
+def _validation(data):
+    if "validation" not in data.splits:
+        return None
+    return data.evaluation("validation", padded=pads_batches())
 
 
 def _check_classes(model, data):
