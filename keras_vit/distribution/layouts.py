@@ -37,8 +37,10 @@ _TENSOR_PARALLEL = {
     "pre_logits/bias": (MODEL,),
     "head/kernel": (MODEL, None),
     # ResNets: (height, width, inputs, outputs).
-    r"stage_\d+_unit_\d+/conv_1/kernel": (None, None, None, MODEL),
-    r"stage_\d+_unit_\d+/(conv_2|conv_3|shortcut_conv)/kernel": (None, None, MODEL, None),
+    r"(stem_)?stage_\d+_unit_\d+/conv_1/kernel": (None, None, None, MODEL),
+    r"(stem_)?stage_\d+_unit_\d+/(conv_2|conv_3|shortcut_conv)/kernel": (
+        *(None, None, MODEL, None),
+    ),
     # Whole: in B/16 of 1 % of all weights, and what is split here is gathered again.
     r"(stem_)?root/conv/kernel": (None, None, None, None),
     "patch_embedding/kernel": (None, None, None, None),
@@ -70,7 +72,8 @@ class ShardedWeights(keras.distribution.ModelParallel):
         device_mesh: `keras.distribution.DeviceMesh` with the axis `"batch"`, and with
             `"model"` for tensor parallelism.
         shard_batch_axis: bool, whether each large weight is also split over `"batch"`,
-            along the longest dimension that divides and is not split already.
+            along the longest dimension that divides and is not split over `"model"`; one
+            that is, and has no other such dimension, is left as it is.
         layouts: dictionary of regular expressions that match a whole path, as in
             `keras.distribution.LayoutMap`, to a tuple with an axis or None for each
             dimension: of weights that are not of this package, or are to be otherwise.
@@ -130,12 +133,13 @@ class ShardedWeights(keras.distribution.ModelParallel):
     def _split_over_batch(self, path, shape, axes):
         size = self.axis_sizes[BATCH]
         free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % size == 0]
+        if not free and MODEL in axes:
+            return axes  # as the head of 1,000 classes, by 16 devices
         if not free:
-            others = f" and is not split over {MODEL!r}" if MODEL in axes else ""
             raise ValueError(
                 f"The weight {path!r} of shape {shape} has no dimension that the {size} "
-                f"devices of the axis {BATCH!r} divide{others}. Take another number of "
-                f"devices, or leave it whole: layouts={{{path!r}: {(None,) * len(shape)}}}."
+                f"devices of the axis {BATCH!r} divide. Take another number of devices, "
+                f"or leave it whole: layouts={{{path!r}: {(None,) * len(shape)}}}."
             )
         longest = max(free, key=lambda i: (shape[i], i))
         return (*axes[:longest], BATCH, *axes[longest + 1 :])
