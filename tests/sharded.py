@@ -253,8 +253,6 @@ def resumed(folder):
 
 def errors():
     """What is said of mistakes, by what they are."""
-    import jax  # noqa: F401
-
     def of(function):
         try:
             function()
@@ -272,8 +270,8 @@ def errors():
         return keras.Model(encoder.input, outputs)
 
     def checked(name, *arguments, **fields):
-        with getattr(keras_vit.distribution, name)(*arguments).scope():
-            check(build(name, *arguments, **fields))
+        with getattr(keras_vit.distribution, name)(*arguments, **fields).scope():
+            check(vit())
 
     def of_outside():
         model = vit()
@@ -291,23 +289,17 @@ def errors():
     def slots():
         with strategy("tensor_parallel:4"):
             model = compiled(vit(), PLAIN)
-            name = "block_0_mlp_dense_1_kernel_momentum"
             (slot,) = (
                 v
                 for v in model.optimizer.variables
-                if v.path.endswith(("dense_1_kernel_momentum", "dense_1_kernel_velocity"))
+                if v.path.endswith("mlp_dense_1_kernel_velocity")
             )
-            slot._layout = None
-            slot._value = keras.distribution.distribute_tensor(
-                slot.value,
-                keras.distribution.TensorLayout(
-                    (None, None), keras.distribution.distribution().device_mesh
-                ),
-            )
+            mesh = keras.distribution.distribution().device_mesh
+            slot._layout = keras.distribution.TensorLayout((None, None), mesh)
+            slot.assign(slot.value)
             check(model)
-            return name
 
-    mine = {"mine/kernel": (None, "model")}
+    mine = {"mine/kernel": (None, "model"), "mine/bias": ("model",)}
     return {
         "heads": of(lambda: build("tensor_parallel", 8)),
         "axis": of(lambda: build("tensor_parallel", 3)),

@@ -156,7 +156,7 @@ class ShardedWeights(keras.distribution.ModelParallel):
         for i, axis in enumerate(axes):
             if axis is None or shape[i] % self.axis_sizes[axis] == 0:
                 continue
-            what = "heads" if "/qkv/" in path or "/projection/" in path else "numbers"
+            what = "heads" if "/attention/" in path and axis == MODEL else "numbers"
             raise ValueError(
                 f"The {self.axis_sizes[axis]} devices of the axis {axis!r} must divide "
                 f"what they split. Received: the weight {path!r} of shape {shape}, with "
