@@ -47,6 +47,16 @@ _TENSOR_PARALLEL = {
     "position_embedding/grid": (None, None, None),
 }
 
+# What layers hand on where weights are split over the axis of the batch, too.
+_OUTPUTS = {
+    "attention/qkv": (BATCH, None, None, MODEL, None),
+    "mlp/dense_1": (BATCH, None, MODEL),
+    "pre_logits": (BATCH, MODEL),
+    r"patch_embedding|position_embedding|encoder_norm|block_\d+|pooling|head": (BATCH,),
+    "attention|attention/projection|mlp|mlp/dense_2|attention_norm|mlp_norm": (BATCH,),
+    r"(stem_)?root|(stem_)?stage_\d+_unit_\d+": (BATCH,),
+}
+
 
 def tensor_parallel_axes(path: str, shape: tuple[int, ...]) -> tuple | None:
     """The axis of each dimension under tensor parallelism, `None` where no rule is.
@@ -99,6 +109,21 @@ class ShardedWeights(keras.distribution.ModelParallel):
             return given
         axes = self.axes(variable.path, tuple(variable.shape))
         return keras.distribution.TensorLayout(axes, self.device_mesh)
+
+    def get_tensor_layout(self, path):
+        """The `TensorLayout` of a layer's output, by its path with `"/output"` after it.
+
+        Where weights are split over the axis of the batch, XLA may move the images
+        instead, and does where they are smaller: what our layers hand on is held to it.
+        """
+        given = super().get_tensor_layout(path)
+        if given is not None or not self.shard_batch_axis or not _in_step():
+            return given
+        for pattern, axes in _OUTPUTS.items():
+            if re.fullmatch(f"(.*/)?({pattern})/output", path):
+                axes = [axis if axis in self.axis_sizes else None for axis in axes]
+                return keras.distribution.TensorLayout(axes, self.device_mesh)
+        return None
 
     def axes(self, path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
         """The axis of the mesh, or None, of each dimension of a weight.
@@ -163,6 +188,14 @@ class ShardedWeights(keras.distribution.ModelParallel):
                 f"{shape[i]} {what} in dimension {i}. Take a `model_axis` that divides "
                 "them, or fully_sharded() without one."
             )
+
+
+def _in_step():
+    """Whether a step is traced, whose batches divide: not in a call of one's own."""
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+    from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+    return in_stateless_scope() and not in_symbolic_scope()
 
 
 def _example(path, shape, axis):
