@@ -4,6 +4,7 @@ As a program, on JAX with XLA_FLAGS=--xla_force_host_platform_device_count=8, it
 what it saw to a JSON file.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -82,13 +83,13 @@ def specs(variables):
     }
 
 
-def train(names, dtype, steps, folder):
+def train(names, recipe, dtype, steps, folder):
     """Losses, weights and slots against those of one device, and where they are."""
     seen = {}
     for name in ("none", *names):
         keras.utils.set_random_seed(0)
         with strategy(name):
-            model = compiled(vit(**RECIPE.model_arguments(), dtype=dtype), RECIPE)
+            model = compiled(vit(**recipe.model_arguments(), dtype=dtype), recipe)
             losses = [model.train_on_batch(*batch) for batch in batches(steps)]
             check(model)  # once more: a step has made every array anew
             state = arrays(model.weights), arrays(model.optimizer.variables)
@@ -141,18 +142,13 @@ def collectives(name, **fields):
     import jax
 
     with strategy(name):
-        model = vit(num_layers=2, **{"pooling": "token", **fields})
-        compiled(model, PLAIN)
-        batch = [
-            jax.device_put(
-                part,
-                keras.distribution.distribution()
-                .get_data_layout(part.shape)
-                .backend_layout,
-            )
+        model = compiled(vit(num_layers=2, **fields), PLAIN)
+        layout_of = keras.distribution.distribution().get_data_layout
+        batch = tuple(
+            jax.device_put(part, layout_of(part.shape).backend_layout)
             for part in batches(1)[0]
-        ]
-        model._symbolic_build(data_batch=tuple(batch))
+        )
+        model._symbolic_build(data_batch=batch)  # makes the metrics
         state = model._get_jax_state(
             trainable_variables=True,
             non_trainable_variables=True,
@@ -161,13 +157,19 @@ def collectives(name, **fields):
         )
         shardings = (None, model._get_state_sharding_spec())
         step = jax.jit(model.train_step, out_shardings=shardings, donate_argnums=0)
-        text = step.lower(state, tuple(batch)).compile().as_text()
+        text = step.lower(state, batch).compile().as_text()
     kinds = r"all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
     found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text)
     return {
         "counts": Counter(kind for _, kind in found),
-        "gathered": sorted(shape for shape, kind in found if kind == "all-gather"),
+        "gathered": sorted(_size(shape) for shape, kind in found if kind == "all-gather"),
+        "weights": sorted({int(np.prod(weight.shape)) for weight in model.weights}),
     }
+
+
+def _size(shape):
+    """How many numbers "f32[32,64]{0,1}" has."""
+    return int(np.prod([int(n) for n in re.search(r"\[(.*?)\]", shape)[1].split(",")]))
 
 
 def others():
@@ -236,10 +238,8 @@ def resumed(folder):
         return history.history, arrays(model.weights)
 
     history, weights = run("none")
-    try:
+    with contextlib.suppress(InterruptedError):
         run("fully_sharded:4", folder, [Stop()])
-    except InterruptedError:
-        pass
     other_history, other_weights = run("tensor_parallel:2", folder)
     assert history.keys() == other_history.keys()
     return {
@@ -253,6 +253,7 @@ def resumed(folder):
 
 def errors():
     """What is said of mistakes, by what they are."""
+
     def of(function):
         try:
             function()
@@ -324,10 +325,11 @@ def errors():
 
 
 PARTS = {
-    "float32": lambda folder: train(NAMES, "float32", 6, folder),
+    "float32": lambda folder: train(NAMES, RECIPE, "float32", 6, folder),
     "loaded": loaded,
-    "bfloat16": lambda folder: train(NAMES[2:], "mixed_bfloat16", 4, folder),
-    "collectives": lambda _: collectives("tensor_parallel:4"),
+    "bfloat16": lambda folder: train(NAMES[-1:], PLAIN, "mixed_bfloat16", 4, folder),
+    "tensor collectives": lambda _: collectives("tensor_parallel:4", pooling="token"),
+    "sharded collectives": lambda _: collectives("fully_sharded"),
     "others": lambda _: others(),
     "resumed": lambda folder: resumed(os.path.join(folder, "resume")),
     "errors": lambda _: errors(),
