@@ -166,7 +166,8 @@ def test_evaluation_keeps_order_and_the_partial_batch(folder):
 def test_a_padded_evaluation_counts_every_image_once():
     data = numbered_data(10, batch_size=4)
     plain = batches(data.evaluation("train"))
-    padded = batches(data.evaluation("train", padded=True))
+    stream = data.evaluation("train", padded=True)
+    padded = [[part.numpy() for part in batch] for batch in stream]
     assert [len(part) for batch in padded for part in batch] == [4] * 9
     for place in (0, 1):
         joined = np.concatenate([batch[place] for batch in padded])
