@@ -163,6 +163,21 @@ def test_evaluation_keeps_order_and_the_partial_batch(folder):
 
 
 @one_backend
+def test_a_padded_evaluation_counts_every_image_once():
+    data = numbered_data(10, batch_size=4)
+    plain = batches(data.evaluation("train"))
+    stream = data.evaluation("train", padded=True)
+    padded = [[part.numpy() for part in batch] for batch in stream]
+    assert [len(part) for batch in padded for part in batch] == [4] * 9
+    for place in (0, 1):
+        joined = np.concatenate([batch[place] for batch in padded])
+        expected = np.concatenate([batch[place] for batch in plain])
+        np.testing.assert_array_equal(joined[:10], expected)
+        assert not joined[10:].any()
+    weights = np.concatenate([batch[2] for batch in padded])
+    np.testing.assert_allclose(weights, [1.2] * 10 + [0] * 2)
+
+
 def test_load_images_refuses(folder):
     with pytest.raises(ValueError, match=r"`images` must be a list.*'a\.png'"):
         load_images("a.png", Pipeline())

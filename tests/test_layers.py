@@ -356,6 +356,33 @@ def test_flash_attention_is_off_on_tpu_and_where_keras_says_so(monkeypatch):
         keras.config.enable_flash_attention()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX runs on TPU")
+def test_the_wrong_kernel_of_tpu_is_not_taken(monkeypatch):
+    """Where there is a TPU, 128 tokens go where Keras' own choice does not."""
+    import jax
+    from keras.src.backend.jax import nn
+
+    layer, tokens = layers.SelfAttention(2), inputs_of((2, 128, 32))
+    expected = array(layer(tokens))
+    taken = []
+
+    def splash(query, key, value, **options):
+        taken.append(options["custom_mask"])  # None, which stands for a causal one
+        return query
+
+    tpu = type("Device", (), {"platform": "tpu"})()
+    monkeypatch.setattr(jax, "devices", lambda *_: [tpu])
+    monkeypatch.setattr(nn, "wrap_flash_attention", splash)
+    heads = ops.ones((2, 128, 2, 16))
+    ops.dot_product_attention(heads, heads, heads)
+    assert taken == [None]  # the trap is there
+    np.testing.assert_array_equal(array(layer(tokens)), expected)
+    pooled = layers.AttentionPooling(2)
+    pooled.build(tokens.shape)
+    pooled(tokens)
+    assert len(taken) == 1  # and we are not in it
+
+
 def test_drop_path_drops_whole_examples_and_keeps_the_mean():
     output = array(layers.DropPath(0.25)(np.ones((4000, 3, 2)), training=True))
     per_example = output.reshape(4000, 6)

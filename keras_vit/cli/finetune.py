@@ -175,9 +175,11 @@ def _add_machine(parser):
     )
     group.add_argument(
         "--strategy",
-        choices=STRATEGIES,
         default="auto",
-        help="auto (the default): all accelerators; on torch the processes of torchrun",
+        metavar="NAME",
+        help="auto (the default): all accelerators, on torch the processes of torchrun; "
+        f"{', '.join(STRATEGIES[1:])}; with the devices that share a layer "
+        "tensor_parallel:4, fully_sharded:4",
     )
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all that is random (0)"
@@ -205,6 +207,7 @@ def _trained(args):
     goes_on = run.is_unfinished() and not args.overwrite
     settings, known = settings_of(args.set), known_model(args)
     keras.dtype_policies.get(args.precision)
+    devices = strategy(args.strategy)
     data_given = data_arguments(
         args,
         found_again(args.data),
@@ -220,7 +223,7 @@ def _trained(args):
     print(_about_data(data))
     print(_about_recipe(recipe), flush=True)
     keras.utils.set_random_seed(args.seed)
-    with strategy(args.strategy):
+    with devices:
         model = build(args, data, recipe, settings)
         data = configured(data, model, recipe)
         # No process is here before each has seen that it may write to the folder.

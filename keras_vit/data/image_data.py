@@ -16,6 +16,7 @@ from keras_vit.data.pipeline import (
     training_stream,
 )
 from keras_vit.data.sources import Source
+from keras_vit.distribution import pads_batches
 from keras_vit.layers import arguments
 
 
@@ -108,13 +109,25 @@ class ImageData:
         """`evaluation("test")`, or `None` where there is no such split."""
         return self.evaluation("test") if "test" in self.splits else None
 
-    def evaluation(self, split: str):
+    def evaluation(self, split: str, padded: bool | None = None):
         """Finite `tf.data.Dataset` of a split, not augmented, in the order of `labels`.
+
+        Args:
+            split: name of the split.
+            padded: whether batches are (images, labels, sample weights) all of one size,
+                the last filled up with zeros of weight 0. `None`: where the distribution
+                in use needs it, which is on JAX with several devices.
+                The weight of an image is the images with the padding by those without:
+                so the loss of `evaluate`, which Keras divides by all, is that of the
+                split, and so are `weighted_metrics`.
 
         Raises:
             ValueError: if there is no such split.
         """
-        return evaluation_stream(self._source(split), self.num_classes, self.pipeline)
+        padded = pads_batches() if padded is None else padded
+        return evaluation_stream(
+            self._source(split), self.num_classes, self.pipeline, padded
+        )
 
     def labels(self, split: str) -> np.ndarray:
         """int32 array (n,): the class of each example of a split."""

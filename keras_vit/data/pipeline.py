@@ -180,15 +180,41 @@ def _steps(start: int | StreamStart):
     return steps.apply(endless)
 
 
-def evaluation_stream(source: Source, num_classes: int, pipeline: Pipeline):
-    """The finite `tf.data.Dataset` of a split in its order; the last batch is partial."""
-    stream = tensorflow().data.Dataset.range(len(source))
-    stream = _evaluated(stream, source, num_classes, pipeline, pipeline.batch_size)
+def evaluation_stream(
+    source: Source, num_classes: int, pipeline: Pipeline, padded: bool = False
+):
+    """The finite `tf.data.Dataset` of a split in its order; the last batch is partial.
+
+    With `padded` it is filled up, and each batch has sample weights, see
+    `ImageData.evaluation`.
+    """
+    total, batch_size = len(source), pipeline.batch_size
+    indices = tensorflow().data.Dataset.range(total)
+    stream = _evaluated(indices, source, num_classes, pipeline, batch_size)
+    if padded:
+        return _prefetched(stream.map(functools.partial(_filled, total, batch_size)))
+    stream = _prefetched(stream)
     stream.keras_vit_shard = lambda *part: (
         _evaluation_part(source, num_classes, pipeline, part),
         None,
     )
     return stream
+
+
+def _filled(total, batch_size, images, labels):
+    """A batch with zeros after it, and the weights of its images."""
+    tf = tensorflow()
+    count = tf.shape(images)[0]
+    full = -(-total // batch_size) * batch_size
+    weights = tf.fill([count], np.float32(full / total))
+    rest = batch_size - count
+    return tuple(_with_zeros(part, rest) for part in (images, labels, weights))
+
+
+def _with_zeros(tensor, rest):
+    tf = tensorflow()
+    padding = tf.zeros((rest, *tensor.shape[1:]), tensor.dtype)
+    return tf.concat([tensor, padding], axis=0)
 
 
 def _evaluation_part(source, num_classes, pipeline, part):
@@ -218,7 +244,7 @@ def _evaluated(indices, source, num_classes, pipeline, batch_size):
         return _in_data_format(images, pipeline), labels
 
     stream = indices.map(example, **_parallel(pipeline))
-    return _prefetched(stream.batch(batch_size).map(batch))
+    return stream.batch(batch_size).map(batch)
 
 
 def load_images(

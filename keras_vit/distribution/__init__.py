@@ -1,14 +1,27 @@
-"""One model on all accelerators of a machine."""
+"""One model on several devices."""
 
+from keras_vit.distribution.checks import check
+from keras_vit.distribution.layouts import ShardedWeights
 from keras_vit.distribution.replicas import (
     check_batches,
     check_gradient_accumulation,
     check_processes,
     own_rows,
+    pads_batches,
     sum_over_replicas,
 )
-from keras_vit.distribution.strategies import STRATEGIES, strategy
+from keras_vit.distribution.strategies import (
+    STRATEGIES,
+    auto,
+    data_parallel,
+    fully_sharded,
+    mirrored,
+    strategy,
+    tensor_parallel,
+    tpu,
+)
 from keras_vit.distribution.torch_processes import (
+    TorchProcesses,
     is_first_process,
     num_processes,
     process_index,
@@ -16,13 +29,23 @@ from keras_vit.distribution.torch_processes import (
 
 __all__ = [
     "STRATEGIES",
+    "ShardedWeights",
+    "TorchProcesses",
+    "auto",
+    "check",
     "check_batches",
     "check_gradient_accumulation",
     "check_processes",
+    "data_parallel",
+    "fully_sharded",
     "is_first_process",
+    "mirrored",
     "num_processes",
     "own_rows",
+    "pads_batches",
     "process_index",
     "strategy",
     "sum_over_replicas",
+    "tensor_parallel",
+    "tpu",
 ]

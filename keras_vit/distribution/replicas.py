@@ -6,31 +6,34 @@ import numpy as np
 from keras_vit.distribution.torch_processes import num_launched, num_processes
 
 
-def check_batches(batch_size: int, num_validation: int) -> None:
+def check_batches(batch_size: int) -> None:
     """Checks that batches can be divided over the devices of the distribution in use.
 
     Raises:
-        ValueError: if the batch of a training step, or on JAX the last one of the
-            validation, is not a multiple of the number of devices.
+        ValueError: if the batch of a training step is not a multiple of the number of
+            devices; under tensor parallelism of the groups of devices that share one.
     """
-    devices = _num_devices()
-    if batch_size % devices:
+    parts = _num_parts()
+    if batch_size % parts:
         raise ValueError(
             "The images of a step must be divisible by the number of devices. Received: "
-            f"batch_size (or micro_batch_size) {batch_size} for {devices} devices."
-        )
-    if keras.backend.backend() == "jax" and num_validation % devices:
-        raise ValueError(
-            "On JAX the number of validation images must be divisible by the number of "
-            f"devices. Received: {num_validation} for {devices} devices. Leave "
-            f"{num_validation % devices} out, or use one device: strategy 'none'."
+            f"batch_size (or micro_batch_size) {batch_size} for {parts} devices."
         )
 
 
-def _num_devices() -> int:
+def pads_batches() -> bool:
+    """Whether the last batch of an evaluation must be as large as the others.
+
+    On JAX under a distribution; `tf.distribute` divides whatever there is.
+    """
+    return keras.backend.backend() == "jax" and _num_parts() > 1
+
+
+def _num_parts() -> int:
+    """Into how many parts a batch is divided."""
     if keras.backend.backend() == "jax":
         current = keras.distribution.distribution()
-        return current.device_mesh.devices.size if current else 1
+        return current.num_model_replicas if current else 1
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -69,7 +72,7 @@ def check_gradient_accumulation() -> None:
     Under a `tf.distribute` strategy of several replicas Keras 3.15 fails with
     "merge_call called while defining a new graph or a tf.function".
     """
-    if keras.backend.backend() == "tensorflow" and _num_devices() > 1:
+    if keras.backend.backend() == "tensorflow" and _num_parts() > 1:
         raise ValueError(
             "Keras cannot accumulate gradients under a tf.distribute strategy. Received: a "
             "`micro_batch_size` less than `batch_size`. Leave it out (each accelerator has "

@@ -71,6 +71,10 @@ class TorchProcesses(contextlib.AbstractContextManager):
     def __init__(self, timeout: float = TIMEOUT):
         self.timeout = timeout
 
+    def scope(self) -> "TorchProcesses":
+        """The context, as the strategies of other backends have it."""
+        return self
+
     def __enter__(self):
         from keras_vit.distribution import torch_training
 

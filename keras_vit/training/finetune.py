@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_vit.distribution import check_batches, check_processes
+from keras_vit.distribution import check, check_batches, check_processes
 from keras_vit.layers import arguments
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
@@ -68,13 +68,14 @@ def finetune(
     recipe = recipe or SmallData.for_examples(data.num_examples["train"])
     _check_classes(model, data)
     data = configured(data, model, recipe)
-    check_batches(data.pipeline.batch_size, data.num_examples.get("validation", 0))
+    check_batches(data.pipeline.batch_size)
     recipe.prepare(model)
     model.compile(
         optimizer=recipe.optimizer(model),
         loss=recipe.loss_function(model),
-        metrics=metrics(data.num_classes),
+        weighted_metrics=metrics(data.num_classes),  # images that pad a batch weigh 0
     )
+    check(model)
     saves = []
     if resume is not None:
         numbers = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
