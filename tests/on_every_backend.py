@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-BACKENDS = ("jax", "tensorflow", "torch")  # the slowest first
+BACKENDS = ("tensorflow", "jax", "torch")  # the slowest first
 QUICKEST = "torch"  # for the tests of what no backend has a part in
 OUTCOMES = ("passed", "failed", "skipped")
 WORKERS = min(len(BACKENDS), os.cpu_count() or 1)
