@@ -1,5 +1,6 @@
 """What every test starts from: a known seed and Keras' default settings."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -10,6 +11,14 @@ import pytest
 
 def pytest_report_header():
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def pytest_collection_finish():
+    """Leaves what is imported out of the collection of garbage, for which Keras asks at
+    every `clear_session` and for every layer that it quantizes."""
+    keras.utils.set_random_seed(0)  # imports TensorFlow on each backend
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

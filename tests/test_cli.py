@@ -110,6 +110,7 @@ def test_convert_with_overrides(run, tmp_path):
     assert {key: config[key] for key in expected} == expected
 
 
+@pytest.mark.one_backend
 def test_convert_resizes_patches(run, tmp_path):
     options = ["--set", "patch_size=4", "--image-size", 16, 16, "--resize-patches"]
     status, output, _ = run("convert", TOKEN, tmp_path / "m.npz", *options)
@@ -117,6 +118,7 @@ def test_convert_resizes_patches(run, tmp_path):
     assert "patch_embedding/kernel from (8, 8, 3, 48) to (4, 4, 3, 48)" in output
 
 
+@pytest.mark.one_backend
 def test_convert_says_what_the_file_does_not(run, tmp_path):
     """A bare file of timm's tells no heads, an `.npz` no grid and no exact GELU."""
     bare, path = tmp_path / "bare.safetensors", tmp_path / "m.npz"
@@ -130,6 +132,7 @@ def test_convert_says_what_the_file_does_not(run, tmp_path):
     assert run("verify", path, "--expected", arrays, *options)[0] == 0
 
 
+@pytest.mark.one_backend
 def test_convert_into_another_form_of_the_same_effect(run, tmp_path):
     source = REFERENCE / "hf_dinov2_registers"
     status, output, _ = run("convert", source, tmp_path / "m.safetensors")
@@ -138,6 +141,7 @@ def test_convert_into_another_form_of_the_same_effect(run, tmp_path):
     assert "it computes the same; the layout has another form for class_token" in output
 
 
+@pytest.mark.one_backend
 def test_convert_notices_a_target_that_is_another_model(tmp_path, monkeypatch):
     def broken(model, path, layout):
         keras_vit.save_weights(tiny(num_layers=3), path, layout=layout)
@@ -148,6 +152,7 @@ def test_convert_notices_a_target_that_is_another_model(tmp_path, monkeypatch):
     assert convert(TOKEN, tmp_path / "n.npz", check=False).checked is None
 
 
+@pytest.mark.one_backend
 def test_convert_refuses_before_it_reads(fails, run, tmp_path):
     taken = tmp_path / "taken.npz"
     taken.write_bytes(b"mine")
@@ -165,6 +170,7 @@ def test_convert_refuses_before_it_reads(fails, run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["taken.npz"]
 
 
+@pytest.mark.one_backend
 def test_a_failed_write_of_keras_leaves_nothing(fails, tmp_path, monkeypatch):
     def full(self, path):
         Path(path).write_bytes(b"half")
@@ -231,6 +237,7 @@ def test_verify_two_checkpoints_of_different_layouts(run, tmp_path):
     assert run("verify", tmp_path / "m.npz", *half)[0] == 0
 
 
+@pytest.mark.one_backend
 def test_verify_weights_that_differ_with_the_same_results(run, tmp_path):
     source, target = REFERENCE / "hf_dinov2_registers", tmp_path / "m.safetensors"
     convert(source, target, check=False)
@@ -240,6 +247,7 @@ def test_verify_weights_that_differ_with_the_same_results(run, tmp_path):
     assert "Different weights (2), the same results within 1e-05" in output
 
 
+@pytest.mark.one_backend
 def test_verify_models_of_another_shape(run, fails, tmp_path):
     status, output, _ = run("verify", TOKEN, REFERENCE / "vit_gap" / "checkpoint.npz")
     assert status == 1
@@ -250,6 +258,7 @@ def test_verify_models_of_another_shape(run, fails, tmp_path):
     assert run("verify", NONSQUARE, NONSQUARE, "--image-size", 64, 32)[0] == 0
 
 
+@pytest.mark.one_backend
 def test_verify_arrays_that_do_not_fit(fails, tmp_path):
     arrays = reference("vit_token")
     path = tmp_path / "arrays.npz"
@@ -268,6 +277,7 @@ def test_verify_arrays_that_do_not_fit(fails, tmp_path):
     assert "not a complete .npz" in fails("verify", TOKEN, "--expected", path)
 
 
+@pytest.mark.one_backend
 def test_verify_needs_one_thing_to_compare_with(capsys):
     for rest in ([], [TOKEN, "--expected", TOKEN]):
         with pytest.raises(SystemExit) as error:
@@ -298,6 +308,7 @@ def test_stages_of_models_of_every_kind():
 # inspect
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("case", "layout", "parameters"),
     [
@@ -327,6 +338,7 @@ def test_inspect(case, layout, parameters, run):
         assert variable in output
 
 
+@pytest.mark.one_backend
 def test_inspect_reads_no_tensor(run, monkeypatch):
     def read(self, name):
         raise AssertionError(name)
@@ -336,6 +348,7 @@ def test_inspect_reads_no_tensor(run, monkeypatch):
     assert run("inspect", TOKEN)[0] == run("inspect", TIMM)[0] == 0
 
 
+@pytest.mark.one_backend
 def test_inspect_what_a_file_does_not_tell(run, tmp_path):
     path = tmp_path / "bare.safetensors"
     shutil.copy(NONSQUARE, path)
@@ -350,6 +363,7 @@ def test_inspect_what_a_file_does_not_tell(run, tmp_path):
     assert "position grid             4 × 6" in output
 
 
+@pytest.mark.one_backend
 def test_inspect_dropped_and_unused(run, tmp_path):
     path = tmp_path / "m.npz"
     extra = {"extra/kernel": np.zeros(3)}
@@ -362,6 +376,7 @@ def test_inspect_dropped_and_unused(run, tmp_path):
     assert "extra/kernel" in output
 
 
+@pytest.mark.one_backend
 def test_inspect_a_foreign_file(run, fails, tmp_path):
     path = tmp_path / "m.npz"
     np.savez(path, scores=np.zeros((3, 2)), labels=np.zeros(3, int))
@@ -388,6 +403,7 @@ FIELDS = [
 ]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("fields", FIELDS)
 def test_inspect_our_own_files_of_keras(fields, run, tmp_path):
     model = tiny(**fields)
@@ -413,6 +429,7 @@ def test_inspect_our_own_files_of_keras(fields, run, tmp_path):
     assert "does not tell the pooling" in output
 
 
+@pytest.mark.one_backend
 def test_sizes_have_the_papers_names():
     config = keras_vit.describe("ViTTi16.augreg_imagenet21k").config()
     assert size_name({**config, "patch_size": (16, 16)}) == "ViT-Ti/16"
@@ -423,6 +440,7 @@ def test_sizes_have_the_papers_names():
 # The rest.
 
 
+@pytest.mark.one_backend
 def test_list_and_describe(run, fails):
     status, output, _ = run("list", "--family", "dinov2")
     assert (status, output) == (0, f"{keras_vit.list_presets('DINOv2')}\n")
@@ -434,6 +452,7 @@ def test_list_and_describe(run, fails):
     assert "Unknown `family`" in fails("list", "--family", "ResNet")
 
 
+@pytest.mark.one_backend
 def test_errors_are_one_line(fails, run, tmp_path):
     assert "There is no checkpoint at" in fails("inspect", "none.npz")
     assert "Unknown preset" in fails("verify", "none", TOKEN)
@@ -465,6 +484,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts(script, tmp_path, monkeypatch, capsys):
     arguments, status, text = SCRIPTS[script]
@@ -478,6 +498,7 @@ def test_scripts(script, tmp_path, monkeypatch, capsys):
     assert text in capsys.readouterr().out
 
 
+@pytest.mark.one_backend
 def test_a_script_runs_from_anywhere(tmp_path):
     """As its own process, also where the package is not installed."""
     script = ROOT / "weights_tools" / "inspect_checkpoint.py"
@@ -487,6 +508,7 @@ def test_a_script_runs_from_anywhere(tmp_path):
     assert "layout                    timm" in done.stdout
 
 
+@pytest.mark.one_backend
 def test_the_module_runs_and_minds_a_closed_pipe():
     command = f"'{sys.executable}' -m keras_vit list; echo $? >&2"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

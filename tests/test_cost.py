@@ -283,6 +283,7 @@ def test_costs_grow_with_the_batch(name):
     assert five.parameters == one.parameters
 
 
+@pure
 @pytest.mark.parametrize("name", SMALL)
 def test_parameters_are_the_models(name):
     assert cost(SMALL[name]).parameters == build(SMALL[name]).count_params()

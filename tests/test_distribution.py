@@ -72,7 +72,7 @@ assert worst < 1e-5
 )
 @pytest.mark.parametrize("micro_batch_size", [8, 4])
 def test_data_parallel_gives_the_weights_of_one_device(micro_batch_size):
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(micro_batch_size)],
         env={**os.environ, "XLA_FLAGS": flags},

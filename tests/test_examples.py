@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def test_digits(tmp_path):
     command = [sys.executable, EXAMPLES / "digits.py", "--seeds=1", "--epochs=1"]
-    command += ["--precision=mixed_bfloat16", f"--output={tmp_path}"]
+    command += ["--shots=1", "--precision=mixed_bfloat16", f"--output={tmp_path}"]
     output = subprocess.run(command, capture_output=True, text=True)
     assert output.returncode == 0, output.stderr
     assert "fine-tuned    mean " in output.stdout

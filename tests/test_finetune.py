@@ -29,8 +29,8 @@ def load(**pipeline):
 
 
 def model(**arguments):
-    fields = {**TINY, "classes": 3, "classifier_activation": None, **arguments}
-    return keras_vit.VisionTransformer(**fields)
+    fields = {**TINY, "num_layers": 1, "classes": 3, "classifier_activation": None}
+    return keras_vit.VisionTransformer(**{**fields, **arguments})
 
 
 SGD = ViTFineTuning(

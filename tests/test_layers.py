@@ -67,6 +67,7 @@ def test_every_public_layer_is_tested_here():
     assert {type(layer).__name__ for layer, _ in LAYERS} == set(layers.__all__)
 
 
+@pytest.mark.one_backend
 @each_layer
 def test_config_round_trip(layer, shape):
     config = layer.get_config()

@@ -67,6 +67,7 @@ def test_every_stage_of_the_original(case):
     assert_stages(load(checkpoint_of(case), **CASES[case]), case)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("case", CASES)
 def test_loading_into_a_model_that_is_there(case):
     built = load(checkpoint_of(case), **CASES[case])
@@ -77,6 +78,7 @@ def test_loading_into_a_model_that_is_there(case):
         np.testing.assert_array_equal(weights(model)[path], value, err_msg=path)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "case", [name for name in CASES if name.startswith("timm") and name != "timm_bit"]
 )
@@ -90,6 +92,7 @@ def test_a_bare_file_of_timm(case, tmp_path):
     assert_stages(load(path, num_heads=4, input_shape=shape), case)
 
 
+@pytest.mark.one_backend
 def test_heads_of_the_papers_sizes_are_known(tmp_path):
     size = {"hidden_dim": 192, "num_layers": 12, "num_heads": 3, "mlp_dim": 768}
     tiny_16 = keras_vit.ViTTi16(weights=None, image_size=32, classes=2)
@@ -114,6 +117,7 @@ def test_a_size_that_differs_resizes_as_the_family_does():
     )
 
 
+@pytest.mark.one_backend
 def test_registers_that_own_positions(tmp_path):
     """timm without `no_embed_class`: a position for each token of the prefix."""
     model = tiny(num_registers=4, num_prefix_positions=5, image_size=48)
@@ -143,6 +147,7 @@ OLDER_NAMES = {
 }  # fmt: skip
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("case", OLDER_NAMES)
 def test_older_names(case, tmp_path):
     from safetensors.numpy import load_file, save_file
@@ -158,6 +163,7 @@ def test_older_names(case, tmp_path):
         np.testing.assert_array_equal(value, expected[path], err_msg=path)
 
 
+@pytest.mark.one_backend
 def test_dinov2_names_mean_swiglu(tmp_path):
     from safetensors.numpy import load_file, save_file
 
@@ -175,6 +181,7 @@ def test_dinov2_names_mean_swiglu(tmp_path):
     assert geglu.get_config()["mlp"] == "geglu"
 
 
+@pytest.mark.one_backend
 def test_shards(tmp_path):
     from safetensors.numpy import load_file, save_file
 
@@ -210,6 +217,7 @@ def test_shards(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("prefix", ["opt/target/", "params/", "params/img/", "img/"])
 def test_roots_of_googles_files(prefix, tmp_path):
     tensors = reference("vit_token", "checkpoint")
@@ -240,6 +248,7 @@ def test_roots_of_googles_files(prefix, tmp_path):
         keras_vit.load_weights(model, path)
 
 
+@pytest.mark.one_backend
 def test_a_state_dict_of_torch(tmp_path):
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
@@ -262,6 +271,7 @@ def test_a_state_dict_of_torch(tmp_path):
     np.testing.assert_array_equal(kernel, halves["head.weight"].float().numpy().T)
 
 
+@pytest.mark.one_backend
 def test_a_config_that_contradicts_the_file(tmp_path):
     shutil.copy(checkpoint_of("hf_vit"), tmp_path)
     config = json.loads((REFERENCE / "hf_vit" / "config.json").read_text())
@@ -282,6 +292,7 @@ def test_a_config_that_contradicts_the_file(tmp_path):
         keras_vit.from_pretrained(tmp_path)
 
 
+@pytest.mark.one_backend
 def test_kerashub_gap_with_a_class_token_is_refused(tmp_path):
     shutil.copytree(REFERENCE / "kerashub_vit", tmp_path / "preset")
     task = json.loads((tmp_path / "preset" / "task.json").read_text())
@@ -307,7 +318,9 @@ def test_images_are_normalized_as_the_files_config_says(tmp_path):
     assert_close(first(np.transpose(pixels, (0, 3, 1, 2))), array(model(pixels)))
 
 
-@pytest.mark.parametrize("size", [(96, 128), (70, 50)])
+@pytest.mark.parametrize(
+    "size", [pytest.param((96, 128), marks=pytest.mark.one_backend), (70, 50)]
+)
 def test_a_hybrid_at_another_size(size):
     """Of which the feature map is a sixteenth, rounded up."""
     source = checkpoint_of("hybrid_r3stage")

@@ -67,6 +67,7 @@ def test_every_tensor_arrives_where_it_belongs(checkpoint):
         )
 
 
+@pytest.mark.one_backend
 def test_the_architecture_is_inferred():
     config = keras_vit.from_pretrained(REPRESENTATION).get_config()
     expected = {
@@ -102,6 +103,7 @@ def test_overrides_come_on_top():
     assert_close(softmax(expected["input"]), keras.ops.softmax(expected["logits"]))
 
 
+@pytest.mark.one_backend
 def test_channels_come_from_the_file(checkpoint, write):
     kernel = checkpoint["embedding/kernel"]
     path = write({**checkpoint, "embedding/kernel": kernel[:, :, :1]})
@@ -168,6 +170,7 @@ def test_the_interpolation_is_the_models(checkpoint):
     np.testing.assert_allclose(weights(model)[GRID], expected, atol=1e-7)
 
 
+@pytest.mark.one_backend
 def test_a_grid_that_is_no_square(checkpoint, write):
     positions = checkpoint["Transformer/posembed_input/pos_embedding"]
     path = write(
@@ -299,6 +302,7 @@ BAD_TENSORS = [
 ]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("change", "message"), BAD_TENSORS)
 def test_bad_tensors_are_named_and_nothing_changes(change, message, checkpoint, write):
     change(checkpoint)
@@ -314,6 +318,7 @@ def assert_refused(path, message, error=ValueError, **overrides):
     assert_same_weights(weights(model), before)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
 def test_truncated_npz(kept, tmp_path):
     data = TOKEN.read_bytes()
@@ -324,6 +329,7 @@ def test_truncated_npz(kept, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_damaged_npz(tmp_path):
     data = bytearray(TOKEN.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -332,6 +338,7 @@ def test_damaged_npz(tmp_path):
     assert_refused(path, "is not a complete .npz archive of arrays.*CRC")
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("ending", [".npz", ".keras", ".weights.h5"])
 def test_missing_and_foreign_files(ending, tmp_path):
     missing = tmp_path / f"missing{ending}"
@@ -341,11 +348,13 @@ def test_missing_and_foreign_files(ending, tmp_path):
     assert_refused(foreign, f"foreign{ending}' .*is not a complete {ending}")
 
 
+@pytest.mark.one_backend
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "folder.npz").mkdir()
     assert_refused(tmp_path / "folder.npz", "There is no checkpoint", FileNotFoundError)
 
 
+@pytest.mark.one_backend
 def test_an_npz_of_something_else(write):
     path = write({"a": np.zeros(3), "b": np.zeros(4)})
     message = "is not a ViT checkpoint in a layout known here.* It holds 2 tensors: a, b."
@@ -354,6 +363,7 @@ def test_an_npz_of_something_else(write):
     assert_refused(path, message)
 
 
+@pytest.mark.one_backend
 def test_unknown_endings(tmp_path):
     path = tmp_path / "model.ckpt"
     path.write_bytes(b"")
@@ -363,6 +373,7 @@ def test_unknown_endings(tmp_path):
         keras_vit.from_pretrained(path)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -394,6 +405,7 @@ def test_a_checkpoint_of_another_architecture(overrides, message, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_a_head_over_another_layer_is_an_error():
     # The sizes fit, but the head was trained on what `pre_logits` computes.
     assert_refused(REPRESENTATION, "not in the model: pre_logits/bias", classes=21)
@@ -431,6 +443,7 @@ def test_a_saved_model_that_was_trained_opens_at_another_size(tmp_path):
     assert np.isfinite(array(larger(images(64, 48)))).all()
 
 
+@pytest.mark.one_backend
 def test_only_vision_transformers_are_copied(tmp_path):
     inputs = keras.Input((4,))
     dense = keras.Model(inputs, keras.layers.Dense(2)(inputs), name="other")
@@ -441,6 +454,7 @@ def test_only_vision_transformers_are_copied(tmp_path):
         keras_vit.from_pretrained(tmp_path / "other.keras")
 
 
+@pytest.mark.one_backend
 def test_layers_resize_only_grids_of_their_own_width(tmp_path):
     tiny(hidden_dim=32).save_weights(tmp_path / "narrow.weights.h5")
     with pytest.raises(ValueError, match="could not be loaded"):

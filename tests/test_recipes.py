@@ -67,7 +67,7 @@ def steps_to_compare(recipe):
         return np.arange(end)
     changes = [0, recipe.warmup_steps, recipe.steps, *getattr(recipe, "decay_steps", ())]
     around = [step + k for step in changes for k in (-1, 0, 1, 2) if step + k >= 0]
-    return np.unique([*around, *np.linspace(0, end, 40).astype(int)])
+    return np.unique([*around, *np.linspace(0, end, 10).astype(int)])
 
 
 @pytest.mark.one_backend

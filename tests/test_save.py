@@ -50,6 +50,7 @@ def test_through_every_layout_and_back_to_google(case, tmp_path):
             assert written[name].dtype == tensor.dtype
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("case", ["hybrid_r3stage", "hybrid_root_only"])
 def test_a_hybrid_through_timm_and_back_to_google(case, tmp_path):
     model = keras_vit.from_pretrained(REFERENCE / case / "checkpoint.npz")
@@ -105,6 +106,7 @@ MODELS = {
 }
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("layout", "fields"), [(name, f) for name, many in MODELS.items() for f in many]
 )
@@ -143,6 +145,7 @@ def in_transformers(folder):
     return compute
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("fields", MODELS["huggingface"])
 def test_transformers_computes_the_same(fields, tmp_path):
     model = tiny(classifier_activation=None, **fields)
@@ -152,6 +155,7 @@ def test_transformers_computes_the_same(fields, tmp_path):
     assert_close(array(model(batch)), in_transformers(tmp_path / "model")(batch))
 
 
+@pytest.mark.one_backend
 def test_transformers_prepares_the_same_images(tmp_path):
     import transformers
 
@@ -164,6 +168,7 @@ def test_transformers_prepares_the_same_images(tmp_path):
     assert_close(prepared, np.transpose(expected, (2, 0, 1))[None], 1e-5)
 
 
+@pytest.mark.one_backend
 def test_a_projection_of_clip_goes_out_without_its_bias(tmp_path):
     model = tiny(pre_norm=True, mlp="quick_gelu", classifier_activation=None)
     path = tmp_path / "model"
@@ -211,6 +216,7 @@ def test_half_precision_weights_go_out(tmp_path):
         assert_same_weights(weights(again), weights(model))
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("layout", "fields", "message"),
     [
@@ -234,6 +240,7 @@ def test_what_has_no_place_is_refused_and_nothing_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("layout", "name"),
     [("google", "m.safetensors"), ("timm", "m.npz"), ("huggingface", "m.safetensors")],
@@ -243,6 +250,7 @@ def test_endings(layout, name, tmp_path):
         keras_vit.save_weights(tiny(), tmp_path / name, layout=layout)
 
 
+@pytest.mark.one_backend
 def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
     path = tmp_path / "m.npz"
     keras_vit.save_weights(tiny(), path, layout="google")
@@ -259,6 +267,7 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
 
 
+@pytest.mark.one_backend
 def test_google_does_not_record_the_exact_gelu_and_says_so(tmp_path, caplog):
     keras_vit.save_weights(
         tiny(gelu_approximate=False), tmp_path / "m.npz", layout="google"

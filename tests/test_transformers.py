@@ -112,6 +112,7 @@ def test_what_transformers_computes(name, tmp_path):
     assert_close(array(ours(batch)), computed(model, name, batch).numpy())
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bare_file_needs_the_heads_alone(name, tmp_path):
     """What a config may change, activation and qkv_bias, is in the usual state here."""
@@ -127,6 +128,7 @@ def test_a_bare_file_needs_the_heads_alone(name, tmp_path):
     assert_close(array(ours(images())), computed(model, name, images()).numpy())
 
 
+@pytest.mark.one_backend
 def test_sharded_by_transformers(tmp_path):
     model = transformers.ViTForImageClassification.from_pretrained(REFERENCE / "hf_vit")
     model.save_pretrained(tmp_path, max_shard_size="100KB")

@@ -60,6 +60,7 @@ def images_for(model, batch=2):
     return images(height, width, channels, batch)
 
 
+@pytest.mark.one_backend
 @each_variant
 def test_config_is_the_arguments_and_revives_the_model(variant):
     model = tiny(**variant)
@@ -91,6 +92,7 @@ def test_save_and_load_is_the_identity(variant, tmp_path):
     assert_same_weights(weights(other), weights(model))
 
 
+@pytest.mark.one_backend
 @each_variant
 def test_clone_model_computes_the_same(variant):
     model = tiny(**variant)
@@ -177,6 +179,7 @@ def test_weight_paths_are_public():
     ]
 
 
+@pytest.mark.one_backend
 def test_weight_paths_of_a_modern_model():
     paths = {w.path for w in tiny(num_layers=1, **MODERN).weights}
     plain = {w.path for w in tiny(num_layers=1, num_registers=3).weights}
@@ -191,6 +194,7 @@ def test_weight_paths_of_a_modern_model():
     }
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("arguments", "more"),
     [
@@ -214,6 +218,7 @@ def test_parameter_counts(arguments, more):
     assert tiny(**arguments).count_params() == plain.count_params() + more
 
 
+@pytest.mark.one_backend
 def test_each_weight_is_created_once(monkeypatch):
     created = []
     add_weight = keras.layers.Layer.add_weight
@@ -271,6 +276,7 @@ def test_fc_norm_comes_after_the_mean():
     assert_close(model(images()), model.get_layer("fc_norm")(mean))
 
 
+@pytest.mark.one_backend
 def test_pre_norm_stands_between_dropout_and_the_blocks():
     model = tiny(pre_norm=True, dropout_rate=0.1)
     norm = model.get_layer("pre_norm")
@@ -291,6 +297,7 @@ def test_the_first_tokens_of_the_prefix_own_positions(own):
     np.testing.assert_allclose(tokens[0, :4], expected, atol=1e-6)
 
 
+@pytest.mark.one_backend
 def test_features_leave_the_model_as_it_was():
     model = tiny()
     nodes = {layer.name: len(layer._inbound_nodes) for layer in model.layers}
@@ -494,6 +501,7 @@ def test_quantized_model_stays_close(fields):
     assert_close(model(images()), expected, tolerance=0.1)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -65,6 +65,7 @@ def without_weights():
     keras.utils.clear_session()
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "pooling"), PARAMETERS)
 def test_parameter_counts(name, pooling, without_weights):
     model = getattr(keras_vit, name)(weights=None, pooling=pooling)
@@ -72,6 +73,7 @@ def test_parameter_counts(name, pooling, without_weights):
     assert model.output_shape == (None, 1000)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", CONSTRUCTORS)
 def test_every_constructor_is_like_keras_applications(name, without_weights):
     constructor = getattr(keras_vit, name)
@@ -96,6 +98,7 @@ def test_every_constructor_is_like_keras_applications(name, without_weights):
         assert rows == 224 // pixels
 
 
+@pytest.mark.one_backend
 def test_the_default_of_a_constructor_is_the_first_preset_of_its_architecture():
     # The defaults are checkpoints of ImageNet-1k where there is one.
     default = inspect.signature(keras_vit.ViTB16).parameters["weights"].default
@@ -126,6 +129,7 @@ def test_a_small_constructor_computes():
     np.testing.assert_allclose(array(model(images())).sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -144,11 +148,13 @@ def test_constructors_refuse(arguments, message, without_weights):
         keras_vit.ViTB16(**arguments)
 
 
+@pytest.mark.one_backend
 def test_a_path_without_a_file():
     with pytest.raises(FileNotFoundError, match="There is no checkpoint at 'B_16.npz'"):
         keras_vit.ViTB16(weights="B_16.npz")
 
 
+@pytest.mark.one_backend
 def test_an_unknown_preset_names_those_there_are():
     with pytest.raises(ValueError, match="Unknown preset 'ViT-B16'. Near it: ViTB16"):
         keras_vit.from_pretrained("ViT-B16")
@@ -221,6 +227,7 @@ def test_a_preset_is_downloaded_once(server, tiny_architecture):
     assert build(include_top=False).output_shape == (None, 17, 48)
 
 
+@pytest.mark.one_backend
 def test_an_address_without_a_file(server):
     with pytest.raises(ConnectionError, match="could not be downloaded: .*404"):
         keras_vit.from_pretrained(f"{server.address}/nothing.npz")
@@ -238,6 +245,7 @@ def test_weights_in_keras_own_files(tiny_architecture, tmp_path):
     assert_same_weights(weights(same), weights(model))
 
 
+@pytest.mark.one_backend
 def test_a_preset_says_what_its_file_does_not(tiny_architecture, monkeypatch):
     monkeypatch.setattr(zoo, "fetch", lambda address: address)
     path = REFERENCE / "timm_prenorm_clip" / "model.safetensors"
@@ -262,6 +270,7 @@ def test_a_preset_says_what_its_file_does_not(tiny_architecture, monkeypatch):
         tiny_architecture(str(path), classes=11)()
 
 
+@pytest.mark.one_backend
 def test_a_flexible_preset_is_resized_to_its_row(tiny_architecture, tmp_path, monkeypatch):
     """FlexiViT's files hold larger patches and fewer positions than their rows."""
     monkeypatch.setattr(zoo, "fetch", lambda address: address)
