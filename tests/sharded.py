@@ -59,7 +59,9 @@ def batches(number, size=16):
 
 
 def compiled(model, recipe):
-    model.compile(recipe.optimizer(model), recipe.loss_function(model))
+    optimizer = recipe.optimizer(model)
+    optimizer.epsilon = 1e-3  # or Adam takes a whole step of what is but rounding
+    model.compile(optimizer, recipe.loss_function(model))
     model.optimizer.build(model.trainable_variables)
     check(model)
     return model
