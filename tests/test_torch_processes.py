@@ -24,11 +24,14 @@ def run(tmp_path_factory):
     """The folder to which two processes have written, and what they said."""
     folder = os.fspath(tmp_path_factory.mktemp("ranks"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    # One of the restarts is wanted; where this is written, gloo by itself fails to connect
-    # ("Connection refused") in one of some five starts.
+    # One restart is wanted; the others are for a machine on which processes miss each other.
     done = subprocess.run(
         [*command, "--max-restarts", "4", torch_ranks.__file__, folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         capture_output=True,
         text=True,
     )

@@ -268,7 +268,9 @@ TOGETHER = (with_dropout, masks, refusals, resumed)
 
 def main(folder):
     """All of it; then a training that is killed, and goes on when torchrun restarts it."""
-    with strategy("auto"):
+    together = strategy("auto")
+    together.timeout = 60  # seconds, of ten minutes
+    with together:
         mark = os.path.join(folder, "has died")
         if os.path.exists(mark):
             mark = None

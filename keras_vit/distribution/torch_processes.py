@@ -3,6 +3,7 @@
 torch is imported where it is used; without `torchrun` there is one process, number 0.
 """
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -99,7 +100,15 @@ def _start(timeout):
             "that has called torch.distributed.init_process_group. Leave that out."
         )
     device, wait = _device(), datetime.timedelta(seconds=timeout)
-    dist.init_process_group({"cpu": "gloo", "cuda": "nccl"}[device], timeout=wait)
+    kind = {"cpu": "gloo", "cuda": "nccl"}[device]
+    store, rank, number = next(dist.rendezvous("env://", timeout=wait))
+    # torchrun keeps its store when it restarts the processes, and torch 2.13 would have
+    # them look for each other at the addresses of those before.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(kind, store=store, rank=rank, world_size=number, timeout=wait)
+    # Else gloo's thread, still running, now and then aborts a program that has ended well.
+    atexit.register(dist.destroy_process_group)
     _groups[device] = dist.group.WORLD
     if device != "cpu":
         _groups["cpu"] = dist.new_group(backend="gloo", timeout=wait)
