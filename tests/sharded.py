@@ -6,6 +6,7 @@ what it saw to a JSON file.
 
 import contextlib
 import json
+import logging
 import os
 import re
 import sys
@@ -239,6 +240,9 @@ def resumed(folder):
             )
         return history.history, arrays(model.weights)
 
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger("keras_vit").addHandler(handler)
     history, weights = run("none")
     with contextlib.suppress(InterruptedError):
         run("fully_sharded:4", folder, [Stop()])
@@ -246,6 +250,7 @@ def resumed(folder):
     assert history.keys() == other_history.keys()
     return {
         "weights": worst(other_weights, weights),
+        "said": said,
         "history": {
             key: float(np.abs(np.subtract(other_history[key], values)).max())
             for key, values in history.items()

@@ -170,6 +170,7 @@ def test_weights_of_other_models_are_where_they_should_be(seen):
 def test_a_training_goes_on_under_another_strategy_and_every_image_is_evaluated(seen):
     """`finetune` from one epoch fully sharded to one in tensors, 5 images to evaluate."""
     run = seen["resumed"]
+    assert "(ShardedWeights: batch 2, model 4)' in the checkpoint" in "".join(run["said"])
     assert run["weights"] <= 1e-5
     assert run["history"].keys() == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert max(run["history"].values()) <= 1e-5

@@ -194,7 +194,6 @@ def test_weight_paths_of_a_modern_model():
     }
 
 
-@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("arguments", "more"),
     [
@@ -276,7 +275,6 @@ def test_fc_norm_comes_after_the_mean():
     assert_close(model(images()), model.get_layer("fc_norm")(mean))
 
 
-@pytest.mark.one_backend
 def test_pre_norm_stands_between_dropout_and_the_blocks():
     model = tiny(pre_norm=True, dropout_rate=0.1)
     norm = model.get_layer("pre_norm")

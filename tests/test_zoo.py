@@ -65,7 +65,6 @@ def without_weights():
     keras.utils.clear_session()
 
 
-@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "pooling"), PARAMETERS)
 def test_parameter_counts(name, pooling, without_weights):
     model = getattr(keras_vit, name)(weights=None, pooling=pooling)

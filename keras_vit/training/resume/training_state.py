@@ -171,7 +171,7 @@ def _global_seed_generator():
 
 
 def devices(model: keras.Model) -> str:
-    """What a model is trained on: `"1 × cpu"`."""
+    """What a model is trained on, and how it is split: `"1 × cpu"`."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -181,9 +181,15 @@ def devices(model: keras.Model) -> str:
     elif backend == "jax":
         import jax
 
-        distribution = keras.distribution.distribution()
-        number = 1 if distribution is None else distribution.device_mesh.devices.size
         kind = jax.default_backend()
+        distribution = keras.distribution.distribution()
+        if distribution is not None:
+            mesh = distribution.device_mesh
+            sizes = zip(mesh.axis_names, mesh.shape, strict=True)
+            axes = ", ".join(f"{name} {size}" for name, size in sizes)
+            name = type(distribution).__name__
+            return f"{mesh.devices.size} × {kind} ({name}: {axes})"
+        number = 1
     else:
         from keras.src.backend.torch.core import get_device
 
