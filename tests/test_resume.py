@@ -600,6 +600,21 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     assert list(CheckpointFolder(tmp_path, 2).steps()) == [0]
 
 
+@pytest.fixture(autouse=True)
+def in_a_terminal():
+    """Where Ctrl-C interrupts; the tests may run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.one_backend
+def test_a_signal_that_is_ignored_stays_so(tmp_path, whole):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    after = [At(3, lambda: signal.raise_signal(signal.SIGINT))]
+    assert_same(train(tmp_path / "run", after), whole)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends(tmp_path, whole, number, code):
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}

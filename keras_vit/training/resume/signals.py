@@ -40,7 +40,9 @@ class StopSignals:
         self._model = model
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
-                self._previous[number] = signal.signal(number, self._note)
+                # What a shell starts in the background ignores Ctrl-C, and shall.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
 
     def restore(self) -> None:
         """Has the signals do again what they did before."""
