@@ -96,11 +96,16 @@ def test_finetune_flowers(flowers, checkpoint_address, tmp_path):
     command = [sys.executable, script, f"--data_dir={flowers}", f"--output={output}"]
     command += [f"--weights={checkpoint_address}", "--resolution=48", "--batch_size=8"]
     command += ["--steps=20", "--learning_rate=0.1", "--precision=mixed_bfloat16"]
+    command += [f"--resume={tmp_path / 'resume'}"]
     environment = {**os.environ, "KERAS_HOME": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     accuracy = re.search(r"Accuracy on the test images: ([\d.]+) %", done.stdout)
     assert float(accuracy[1]) > 90, done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert again.returncode == 0, again.stderr
+    last = done.stdout.splitlines()[-2:]
+    assert again.stdout.splitlines()[-2:] == last  # goes on at the end, to the same
     model = keras.models.load_model(output)
     assert model.input_shape == (None, 48, 48, 3)
     assert model.output_shape == (None, 102)

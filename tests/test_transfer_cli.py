@@ -201,6 +201,7 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
         patch.setattr(finetune.Progress, "on_epoch_end", dies)
         with pytest.raises(MemoryError):
             printed(*given)
+    assert "`save_freq` must be" in fails(*given[:-2], "--save-freq", 0)
     message = fails(*given, "--seed", 3)
     assert "begun with other arguments: seed: 0 before, 3 now" in message
     status, text = printed(*given)

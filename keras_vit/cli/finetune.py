@@ -235,7 +235,7 @@ def _trained(args):
             recipe,
             evaluations=args.evaluations,
             resume=run.file(RESUME),
-            save_freq=args.save_freq or "epoch",
+            save_freq="epoch" if args.save_freq is None else args.save_freq,
             callbacks=_callbacks(run, args.weights),
             verbose=1 if sys.stdout.isatty() else 2,
         )
