@@ -1,15 +1,21 @@
 """One model on several devices."""
 
 from keras_vit.distribution.checks import check
+from keras_vit.distribution.jax_processes import initialize
 from keras_vit.distribution.layouts import ShardedWeights
+from keras_vit.distribution.processes import (
+    is_first_process,
+    num_processes,
+    process_index,
+)
 from keras_vit.distribution.replicas import (
     check_batches,
     check_gradient_accumulation,
     check_processes,
-    own_rows,
     pads_batches,
     sum_over_replicas,
 )
+from keras_vit.distribution.rows import own_rows
 from keras_vit.distribution.strategies import (
     STRATEGIES,
     auto,
@@ -20,12 +26,7 @@ from keras_vit.distribution.strategies import (
     tensor_parallel,
     tpu,
 )
-from keras_vit.distribution.torch_processes import (
-    TorchProcesses,
-    is_first_process,
-    num_processes,
-    process_index,
-)
+from keras_vit.distribution.torch_processes import TorchProcesses
 
 __all__ = [
     "STRATEGIES",
@@ -38,6 +39,7 @@ __all__ = [
     "check_processes",
     "data_parallel",
     "fully_sharded",
+    "initialize",
     "is_first_process",
     "mirrored",
     "num_processes",

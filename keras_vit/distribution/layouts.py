@@ -5,6 +5,8 @@ import re
 
 import keras
 
+from keras_vit.distribution.parts import ProcessParts
+
 BATCH, MODEL = "batch", "model"
 # Numbers from which on a weight must be split: 256 KiB in float32. Below are norms,
 # biases, tokens and the heads of small data sets.
@@ -71,7 +73,7 @@ def tensor_parallel_axes(path: str, shape: tuple[int, ...]) -> tuple | None:
     return None
 
 
-class ShardedWeights(keras.distribution.ModelParallel):
+class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
     """A `keras.distribution.ModelParallel` that finds the layout of each weight itself.
 
     A weight has its layout by its path and its shape as it is made, and whatever an

@@ -1,9 +1,10 @@
 """What depends on how many devices a step is divided over."""
 
 import keras
-import numpy as np
 
-from keras_vit.distribution.torch_processes import num_launched, num_processes
+from keras_vit.distribution.parts import ProcessParts
+from keras_vit.distribution.processes import num_processes
+from keras_vit.distribution.torch_processes import num_launched
 
 
 def check_batches(batch_size: int) -> None:
@@ -48,6 +49,14 @@ def check_processes(model: keras.Model) -> None:
         ValueError: if it is not in a context in which they train together, or the model
             is wrapped in torch's `DistributedDataParallel`.
     """
+    if keras.backend.backend() == "jax":
+        current = keras.distribution.distribution()
+        if num_processes() > 1 and not isinstance(current, ProcessParts):
+            raise ValueError(
+                "Processes of JAX must train together. Received: one of "
+                f"{num_processes()} under {current}. Build and train the model in `with "
+                "keras_vit.distribution.strategy(…):`."
+            )
     if keras.backend.backend() != "torch":
         return
     import torch
@@ -78,15 +87,6 @@ def check_gradient_accumulation() -> None:
             "`micro_batch_size` less than `batch_size`. Leave it out (each accelerator has "
             "its share of the batch already), take KERAS_BACKEND=jax, or one accelerator."
         )
-
-
-def own_rows(rows: int, index: int, count: int) -> np.ndarray:
-    """Which rows of a batch are a process' own, int64 (⌈rows / count⌉,).
-
-    Each has as many; those that would come after the last row are copies of it.
-    """
-    number = -(-rows // count)
-    return np.minimum(np.arange(index * number, (index + 1) * number), rows - 1)
 
 
 def sum_over_replicas(tensors: list) -> tuple[list, int]:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import keras
 
 from keras_vit.distribution.layouts import BATCH, MODEL, ShardedWeights
+from keras_vit.distribution.parts import ReplicatedWeights
 from keras_vit.distribution.torch_processes import TorchProcesses, num_launched
 from keras_vit.layers import arguments
 
@@ -88,7 +89,7 @@ def data_parallel():
         return TorchProcesses()
     if backend == "tensorflow":
         return mirrored(devices)
-    return keras.distribution.DataParallel(devices=devices)
+    return ReplicatedWeights(devices)
 
 
 def fully_sharded(

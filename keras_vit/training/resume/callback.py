@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import keras
 
 from keras_vit.data.image_data import ImageData
-from keras_vit.distribution import check_processes, is_first_process, torch_processes
+from keras_vit.distribution import check_processes, is_first_process, processes
 from keras_vit.layers import arguments
 from keras_vit.training.resume import callback_states, settings, training_state
 from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFolder
@@ -195,11 +195,11 @@ class ExactResume(keras.callbacks.Callback):
     def _newest(self):
         """The newest checkpoint; of several processes the first one alone reads it."""
         checkpoint = self.folder.newest() if is_first_process() else None
-        arrays = torch_processes.share_arrays(checkpoint and checkpoint.tensors)
+        arrays = processes.share_arrays(checkpoint and checkpoint.tensors)
         if is_first_process():
-            torch_processes.share(checkpoint and (checkpoint.path, checkpoint.record))
+            processes.share(checkpoint and (checkpoint.path, checkpoint.record))
             return checkpoint
-        facts = torch_processes.share(None)
+        facts = processes.share(None)
         return facts and Checkpoint(*facts, arrays)
 
     def _restore(self, checkpoint: Checkpoint):
@@ -320,12 +320,12 @@ class ExactResume(keras.callbacks.Callback):
 
     def _is_to_stop(self):
         """Whether a signal has come, in whichever process."""
-        return torch_processes.any_process(self._signals.received is not None)
+        return processes.any_process(self._signals.received is not None)
 
     def _exit(self):
         self.folder.wait()
         self._look_after_writer()
-        torch_processes.barrier()
+        processes.barrier()
         self._signals.restore()
         self.folder.close()
         logger.warning(

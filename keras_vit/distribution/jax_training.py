@@ -1,0 +1,219 @@
+"""`fit`, `evaluate` and `predict` of Keras on JAX, by several processes together.
+
+Keras takes what each process yields for its part of a batch: NumPy arrays that all were
+given would be trained on once in each. Here every process is given the same data, as on
+torch, and hands on the rows that its devices compute.
+
+`predict` of Keras 3.15 fails where other processes have some of the outputs, and on any
+number of devices where the last batch does not divide; here it does neither.
+"""
+
+import contextlib
+import inspect
+
+import keras
+import numpy as np
+
+from keras_vit.distribution import jax_processes
+from keras_vit.distribution.fitting import of_this_process, replace_method
+from keras_vit.distribution.processes import (
+    barrier,
+    is_first_process,
+    num_processes,
+    same_everywhere,
+)
+from keras_vit.distribution.rows import SHARD, check_first
+
+EXAMPLES = "keras_vit_examples"  # the attribute of a stream: how many, without the padding
+_installed = []
+_predictions = []  # of the calls of `predict` that are running, the sizes of their batches
+
+
+def install() -> None:
+    """Has Keras' trainer do this under a distribution of ours; once is enough."""
+    if _installed:
+        return
+    from keras.src.backend.jax import trainer
+
+    _installed.append(True)
+    for name in ("fit", "evaluate"):
+        replace_method(trainer.JAXTrainer, name, _call)
+    replace_method(trainer.JAXTrainer, "predict", _predict)
+    replace_method(trainer.JAXTrainer, "make_predict_function", _make_predict_function)
+    for name in ("train_on_batch", "test_on_batch", "predict_on_batch"):
+        replace_method(trainer.JAXTrainer, name, _refused)
+    replace_method(trainer.JAXEpochIterator, "__init__", _init_iterator)
+
+
+def _ours():
+    """The distribution in use, if it is of this package."""
+    from keras_vit.distribution.parts import ProcessParts
+
+    current = keras.distribution.distribution()
+    return current if isinstance(current, ProcessParts) else None
+
+
+def _is_divided():
+    return num_processes() > 1 and _ours() is not None
+
+
+# Rows of a batch.
+
+
+def _init_iterator(original, iterator, x=None, *arguments, **named):
+    distribution = _ours()
+    if distribution is None:
+        return original(iterator, x, *arguments, **named)
+    part = distribution.own_part()
+    stream, rows = x, None
+    if part[1] > 1 and hasattr(x, SHARD):
+        stream, rows = getattr(x, SHARD)(*part)
+    if rows is not None:
+        original(iterator, stream, *arguments, **named)
+        return None
+    original(iterator, x, *arguments, **named)
+    adapter = iterator.data_adapter
+    batches = adapter.get_jax_iterator
+    sizes = _predictions[-1] if _predictions else None
+    if num_processes() > 1 or sizes is not None:
+        adapter.get_jax_iterator = lambda: _own(batches(), part, sizes)
+    return None
+
+
+def _own(batches, part, sizes):
+    """The own rows of each batch; in `predict`, where they need not divide, filled up."""
+    index, count = part
+    number = _ours().num_model_replicas
+    for batch in check_first(batches) if num_processes() > 1 else batches:
+        rows = len(next(leaf for leaf in keras.tree.flatten(batch) if leaf is not None))
+        padded = -(-rows // number) * number
+        if sizes is not None:
+            sizes.append((rows, padded))
+        elif padded != rows:
+            raise ValueError(
+                f"The rows of a batch must be divisible by {number}, the devices that "
+                f"divide it. Received: a batch of {rows}. Leave out the last one "
+                "(drop_remainder=True), or evaluate streams of keras_vit.data, which fill "
+                "it up with images that do not count."
+            )
+        own = np.arange(index * padded // count, (index + 1) * padded // count)
+        own = np.minimum(own, rows - 1)
+        yield keras.tree.map_structure(
+            lambda leaf, own=own: None if leaf is None else np.asarray(leaf)[own], batch
+        )
+
+
+# A call of `fit`, `evaluate` or `predict`.
+
+
+def _refused(original, model, *arguments, **named):
+    if _is_divided():
+        raise RuntimeError(
+            f"`{original.__name__}` does not divide a batch over the processes. Use "
+            "`fit`, `evaluate` or `predict`."
+        )
+    return original(model, *arguments, **named)
+
+
+def _call(original, model, *arguments, **named):
+    if named.get("_use_cached_eval_dataset") or not _is_divided():
+        if original.__name__ == "fit":
+            _check_alone()
+        return original(model, *arguments, **named)
+    given = inspect.signature(original).bind(model, *arguments, **named)
+    callbacks = of_this_process(given.arguments.get("callbacks"))
+    given.arguments["callbacks"] = callbacks
+    _check_savers(model, callbacks)
+    if not is_first_process():
+        given.arguments["verbose"] = 0
+    with jax_processes.connected():
+        if original.__name__ == "fit":
+            _check_same(model)
+        result = original(*given.args, **given.kwargs)
+    barrier()  # what the first process writes is there
+    return result
+
+
+def _check_alone():
+    if num_processes() > 1:
+        raise RuntimeError(
+            "Outside of a strategy each process would train for itself. Received: `fit` "
+            f"in one of {num_processes()} processes. Build the model and call it in `with "
+            "keras_vit.distribution.strategy(…):`."
+        )
+
+
+def _check_same(model):
+    """That what is whole on each device, seeds and weights, is the same in each process."""
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else ())]
+    if not same_everywhere([(v.path, tuple(v.shape), v.dtype) for v in variables]):
+        raise ValueError(
+            "Each process must build the same model with the same optimizer. Received: "
+            "variables of other names, shapes or dtypes in some."
+        )
+    sums = {v.path: _sum(v.value) for v in variables}
+    if not same_everywhere(sums):
+        raise ValueError(
+            "Each process must begin with the same weights and seeds. Received: others in "
+            "some. Call keras_vit.distribution.initialize(), or "
+            "keras.utils.set_random_seed with one number, before the model is built."
+        )
+
+
+def _sum(value):
+    import zlib
+
+    if not value.is_fully_replicated:
+        return None
+    return zlib.crc32(np.ascontiguousarray(value).reshape(-1).view("uint8"))
+
+
+def _check_savers(model, callbacks):
+    """That no callback of one process saves weights of which it has but a part."""
+    if all(jax_processes.is_whole(v.value) for v in model.variables):
+        return
+    if any(isinstance(c, keras.callbacks.ModelCheckpoint) for c in callbacks or ()):
+        raise ValueError(
+            "`ModelCheckpoint` writes weights that one process has. Received: a model "
+            "that is split over several. Use keras_vit.training.ExactResume or "
+            "keras.callbacks.OrbaxCheckpoint."
+        )
+
+
+def _predict(original, model, x, *arguments, **named):
+    if _ours() is None:
+        return original(model, x, *arguments, **named)
+    if num_processes() > 1 and not is_first_process():
+        named["verbose"] = 0
+    total, sizes = getattr(x, EXAMPLES, None), []
+    with _predicting(sizes), jax_processes.connected():
+        outputs = original(model, x, *arguments, **named)
+    if sizes:
+        rows = [np.arange(padded) < number for number, padded in sizes]
+        chosen = np.concatenate(rows)
+        return keras.tree.map_structure(lambda array: array[chosen], outputs)
+    return keras.tree.map_structure(lambda array: array[:total], outputs)
+
+
+@contextlib.contextmanager
+def _predicting(sizes):
+    _predictions.append(sizes)
+    try:
+        yield
+    finally:
+        _predictions.pop()
+
+
+def _make_predict_function(original, model, force=False):
+    before = model.predict_function
+    original(model, force)
+    function = model.predict_function
+    if function is before or num_processes() == 1:
+        return
+
+    def gathering(state, iterator):
+        outputs, state = function(state, iterator)
+        return keras.tree.map_structure(jax_processes.whole, outputs), state
+
+    model.predict_function = gathering
