@@ -1,9 +1,11 @@
 """One model on several devices."""
 
 from keras_vit.distribution.checks import check
-from keras_vit.distribution.jax_processes import initialize
+from keras_vit.distribution.jax_processes import initialize, is_asked_for
 from keras_vit.distribution.layouts import ShardedWeights
+from keras_vit.distribution.parts import whole_weights
 from keras_vit.distribution.processes import (
+    barrier,
     is_first_process,
     num_processes,
     process_index,
@@ -33,6 +35,7 @@ __all__ = [
     "ShardedWeights",
     "TorchProcesses",
     "auto",
+    "barrier",
     "check",
     "check_batches",
     "check_gradient_accumulation",
@@ -40,6 +43,7 @@ __all__ = [
     "data_parallel",
     "fully_sharded",
     "initialize",
+    "is_asked_for",
     "is_first_process",
     "mirrored",
     "num_processes",
@@ -50,4 +54,5 @@ __all__ = [
     "sum_over_replicas",
     "tensor_parallel",
     "tpu",
+    "whole_weights",
 ]

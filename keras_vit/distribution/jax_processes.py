@@ -185,5 +185,7 @@ def whole(value) -> np.ndarray:
 
 
 def is_whole(value) -> bool:
-    """Whether the devices of this process have all of an array."""
+    """Whether this process has all of an array."""
+    if isinstance(value, np.ndarray):
+        return True
     return value.is_fully_addressable or value.is_fully_replicated

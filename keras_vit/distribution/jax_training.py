@@ -43,6 +43,8 @@ def install() -> None:
     for name in ("train_on_batch", "test_on_batch", "predict_on_batch"):
         replace_method(trainer.JAXTrainer, name, _refused)
     replace_method(trainer.JAXEpochIterator, "__init__", _init_iterator)
+    for name in ("save", "save_weights"):
+        replace_method(keras.Model, name, _save)
 
 
 def _ours():
@@ -171,14 +173,33 @@ def _sum(value):
 
 def _check_savers(model, callbacks):
     """That no callback of one process saves weights of which it has but a part."""
-    if all(jax_processes.is_whole(v.value) for v in model.variables):
+    savers = keras.callbacks.ModelCheckpoint
+    if any(isinstance(callback, savers) for callback in callbacks or ()):
+        _check_whole(model, "ModelCheckpoint")
+
+
+def _check_whole(model, name):
+    if all(jax_processes.is_whole(variable.value) for variable in model.variables):
         return
-    if any(isinstance(c, keras.callbacks.ModelCheckpoint) for c in callbacks or ()):
-        raise ValueError(
-            "`ModelCheckpoint` writes weights that one process has. Received: a model "
-            "that is split over several. Use keras_vit.training.ExactResume or "
-            "keras.callbacks.OrbaxCheckpoint."
-        )
+    raise ValueError(
+        f"`{name}` writes weights that one process has all of. Received: a model that is "
+        "split over several. Use keras_vit.training.ExactResume or "
+        "keras.callbacks.OrbaxCheckpoint; or save it in every process in `with "
+        "keras_vit.distribution.whole_weights(model):`, where the first one writes."
+    )
+
+
+def _save(original, model, *arguments, **named):
+    """To save a model, Keras makes an optimizer, of which each process needs its part."""
+    if not _is_divided():
+        return original(model, *arguments, **named)
+    _check_whole(model, original.__name__)
+    current = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        return original(model, *arguments, **named)
+    finally:
+        keras.distribution.set_distribution(current)
 
 
 def _predict(original, model, x, *arguments, **named):

@@ -1,6 +1,11 @@
-"""Which part of a batch the devices of a process of JAX compute."""
+"""What the devices of a process of JAX have: of a batch, and of a model."""
+
+import contextlib
 
 import keras
+
+from keras_vit.distribution import jax_processes
+from keras_vit.distribution.processes import is_first_process, num_processes
 
 
 class ProcessParts:
@@ -53,3 +58,36 @@ class ReplicatedWeights(ProcessParts, keras.distribution.DataParallel):
 
     def __init__(self, devices: list[str]):
         super().__init__(devices=devices)
+
+
+@contextlib.contextmanager
+def whole_weights(model: keras.Model):
+    """Has the first process hold all of each weight, to save the model.
+
+    Of weights that are split over processes of JAX; elsewhere it does nothing. Every
+    process enters it, and in the body the first one saves:
+
+    >>> with keras_vit.distribution.whole_weights(model):
+    ...     if keras_vit.distribution.is_first_process():
+    ...         model.save("flowers.keras")
+
+    Args:
+        model: a built model; its optimizer's variables are whole, too.
+    """
+    variables = list(model.variables)
+    if getattr(model, "optimizer", None) is not None:
+        variables += model.optimizer.variables
+    if num_processes() == 1 or keras.backend.backend() != "jax":
+        yield
+        return
+    split = [v for v in variables if not jax_processes.is_whole(v.value)]
+    values = [variable.value for variable in split]
+    try:
+        for variable in split:
+            numbers = jax_processes.whole(variable.value)
+            if is_first_process():
+                variable._value = numbers  # `assign` would split it again
+        yield
+    finally:
+        for variable, value in zip(split, values, strict=True):
+            variable._value = value

@@ -63,7 +63,9 @@ def assign(model: keras.Model, group: str, tensors: dict[str, np.ndarray]) -> No
     """Puts a group of variables back, by their order; `differences` is for before."""
     values = [tensors[name] for name in sorted(tensors) if name.startswith(f"{group}/")]
     for variable, value in zip(grouped_variables(model)[group], values, strict=True):
-        variable.assign(value.astype(variable_dtype(variable), copy=False))
+        dtype = variable_dtype(variable)
+        # JAX changes nothing of an array of which other processes have a part.
+        variable.assign(value if value.dtype == dtype else value.astype(dtype))
 
 
 def variable_dtype(variable) -> str:
