@@ -147,7 +147,7 @@ def test_what_would_train_apart_is_refused(first):
     says = {
         "batches": "ValueError: Each process must be given the same batches",
         "uneven": "divisible by 4, the devices that divide it. Received: a batch of 6",
-        "seeds": "Each process must begin with the same weights and seeds",
+        "seeds": "is not the same on each process",
         "on_batch": "RuntimeError: `train_on_batch` does not divide a batch",
         "split": "ValueError: `ModelCheckpoint` writes weights that one process has",
         "saved alone": "in every process in `with keras_vit.distribution.whole_weights",

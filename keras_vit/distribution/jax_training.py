@@ -20,7 +20,6 @@ from keras_vit.distribution.processes import (
     barrier,
     is_first_process,
     num_processes,
-    same_everywhere,
 )
 from keras_vit.distribution.rows import SHARD, check_first
 
@@ -123,14 +122,12 @@ def _call(original, model, *arguments, **named):
             _check_alone()
         return original(model, *arguments, **named)
     given = inspect.signature(original).bind(model, *arguments, **named)
-    callbacks = of_this_process(given.arguments.get("callbacks"))
-    given.arguments["callbacks"] = callbacks
+    callbacks = given.arguments.get("callbacks")
     _check_savers(model, callbacks)
+    given.arguments["callbacks"] = of_this_process(callbacks)
     if not is_first_process():
         given.arguments["verbose"] = 0
     with jax_processes.connected():
-        if original.__name__ == "fit":
-            _check_same(model)
         result = original(*given.args, **given.kwargs)
     barrier()  # what the first process writes is there
     return result
@@ -145,36 +142,10 @@ def _check_alone():
         )
 
 
-def _check_same(model):
-    """That what is whole on each device, seeds and weights, is the same in each process."""
-    optimizer = getattr(model, "optimizer", None)
-    variables = [*model.variables, *(optimizer.variables if optimizer else ())]
-    if not same_everywhere([(v.path, tuple(v.shape), v.dtype) for v in variables]):
-        raise ValueError(
-            "Each process must build the same model with the same optimizer. Received: "
-            "variables of other names, shapes or dtypes in some."
-        )
-    sums = {v.path: _sum(v.value) for v in variables}
-    if not same_everywhere(sums):
-        raise ValueError(
-            "Each process must begin with the same weights and seeds. Received: others in "
-            "some. Call keras_vit.distribution.initialize(), or "
-            "keras.utils.set_random_seed with one number, before the model is built."
-        )
-
-
-def _sum(value):
-    import zlib
-
-    if not value.is_fully_replicated:
-        return None
-    return zlib.crc32(np.ascontiguousarray(value).reshape(-1).view("uint8"))
-
-
 def _check_savers(model, callbacks):
     """That no callback of one process saves weights of which it has but a part."""
-    savers = keras.callbacks.ModelCheckpoint
-    if any(isinstance(callback, savers) for callback in callbacks or ()):
+    callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    if any(isinstance(c, keras.callbacks.ModelCheckpoint) for c in callbacks):
         _check_whole(model, "ModelCheckpoint")
 
 
