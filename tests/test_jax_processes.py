@@ -11,9 +11,12 @@ import jax_ranks
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_vit
+from keras_vit.cli import main
 from keras_vit.distribution import own_rows
+from keras_vit.runs.folder import RESUME, RunFolder
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="processes of JAX")
 ENVIRONMENT = "KERAS_DISTRIBUTION_"
@@ -21,21 +24,33 @@ ENVIRONMENT = "KERAS_DISTRIBUTION_"
 
 def launch(folder, stage):
     """The two exit codes and what both have said."""
+    environment = {
+        f"{ENVIRONMENT}JOB_ADDRESSES": f"localhost:{free_port()}",
+        f"{ENVIRONMENT}NUM_PROCESSES": "2",
+    }
+    index = f"{ENVIRONMENT}PROCESS_ID"
+    return launched([jax_ranks.__file__, folder, stage], environment, [index])
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+        return free.getsockname()[1]
+
+
+def launched(arguments, environment, index_names):
+    """Two processes, whose numbers are in the environment by some names."""
     devices = "--xla_force_host_platform_device_count=2"
     environment = {
         **os.environ,
-        f"{ENVIRONMENT}JOB_ADDRESSES": address,
-        f"{ENVIRONMENT}NUM_PROCESSES": "2",
+        **environment,
         "PYTHONPATH": os.pathsep.join(sys.path),
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}",
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, jax_ranks.__file__, folder, stage],
-            env={**environment, f"{ENVIRONMENT}PROCESS_ID": str(index)},
+            [sys.executable, *arguments],
+            env={**environment, **dict.fromkeys(index_names, str(index))},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -113,7 +128,7 @@ def differences(one, other):
     ("training", "name", "reference"),
     [
         ("by_hand", "auto", "by_hand"),
-        ("finetuned", "data_parallel", "finetuned"),
+        ("replicated", "data_parallel", "finetuned"),
         ("finetuned", "tensor_parallel:4", "finetuned"),
         ("saved", "fully_sharded", "finetuned"),
     ],
@@ -136,7 +151,7 @@ def test_files_are_written_by_the_first_process_alone(first, folder):
 def test_weights_that_are_split_are_saved_whole(first, folder):
     weights = first[0]["saved", "fully_sharded"]["weights"]
     model = keras.saving.load_model(os.path.join(folder, "run", "last.keras"))
-    assert int(model.optimizer.iterations) == 12
+    assert int(model.optimizer.iterations) == 6
     for weight, expected in zip(model.weights, weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected)
     keras.saving.load_model(os.path.join(folder, "run", "best.keras"))
@@ -175,7 +190,7 @@ def test_a_killed_process_ends_the_others(killed):
 @pytest.mark.parametrize(
     ("training", "strategy", "whole"),
     [
-        ("gone_on", "auto", ("finetuned", "data_parallel")),
+        ("gone_on", "auto", ("replicated", "data_parallel")),
         ("revived", "fully_sharded", ("saved", "fully_sharded")),
     ],
 )
@@ -204,6 +219,42 @@ def test_split_weights_go_on_on_one_device(first, folder, tmp_path, alone, caplo
     assert 0 < len(found["losses"]) < 12
     found["losses"] = alone["finetuned"]["losses"]
     assert max(differences(found, alone["finetuned"]).values()) < 1e-5
+
+
+@on_jax
+def test_the_command_line_under_slurm(tmp_path):
+    """As `srun` starts it, with two tasks on one machine."""
+    rng = np.random.default_rng(0)
+    for i in range(36):
+        folder = tmp_path / "shades" / ("dark", "light", "grey")[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 80, (16, 16, 3)) + i % 3 * 80
+        Image.fromarray(pixels.astype("uint8")).save(folder / f"{i:02}.png")
+    jax_ranks.vit(classes=0).save(tmp_path / "small.keras")
+    arguments = ["finetune", tmp_path / "shades", "--weights", tmp_path / "small.keras"]
+    arguments += ["--resolution", 8, "--batch-size", 8, "--steps", 4, "--evaluations", 2]
+    arguments += ["--validation-split", 0.3, "--recipe", "vit", "--learning-rate", 0.1]
+    command = [str(argument) for argument in arguments]
+    environment = {
+        # JAX takes a port by the number of the job.
+        "SLURM_JOB_ID": str(free_port()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+    }
+    codes, said = launched(
+        ["-m", "keras_vit", *command, "--output", str(tmp_path / "two"), "--multi-process"],
+        environment,
+        ["SLURM_PROCID", "SLURM_LOCALID"],
+    )
+    assert codes == [0, 0], "\n".join(said)[-8000:]
+    assert "keras-vit predict" in said[0]
+    assert "data  " not in said[1]  # the second one prints nothing of it
+    assert main([*command, "--output", str(tmp_path / "one")]) == 0
+    two, one = (RunFolder(tmp_path / name) for name in ("two", "one"))
+    for name, values in one.history().items():
+        np.testing.assert_allclose(two.history()[name], values, atol=1e-4, err_msg=name)
+    assert not two.file(RESUME).exists()
+    assert sorted(os.listdir(two.path)) == sorted(os.listdir(one.path))
 
 
 @on_jax

@@ -161,6 +161,6 @@ def _orbax():
     except ImportError as error:
         raise ImportError(
             "Weights that are split over processes are saved by Orbax. Install it: "
-            "pip install orbax-checkpoint"
+            "pip install 'keras-vit[orbax]'"
         ) from error
     return ocp
