@@ -187,7 +187,7 @@ def devices(model: keras.Model) -> str:
             mesh = distribution.device_mesh
             sizes = zip(mesh.axis_names, mesh.shape, strict=True)
             axes = ", ".join(f"{name} {size}" for name, size in sizes)
-            name = type(distribution).__name__
+            name = getattr(distribution, "name", type(distribution).__name__)
             return f"{mesh.devices.size} × {kind} ({name}: {axes})"
         number = 1
     else:
