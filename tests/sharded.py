@@ -13,7 +13,7 @@ from collections import Counter
 
 import keras
 import numpy as np
-from sharded_runs import commands, killed
+from sharded_runs import commands, images, killed
 
 import keras_vit
 from keras_vit.distribution import check, checks, layouts, strategy
@@ -295,6 +295,11 @@ def errors():
             slot.assign(slot.value)
             check(model)
 
+    def divide():
+        data = keras_vit.data.load(images())
+        with strategy("data_parallel"):
+            keras_vit.training.finetune(vit(), data, PLAIN.replace(batch_size=9))
+
     mine = {"mine/kernel": (None, "model"), "mine/bias": ("model",)}
     return {
         "heads": of(lambda: build("tensor_parallel", 8)),
@@ -313,6 +318,7 @@ def errors():
         "keras large": of(lambda: of_keras(".*dense_1/kernel")),
         "keras pattern": of(lambda: of_keras("dense_1/kernel")),
         "slots": of(slots),
+        "divide": of(divide),
         "mirrored": of(keras_vit.distribution.mirrored),
         "colon": of(lambda: strategy("data_parallel:4")),
         "no number": of(lambda: strategy("tensor_parallel")),

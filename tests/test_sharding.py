@@ -264,6 +264,7 @@ def predicted(run, folder):
         "keras pattern": "Received: 'dense_1/kernel', which matches none",
         "slots": "/block_0_mlp_dense_1_kernel_velocity' as P(None, None), "
         "'block_0/mlp/dense_1/kernel' as P(None, 'model')",
+        "divide": "Received: batch_size (or micro_batch_size) 9 for 8 devices",
         "mirrored": "mirrored() is a strategy of TensorFlow. Received: the backend jax",
         "colon": "Received: 'data_parallel:4'",
         "no number": "'tensor_parallel:4'. Received: 'tensor_parallel'",
