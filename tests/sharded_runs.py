@@ -53,15 +53,15 @@ def vit(**fields):
 class Kept(keras.callbacks.Callback):
     """Keeps what a kill in an epoch would leave, within an update and between two saves."""
 
-    def __init__(self, folder, copy):
+    def __init__(self, folder, copy, last=LAST):
         super().__init__()
         self.folder, self.copy = folder, copy
-        self.left = LAST
+        self.last = self.left = last
 
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
         if not self.left:
-            path = Path(self.folder, f"step-{LAST - LAST % SAVE_FREQ:08d}.safetensors")
+            path = Path(self.folder, f"step-{self.last - self.last % SAVE_FREQ:08d}.safetensors")
             while not path.exists():
                 time.sleep(0.01)  # it is written beside the training
             shutil.copytree(self.folder, self.copy)
