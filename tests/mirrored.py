@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from resumed import outcome
-from sharded_runs import SAVE_FREQ, Kept, distance, images, vit
+from trainings import SAVE_FREQ, Kept, distance, images, vit
 
 import keras_vit
 from keras_vit.data import Augmentation

@@ -13,7 +13,7 @@ from collections import Counter
 
 import keras
 import numpy as np
-from sharded_runs import commands, images, killed
+from trainings import commands, images, killed, photos
 
 import keras_vit
 from keras_vit.distribution import check, checks, layouts, strategy
@@ -41,6 +41,7 @@ VIT |= {"classifier_activation": None, "pooling": "gap"}
 STEM = {"num_units": [1], "width_factor": 0.5}
 GATED = {"mlp": "swiglu", "qk_norm": True, "num_registers": 2}
 WAYS = ("none", "fully_sharded", "none", "tensor_parallel:2", "fully_sharded:4")
+COMMANDS = ("none", "data_parallel", "tensor_parallel:4", "fully_sharded")
 # A hybrid takes the longest, and is made of what the others are made of.
 OF_OTHERS = {
     "lora": ("tensor_parallel:4", "fully_sharded", "fully_sharded:4"),
@@ -246,6 +247,11 @@ def bit():
     return noisy(keras_vit.BiTResNet(32, (1,), 0.5, **fields))
 
 
+def of_commands(folder):
+    photos(folder)
+    return commands(folder, COMMANDS, ended="fully_sharded")
+
+
 def errors():
     """What is said of mistakes, by what they are."""
 
@@ -333,7 +339,7 @@ PARTS = {
     "sharded collectives": lambda _: collectives("fully_sharded"),
     "others": lambda _: others(),
     "killed": killed,
-    "commands": commands,
+    "commands": of_commands,
     "errors": lambda _: errors(),
 }
 

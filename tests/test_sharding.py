@@ -1,7 +1,5 @@
 """Weights split over several devices: what is computed, where it is, what is refused."""
 
-import contextlib
-import io
 import json
 import math
 import os
@@ -10,17 +8,14 @@ import sys
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
-from helpers import array, tiny
-from sharded import NAMES, OF_OTHERS
-from sharded_runs import COMMANDS, TRAININGS
+from helpers import tiny
+from sharded import COMMANDS, NAMES, OF_OTHERS
+from trainings import TRAININGS, check_runs
 
 import keras_vit
-from keras_vit.cli import main
 from keras_vit.distribution import ShardedWeights
 from keras_vit.distribution.layouts import MIN_SIZE
-from keras_vit.runs import RunFolder
 
 DEVICES = "--xla_force_host_platform_device_count=8"
 # Of the weights under each strategy.
@@ -208,39 +203,10 @@ def test_a_training_goes_on_under_another_strategy_and_says_so(seen):
 @on_jax
 def test_the_command_trains_under_each_strategy_and_predicts_on_one_device(seen):
     """With accumulation and averages; fully sharded it is ended, and given again."""
-    runs = {name: RunFolder(seen["folder"] / "runs" / name) for name in COMMANDS}
-    one = runs["none"]
-    expected = keras_vit.from_pretrained(one.file("last.keras"))
-    for name, run in runs.items():
-        status, printed = seen["commands"][name]
-        assert status == 0
-        assert f"keras-vit predict {run.path}" in printed
-        assert run.file("report/index.html").is_file()
-        history = run.history()
-        assert history.keys() == one.history().keys()
-        for key, values in one.history().items():
-            np.testing.assert_allclose(history[key], values, atol=1e-5)
-        model = keras_vit.from_pretrained(run.file("last.keras"))
-        for weight, other in zip(model.weights, expected.weights, strict=True):
-            np.testing.assert_allclose(array(weight), array(other), atol=1e-5)
-    assert np.ptp(one.history()["loss"]) > 0.1
-    predictions = [
-        predicted(runs[n], seen["folder"]) for n in ("none", "tensor_parallel:4")
-    ]
-    np.testing.assert_allclose(*predictions, atol=1e-5)
+    check_runs(seen["folder"], seen["folder"], seen["commands"], COMMANDS)
     assert seen["commands"]["ended"][0] == 75
     assert "goes on after step 3" in seen["commands"]["fully_sharded"][1]
-
-
-def predicted(run, folder):
-    """Probabilities that `keras-vit predict` prints, (images, classes)."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        photos = os.fspath(folder / "photos" / "validation")
-        assert main(["predict", os.fspath(run.path), photos, "--json"]) == 0
-    lines = [json.loads(line) for line in printed.getvalue().splitlines()]
-    assert len(lines) == 5
-    rows = [sorted(line["predictions"], key=lambda p: p["index"]) for line in lines]
-    return [[p["probability"] for p in row] for row in rows]
+    assert seen["commands"]["again"][0] == 2
 
 
 @on_jax

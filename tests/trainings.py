@@ -1,7 +1,8 @@
-"""Whole trainings on 8 virtual devices, of which some are killed; a part of sharded.py."""
+"""Trainings of tiny models on several devices, some killed, some given as commands."""
 
 import contextlib
 import io
+import json
 import logging
 import os
 import shutil
@@ -11,16 +12,17 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from helpers import array
 from resumed import outcome
 
 import keras_vit
 from keras_vit.cli import finetune, main
 from keras_vit.data import Augmentation
-from keras_vit.distribution import strategy
+from keras_vit.distribution import num_processes, process_index, strategy
+from keras_vit.runs import RunFolder
 from keras_vit.training import SmallData
 
 TRAININGS = ("data_parallel", "fully_sharded:2", "tensor_parallel:2")
-COMMANDS = ("none", "data_parallel", "tensor_parallel:4", "fully_sharded")
 SAVE_FREQ, LAST = 3, 10  # batches; each update takes two of them, each epoch six
 RECIPE = SmallData.for_examples(
     21,
@@ -61,7 +63,9 @@ class Kept(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
         if not self.left:
-            path = Path(self.folder, f"step-{self.last - self.last % SAVE_FREQ:08d}.safetensors")
+            path = Path(
+                self.folder, f"step-{self.last - self.last % SAVE_FREQ:08d}.safetensors"
+            )
             while not path.exists():
                 time.sleep(0.01)  # it is written beside the training
             shutil.copytree(self.folder, self.copy)
@@ -120,20 +124,24 @@ def distance(outcomes, expected):
     )
 
 
-def commands(folder):
-    """`keras-vit finetune` under each strategy: its exit status and what it printed.
-
-    Its files stay in the folder, by the name of the strategy. One is told to end, and is
-    given again.
-    """
-    photos, weights = Path(folder, "photos"), Path(folder, "small.keras")
+def photos(folder):
+    """The images as files, `photos/<split>/<class>/<image>`."""
     for split, (pixels, labels) in images().items():
         for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            path = photos / split / f"class {label}" / f"{i}.png"
+            path = Path(folder, "photos", split, f"class {label}", f"{i}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             keras.utils.save_img(path, image, scale=False)
-    vit().save(weights)
-    given = ["finetune", photos, "--weights", weights, "--recipe", "vit", "--steps", 4]
+    vit().save(Path(folder, "small.keras"))
+
+
+def commands(folder, names, ended=None):
+    """`keras-vit finetune` under each strategy: its exit status and what it printed.
+
+    Its files stay in the folder, where the photos are, by the name of the strategy. One is
+    told to end, in the last of several processes, and is given again, and once more.
+    """
+    given = ["finetune", Path(folder, "photos"), "--weights", Path(folder, "small.keras")]
+    given += ["--recipe", "vit", "--steps", 4]
     given += ["--batch-size", 16, "--micro-batch-size", 8, "--resolution", 16]
     given += ["--warmup-steps", 1, "--learning-rate", 0.1, "--ema", 0.5]
     given += ["--evaluations", 2]
@@ -149,11 +157,12 @@ def commands(folder):
         return status, printed.getvalue()
 
     seen = {}
-    for name in COMMANDS:
-        if name == "fully_sharded":
+    for name in names:
+        if name == ended:
             with ended_in(6):
                 seen["ended"] = run(name)
         seen[name] = run(name)
+    seen["again"] = run(names[-1])
     return seen
 
 
@@ -165,7 +174,7 @@ def ended_in(batches):
     def preempted(self, batch, logs=None):
         method(self, batch, logs)
         left[0] -= 1
-        if not left[0]:
+        if not left[0] and process_index() == num_processes() - 1:
             signal.raise_signal(signal.SIGTERM)
 
     finetune.Progress.on_train_batch_end = preempted
@@ -173,3 +182,36 @@ def ended_in(batches):
         yield
     finally:
         finetune.Progress.on_train_batch_end = method
+
+
+def check_runs(folder, folder_of_one, seen, names):
+    """That trainings under strategies are that of one device, for what is left of them."""
+    one = RunFolder(Path(folder_of_one, "runs", "none"))
+    expected = keras_vit.from_pretrained(one.file("last.keras"))
+    assert np.ptp(one.history()["loss"]) > 0.1
+    for name in names:
+        run = RunFolder(Path(folder, "runs", name))
+        status, printed = seen[name]
+        assert status == 0
+        assert f"keras-vit predict {run.path}" in printed
+        assert run.file("report/index.html").is_file()
+        history = run.history()
+        assert history.keys() == one.history().keys()
+        for key, values in one.history().items():
+            np.testing.assert_allclose(history[key], values, atol=1e-5)
+        model = keras_vit.from_pretrained(run.file("last.keras"))
+        for weight, other in zip(model.weights, expected.weights, strict=True):
+            np.testing.assert_allclose(array(weight), array(other), atol=1e-5)
+    # Of the last one on one device.
+    photos = Path(folder, "photos", "validation")
+    np.testing.assert_allclose(predicted(run, photos), predicted(one, photos), atol=1e-5)
+
+
+def predicted(run, photos):
+    """Probabilities that `keras-vit predict` prints, (images, classes)."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["predict", str(run.path), str(photos), "--json"]) == 0
+    lines = [json.loads(line) for line in printed.getvalue().splitlines()]
+    assert len(lines) == 5
+    rows = [sorted(line["predictions"], key=lambda p: p["index"]) for line in lines]
+    return [[p["probability"] for p in row] for row in rows]
