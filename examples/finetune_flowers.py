@@ -46,7 +46,7 @@ def main():
     parser.add_argument("--micro_batch_size", type=int, help="what fits into memory")
     parser.add_argument("--learning_rate", type=float, default=0.003)
     parser.add_argument("--precision", default="float32", help="as mixed_bfloat16")
-    parser.add_argument("--strategy", default="auto", help="auto, data_parallel or none")
+    parser.add_argument("--strategy", default="auto", help="as fully_sharded; see README")
     parser.add_argument("--resume", help="folder of checkpoints to go on from if killed")
     parser.add_argument("--output", default="outputs/flowers.keras", type=Path)
     args = parser.parse_args()
@@ -75,6 +75,8 @@ def main():
         test = keras_vit.training.configured(data, model, recipe)
         results = model.evaluate(test.test or test.validation, return_dict=True)
 
+    if not keras_vit.distribution.is_first_process():
+        return
     split = "test" if test.test else "validation"
     print(f"Accuracy on the {split} images: {100 * results['accuracy']:.2f} %")
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -103,6 +103,11 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
         self.shard_batch_axis = shard_batch_axis
         self.axis_sizes = dict(zip(device_mesh.axis_names, device_mesh.shape, strict=True))
 
+    @property
+    def name(self) -> str:
+        """`"fully_sharded"` or `"tensor_parallel"`, which may be on the same mesh."""
+        return "fully_sharded" if self.shard_batch_axis else "tensor_parallel"
+
     def get_variable_layout(self, variable):
         """The `TensorLayout` of a variable, see the class."""
         # What an optimizer or a user has given it, first.

@@ -56,6 +56,8 @@ class ReplicatedWeights(ProcessParts, keras.distribution.DataParallel):
         devices: names of the devices, of all processes.
     """
 
+    name = "data_parallel"
+
     def __init__(self, devices: list[str]):
         super().__init__(devices=devices)
 
