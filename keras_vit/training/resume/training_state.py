@@ -7,6 +7,8 @@ import sys
 import keras
 import numpy as np
 
+from keras_vit.distribution import num_processes
+
 GROUPS = ("model", "optimizer", "metrics")
 _NUMBER = re.compile(r"_\d+(?=[/_]|$)")
 
@@ -214,12 +216,12 @@ def devices(model: keras.Model) -> str:
             sizes = zip(mesh.axis_names, mesh.shape, strict=True)
             axes = ", ".join(f"{name} {size}" for name, size in sizes)
             name = getattr(distribution, "name", type(distribution).__name__)
-            return f"{mesh.devices.size} × {kind} ({name}: {axes})"
+            number = num_processes()
+            where = f" in {number} processes" if number > 1 else ""
+            return f"{mesh.devices.size} × {kind}{where} ({name}: {axes})"
         number = 1
     else:
         from keras.src.backend.torch.core import get_device
-
-        from keras_vit.distribution import num_processes
 
         number, kind = num_processes(), get_device().split(":")[0].replace("cuda", "gpu")
     return f"{number} × {kind}"
