@@ -176,16 +176,16 @@ def _save(original, model, *arguments, **named):
 def _predict(original, model, x, *arguments, **named):
     if _ours() is None:
         return original(model, x, *arguments, **named)
-    if num_processes() > 1 and not is_first_process():
-        named["verbose"] = 0
+    given = inspect.signature(original).bind(model, x, *arguments, **named)
+    if not is_first_process():
+        given.arguments["verbose"] = 0
     total, sizes = getattr(x, EXAMPLES, None), []
     with _predicting(sizes), jax_processes.connected():
-        outputs = original(model, x, *arguments, **named)
+        outputs = original(*given.args, **given.kwargs)
+    chosen = slice(None)
     if sizes:
-        rows = [np.arange(padded) < number for number, padded in sizes]
-        chosen = np.concatenate(rows)
-        return keras.tree.map_structure(lambda array: array[chosen], outputs)
-    return keras.tree.map_structure(lambda array: array[:total], outputs)
+        chosen = np.concatenate([np.arange(padded) < rows for rows, padded in sizes])
+    return keras.tree.map_structure(lambda array: array[chosen][:total], outputs)
 
 
 @contextlib.contextmanager
