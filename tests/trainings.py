@@ -154,6 +154,8 @@ def commands(folder, names, ended=None):
                 status = main([str(word) for word in line])
             except SystemExit as end:
                 status = end.code
+        while status == 0 and not (output / "results.json").exists():
+            time.sleep(0.1)  # the first of several processes writes them
         return status, printed.getvalue()
 
     seen = {}
