@@ -161,6 +161,13 @@ def revived(folder):
     return finetuned(folder, resume="split", save_freq=3)
 
 
+def reopened(folder):
+    """A file of a whole model, as one that is split."""
+    model = keras_vit.from_pretrained(os.path.join(folder, "run", "last.keras"))
+    assert any(not jax_processes.is_whole(weight.value) for weight in model.weights)
+    return [jax_processes.whole(weight.value) for weight in model.weights]
+
+
 def refusals(folder):
     """What each way to train apart, or on half of it, is answered with."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -235,7 +242,11 @@ STAGES = {
         (refusals, "none"),
     ],
     "killed": [(killed, "fully_sharded")],
-    "revived": [(gone_on, "auto"), (revived, "fully_sharded")],
+    "revived": [
+        (gone_on, "auto"),
+        (revived, "fully_sharded"),
+        (reopened, "fully_sharded"),
+    ],
 }
 
 

@@ -204,6 +204,14 @@ def test_a_training_goes_on_bit_for_bit(first, revived, training, strategy, whol
 
 
 @on_jax
+def test_a_file_of_a_model_is_split_as_it_is_read(first, revived):
+    expected = first[0]["saved", "fully_sharded"]["weights"]
+    for found in revived:
+        for weight, other in zip(found["reopened", "fully_sharded"], expected, strict=True):
+            np.testing.assert_array_equal(weight, other)
+
+
+@on_jax
 def test_split_weights_go_on_on_one_device(first, folder, tmp_path, alone, caplog):
     shutil.copytree(os.path.join(folder, "whole"), tmp_path / "whole")
     newest = max((tmp_path / "whole").glob("*.orbax"))

@@ -67,6 +67,13 @@ def any_process(truth: bool) -> bool:
     return truth if num_processes() == 1 else _exchanges().any_process(truth)
 
 
+def whole(variable: keras.Variable) -> np.ndarray:
+    """All of a variable, in every process."""
+    if keras.backend.backend() == "jax":
+        return jax_processes.whole(variable.value)
+    return keras.ops.convert_to_numpy(variable)
+
+
 def barrier() -> None:
     """Returns when every process has come here."""
     any_process(False)

@@ -54,8 +54,10 @@ class ModelTensors:
         pass
 
     def read(self, targets):
-        for path in targets:
-            yield path, keras.ops.convert_to_numpy(self._variables[path])
+        # In one order in every process of several, where reading and assigning exchange.
+        for path, variable in self._variables.items():
+            if path in targets:
+                yield path, whole(variable)
 
 
 def load_file(
