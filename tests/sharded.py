@@ -307,6 +307,14 @@ def errors():
         with strategy("data_parallel"):
             keras_vit.training.finetune(vit(), data, PLAIN.replace(batch_size=9))
 
+    def padded_metrics():
+        with strategy("data_parallel"):
+            model = vit()
+            model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+            images = np.zeros((5, 16, 16, 3), "uint8")
+            data = keras_vit.data.load((images, np.arange(5) % 3))
+            model.evaluate(data.configured_for(model, batch_size=8).evaluation("train"))
+
     mine = {"mine/kernel": (None, "model"), "mine/bias": ("model",)}
     return {
         "heads": of(lambda: build("tensor_parallel", 8)),
@@ -329,6 +337,7 @@ def errors():
         "mirrored": of(keras_vit.distribution.mirrored),
         "colon": of(lambda: strategy("data_parallel:4")),
         "no number": of(lambda: strategy("tensor_parallel")),
+        "metrics": of(padded_metrics),
     }
 
 

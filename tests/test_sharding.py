@@ -233,6 +233,7 @@ def test_the_command_trains_under_each_strategy_and_predicts_on_one_device(seen)
         "divide": "Received: batch_size (or micro_batch_size) 9 for 8 devices",
         "mirrored": "mirrored() is a strategy of TensorFlow. Received: the backend jax",
         "colon": "Received: 'data_parallel:4'",
+        "metrics": "filled up with images of weight 0, here 3, which `metrics` count",
         "no number": "'tensor_parallel:4'. Received: 'tensor_parallel'",
     }.items(),
 )

@@ -194,6 +194,7 @@ def evaluation_stream(
     if padded:
         stream = _prefetched(stream.map(functools.partial(_filled, total, batch_size)))
         stream.keras_vit_examples = total
+        stream.keras_vit_padding = -total % batch_size
         stream.keras_vit_shard = lambda *part: (
             _padded_evaluation_part(source, num_classes, pipeline, part),
             batch_size,

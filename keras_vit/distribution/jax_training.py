@@ -23,7 +23,8 @@ from keras_vit.distribution.processes import (
 )
 from keras_vit.distribution.rows import SHARD, check_first
 
-EXAMPLES = "keras_vit_examples"  # the attribute of a stream: how many, without the padding
+# Attributes of a stream: how many examples it has, and how many rows that fill it up.
+EXAMPLES, PADDING = "keras_vit_examples", "keras_vit_padding"
 _installed = []
 _predictions = []  # of the calls of `predict` that are running, the sizes of their batches
 
@@ -117,11 +118,15 @@ def _refused(original, model, *arguments, **named):
 
 
 def _call(original, model, *arguments, **named):
-    if named.get("_use_cached_eval_dataset") or not _is_divided():
-        if original.__name__ == "fit":
-            _check_alone()
+    is_fit = original.__name__ == "fit"
+    if named.get("_use_cached_eval_dataset"):
         return original(model, *arguments, **named)
     given = inspect.signature(original).bind(model, *arguments, **named)
+    _check_metrics(model, given.arguments.get("validation_data" if is_fit else "x"))
+    if not _is_divided():
+        if is_fit:
+            _check_alone()
+        return original(model, *arguments, **named)
     callbacks = given.arguments.get("callbacks")
     _check_savers(model, callbacks)
     given.arguments["callbacks"] = of_this_process(callbacks)
@@ -131,6 +136,18 @@ def _call(original, model, *arguments, **named):
         result = original(*given.args, **given.kwargs)
     barrier()  # what the first process writes is there
     return result
+
+
+def _check_metrics(model, data):
+    """That no metric counts the rows that fill up the last batch."""
+    config = model.get_compile_config() or {}
+    if getattr(data, PADDING, 0) and config.get("metrics"):
+        raise ValueError(
+            "On several devices the last batch of an evaluation is filled up with images "
+            f"of weight 0, here {getattr(data, PADDING)}, which `metrics` count as others. "
+            "Received: a model compiled with `metrics`. Compile it with the same as "
+            "`weighted_metrics`."
+        )
 
 
 def _check_alone():

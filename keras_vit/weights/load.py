@@ -9,6 +9,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from keras_vit.distribution.processes import whole
 from keras_vit.models.sizes import image_size_of
 from keras_vit.weights.architecture import KERNEL, STEM, num_units
 from keras_vit.weights.checkpoint import Checkpoint
