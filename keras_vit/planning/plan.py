@@ -250,7 +250,7 @@ def _memory(model, images, found, mesh, program) -> Memory:
         if temporaries is not None and program.is_all:
             temporaries -= weights + optimizer + batch
         return Memory(weights, optimizer, batch, temporaries, 0, capacity)
-    sizes = program.memory_analysis()
+    sizes = program.compiled.memory_analysis()
     return Memory(
         weights,
         optimizer,
@@ -264,8 +264,8 @@ def _memory(model, images, found, mesh, program) -> Memory:
 
 
 def _program_facts(program, found, recipe, model_flops) -> dict:
-    counted = program.cost_analysis()
-    exchanged = tuple(collectives(program.as_text(), len(found.devices)))
+    counted = program.compiled.cost_analysis()
+    exchanged = tuple(collectives(program.text, len(found.devices)))
     # XLA counts the body of a loop once: of a program with loops it may count less than
     # the model takes.
     flops = max(counted["flops"], model_flops)

@@ -1,9 +1,11 @@
 """The step of a training, as `fit` has it, compiled for devices that need not be here."""
 
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import keras
 
@@ -29,6 +31,19 @@ class Step:
     model: keras.Model
     lowered: object
     mesh: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled step.
+
+    Attributes:
+        compiled: `jax.stages.Compiled`.
+        text: HLO of it, for one of the devices.
+    """
+
+    compiled: object
+    text: str
 
 
 @dataclass(frozen=True)
@@ -155,21 +170,23 @@ def bytes_of(variables: list[keras.Variable]) -> int:
     return sum(prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize for v in values)
 
 
-def compile_step(step: Step):
-    """The program of a step, or `OutOfMemory` where the compiler finds it too large.
-
-    Returns:
-        `jax.stages.Compiled`, or `OutOfMemory`.
-    """
+def compile_step(step: Step) -> Program | OutOfMemory:
+    """The program of a step, or `OutOfMemory` where the compiler finds it too large."""
     from jax.errors import JaxRuntimeError
 
-    try:
-        return step.lowered.compile()
-    except JaxRuntimeError as error:
-        message = str(error)
-        if "RESOURCE_EXHAUSTED" not in message:
-            raise
-        return out_of_memory(message)
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        try:
+            compiled = step.lowered.compile(compiler_options=options)
+        except JaxRuntimeError as error:
+            message = str(error)
+            if "RESOURCE_EXHAUSTED" not in message:
+                raise
+            return out_of_memory(message)
+        # Not `compiled.as_text()`, which has JAX read what the compiler has written: that
+        # of libtpu 0.0.51 for v6e JAX 0.10.2 does not understand.
+        (path,) = Path(folder).glob("*jit_train_step*after_optimizations.txt")
+        return Program(compiled, path.read_text())
 
 
 def out_of_memory(message: str) -> OutOfMemory:

@@ -86,8 +86,9 @@ def _tpu_devices(name):
     from jax.errors import JaxRuntimeError
     from jax.experimental import topologies
 
-    # Without it libtpu asks Google Cloud for a minute which machine this is.
+    # No TPU is looked for at Google Cloud, and none is kept from other processes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         return tuple(topologies.get_topology_desc(name, "tpu").devices)
     except JaxRuntimeError as error:
