@@ -14,8 +14,10 @@ from keras_vit.cli import main
 from keras_vit.planning import (
     CHIPS,
     Collective,
+    Program,
     Target,
     collectives,
+    moved_bytes,
     plan,
     roofline,
     target,
@@ -231,7 +233,7 @@ ENTRY %main.1_spmd (param.1: f32[4,8], param.2: bf16[4,8]) -> f32[] {
 
 @pure
 def test_collectives_of_a_program():
-    found = collectives(PROGRAM, 16)
+    found = collectives(Program(PROGRAM), 16)
     assert {(c.kind, c.times, c.bytes, c.devices, c.at_least) for c in found} == {
         ("all-reduce", 1, 32 * 4 + 16 * 2, 4, False),
         ("all-reduce", 1, 40, 2, False),
@@ -265,7 +267,46 @@ def test_bytes_that_a_device_sends(kind, sent):
 @pure
 def test_text_that_is_no_program():
     with pytest.raises(ValueError, match="must be compiled HLO"):
-        collectives("module @jit_train_step {\n}", 2)
+        Program("module @jit_train_step {\n}")
+
+
+MOVES = """\
+HloModule jit_train_step
+
+%fused (a: f32[8,8], b: f32[8]) -> bf16[8,8] {
+  %a = f32[8,8]{1,0} parameter(0)
+  %b = f32[8]{0} parameter(1)
+  %broadcast = f32[8,8]{1,0} broadcast(%b), dimensions={0}
+  %sum = f32[8,8]{1,0} add(%a, %broadcast)
+  ROOT %convert = bf16[8,8]{1,0} convert(%sum)
+}
+
+ENTRY %main (p: f32[8,8], q: f32[8]) -> (bf16[8,8], f32[]) {
+  %p = f32[8,8]{1,0:T(8,128)} parameter(0)
+  %q = f32[8]{0:T(128)S(1)} parameter(1)
+  %fusion = bf16[8,8]{1,0:T(8,128)(2,1)} fusion(%p, %q), kind=kLoop, calls=%fused
+  %near = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} negate(%fusion)
+  %far = bf16[8,8]{1,0:T(8,128)(2,1)} negate(%near)
+  %copy-start = (bf16[8,8]{1,0:T(8,128)(2,1)S(1)}, bf16[8,8]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%far)
+  %copy-done = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} copy-done(%copy-start)
+  %slice-start = ((f32[8,8]{1,0:T(8,128)}), f32[2,8]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%p), slice={[0:2], [0:8]}
+  %slice-done = f32[2,8]{1,0:T(8,128)S(1)} slice-done(%slice-start)
+  %joined = f32[4,8]{1,0:T(8,128)} custom-call(%slice-done, %slice-done), custom_call_target="ConcatBitcast"
+  %seen = bf16[64]{0} bitcast(%fusion)
+  ROOT %tuple = (bf16[8,8]{1,0}, f32[]) tuple(%fusion, %q)
+}
+"""
+
+
+@pure
+def test_bytes_from_and_to_memory():
+    """Of each instruction what it reads and writes in HBM, as a whole."""
+    read = {"fusion": 256, "near": 128, "far": 0, "copy": 128, "slice": 64}
+    written = {"fusion": 128, "near": 0, "far": 128, "copy": 0, "slice": 0}
+    assert moved_bytes(Program(MOVES)) == sum((*read.values(), *written.values()))
+    twice = PROGRAM.replace('known_trip_count":{"n":"5"}', 'known_trip_count":{"n":"7"}')
+    more = moved_bytes(Program(twice)) - moved_bytes(Program(PROGRAM))
+    assert more == 2 * (32 + 32)  # the all-to-all of two more rounds
 
 
 # Predictions.
@@ -406,7 +447,12 @@ def test_the_command_line(capsys):
     ("recipe", "counts"),
     [
         (["--recipe", "pretraining"], {"all-reduce": 52}),
-        (["--recipe", "vit", "--resolution", "224"], {"all-reduce": 52}),
+        # Without a representation layer the gradient of the class token is gathered from
+        # the head, 72 KiB of a device.
+        (
+            ["--recipe", "vit", "--resolution", "224"],
+            {"all-reduce": 52, "all-gather": 1},
+        ),
     ],
 )
 def test_tensor_parallelism_on_a_tpu_gathers_no_projection(recipe, counts):

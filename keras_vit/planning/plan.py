@@ -14,6 +14,7 @@ from keras_vit.models.sizes import architecture_fields
 from keras_vit.planning import text
 from keras_vit.planning.advice import advice, state_by_strategy
 from keras_vit.planning.collectives import Collective, collectives
+from keras_vit.planning.hlo import Program
 from keras_vit.planning.roofline import Roofline, roofline
 from keras_vit.planning.step import (
     OutOfMemory,
@@ -23,6 +24,7 @@ from keras_vit.planning.step import (
     state_variables,
 )
 from keras_vit.planning.targets import Target, target
+from keras_vit.planning.traffic import moved_bytes
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import IMAGENET, IMAGENET_21K, JFT_300M, ViTPreTraining
 
@@ -88,7 +90,7 @@ class Plan:
         flops: floating-point operations as XLA counts them, the body of a loop once;
             `None` where it did not compile.
         model_flops: of a forward pass, times three, without what is computed twice.
-        moved_bytes: from and to its memory, as XLA counts them, the body of a loop once.
+        moved_bytes: from and to its memory, see `keras_vit.planning.traffic`.
         collectives: tuple of `Collective`.
         roofline: `Roofline`, a prediction at peak rates.
         states: bytes of weights and optimizer under each strategy.
@@ -250,7 +252,7 @@ def _memory(model, images, found, mesh, program) -> Memory:
         if temporaries is not None and program.is_all:
             temporaries -= weights + optimizer + batch
         return Memory(weights, optimizer, batch, temporaries, 0, capacity)
-    sizes = program.compiled.memory_analysis()
+    sizes = program.executable.memory_analysis()
     return Memory(
         weights,
         optimizer,
@@ -264,8 +266,10 @@ def _memory(model, images, found, mesh, program) -> Memory:
 
 
 def _program_facts(program, found, recipe, model_flops) -> dict:
-    counted = program.compiled.cost_analysis()
-    exchanged = tuple(collectives(program.text, len(found.devices)))
+    counted = program.executable.cost_analysis()
+    compiled = Program(program.text)
+    exchanged = tuple(collectives(compiled, len(found.devices)))
+    moved = moved_bytes(compiled)
     # XLA counts the body of a loop once: of a program with loops it may count less than
     # the model takes.
     flops = max(counted["flops"], model_flops)
@@ -274,11 +278,11 @@ def _program_facts(program, found, recipe, model_flops) -> dict:
         "refusal": None,
         "collectives": exchanged,
         "flops": counted["flops"],
-        "moved_bytes": counted["bytes accessed"],
+        "moved_bytes": moved,
         "roofline": roofline(
             found,
             flops,
-            counted["bytes accessed"],
+            moved,
             sum(one.sent_bytes for one in exchanged),
         ),
     }

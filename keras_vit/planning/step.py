@@ -34,15 +34,15 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Program:
+class Compiled:
     """A compiled step.
 
     Attributes:
-        compiled: `jax.stages.Compiled`.
+        executable: `jax.stages.Compiled`.
         text: HLO of it, for one of the devices.
     """
 
-    compiled: object
+    executable: object
     text: str
 
 
@@ -170,7 +170,7 @@ def bytes_of(variables: list[keras.Variable]) -> int:
     return sum(prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize for v in values)
 
 
-def compile_step(step: Step) -> Program | OutOfMemory:
+def compile_step(step: Step) -> Compiled | OutOfMemory:
     """The program of a step, or `OutOfMemory` where the compiler finds it too large."""
     from jax.errors import JaxRuntimeError
 
@@ -186,7 +186,7 @@ def compile_step(step: Step) -> Program | OutOfMemory:
         # Not `compiled.as_text()`, which has JAX read what the compiler has written: that
         # of libtpu 0.0.51 for v6e JAX 0.10.2 does not understand.
         (path,) = Path(folder).glob("*jit_train_step*after_optimizations.txt")
-        return Program(compiled, path.read_text())
+        return Compiled(compiled, path.read_text())
 
 
 def out_of_memory(message: str) -> OutOfMemory:
