@@ -210,7 +210,7 @@ def plan(
     number = len(found.devices)
     say(f"compiles it for {number} × {found.device_name}; for TPUs this takes minutes")
     start = time.monotonic()
-    program = compile_step(step)
+    program = compile_step(step, is_tpu=found.chip is not None)
     seconds = time.monotonic() - start
 
     config = step.model.get_config()

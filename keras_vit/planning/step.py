@@ -170,23 +170,30 @@ def bytes_of(variables: list[keras.Variable]) -> int:
     return sum(prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize for v in values)
 
 
-def compile_step(step: Step) -> Compiled | OutOfMemory:
-    """The program of a step, or `OutOfMemory` where the compiler finds it too large."""
+def compile_step(step: Step, is_tpu: bool) -> Compiled | OutOfMemory:
+    """The program of a step, or `OutOfMemory` where the compiler finds it too large.
+
+    Args:
+        step: `Step`.
+        is_tpu: bool, whether it is for TPUs.
+    """
     from jax.errors import JaxRuntimeError
 
     with tempfile.TemporaryDirectory() as folder:
-        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if is_tpu else None
         try:
-            compiled = step.lowered.compile(compiler_options=options)
+            executable = step.lowered.compile(compiler_options=options)
         except JaxRuntimeError as error:
             message = str(error)
             if "RESOURCE_EXHAUSTED" not in message:
                 raise
             return out_of_memory(message)
-        # Not `compiled.as_text()`, which has JAX read what the compiler has written: that
-        # of libtpu 0.0.51 for v6e JAX 0.10.2 does not understand.
+        if not is_tpu:
+            return Compiled(executable, executable.as_text())
+        # `as_text` has JAX read what the compiler has written: that of libtpu 0.0.51 for
+        # v6e JAX 0.10.2 does not understand.
         (path,) = Path(folder).glob("*jit_train_step*after_optimizations.txt")
-        return Compiled(compiled, path.read_text())
+        return Compiled(executable, path.read_text())
 
 
 def out_of_memory(message: str) -> OutOfMemory:
