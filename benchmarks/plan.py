@@ -23,7 +23,7 @@ DATA_PARALLEL, REMATERIALIZED = "data_parallel", "rematerialized"
 # table 3 has 7 or 14 epochs; of which these are the days it does not say.
 PAPER = [("ViTL16", 14, 680), ("ViTL16", 7, 680), ("ViTH14", 14, 2500)]
 V3_CORE = 123e12 / 2  # FLOP/s at best (TPU v4, arXiv 2304.01433, table 4)
-IMAGES = {"ViTB16": (7,), "ViTL16": (7, 14), "ViTH14": (14,)}
+EPOCHS = {"ViTB16": (7,), "ViTL16": (7, 14), "ViTH14": (14,)}
 # Model, devices, strategy, images of an update, and whether it is rematerialized. First
 # the paper's runs, of 4096 images, by 64 chips.
 CONFIGURATIONS = [
@@ -44,7 +44,7 @@ CONFIGURATIONS = [
     ("ViTH14", "v6e:8x8", DATA_PARALLEL, 4096, REMATERIALIZED),
     ("ViTB16", "v6e:16x16", DATA_PARALLEL, 4096),
     ("ViTB16", "v5p:8x8x8", DATA_PARALLEL, 4096),
-    ("ViTH14", "v5e:8x8", "fully_sharded", 4096, REMATERIALIZED),
+    ("ViTH14", "v5e:4x4", "fully_sharded", 4096, REMATERIALIZED),
     ("ViTB16", "v5e:4x4", "fully_sharded", 1024),
     ("ViTB16", "v6e:1x1", "none", 64),
     ("ViTB16", "v5p:1x1x1", "none", 64),
@@ -85,8 +85,10 @@ that does not fit is what the compiler refused.
 
 - *State*: weights and optimizer of a device. *Peak*: all that the program takes of its
   memory, the code included.
-- *FLOPs*: of a device and step as XLA counts them, which takes the body of a loop once.
-  *Of the model*: three times a forward pass, of these; beyond 100 % where there are loops.
+- *TFLOPs*: floating-point operations of a device and step as XLA counts them, the body of a
+  loop once. *Of the model*: three times a forward pass, of these; beyond 100 % where there
+  are loops, and the prediction then takes the model's.
+- *Memory*: of the bytes that each instruction of the program reads from and writes to HBM.
 - *Collectives*: how often, with loops; *sent*: by each device, if they pass their parts on
   in a ring.
 - *Step*: at peak rates. The longest of operations, memory and links, as if all three were
@@ -97,7 +99,7 @@ WORKED = """\
 ## The paper's pre-training runs
 
 JFT-300M has 303 million images; batch 4096. Days and chip-days are those of the whole run
-at the step's predicted time, if all overlaps: a lower bound.
+at the step's predicted time, if all overlaps.
 """
 
 MEASURED = """\
@@ -198,7 +200,7 @@ def time_row(plan):
 
 def run_rows(plan):
     """A whole run of the paper, for each number of epochs that it has."""
-    for epochs in IMAGES[plan["model"]]:
+    for epochs in EPOCHS[plan["model"]]:
         steps = round(epochs * 303e6 / plan["recipe"]["batch_size"])
         days = steps * plan["predicted"]["step"] / DAY
         yield (
