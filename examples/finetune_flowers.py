@@ -46,11 +46,14 @@ def main():
     parser.add_argument("--micro_batch_size", type=int, help="what fits into memory")
     parser.add_argument("--learning_rate", type=float, default=0.003)
     parser.add_argument("--precision", default="float32", help="as mixed_bfloat16")
-    parser.add_argument("--strategy", default="auto", help="auto, data_parallel or none")
+    parser.add_argument("--strategy", default="auto", help="as fully_sharded; see README")
+    parser.add_argument("--multi_process", action="store_true", help="of JAX; see README")
     parser.add_argument("--resume", help="folder of checkpoints to go on from if killed")
     parser.add_argument("--output", default="outputs/flowers.keras", type=Path)
     args = parser.parse_args()
 
+    if args.multi_process:
+        keras_vit.distribution.initialize()
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(args.precision)
     data = load(args.data_dir)
@@ -74,12 +77,16 @@ def main():
         keras_vit.training.finetune(model, data, recipe, resume=args.resume, save_freq=100)
         test = keras_vit.training.configured(data, model, recipe)
         results = model.evaluate(test.test or test.validation, return_dict=True)
+        first = keras_vit.distribution.is_first_process()
+        with keras_vit.distribution.whole_weights(model):  # where processes share them
+            if first:
+                args.output.parent.mkdir(parents=True, exist_ok=True)
+                model.save(args.output)
 
-    split = "test" if test.test else "validation"
-    print(f"Accuracy on the {split} images: {100 * results['accuracy']:.2f} %")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    model.save(args.output)
-    print(f"Saved as {args.output}")
+    if first:
+        split = "test" if test.test else "validation"
+        print(f"Accuracy on the {split} images: {100 * results['accuracy']:.2f} %")
+        print(f"Saved as {args.output}")
 
 
 if __name__ == "__main__":

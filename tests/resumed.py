@@ -82,7 +82,7 @@ def outcome(model, history):
     """Every number, by name."""
     groups = {"model": model.variables, "optimizer": model.optimizer.variables}
     arrays = {
-        f"{group}/{i}": np.array(keras.ops.convert_to_numpy(v.value))
+        f"{group}/{i}": np.array(keras.ops.convert_to_numpy(v))
         for group, variables in groups.items()
         for i, v in enumerate(variables)
     }

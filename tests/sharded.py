@@ -4,9 +4,7 @@ As a program, on JAX with XLA_FLAGS=--xla_force_host_platform_device_count=8, it
 what it saw to a JSON file.
 """
 
-import contextlib
 import json
-import logging
 import os
 import re
 import sys
@@ -15,13 +13,13 @@ from collections import Counter
 
 import keras
 import numpy as np
+from trainings import commands, images, killed, photos
 
 import keras_vit
-from keras_vit.data import Augmentation
 from keras_vit.distribution import check, checks, layouts, strategy
 from keras_vit.training import SmallData, enable_lora
 
-NAMES = ("data_parallel", "fully_sharded", "tensor_parallel:4", "fully_sharded:4")
+NAMES = ("fully_sharded", "tensor_parallel:4", "fully_sharded:4")
 # Whatever could be different: dropout, clipping, accumulation, averages.
 RECIPE = SmallData.for_examples(
     64,
@@ -36,15 +34,28 @@ RECIPE = SmallData.for_examples(
     dropout_rate=0.1,
 )
 PLAIN = SmallData.for_examples(64, steps=4, warmup_steps=0, batch_size=8)
+MOMENTUM = PLAIN.replace(algorithm="sgd", base_learning_rate=0.1, layerwise_decay=1.0)
 VIT = {"image_size": 16, "patch_size": 4, "hidden_dim": 32, "num_layers": 1}
 VIT |= {"num_heads": 4, "mlp_dim": 64, "classes": 3, "representation_size": 16}
 VIT |= {"classifier_activation": None, "pooling": "gap"}
 STEM = {"num_units": [1], "width_factor": 0.5}
+GATED = {"mlp": "swiglu", "qk_norm": True, "num_registers": 2}
+WAYS = ("none", "fully_sharded", "none", "tensor_parallel:2", "fully_sharded:4")
+COMMANDS = ("none", "data_parallel", "tensor_parallel:4", "fully_sharded")
+# A hybrid takes the longest, and is made of what the others are made of.
+OF_OTHERS = {
+    "lora": ("tensor_parallel:4", "fully_sharded", "fully_sharded:4"),
+    "hybrid": ("tensor_parallel:4", "fully_sharded:4"),
+    "bit": ("tensor_parallel:4", "fully_sharded", "fully_sharded:4"),
+}
 
 
 def vit(**fields):
     """As tests/helpers.py has it, with noise in every weight; zeros would hide errors."""
-    model = keras_vit.VisionTransformer(**{**VIT, **fields})
+    return noisy(keras_vit.VisionTransformer(**{**VIT, **fields}))
+
+
+def noisy(model):
     rng = np.random.default_rng(0)
     for weight in model.weights:
         noise = rng.normal(scale=0.1, size=weight.shape).astype("float32")
@@ -86,7 +97,7 @@ def specs(variables):
     }
 
 
-def train(names, recipe, dtype, steps, folder):
+def train(names, recipe, dtype, steps):
     """Losses, weights and slots against those of one device, and where they are."""
     seen = {}
     for name in ("none", *names):
@@ -96,8 +107,6 @@ def train(names, recipe, dtype, steps, folder):
             losses = [model.train_on_batch(*batch) for batch in batches(steps)]
             check(model)  # once more: a step has made every array anew
             state = arrays(model.weights), arrays(model.optimizer.variables)
-            if dtype == "float32":
-                model.save_weights(os.path.join(folder, f"{name}.weights.h5"))
         if name == "none":
             start, expected = losses[0], (losses, state)
             continue
@@ -113,31 +122,59 @@ def train(names, recipe, dtype, steps, folder):
 
 
 def loaded(folder):
-    """Outputs of weights that were saved under one strategy and loaded under another."""
-    images = batches(1)[0][0]
-    outputs = {}
-    pairs = [("none", "fully_sharded"), ("fully_sharded", "none"), ("none", "none")]
-    pairs += [("tensor_parallel:4", "tensor_parallel:2"), ("tensor_parallel:4", "none")]
-    pairs += [("fully_sharded:4", "fully_sharded:2"), ("fully_sharded:4", "none")]
-    for saved, name in pairs:
+    """A training that changes its devices by files, and is compared to one that does not."""
+    steps = batches(2 * len(WAYS))
+    images, path = steps[0][0], os.path.join(folder, "saved")
+    seen, losses, saved = {}, [], None
+    for before, name in zip((None, *WAYS), WAYS, strict=False):
         with strategy(name):
-            model = vit()
-            model.load_weights(os.path.join(folder, f"{saved}.weights.h5"))
+            if before is None:
+                keras.utils.set_random_seed(0)
+                model = one = compiled(vit(), PLAIN.replace(base_learning_rate=1e-2))
+                start = arrays(model.weights)
+            else:
+                model = keras.models.load_model(f"{path}.keras")
+                check(model)
+                seen[f"{before} -> {name}"] = {
+                    ".keras": off(model, *saved),
+                    **loaded_again(model, path, saved),
+                }
+            losses += [model.train_on_batch(*batch) for batch in steps[len(losses) :][:2]]
             check(model)
-            outputs[saved, name] = model.predict(images, verbose=0)
-            path = os.path.join(folder, "model.keras")
-            if name == "fully_sharded:2":
-                model.save(path)
-    again = keras.models.load_model(path).predict(images, verbose=0)
-    of_one = {saved: out for (saved, name), out in outputs.items() if name == "none"}
-    seen = {
-        f"{saved} -> {name}": worst([out], [of_one[saved]])
-        for (saved, name), out in outputs.items()
-        if name != "none"
+            saved = arrays(model.weights), images, model.predict(images, verbose=0)
+            model.save(f"{path}.keras")
+            model.save_weights(f"{path}.weights.h5")
+            keras_vit.save_weights(model, f"{path}.safetensors", layout="timm")
+            if name == WAYS[-1]:
+                seen[f"{name} -> {name}"] = loaded_again(model, path, saved)
+    expected = losses[:2] + [one.train_on_batch(*batch) for batch in steps[2:]]
+    return {
+        "ways": seen,
+        "loss": float(np.abs(np.subtract(losses, expected)).max()),
+        "weights": worst(arrays(model.weights), arrays(one.weights)),
+        "slots": worst(arrays(model.optimizer.variables), arrays(one.optimizer.variables)),
+        "moved": worst(arrays(model.weights), start),
     }
-    seen[".keras"] = worst([again], [of_one["fully_sharded:4"]])
-    seen["fully_sharded -> none"] = worst([of_one["fully_sharded"]], [of_one["none"]])
+
+
+def loaded_again(model, path, saved):
+    """How far a model is off that loads each kind of file, having forgotten all."""
+    seen = {}
+    for name, load in {
+        ".weights.h5": model.load_weights,
+        ".safetensors": lambda path: keras_vit.load_weights(model, path),
+    }.items():
+        for weight in model.weights:
+            weight.assign(np.zeros(weight.shape))
+        load(f"{path}{name}")
+        check(model)
+        seen[name] = off(model, *saved)
     return seen
+
+
+def off(model, weights, images, outputs):
+    found = model.predict(images, verbose=0)
+    return [worst(arrays(model.weights), weights), worst([found], [outputs])]
 
 
 def collectives(name, **fields):
@@ -176,86 +213,43 @@ def _size(shape):
 
 
 def others():
-    """Where weights of other models are, and what these compute split by tensors."""
+    """Trainings of other models against those of one device, and where weights are."""
     seen = {}
     models = {
-        "lora": lambda: enable_lora(vit(pooling="map"), 4),
+        "lora": lambda: noisy(enable_lora(vit(pooling="map", **GATED), 4)),
         "hybrid": lambda: vit(patch_size=1, stem=STEM),
-        "bit": lambda: bit(),
-        "gated": lambda: vit(mlp="swiglu", qk_norm=True, num_registers=2),
+        "bit": bit,
     }
     for kind, make in models.items():
-        expected = None
-        for name in ("none", "tensor_parallel:4", "fully_sharded:4"):
+        seen[kind] = {}
+        for name in ("none", *OF_OTHERS[kind]):
             keras.utils.set_random_seed(0)
             with strategy(name):
-                model = make()
-                if name == "fully_sharded:4":
-                    compiled(model, PLAIN)
-                    seen[kind]["fully sharded"] = specs(model.weights)
-                    continue
+                model = compiled(make(), MOMENTUM)
+                start = arrays(model.trainable_weights)
                 side = model.input_shape[1]
-                outputs = model.predict(batches(1, side)[0][0], verbose=0)
-                if expected is None:
-                    expected = outputs
-                    continue
+                losses = [model.train_on_batch(*batch) for batch in batches(3, side)]
                 check(model)
-                error = worst([outputs], [expected]) / float(np.abs(expected).max())
-                seen[kind] = {"error": error, "specs": specs(model.weights)}
+            if name == "none":
+                expected = losses, arrays(model.weights)
+                continue
+            seen[kind][name] = {
+                "loss": float(np.abs(np.subtract(losses, expected[0])).max()),
+                "weights": worst(arrays(model.weights), expected[1]),
+                "moved": worst(arrays(model.trainable_weights), start),
+                "specs": specs(model.weights),
+            }
     return seen
 
 
 def bit():
-    model = keras_vit.BiTResNet(32, (1,), 0.5, classes=3, classifier_activation=None)
-    rng = np.random.default_rng(0)
-    head = model.get_layer("head").kernel
-    head.assign(rng.normal(size=head.shape).astype("float32"))
-    return model
+    fields = {"classes": 3, "classifier_activation": None}
+    return noisy(keras_vit.BiTResNet(32, (1,), 0.5, **fields))
 
 
-class Stop(keras.callbacks.Callback):
-    """What a kill leaves: an epoch is done, and no more comes."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch:
-            raise InterruptedError
-
-
-def resumed(folder):
-    """A training that changes its devices on the way, and its validation of 5 images."""
-    rng = np.random.default_rng(0)
-    images = rng.uniform(0, 255, (21, 16, 16, 3)).astype("uint8")
-    labels = np.arange(21) % 3
-    splits = {"train": (images[:16], labels[:16]), "validation": (images[16:], labels[16:])}
-    data = keras_vit.data.load(splits)
-    recipe = PLAIN.replace(augmentation=Augmentation(crop="resize"))
-    options = {"evaluations": 2, "verbose": 0}
-
-    def run(name, resume=None, callbacks=()):
-        keras.utils.set_random_seed(0)
-        with strategy(name):
-            model = vit()
-            history = keras_vit.training.finetune(
-                model, data, recipe, resume=resume, callbacks=callbacks, **options
-            )
-        return history.history, arrays(model.weights)
-
-    said, handler = [], logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    logging.getLogger("keras_vit").addHandler(handler)
-    history, weights = run("none")
-    with contextlib.suppress(InterruptedError):
-        run("fully_sharded:4", folder, [Stop()])
-    other_history, other_weights = run("tensor_parallel:2", folder)
-    assert history.keys() == other_history.keys()
-    return {
-        "weights": worst(other_weights, weights),
-        "said": said,
-        "history": {
-            key: float(np.abs(np.subtract(other_history[key], values)).max())
-            for key, values in history.items()
-        },
-    }
+def of_commands(folder):
+    photos(folder)
+    return commands(folder, COMMANDS, ended="fully_sharded")
 
 
 def errors():
@@ -307,6 +301,11 @@ def errors():
             slot.assign(slot.value)
             check(model)
 
+    def divide():
+        data = keras_vit.data.load(images())
+        with strategy("data_parallel"):
+            keras_vit.training.finetune(vit(), data, PLAIN.replace(batch_size=9))
+
     mine = {"mine/kernel": (None, "model"), "mine/bias": ("model",)}
     return {
         "heads": of(lambda: build("tensor_parallel", 8)),
@@ -325,6 +324,7 @@ def errors():
         "keras large": of(lambda: of_keras(".*dense_1/kernel")),
         "keras pattern": of(lambda: of_keras("dense_1/kernel")),
         "slots": of(slots),
+        "divide": of(divide),
         "mirrored": of(keras_vit.distribution.mirrored),
         "colon": of(lambda: strategy("data_parallel:4")),
         "no number": of(lambda: strategy("tensor_parallel")),
@@ -332,19 +332,26 @@ def errors():
 
 
 PARTS = {
-    "float32": lambda folder: train(NAMES, RECIPE, "float32", 6, folder),
+    "float32": lambda _: train(NAMES, RECIPE, "float32", 6),
     "loaded": loaded,
-    "bfloat16": lambda folder: train(NAMES[-1:], PLAIN, "mixed_bfloat16", 4, folder),
+    "bfloat16": lambda _: train(NAMES[-1:], PLAIN, "mixed_bfloat16", 4),
     "tensor collectives": lambda _: collectives("tensor_parallel:4", pooling="token"),
     "sharded collectives": lambda _: collectives("fully_sharded"),
     "others": lambda _: others(),
-    "resumed": lambda folder: resumed(os.path.join(folder, "resume")),
+    "killed": killed,
+    "commands": of_commands,
     "errors": lambda _: errors(),
 }
 
 
 def main(folder, *parts):
+    import jax
+
     layouts.MIN_SIZE = checks.MIN_SIZE = 256  # as the models are tiny
+    # What is trained again is compiled once.
+    jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     seen = {}
     for part in parts or PARTS:
         start = time.time()

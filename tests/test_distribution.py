@@ -1,90 +1,67 @@
-"""Strategies: one model on all devices of a machine, here virtual ones."""
+"""Strategies: one model on all devices of a machine, here two virtual ones of TensorFlow."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 import keras_vit
 
-# Trains under a strategy, and once more without, on two devices of the CPU.
-SCRIPT = """
-import sys
-import keras
-import numpy as np
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    halves = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(cpu, halves)
-    # Where GPUs are looked for there are these.
-    tf.config.list_logical_devices = lambda kind, list_=tf.config.list_logical_devices: (
-        list_("CPU")
-    )
-
-import keras_vit
-from keras_vit.data import Augmentation
-from keras_vit.training import ViTFineTuning
-
-rng = np.random.default_rng(0)
-images = rng.uniform(0, 255, (16, 16, 16, 3)).astype("uint8")
-data = keras_vit.data.load((images, np.arange(16) % 2), validation_split=0.25)
-micro_batch_size = int(sys.argv[1])
-recipe = ViTFineTuning(
-    steps=4, micro_batch_size=micro_batch_size, batch_size=8, base_learning_rate=0.1, warmup_steps=1, resolution=16,
-    augmentation=Augmentation(crop="resize", flip=False),
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="on jax: test_sharding, on torch: test_torch_processes",
 )
-results = []
-for name in ("none", "data_parallel"):
-    keras.utils.set_random_seed(0)
-    with keras_vit.distribution.strategy(name):
-        model = keras_vit.VisionTransformer(
-            16, 8, 16, 1, 2, 32, classes=2, classifier_activation=None
-        )
-        history = keras_vit.training.finetune(
-            model, data, recipe, evaluations=1, verbose=0
-        )
-    results.append([keras.ops.convert_to_numpy(w) for w in model.weights])
-    if name != "none":
-        wrong = recipe.replace(batch_size=9, micro_batch_size=9)
-        try:
-            with keras_vit.distribution.strategy(name):
-                keras_vit.training.finetune(model, data, wrong)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-    kernel = model.get_layer("head").kernel.value
-    if keras.backend.backend() == "jax":
-        print(len(kernel.sharding.device_set), "devices")
-    else:
-        print(len(getattr(kernel, "values", [kernel])), "devices")
-worst = max(np.abs(a - b).max() for a, b in zip(*results, strict=True))
-print("largest difference", worst)
-assert worst < 1e-5
-"""
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="on torch: test_torch_processes"
-)
-@pytest.mark.parametrize("micro_batch_size", [8, 4])
-def test_data_parallel_gives_the_weights_of_one_device(micro_batch_size):
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """What tests/mirrored.py saw on two devices of the CPU."""
+    folder, here = tmp_path_factory.mktemp("mirrored"), Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(micro_batch_size)],
-        env={**os.environ, "XLA_FLAGS": flags},
+        [sys.executable, here / "mirrored.py", folder],
+        env={**os.environ, "PYTHONPATH": os.fspath(here.parent)},
         capture_output=True,
         text=True,
     )
-    if keras.backend.backend() == "tensorflow" and micro_batch_size == 4:
-        assert "Keras cannot accumulate gradients under a tf.distribute" in done.stderr
-        return
     assert done.returncode == 0, done.stderr
-    assert "micro_batch_size) 9 for 2 devices" in done.stderr
-    assert done.stdout.splitlines()[:2] == ["1 devices", "2 devices"]
+    return json.loads((folder / "seen.json").read_text())
+
+
+@on_tensorflow
+@pytest.mark.parametrize(("policy", "bound"), [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
+def test_two_devices_give_the_weights_of_one(seen, policy, bound):
+    """With clipping and averages, to the losses and the slots of the optimizer; of 5
+    images that are evaluated, which two devices do not divide.
+    """
+    assert seen[policy]["learned"] > 0.1
+    assert seen[policy]["distance"] <= bound
+
+
+@on_tensorflow
+def test_a_killed_training_goes_on_bit_for_bit(seen):
+    """With dropout, clipping, averages; from within an epoch."""
+    assert seen["killed"] == []
+
+
+@on_tensorflow
+def test_dropout_differs_by_device_and_step(seen):
+    for steps in (seen["masks"][:4], seen["masks"][4:]):
+        rows = np.concatenate(steps)
+        assert rows.shape == (16, 64)
+        assert len(np.unique(rows, axis=0)) == 16
+        assert abs(rows.mean() - 0.5) < 0.1
+
+
+@on_tensorflow
+def test_what_cannot_be_trained_is_refused(seen):
+    refusals = seen["refusals"]
+    assert "micro_batch_size) 9 for 2 devices" in refusals["divide"]
+    assert "Keras cannot accumulate gradients under a tf" in refusals["accumulation"]
 
 
 def test_a_single_device_is_used_as_it_is():

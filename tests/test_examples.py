@@ -90,14 +90,27 @@ def checkpoint_address():
         server.shutdown()
 
 
+# How the example is started on several devices, which are virtual ones of the CPU.
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+DEVICES = "--xla_force_host_platform_device_count=8"
+
+
 def test_finetune_flowers(flowers, checkpoint_address, tmp_path):
+    """On all devices: on JAX fully sharded, on torch by two processes."""
+    backend = keras.backend.backend()
     script, output = EXAMPLES / "finetune_flowers.py", tmp_path / "flowers.keras"
     assert len(script.read_text().splitlines()) < 100
-    command = [sys.executable, script, f"--data_dir={flowers}", f"--output={output}"]
+    launcher = TORCHRUN if backend == "torch" else ()
+    command = [sys.executable, *launcher, script, f"--data_dir={flowers}"]
+    command += [f"--output={output}"]
+    command += [f"--strategy={'fully_sharded' if backend == 'jax' else 'auto'}"]
     command += [f"--weights={checkpoint_address}", "--resolution=48", "--batch_size=8"]
     command += ["--steps=20", "--learning_rate=0.1", "--precision=mixed_bfloat16"]
     command += [f"--resume={tmp_path / 'resume'}"]
     environment = {**os.environ, "KERAS_HOME": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    if backend == "jax":
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}"
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     accuracy = re.search(r"Accuracy on the test images: ([\d.]+) %", done.stdout)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import torch_ranks
+import trainings
 
 import keras_vit
 from keras_vit.data import Augmentation
@@ -23,6 +25,7 @@ on_torch = pytest.mark.skipif(
 def run(tmp_path_factory):
     """The folder to which two processes have written, and what they said."""
     folder = os.fspath(tmp_path_factory.mktemp("ranks"))
+    trainings.photos(folder)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     # One restart is wanted; the others are for a machine on which processes miss each other.
     done = subprocess.run(
@@ -134,6 +137,20 @@ def test_a_killed_process_ends_the_others_and_training_goes_on(run, ranks):
         assert len(killed["losses"]) < len(whole["losses"])
         killed["losses"] = whole["losses"]  # of the steps after, alone
         assert max(differences(whole, killed).values()) == 0
+
+
+@on_torch
+def test_the_command_trains_in_two_processes_and_goes_on(run, ranks, tmp_path):
+    """Ended by a signal to one of them; with accumulation and averages."""
+    first, second = (found["killed"]["commands"] for found in ranks)
+    shutil.copytree(os.path.join(run[0], "photos"), tmp_path / "photos")
+    shutil.copy(os.path.join(run[0], "small.keras"), tmp_path)
+    assert trainings.commands(tmp_path, ["none"])["none"][0] == 0
+    trainings.check_runs(run[0], tmp_path, first, ["auto"])
+    assert "goes on after step 3" in first["auto"][1]
+    for found in (first, second):
+        assert [found[name][0] for name in ("ended", "auto", "again")] == [75, 0, 2]
+    assert not any(printed for _, printed in second.values())
 
 
 @on_torch

@@ -10,6 +10,7 @@ import sys
 
 import keras
 import numpy as np
+from trainings import commands
 
 import keras_vit
 from keras_vit.data import Augmentation
@@ -278,7 +279,9 @@ def main(folder):
             found = {f.__name__: f(folder) for f in (*COMPARED, *TOGETHER)}
             write(folder, "all", found)
         found = resumed(folder, "killed", mark)
-    write(folder, "killed", {"resumed": found, "outside": outside()})
+    found = {"resumed": found, "outside": outside()}
+    found["commands"] = commands(folder, ["auto"], ended="auto")
+    write(folder, "killed", found)
 
 
 def write(folder, name, found):

@@ -31,7 +31,14 @@ from keras_vit.cli.results import (
     print_result,
     write_report_of,
 )
-from keras_vit.distribution import STRATEGIES, is_first_process, strategy
+from keras_vit.distribution import (
+    STRATEGIES,
+    barrier,
+    initialize,
+    is_asked_for,
+    is_first_process,
+    strategy,
+)
 from keras_vit.runs import (
     Checkpoints,
     EventFiles,
@@ -182,6 +189,14 @@ def _add_machine(parser):
         "tensor_parallel:4, fully_sharded:4; fsdp is fully_sharded",
     )
     group.add_argument(
+        "--multi-process",
+        action="store_true",
+        default=None,
+        help="this is one of several processes of JAX, which Cloud TPU, SLURM (srun), Open "
+        "MPI or Kubernetes have started, or KERAS_DISTRIBUTION_JOB_ADDRESSES, "
+        "_NUM_PROCESSES and _PROCESS_ID describe",
+    )
+    group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all that is random (0)"
     )
     group.add_argument(
@@ -194,6 +209,8 @@ def _add_machine(parser):
 
 
 def _finetune(args):
+    if args.multi_process or is_asked_for():
+        initialize()
     with contextlib.ExitStack() as stack:
         if not is_first_process():
             silence = stack.enter_context(open(os.devnull, "w"))
@@ -226,7 +243,7 @@ def _trained(args):
     with devices:
         model = build(args, data, recipe, settings)
         data = configured(data, model, recipe)
-        # No process is here before each has seen that it may write to the folder.
+        barrier()  # each has seen that it may write to the folder
         if is_first_process() and not goes_on:
             run.create(_config(args, data_given, data, model, recipe))
         finetune(
@@ -240,9 +257,10 @@ def _trained(args):
             verbose=1 if sys.stdout.isatty() else 2,
         )
     del model
-    if not is_first_process():
-        return OK
-    return _finish(run, data)
+    if is_first_process():
+        _finish(run, data)
+    barrier()  # where one ends, JAX ends the others
+    return OK
 
 
 def _finish(run, data):
@@ -260,7 +278,6 @@ def _finish(run, data):
         ("predict", f"keras-vit predict {shlex.quote(os.fspath(run.path))} IMAGE …"),
     ]
     print(table(facts, left=(0, 1)))
-    return OK
 
 
 def _split(text):
@@ -367,7 +384,7 @@ def _config(args, data_given, data, model, recipe):
 
 def _given(args):
     """The arguments that say what is trained."""
-    others = ("run", "traceback", "overwrite", "save_freq")
+    others = ("run", "traceback", "overwrite", "save_freq", "multi_process")
     return {
         name: value
         for name, value in vars(args).items()

@@ -116,7 +116,8 @@ class ImageData:
             split: name of the split.
             padded: whether batches are (images, labels, sample weights) all of one size,
                 the last filled up with zeros of weight 0. `None`: where the distribution
-                in use needs it, which is on JAX with several devices.
+                in use needs it: with several devices on JAX, and on TensorFlow if there
+                is one batch that they do not divide.
                 The weight of an image is the images with the padding by those without:
                 so the loss of `evaluate`, which Keras divides by all, is that of the
                 split, and so are `weighted_metrics`.
@@ -124,7 +125,9 @@ class ImageData:
         Raises:
             ValueError: if there is no such split.
         """
-        padded = pads_batches() if padded is None else padded
+        if padded is None:
+            rows = min(self.pipeline.batch_size, len(self.labels(split)))
+            padded = pads_batches(rows)
         return evaluation_stream(
             self._source(split), self.num_classes, self.pipeline, padded
         )

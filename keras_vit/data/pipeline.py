@@ -192,7 +192,13 @@ def evaluation_stream(
     indices = tensorflow().data.Dataset.range(total)
     stream = _evaluated(indices, source, num_classes, pipeline, batch_size)
     if padded:
-        return _prefetched(stream.map(functools.partial(_filled, total, batch_size)))
+        stream = _prefetched(stream.map(functools.partial(_filled, total, batch_size)))
+        stream.keras_vit_examples = total
+        stream.keras_vit_shard = lambda *part: (
+            _padded_evaluation_part(source, num_classes, pipeline, part),
+            batch_size,
+        )
+        return stream
     stream = _prefetched(stream)
     stream.keras_vit_shard = lambda *part: (
         _evaluation_part(source, num_classes, pipeline, part),
@@ -205,10 +211,14 @@ def _filled(total, batch_size, images, labels):
     """A batch with zeros after it, and the weights of its images."""
     tf = tensorflow()
     count = tf.shape(images)[0]
-    full = -(-total // batch_size) * batch_size
-    weights = tf.fill([count], np.float32(full / total))
+    weights = tf.fill([count], _example_weight(total, batch_size))
     rest = batch_size - count
     return tuple(_with_zeros(part, rest) for part in (images, labels, weights))
+
+
+def _example_weight(total, batch_size):
+    """By which weighted means over all rows are means over the examples."""
+    return np.float32(-(-total // batch_size) * batch_size / total)
 
 
 def _with_zeros(tensor, rest):
@@ -230,6 +240,32 @@ def _evaluation_part(source, num_classes, pipeline, part):
     counts = tf.data.Dataset.from_tensor_slices(np.array(sizes, "int32"))
     joined = tf.data.Dataset.zip(images, counts)
     return _prefetched(joined.map(lambda batch, count: (*batch, count)))
+
+
+def _padded_evaluation_part(source, num_classes, pipeline, part):
+    """Own rows of each batch, of which the last is filled up."""
+    tf = tensorflow()
+    total, batch_size = len(source), pipeline.batch_size
+    rows = own_rows(batch_size, *part)
+    indices = np.arange(0, total, batch_size)[:, None] + rows
+    weights = np.where(indices < total, _example_weight(total, batch_size), 0)
+
+    def blanked(images, labels, weights):
+        """A row that does not count holds zeros, not the copy that stands in for it."""
+        parts = [tf.where(_like(weights, part) > 0, part, 0) for part in (images, labels)]
+        return *parts, weights
+
+    chosen = np.minimum(indices, total - 1).reshape(-1)
+    chosen = tf.data.Dataset.from_tensor_slices(chosen)
+    images = _evaluated(chosen, source, num_classes, pipeline, len(rows))
+    weights = tf.data.Dataset.from_tensor_slices(weights.astype("float32"))
+    joined = tf.data.Dataset.zip(images, weights)
+    return _prefetched(joined.map(lambda batch, weights: blanked(*batch, weights)))
+
+
+def _like(weights, tensor):
+    """(n,) with as many dimensions as a tensor."""
+    return tensorflow().reshape(weights, (-1, *(1,) * (tensor.shape.rank - 1)))
 
 
 def _evaluated(indices, source, num_classes, pipeline, batch_size):

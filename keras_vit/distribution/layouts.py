@@ -5,6 +5,8 @@ import re
 
 import keras
 
+from keras_vit.distribution.parts import ProcessParts
+
 BATCH, MODEL = "batch", "model"
 # Numbers from which on a weight must be split: 256 KiB in float32. Below are norms,
 # biases, tokens and the heads of small data sets.
@@ -71,7 +73,7 @@ def tensor_parallel_axes(path: str, shape: tuple[int, ...]) -> tuple | None:
     return None
 
 
-class ShardedWeights(keras.distribution.ModelParallel):
+class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
     """A `keras.distribution.ModelParallel` that finds the layout of each weight itself.
 
     A weight has its layout by its path and its shape as it is made, and whatever an
@@ -100,6 +102,11 @@ class ShardedWeights(keras.distribution.ModelParallel):
         super().__init__(layout_map=self.layouts, batch_dim_name=BATCH)
         self.shard_batch_axis = shard_batch_axis
         self.axis_sizes = dict(zip(device_mesh.axis_names, device_mesh.shape, strict=True))
+
+    @property
+    def name(self) -> str:
+        """`"fully_sharded"` or `"tensor_parallel"`, which may be on the same mesh."""
+        return "fully_sharded" if self.shard_batch_axis else "tensor_parallel"
 
     def get_variable_layout(self, variable):
         """The `TensorLayout` of a variable, see the class."""

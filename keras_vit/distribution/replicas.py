@@ -1,9 +1,14 @@
 """What depends on how many devices a step is divided over."""
 
-import keras
-import numpy as np
+import functools
 
-from keras_vit.distribution.torch_processes import num_launched, num_processes
+import keras
+
+from keras_vit.distribution.parts import ProcessParts
+from keras_vit.distribution.processes import num_processes
+from keras_vit.distribution.torch_processes import num_launched
+
+_SEED_STRIDE = 0x9E3779B1  # odd, so that no two seeds of few bits meet
 
 
 def check_batches(batch_size: int) -> None:
@@ -21,12 +26,19 @@ def check_batches(batch_size: int) -> None:
         )
 
 
-def pads_batches() -> bool:
+def pads_batches(rows: int) -> bool:
     """Whether the last batch of an evaluation must be as large as the others.
 
-    On JAX under a distribution; `tf.distribute` divides whatever there is.
+    On JAX under a distribution. `tf.distribute` divides whatever there is, but Keras 3.15
+    adds up the parts of the first batch, which must therefore have one size.
+
+    Args:
+        rows: of the first batch.
     """
-    return keras.backend.backend() == "jax" and _num_parts() > 1
+    parts = _num_parts()
+    if keras.backend.backend() == "jax":
+        return parts > 1
+    return keras.backend.backend() == "tensorflow" and rows % parts > 0
 
 
 def _num_parts() -> int:
@@ -48,6 +60,14 @@ def check_processes(model: keras.Model) -> None:
         ValueError: if it is not in a context in which they train together, or the model
             is wrapped in torch's `DistributedDataParallel`.
     """
+    if keras.backend.backend() == "jax":
+        current = keras.distribution.distribution()
+        if num_processes() > 1 and not isinstance(current, ProcessParts):
+            raise ValueError(
+                "Processes of JAX must train together. Received: one of "
+                f"{num_processes()} under {current}. Build and train the model in `with "
+                "keras_vit.distribution.strategy(…):`."
+            )
     if keras.backend.backend() != "torch":
         return
     import torch
@@ -80,15 +100,6 @@ def check_gradient_accumulation() -> None:
         )
 
 
-def own_rows(rows: int, index: int, count: int) -> np.ndarray:
-    """Which rows of a batch are a process' own, int64 (⌈rows / count⌉,).
-
-    Each has as many; those that would come after the last row are copies of it.
-    """
-    number = -(-rows // count)
-    return np.minimum(np.arange(index * number, (index + 1) * number), rows - 1)
-
-
 def sum_over_replicas(tensors: list) -> tuple[list, int]:
     """Sums of the replicas' tensors, in each replica, and the number of replicas.
 
@@ -103,3 +114,26 @@ def sum_over_replicas(tensors: list) -> tuple[list, int]:
         return tensors, 1
     summed = context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
     return summed, context.num_replicas_in_sync
+
+
+@functools.cache
+def seed_replicas() -> None:
+    """Has each replica of a `tf.distribute` strategy draw random numbers of its own.
+
+    In Keras 3.15 all have the same seeds, by which dropout takes from each part of a batch
+    what it takes from the others. The states of the generators stay the same in each.
+    """
+    import tensorflow as tf
+
+    draw = keras.random.SeedGenerator.next
+
+    @functools.wraps(draw)
+    def draw_in_replica(generator, ordered=True):
+        seed = draw(generator, ordered)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return seed
+        replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
+        return seed + tf.stack([replica * _SEED_STRIDE, tf.zeros_like(replica)])
+
+    keras.random.SeedGenerator.next = draw_in_replica

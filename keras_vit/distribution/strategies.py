@@ -1,11 +1,14 @@
 """What a model is built and trained under, on each backend."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import keras
 
 from keras_vit.distribution.layouts import BATCH, MODEL, ShardedWeights
+from keras_vit.distribution.parts import ReplicatedWeights
+from keras_vit.distribution.replicas import seed_replicas
 from keras_vit.distribution.torch_processes import TorchProcesses, num_launched
 from keras_vit.layers import arguments
 
@@ -102,7 +105,7 @@ def data_parallel(devices: Sequence | None = None):
         return TorchProcesses()
     if backend == "tensorflow":
         return mirrored(devices)
-    return keras.distribution.DataParallel(devices=devices)
+    return ReplicatedWeights(devices)
 
 
 def fully_sharded(
@@ -185,6 +188,8 @@ def tensor_parallel(
 def mirrored(devices: Sequence[str] | None = None):
     """Data parallelism of TensorFlow on one machine: a `tf.distribute.MirroredStrategy`.
 
+    Dropout differs by device; under a strategy made without this module all draw the same.
+
     Args:
         devices: names such as `"GPU:0"`; `None` for all GPUs.
 
@@ -192,9 +197,18 @@ def mirrored(devices: Sequence[str] | None = None):
         ValueError: on another backend.
     """
     _check_tensorflow("mirrored")
+    return _mirrored(None if devices is None else tuple(devices))
+
+
+@functools.cache
+def _mirrored(devices):
+    """One for all models: in TensorFlow 2.21 the sums of a second one, of the same devices,
+    have the keys of the first one's, and fail where their shapes are others.
+    """
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy(devices)
+    seed_replicas()
+    return tf.distribute.MirroredStrategy(devices and list(devices))
 
 
 def tpu(address: str = ""):
@@ -213,6 +227,7 @@ def tpu(address: str = ""):
     _check_tensorflow("tpu")
     import tensorflow as tf
 
+    seed_replicas()
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)

@@ -47,13 +47,8 @@ def num_processes() -> int:
 
 
 def process_index() -> int:
-    """The number of this process among those of `torchrun`, from 0."""
+    """The number of this process, from 0."""
     return int(os.environ["RANK"]) if num_launched() > 1 else 0
-
-
-def is_first_process() -> bool:
-    """Whether it is this process that writes files and prints."""
-    return process_index() == 0
 
 
 class TorchProcesses(contextlib.AbstractContextManager):
@@ -160,61 +155,34 @@ def _exchange():
         ) from error
 
 
-def barrier() -> None:
-    """Returns when every process has come here."""
-    same_everywhere(None)
-
-
 def share(content):
-    """What the first process gave, in every process; anything that can be pickled."""
-    if num_processes() == 1:
-        return content
+    """What the first process gave; anything that can be pickled."""
     box = [content]
     with _exchange() as dist:
         dist.broadcast_object_list(box, src=0, group=_groups["cpu"])
     return box[0]
 
 
-def share_arrays(arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
-    """The first process' arrays, in every process, one after the other."""
-    if num_processes() == 1:
-        return arrays
+def share_bytes(numbers: np.ndarray) -> np.ndarray:
+    """The first process' uint8 array; that of the others is written to."""
     import torch
 
-    shapes = share(arrays and {n: (a.shape, a.dtype) for n, a in arrays.items()})
-    if shapes is None:
-        return None
-    if not is_first_process():
-        arrays = {n: np.empty(shape, dtype) for n, (shape, dtype) in shapes.items()}
-    for name, array in arrays.items():
-        arrays[name] = array = np.require(array, requirements=("C", "W"))
-        if array.size:
-            tensor = torch.from_numpy(array.reshape(-1).view("uint8"))
-            with _exchange() as dist:
-                dist.broadcast(tensor, src=0, group=_groups["cpu"])
-    return arrays
+    if numbers.size:
+        with _exchange() as dist:
+            dist.broadcast(torch.from_numpy(numbers), src=0, group=_groups["cpu"])
+    return numbers
 
 
 def everyones(content) -> list:
-    """What each process gave, in their order; anything that can be pickled."""
-    if num_processes() == 1:
-        return [content]
+    """What each process gave; anything that can be pickled."""
     contents = [None] * num_processes()
     with _exchange() as dist:
         dist.all_gather_object(contents, content, group=_groups["cpu"])
     return contents
 
 
-def same_everywhere(content) -> bool:
-    """Whether all processes gave the same."""
-    contents = everyones(content)
-    return all(other == contents[0] for other in contents)
-
-
 def any_process(truth: bool) -> bool:
     """Whether it is true in one of them."""
-    if num_processes() == 1:
-        return truth
     import torch
 
     number = torch.tensor(int(truth))

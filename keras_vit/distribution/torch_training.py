@@ -11,28 +11,29 @@ import contextlib
 import functools
 import inspect
 import random
-import zlib
 
 import keras
 import numpy as np
 
 from keras_vit.distribution import torch_processes
-from keras_vit.distribution.replicas import own_rows
-from keras_vit.distribution.torch_processes import (
-    averaged,
+from keras_vit.distribution.fitting import of_this_process, replace_method
+from keras_vit.distribution.processes import (
     barrier,
     everyones,
-    gathered,
-    has_group,
     is_first_process,
     num_processes,
     process_index,
     same_everywhere,
     share,
+)
+from keras_vit.distribution.rows import SHARD, check_first, own_rows
+from keras_vit.distribution.torch_processes import (
+    averaged,
+    gathered,
+    has_group,
     share_in_place,
 )
 
-SHARD = "keras_vit_shard"  # the attribute of a stream that can compute some rows alone
 _ROWS = "keras_vit_rows"  # that of a tensor of own rows: how many the whole batch has
 _STEPS = (
     *("train_step", "test_step", "predict_step"),
@@ -54,22 +55,12 @@ def install() -> None:
     steps = {"train_step": _train_step, "test_step": _test_step}
     steps["predict_step"] = _predict_step
     for name, step in steps.items():
-        _replace(trainer.TorchTrainer, name, _step(step))
+        replace_method(trainer.TorchTrainer, name, _step(step))
     for name in ("fit", "evaluate", "predict"):
-        _replace(trainer.TorchTrainer, name, _call)
-    _replace(trainer.TorchTrainer, "train_on_batch", _refused)
-    _replace(trainer.TorchEpochIterator, "__init__", _init_iterator)
-    _replace(trainer.TorchEpochIterator, "_get_iterator", _first_checked)
-
-
-def _replace(owner, name, instead):
-    original = getattr(owner, name)
-
-    @functools.wraps(original)
-    def method(self, *arguments, **named):
-        return instead(original, self, *arguments, **named)
-
-    setattr(owner, name, method)
+        replace_method(trainer.TorchTrainer, name, _call)
+    replace_method(trainer.TorchTrainer, "train_on_batch", _refused)
+    replace_method(trainer.TorchEpochIterator, "__init__", _init_iterator)
+    replace_method(trainer.TorchEpochIterator, "_get_iterator", _first_checked)
 
 
 def _step(function):
@@ -238,28 +229,7 @@ def _first_checked(original, iterator):
     if num_processes() == 1 or isinstance(iterator.data_adapter, _shard_adapter()):
         return batches
     # Begun now, as Keras begins it: a loader draws a seed then.
-    return _check_first(iter(batches))
-
-
-def _check_first(batches):
-    for i, batch in enumerate(batches):
-        if i == 0:
-            sums = everyones(_checksum(batch))
-            others = [i for i, other in enumerate(sums) if other != sums[0]]
-            if others:
-                raise ValueError(
-                    "Each process must be given the same batches, of which it takes its "
-                    "own rows. Received: in process 0 another first batch than in "
-                    f"{', '.join(map(str, others))}. Seed what shuffles them, and divide "
-                    "nothing yourself (no DistributedSampler, no `shard`)."
-                )
-        yield batch
-
-
-def _checksum(batch):
-    leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
-    arrays = [np.ascontiguousarray(keras.ops.convert_to_numpy(leaf)) for leaf in leaves]
-    return [(a.shape, a.dtype.name, zlib.crc32(a.tobytes())) for a in arrays]
+    return check_first(iter(batches))
 
 
 # Randomness. The state of all generators is the same in each process, at any time; while
@@ -326,7 +296,7 @@ def _call(original, model, *arguments, **named):
         return original(model, *arguments, **named)
     given = inspect.signature(original).bind(model, *arguments, **named)
     check_model(model)
-    given.arguments["callbacks"] = _callbacks(given.arguments.get("callbacks"))
+    given.arguments["callbacks"] = of_this_process(given.arguments.get("callbacks"))
     if not is_first_process():
         given.arguments["verbose"] = 0
     _synchronize(model, always=is_fit)
@@ -399,25 +369,6 @@ def _check_devices(model):
             "Build the model in the context, where each process has its own device. "
             f"Received: weights on {', '.join(sorted(others))} in a process that has {here}"
         )
-
-
-def _callbacks(callbacks):
-    """Those for this process: only the first one writes files."""
-    if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks
-    callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-    if any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
-        raise ValueError(
-            "`BackupAndRestore` would restore each process for itself. Use "
-            "keras_vit.training.ExactResume."
-        )
-    return [c for c in callbacks if is_first_process() or not _writes(c)]
-
-
-def _writes(callback):
-    writers = ("ModelCheckpoint", "CSVLogger", "TensorBoard", "RemoteMonitor")
-    kinds = tuple(getattr(keras.callbacks, name) for name in writers)
-    return isinstance(callback, kinds) or getattr(callback, "first_process_only", False)
 
 
 def _synchronize(model, always):

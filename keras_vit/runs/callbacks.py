@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_vit.data.packages import tensorflow
+from keras_vit.distribution import is_first_process, whole_weights
 from keras_vit.runs.folder import BEST, LAST
 from keras_vit.training.resume import event_files
 
@@ -32,14 +33,13 @@ class Checkpoints(keras.callbacks.Callback):
     """Writes the last model, with its optimizer, and the best one, without.
 
     A file is written beside its place and moved there once it is complete, so one that
-    was complete never becomes half.
+    was complete never becomes half. Of weights that are split over processes the first
+    one, which writes, has all together meanwhile.
 
     Args:
         folder: where `best.keras` and `last.keras` shall lie.
         monitor: the metric of which the highest value is the best.
     """
-
-    first_process_only = True
 
     def __init__(self, folder: str | os.PathLike, monitor: str = "val_accuracy"):
         super().__init__()
@@ -73,9 +73,11 @@ class Checkpoints(keras.callbacks.Callback):
             self.model.optimizer = optimizer
 
     def _save(self, name):
-        part = os.path.join(self.folder, f"part.{name}")
-        self.model.save(part)
-        os.replace(part, os.path.join(self.folder, name))
+        with whole_weights(self.model):
+            if is_first_process():
+                part = os.path.join(self.folder, f"part.{name}")
+                self.model.save(part)
+                os.replace(part, os.path.join(self.folder, name))
 
 
 class EventFiles(keras.callbacks.Callback):

@@ -9,10 +9,15 @@ from collections.abc import Mapping
 import keras
 
 from keras_vit.data.image_data import ImageData
-from keras_vit.distribution import check_processes, is_first_process, torch_processes
+from keras_vit.distribution import check_processes, is_first_process, processes
 from keras_vit.layers import arguments
-from keras_vit.training.resume import callback_states, settings, training_state
-from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFolder
+from keras_vit.training.resume import (
+    callback_states,
+    settings,
+    split_checkpoints,
+    training_state,
+)
+from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFolder, read
 from keras_vit.training.resume.fit_loop import FitLoop, Position
 from keras_vit.training.resume.signals import StopSignals
 from keras_vit.weights.tensor_file import is_finite
@@ -33,7 +38,9 @@ class ExactResume(keras.callbacks.Callback):
     (of the model, Keras, torch, NumPy and Python), the metrics, the position in the data,
     the history, and the configuration. It is copied in the step and written beside the
     training; a save that is due before the last one is written waits for it. The copy is
-    as much main memory as the model with its optimizer.
+    as much main memory as the model with its optimizer. Where weights are split over
+    processes of JAX, each writes what it has to a folder that all must see, with Orbax;
+    it opens again on any number of devices and processes of JAX.
 
     The data must be a pure function of epoch and step. `keras_vit.data` is, and begins at
     any step without computing those before. Other data is read from its beginning (without
@@ -43,8 +50,8 @@ class ExactResume(keras.callbacks.Callback):
     the step and exit with the codes 75 ("try again", EX_TEMPFAIL) and 130; a second one
     ends at once. They are caught only where `fit` runs in the main thread.
 
-    Of several processes of `torchrun` the first one saves for all, and gives each what it
-    read. A signal to one of them stops all at the end of the same step.
+    Else the first of several processes saves for all, and gives each what it read. A
+    signal to one of them stops all at the end of the same step.
 
     Callbacks of the same `fit` are told of the epochs before: `History`, and `CSVLogger`,
     which writes its file anew; `TensorBoard`, whose files are cut to the position;
@@ -114,6 +121,7 @@ class ExactResume(keras.callbacks.Callback):
         self.folder = CheckpointFolder(directory, keep)
         self._error = None  # what went wrong in the thread that writes
         self._copy = training_state.HostCopy()
+        self._split_writer = split_checkpoints.SplitWriter()
         self._signals = StopSignals()
 
     # What `fit` calls, in its order.
@@ -133,6 +141,7 @@ class ExactResume(keras.callbacks.Callback):
         self._is_training = False
         self._open_folder()
         loop.build()
+        self._is_split = split_checkpoints.is_split(self.model.variables)
         self._settings = settings.describe(loop, self.params, self.data, self.configuration)
         checkpoint = self._newest()
         if checkpoint is not None:
@@ -184,7 +193,7 @@ class ExactResume(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         try:
-            self.folder.wait()
+            self._wait()
             self._look_after_writer()
         finally:
             self._signals.restore()
@@ -193,14 +202,36 @@ class ExactResume(keras.callbacks.Callback):
     # The way back.
 
     def _newest(self):
-        """The newest checkpoint; of several processes the first one alone reads it."""
-        checkpoint = self.folder.newest() if is_first_process() else None
-        arrays = torch_processes.share_arrays(checkpoint and checkpoint.tensors)
-        if is_first_process():
-            torch_processes.share(checkpoint and (checkpoint.path, checkpoint.record))
+        """The newest whole checkpoint, in every process."""
+        return self.folder.newest(
+            processes.share([*self.folder.steps().values()]), self._read
+        )
+
+    def _read(self, path):
+        """A checkpoint; a file is read by the first process, for all."""
+        is_split = path.suffix == split_checkpoints.ENDING
+        checkpoint = error = None
+        if is_split or is_first_process():
+            try:
+                if is_split:
+                    checkpoint = split_checkpoints.read(path, self._shardings())
+                else:
+                    checkpoint = read(path)
+            except ValueError as problem:
+                error = str(problem)
+        errors = [problem for problem in processes.everyones(error) if problem]
+        if errors:
+            raise ValueError(errors[0])
+        if is_split:
             return checkpoint
-        facts = torch_processes.share(None)
-        return facts and Checkpoint(*facts, arrays)
+        tensors = processes.share_arrays(checkpoint and checkpoint.tensors)
+        return Checkpoint(path, processes.share(checkpoint and checkpoint.record), tensors)
+
+    def _shardings(self):
+        if keras.backend.backend() != "jax":
+            raise ValueError("it was written by several processes of JAX; go on with JAX")
+        variables = training_state.named_variables(self.model)
+        return {name: (v.shape, v.value.sharding) for name, v in variables.items()}
 
     def _restore(self, checkpoint: Checkpoint):
         record, tensors = checkpoint.record, checkpoint.tensors
@@ -254,26 +285,45 @@ class ExactResume(keras.callbacks.Callback):
     def _save(self):
         if self._saved == self._position:
             return
-        if not is_first_process():
+        if not (self._is_split or is_first_process()):
             self._saved = self._position
             return
-        self.folder.wait()
+        self._wait()
         self._look_after_writer()
+        training_state.synchronize(self.model)
         groups = training_state.GROUPS
         if not self._position.step:
             groups = ("model", "optimizer")  # Keras has perhaps not built the metrics
-        tensors = self._copy.take(self.model, groups)
+        position = self._position
         record = {
             **self._settings,
-            "position": dataclasses.asdict(self._position),
+            "position": dataclasses.asdict(position),
             "stop_training": self.model.stop_training,
             "logs": settings.jsonable(self._last_logs),
             "epochs": settings.jsonable(self._recorder.epochs),
             "callbacks": callback_states.taken(self._loop.callbacks.callbacks),
         }
-        position = self._position
-        self.folder.write_beside(lambda: self._write(position, tensors, record))
+        if self._is_split:
+            self._write_split(position, groups, record)
+        else:
+            tensors = self._copy.take(self.model, groups)
+            self.folder.write_beside(lambda: self._write(position, tensors, record))
         self._saved = position
+
+    def _wait(self):
+        """Until no checkpoint is being written."""
+        self.folder.wait()
+        self._split_writer.wait()
+        if self._is_split and is_first_process():
+            self.folder.prune()
+
+    def _write_split(self, position, groups, record):
+        """In every process, of what its devices have."""
+        variables = training_state.named_variables(self.model, groups)
+        arrays = {name: variable.value for name, variable in variables.items()}
+        self._raise_not_finite(split_checkpoints.facts(arrays)[1], position)
+        path = self.folder.step_path(position.total, split_checkpoints.ENDING)
+        self._split_writer.write(path, arrays, record)
 
     def _write(self, position, tensors, record):
         try:
@@ -284,8 +334,13 @@ class ExactResume(keras.callbacks.Callback):
             self._error = error
 
     def _check_finite(self, tensors, position):
-        for name, array in tensors.items():
-            if name.startswith(("model/", "optimizer/")) and not is_finite(array):
+        self._raise_not_finite(
+            (n for n, a in tensors.items() if not is_finite(a)), position
+        )
+
+    def _raise_not_finite(self, names, position):
+        for name in names:
+            if name.startswith(("model/", "optimizer/")):
                 raise FloatingPointError(
                     f"{name.split('/', 2)[2]!r} is not finite any more at {position}. "
                     f"{self._last_good()}"
@@ -320,12 +375,12 @@ class ExactResume(keras.callbacks.Callback):
 
     def _is_to_stop(self):
         """Whether a signal has come, in whichever process."""
-        return torch_processes.any_process(self._signals.received is not None)
+        return processes.any_process(self._signals.received is not None)
 
     def _exit(self):
-        self.folder.wait()
+        self._wait()
         self._look_after_writer()
-        torch_processes.barrier()
+        processes.barrier()
         self._signals.restore()
         self.folder.close()
         logger.warning(

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ logger = logging.getLogger("keras_vit")
 
 RECORD = "keras_vit.training"  # the key of the metadata under which the record lies
 ENDING, PART, DAMAGED = ".safetensors", ".part", ".damaged"
-_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+_NAME = re.compile(r"step-(\d{8,})\.(safetensors|orbax)")
 _LOCK = ".lock"
+_ORBAX_PART = ".orbax-checkpoint-tmp"
 _DTYPES = {
     **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
     **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
@@ -50,7 +52,8 @@ class CheckpointFolder:
 
     A file is written under another name, flushed to the disk and then renamed, so that one
     with the right name is whole whatever happens; older ones go only after that. It holds
-    a CRC-32 of each tensor and of the record.
+    a CRC-32 of each tensor and of the record. `step-00001200.orbax` are folders, see
+    `split_checkpoints`.
 
     Args:
         path: of the folder.
@@ -84,8 +87,8 @@ class CheckpointFolder:
             ) from error
         _locks[key] = lock
         self.wait()
-        for part in self.path.glob(f"*{PART}"):
-            part.unlink()
+        for part in (*self.path.glob(f"*{PART}"), *self.path.glob(f"*{_ORBAX_PART}*")):
+            _delete(part)
 
     def write_beside(self, write) -> None:
         """Has a thread call a function that writes to the folder.
@@ -119,18 +122,27 @@ class CheckpointFolder:
         names = {path: _NAME.fullmatch(path.name) for path in self.path.iterdir()}
         return dict(sorted((int(m[1]), path) for path, m in names.items() if m))
 
+    def step_path(self, step: int, ending: str = ENDING) -> Path:
+        """Of the checkpoint of a step."""
+        return self.path / f"step-{step:08d}{ending}"
+
     def newest_path(self) -> Path | None:
         """Of the newest file, read or not."""
         return next(reversed(self.steps().values()), None)
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self, paths: list[Path], read) -> Checkpoint | None:
         """The newest whole checkpoint, with a warning of those that are not.
 
+        Args:
+            paths: of the checkpoints, as `steps` has them.
+            read: a function of a path that returns a `Checkpoint`, or raises a ValueError
+                of one that is damaged.
+
         Raises:
-            ValueError: if there are files, and all are damaged.
+            ValueError: if there are some, and all are damaged.
         """
         damaged = []
-        for path in reversed(self.steps().values()):
+        for path in reversed(paths):
             try:
                 checkpoint = read(path)
             except ValueError as error:
@@ -159,7 +171,7 @@ class CheckpointFolder:
         Raises:
             OSError: if it cannot be written; those that were there stay.
         """
-        path = self.path / f"step-{step:08d}{ENDING}"
+        path = self.step_path(step)
         part = self.path / f"{path.name}.{os.getpid()}{PART}"
         try:
             with open(part, "wb") as file:
@@ -174,14 +186,22 @@ class CheckpointFolder:
             with contextlib.suppress(OSError):
                 part.unlink()
             raise
-        self._prune()
+        self.prune()
         return path
 
-    def _prune(self):
+    def prune(self) -> None:
+        """Deletes what is too old, or damaged."""
         for path in list(self.steps().values())[: -self.keep]:
-            path.unlink(missing_ok=True)
+            _delete(path)
         for path in self.path.glob(f"*{DAMAGED}"):
-            path.unlink(missing_ok=True)
+            _delete(path)
+
+
+def _delete(path):
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_array(file, array: np.ndarray) -> None:

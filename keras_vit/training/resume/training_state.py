@@ -7,6 +7,8 @@ import sys
 import keras
 import numpy as np
 
+from keras_vit.distribution import num_processes
+
 GROUPS = ("model", "optimizer", "metrics")
 _NUMBER = re.compile(r"_\d+(?=[/_]|$)")
 
@@ -39,18 +41,38 @@ class HostCopy:
     def take(self, model: keras.Model, groups) -> dict[str, np.ndarray]:
         """Copies of the variables, and of the states of random number generators."""
         synchronize(model)
-        variables = named_variables(model, groups)
-        copies = {name: self._copied(name, v) for name, v in variables.items()}
+        copies = {}
+        for name, variable in named_variables(model, groups).items():
+            parts = replica_parts(variable)
+            if parts:
+                copies[f"replicas/{name}"] = np.stack([part.numpy() for part in parts])
+            copies[name] = self._copied(name, variable)
         return {**copies, **random_states()}
 
     def _copied(self, name, variable):
-        # On a CPU it may be the very memory that the next step writes to.
-        value = np.asarray(keras.ops.convert_to_numpy(variable.value))
+        # On a CPU it may be the very memory that the next step writes to. Of the value of
+        # a variable TensorFlow makes no array where it is a number on several devices.
+        value = np.asarray(keras.ops.convert_to_numpy(variable))
         held = self._arrays.get(name)
         if held is None or held.shape != value.shape or held.dtype != value.dtype:
             self._arrays[name] = held = np.empty(value.shape, value.dtype)
         np.copyto(held, value)
         return held
+
+
+def replica_parts(variable) -> tuple:
+    """What each replica of a `tf.distribute` strategy has of a variable.
+
+    Of those that are put together when they are read, as metrics are; of others, and
+    without such a strategy, nothing.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow as tf
+
+    kind = getattr(variable.value, "synchronization", None)
+    is_parted = kind == tf.VariableSynchronization.ON_READ
+    return getattr(variable.value, "values", ()) if is_parted else ()
 
 
 def synchronize(model: keras.Model) -> None:
@@ -61,9 +83,15 @@ def synchronize(model: keras.Model) -> None:
 
 def assign(model: keras.Model, group: str, tensors: dict[str, np.ndarray]) -> None:
     """Puts a group of variables back, by their order; `differences` is for before."""
-    values = [tensors[name] for name in sorted(tensors) if name.startswith(f"{group}/")]
-    for variable, value in zip(grouped_variables(model)[group], values, strict=True):
-        variable.assign(value.astype(variable_dtype(variable), copy=False))
+    names = [name for name in sorted(tensors) if name.startswith(f"{group}/")]
+    for variable, name in zip(grouped_variables(model)[group], names, strict=True):
+        dtype, value = variable_dtype(variable), tensors[name]
+        # JAX changes nothing of an array of which other processes have a part.
+        variable.assign(value if value.dtype == dtype else value.astype(dtype))
+        parts, theirs = replica_parts(variable), tensors.get(f"replicas/{name}", ())
+        if len(parts) == len(theirs):
+            for part, value in zip(parts, theirs, strict=True):
+                part.assign(value.astype(dtype, copy=False))
 
 
 def variable_dtype(variable) -> str:
@@ -187,13 +215,13 @@ def devices(model: keras.Model) -> str:
             mesh = distribution.device_mesh
             sizes = zip(mesh.axis_names, mesh.shape, strict=True)
             axes = ", ".join(f"{name} {size}" for name, size in sizes)
-            name = type(distribution).__name__
-            return f"{mesh.devices.size} × {kind} ({name}: {axes})"
+            name = getattr(distribution, "name", type(distribution).__name__)
+            number = num_processes()
+            where = f" in {number} processes" if number > 1 else ""
+            return f"{mesh.devices.size} × {kind}{where} ({name}: {axes})"
         number = 1
     else:
         from keras.src.backend.torch.core import get_device
-
-        from keras_vit.distribution import num_processes
 
         number, kind = num_processes(), get_device().split(":")[0].replace("cuda", "gpu")
     return f"{number} × {kind}"

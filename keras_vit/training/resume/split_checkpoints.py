@@ -1,0 +1,166 @@
+"""Checkpoints of weights of which no process has all: folders that Orbax writes.
+
+Each process writes, and reads, what its devices have. orbax is imported where it is used.
+"""
+
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit.training.resume.checkpoint_files import Checkpoint
+from keras_vit.training.resume.training_state import random_states
+
+ENDING = ".orbax"
+_SUMS, _RANDOM = "checksums", "random"  # keys of the record
+
+
+def is_split(variables) -> bool:
+    """Whether other processes have a part of some variable."""
+    import keras
+
+    from keras_vit.distribution import jax_processes
+
+    if keras.backend.backend() != "jax":
+        return False
+    return not all(jax_processes.is_whole(variable.value) for variable in variables)
+
+
+class SplitWriter:
+    """Writes one checkpoint at a time, beside the training where devices have memory."""
+
+    def __init__(self):
+        self._checkpointer = None
+
+    def write(self, path: Path, arrays: Mapping, record: dict) -> None:
+        """Begins to write; every process calls it. A folder of that name is whole.
+
+        Args:
+            path: of the folder, which every process sees.
+            arrays: `jax.Array` by name.
+            record: dictionary for JSON; that of the first process counts.
+        """
+        import jax
+
+        ocp = _orbax()
+        states = {n: (a.dtype.name, a.tolist()) for n, a in random_states().items()}
+        record = {**record, _SUMS: facts(arrays)[0], _RANDOM: states}
+        if self._checkpointer is None:
+            handler = ocp.CompositeCheckpointHandler()
+            self._checkpointer = ocp.AsyncCheckpointer(handler)
+        self._checkpointer.save(
+            os.path.abspath(path),
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(dict(arrays)),
+                record=ocp.args.JsonSave(record),
+            ),
+        )
+        if jax.default_backend() == "cpu":
+            self.wait()  # Orbax has no copy there of what the next step overwrites
+
+    def wait(self) -> None:
+        """Returns when what was begun is written.
+
+        Raises:
+            Exception: whatever went wrong, of Orbax.
+        """
+        if self._checkpointer is not None:
+            self._checkpointer.wait_until_finished()
+
+
+def read(path: Path, shardings: Mapping) -> Checkpoint:
+    """A checkpoint, of which each process has what its devices need.
+
+    Args:
+        path: of the folder.
+        shardings: (shape, `jax.sharding.Sharding`) by name, how arrays shall be split,
+            over however many devices; others, and those of another shape, are NumPy's.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    ocp = _orbax()
+    handlers = {
+        "state": ocp.PyTreeCheckpointHandler(),
+        "record": ocp.JsonCheckpointHandler(),
+    }
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as checkpointer:
+        try:
+            metadata = checkpointer.metadata(os.path.abspath(path)).item_metadata
+            how = {
+                name: _restored_as(ocp, found, shardings.get(name))
+                for name, found in metadata.state.tree.items()
+            }
+            content = checkpointer.restore(
+                os.path.abspath(path),
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(restore_args=how),
+                    record=ocp.args.JsonRestore(),
+                ),
+            )
+        # Orbax and its libraries have no error of their own for a damaged file.
+        except Exception as error:
+            raise ValueError(f"it is not complete: {error}") from error
+    record, tensors = dict(content.record), dict(content.state)
+    sums, found = record.pop(_SUMS, {}), facts(tensors)[0]
+    wrong = [n for n in sorted({*sums, *found}) if sums.get(n) != found.get(n)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not what was written")
+    for name, (dtype, numbers) in record.pop(_RANDOM).items():
+        tensors[name] = np.array(numbers, dtype)
+    return Checkpoint(Path(path), record, tensors)
+
+
+def _restored_as(ocp, metadata, wanted):
+    if wanted is not None and tuple(wanted[0]) == tuple(metadata.shape):
+        return ocp.ArrayRestoreArgs(sharding=wanted[1])
+    return ocp.RestoreArgs(restore_type=np.ndarray)
+
+
+def facts(arrays: Mapping) -> tuple[dict[str, int], list[str]]:
+    """A checksum of each array, and the names of those with numbers that are not finite.
+
+    The sum is one of whole numbers, each times an odd number by its place, modulo 2³²: one
+    bit that is another changes it, and how the array is split over devices does not.
+    """
+    sums, finite = _facts()(dict(arrays))
+    sums = {name: int(number) for name, number in sums.items()}
+    return sums, [name for name, is_finite in finite.items() if not bool(is_finite)]
+
+
+@functools.cache
+def _facts():
+    import jax
+    import jax.numpy as jnp
+
+    def of(array):
+        places = jnp.uint32(0)
+        for axis, length in enumerate(array.shape):
+            along = jax.lax.broadcasted_iota("uint32", array.shape, axis)
+            places = places * jnp.uint32(length) + along
+        weights = places * jnp.uint32(2654435769 * 2 % 2**32) + jnp.uint32(1)
+        if array.dtype == bool:
+            words = array.astype("uint32")
+        else:
+            bits = {1: "uint8", 2: "uint16", 4: "uint32"}[array.dtype.itemsize]
+            words = jax.lax.bitcast_convert_type(array, bits).astype("uint32")
+        return jnp.sum(words * weights, dtype="uint32"), jnp.isfinite(array).all()
+
+    def both(arrays):
+        found = {name: of(jnp.asarray(array)) for name, array in arrays.items()}
+        return {n: f[0] for n, f in found.items()}, {n: f[1] for n, f in found.items()}
+
+    return jax.jit(both)
+
+
+def _orbax():
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise ImportError(
+            "Weights that are split over processes are saved by Orbax. Install it: "
+            "pip install 'keras-vit[orbax]'"
+        ) from error
+    return ocp

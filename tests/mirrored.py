@@ -1,0 +1,122 @@
+"""Tiny trainings on two virtual devices of TensorFlow, for tests of `mirrored`.
+
+As a program it does them all and writes what it saw to a JSON file.
+"""
+
+import json
+import os
+import shutil
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from resumed import outcome
+from trainings import SAVE_FREQ, Kept, distance, images, vit
+
+import keras_vit
+from keras_vit.data import Augmentation
+from keras_vit.distribution import strategy
+from keras_vit.training import ViTFineTuning
+
+NAMES = ("none", "data_parallel")
+RECIPE = ViTFineTuning(
+    steps=12,
+    batch_size=8,
+    base_learning_rate=0.3,
+    warmup_steps=1,
+    resolution=16,
+    ema_momentum=0.7,
+    global_clipnorm=0.1,
+    layerwise_decay=0.8,
+    augmentation=Augmentation(crop="resize", flip=True, mixup_alpha=0.2),
+)
+
+
+def train(name, recipe=RECIPE, policy="float32", **options):
+    """Every number of a training, and whether all devices have the same."""
+    keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(0)
+    data = keras_vit.data.load(images())
+    with strategy(name):
+        model = vit(**recipe.model_arguments())
+        options = {"evaluations": 2, "verbose": 0, **options}
+        history = keras_vit.training.finetune(model, data, recipe, **options)
+    keras.config.set_dtype_policy("float32")
+    copies = [getattr(v.value, "values", [v.value]) for v in model.variables]
+    assert {len(values) for values in copies} == {1 if name == "none" else 2}
+    assert all(np.array_equal(values[0], values[-1]) for values in copies)
+    return outcome(model, history)
+
+
+def compared(policy):
+    one, two = (train(name, policy=policy) for name in NAMES)
+    learned = float(np.ptp(one["history/loss"]))
+    return {"distance": distance(two, one), "learned": learned}
+
+
+def killed(folder):
+    """With dropout, from within an epoch; each device has its own."""
+    recipe = RECIPE.replace(dropout_rate=0.2, drop_path_rate=0.2)
+    whole, copy = os.path.join(folder, "whole"), os.path.join(folder, "torn")
+    # Early in an epoch: what metrics have added up by then is rounded often after it.
+    options = {"save_freq": SAVE_FREQ, "evaluations": 1}
+    kept = [Kept(whole, copy, last=4)]
+    expected = train("data_parallel", recipe, resume=whole, callbacks=kept, **options)
+    shutil.rmtree(whole)
+    actual = train("data_parallel", recipe, resume=copy, **options)
+    return [key for key in expected if not np.array_equal(expected[key], actual[key])]
+
+
+def masks():
+    """What dropout leaves of ones, by step and device."""
+    seen = []
+
+    def note(outputs):
+        seen.append((outputs.numpy() > 0).tolist())
+
+    def loss(y, y_pred):
+        tf.py_function(note, [y_pred], [])
+        return keras.ops.mean(y_pred, axis=-1)
+
+    for seed in (None, 1):
+        with strategy("data_parallel"):
+            inputs = keras.Input((64,))
+            ones = keras.layers.Dense(64, kernel_initializer="identity")(inputs)
+            model = keras.Model(inputs, keras.layers.Dropout(0.5, seed=seed)(ones))
+            model.compile(keras.optimizers.SGD(0.0), loss, jit_compile=False)
+        model.fit(np.ones((8, 64)), np.ones((8, 64)), epochs=2, verbose=0)
+    return seen
+
+
+def refusals():
+    def answer(**changes):
+        try:
+            train("data_parallel", RECIPE.replace(**changes))
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return {"divide": answer(batch_size=9), "accumulation": answer(micro_batch_size=4)}
+
+
+def main(folder):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    halves = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, halves)
+    # Where GPUs are looked for there are these.
+    devices = tf.config.list_logical_devices
+    tf.config.list_logical_devices = lambda kind: devices("CPU")
+    seen = {
+        "float32": compared("float32"),
+        "mixed_bfloat16": compared("mixed_bfloat16"),
+        "killed": killed(folder),
+        "masks": masks(),
+        "refusals": refusals(),
+    }
+    with open(os.path.join(folder, "seen.json"), "w") as file:
+        json.dump(seen, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
