@@ -97,9 +97,10 @@ that does not fit is what the compiler refused.
 """
 
 TENSORS = """\
-Under `tensor_parallel:4` on v5e:4x4 the step of ViT-B/16 for 256 images holds 52 all-reduces
-and nothing else: two forward and two backward of each block, of which XLA joins some, the
-head's, the gradients' and the loss'. `tests/test_plan.py` pins it where libtpu is installed.
+Under `tensor_parallel:4` on v5e:4x4 the step of ViT-B/16 for 256 images holds 52
+all-reduces and nothing else: two forward and two backward of each block, of which XLA joins
+some, the head's, the gradients' and the loss'. `tests/test_plan.py` pins it where libtpu is
+installed.
 """
 
 WORKED = """\
