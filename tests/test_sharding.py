@@ -285,7 +285,7 @@ def test_no_large_weight_stays_whole(build):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can")
-@pytest.mark.parametrize("name", ["fully_sharded", "tensor_parallel:2"])
+@pytest.mark.parametrize("name", ["fully_sharded", "fsdp:2", "tensor_parallel:2"])
 def test_a_backend_that_cannot_says_what_to_do(name):
     with pytest.raises(
         ValueError, match=r"is for KERAS_BACKEND=jax.*Take data_parallel\(\)"

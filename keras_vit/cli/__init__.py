@@ -6,7 +6,7 @@ import sys
 import traceback
 
 import keras_vit
-from keras_vit.cli import checkpoints, evaluate, finetune, predict
+from keras_vit.cli import checkpoints, evaluate, finetune, plan, predict
 from keras_vit.cli.options import EPILOG, ERROR, INTERRUPTED, PIPE_CLOSED
 
 # What a wrong argument, file or network raises, a `--set` of the wrong type, and a loss
@@ -17,9 +17,10 @@ ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 def main(argv: list[str] | None = None) -> int:
     """Runs a sub-command and gives the exit status.
 
-    0: done, or nothing differs; 1: `verify` found a difference; 2: an error, in one line
-    on the standard error stream; 130: interrupted. A training that SIGTERM ends raises
-    `SystemExit` with 75: the same command goes on.
+    0: done, or nothing differs; 1: `verify` found a difference, or what `plan` was asked
+    for does not fit; 2: an error, in one line on the standard error stream; 130:
+    interrupted. A training that SIGTERM ends raises `SystemExit` with 75: the same
+    command goes on.
 
     Args:
         argv: arguments, without the program's name; `None` for those of the process.
@@ -59,6 +60,6 @@ def _parser():
         "--version", action="version", version=f"keras-vit {keras_vit.__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (finetune, evaluate, predict, checkpoints):
+    for module in (finetune, evaluate, predict, plan, checkpoints):
         module.add_to(commands)
     return parser

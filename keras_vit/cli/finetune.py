@@ -186,7 +186,7 @@ def _add_machine(parser):
         metavar="NAME",
         help="auto (the default): all accelerators, on torch the processes of torchrun; "
         f"{', '.join(STRATEGIES[1:])}; with the devices that share a layer "
-        "tensor_parallel:4, fully_sharded:4",
+        "tensor_parallel:4, fully_sharded:4; fsdp is fully_sharded",
     )
     group.add_argument(
         "--multi-process",

@@ -49,7 +49,7 @@ _TENSOR_PARALLEL = {
     "position_embedding/grid": (None, None, None),
 }
 
-# What layers hand on where weights are split over the axis of the batch, too.
+# What layers hand on.
 _OUTPUTS = {
     "attention/qkv": (BATCH, None, None, MODEL, None),
     "mlp/dense_1": (BATCH, None, MODEL),
@@ -121,10 +121,12 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
         """The `TensorLayout` of a layer's output, by its path with `"/output"` after it.
 
         Where weights are split over the axis of the batch, XLA may move the images
-        instead, and does where they are smaller: what our layers hand on is held to it.
+        instead, and does where they are smaller; and a head that is split by its inputs
+        makes it split the tokens of every block, which are then gathered for each
+        projection. What our layers hand on is held to what it should be.
         """
         given = super().get_tensor_layout(path)
-        if given is not None or not self.shard_batch_axis or not _in_step():
+        if given is not None or not _in_step():
             return given
         for pattern, axes in _OUTPUTS.items():
             if re.fullmatch(f"(.*/)?({pattern})/output", path):

@@ -1,7 +1,7 @@
 """What a model is built and trained under, on each backend."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import keras
@@ -17,9 +17,10 @@ STRATEGIES = (
     "none",
 )
 _WITH_MODEL_AXIS = ("fully_sharded", "tensor_parallel")
+_ALIASES = {"fsdp": "fully_sharded"}
 
 
-def strategy(name: str = "auto") -> AbstractContextManager:
+def strategy(name: str = "auto", devices: Sequence | None = None) -> AbstractContextManager:
     """What a model is to be built and trained under, by name.
 
     The global batch must be divisible by the number of devices (with tensor parallelism:
@@ -29,7 +30,9 @@ def strategy(name: str = "auto") -> AbstractContextManager:
         name: of a function of this module: `"auto"`, `"data_parallel"`,
             `"fully_sharded"`, `"mirrored"` or `"tpu"`; with the size of the model axis
             `"tensor_parallel:4"` or `"fully_sharded:4"`; `"none"` for the backend's
-            default.
+            default. `"fsdp"` is another name of `"fully_sharded"`.
+        devices: those to distribute to, see `data_parallel`; `None` for all. Not for
+            `"tpu"`, which has an address.
 
     Returns:
         A context manager: `with strategy("auto"): model = …; model.fit(…)`.
@@ -38,12 +41,13 @@ def strategy(name: str = "auto") -> AbstractContextManager:
         ValueError: if the name is unknown, it is not for the backend, or there are not
             several devices to distribute to.
     """
-    found = _named(name)
+    found = _named(name, devices)
     return nullcontext() if found is None else found.scope()
 
 
-def _named(name):
+def _named(name, devices):
     name, colon, number = name.partition(":")
+    name = _ALIASES.get(name, name)
     arguments.one_of(name, STRATEGIES, "name")
     if colon and (name not in _WITH_MODEL_AXIS or not number.isdigit()):
         raise ValueError(
@@ -56,21 +60,30 @@ def _named(name):
             "'tensor_parallel:4'. Received: 'tensor_parallel'"
         )
     given = (int(number),) if colon else ()
-    return None if name == "none" else globals()[name](*given)
+    options = {"devices": devices} if devices is not None and name != "tpu" else {}
+    return None if name == "none" else globals()[name](*given, **options)
 
 
-def auto():
+def auto(devices: Sequence | None = None):
     """What is here: data parallel on several devices, nothing on one.
+
+    Args:
+        devices: see `data_parallel`.
 
     Returns:
         `data_parallel()` where there are several devices, or processes of `torchrun`; on
         one `None`, which `keras.distribution.set_distribution` takes, too.
     """
-    return data_parallel() if len(_devices()) > 1 else None
+    several = len(_devices() if devices is None else devices) > 1
+    return data_parallel(devices) if several else None
 
 
-def data_parallel():
+def data_parallel(devices: Sequence | None = None):
     """Each device has the model, and its part of each batch.
+
+    Args:
+        devices: on JAX names such as `"gpu:0"`, or `jax.Device`s, also those of a
+            topology that is not here; on TensorFlow names; `None` for all there are.
 
     Returns:
         On JAX a `keras.distribution.DataParallel` of all devices, on TensorFlow a
@@ -80,7 +93,8 @@ def data_parallel():
     Raises:
         ValueError: if there is one device, or process, alone.
     """
-    backend, devices = keras.backend.backend(), _devices()
+    backend = keras.backend.backend()
+    devices = _devices() if devices is None else list(devices)
     if len(devices) < 2:
         raise ValueError(
             "Data parallelism needs several accelerators, on torch several processes of "
@@ -95,7 +109,10 @@ def data_parallel():
 
 
 def fully_sharded(
-    model_axis: int = 1, *, layouts: Mapping[str, tuple[str | None, ...]] | None = None
+    model_axis: int = 1,
+    *,
+    devices: Sequence | None = None,
+    layouts: Mapping[str, tuple[str | None, ...]] | None = None,
 ):
     """Each device has a part of every large weight, and its part of each batch.
 
@@ -108,6 +125,7 @@ def fully_sharded(
     Args:
         model_axis: int, 1, or over how many devices each layer is split besides, see
             `tensor_parallel`: the devices are then (devices / model_axis, model_axis).
+        devices: see `data_parallel`.
         layouts: of weights that are not of this package, see `tensor_parallel`.
 
     Returns:
@@ -120,12 +138,15 @@ def fully_sharded(
     """
     _check_jax("fully_sharded")
     arguments.positive(model_axis, "model_axis")
-    mesh = _mesh(model_axis, "fully_sharded()")
+    mesh = _mesh(model_axis, "fully_sharded()", devices)
     return ShardedWeights(mesh, shard_batch_axis=True, layouts=layouts)
 
 
 def tensor_parallel(
-    model_axis: int, *, layouts: Mapping[str, tuple[str | None, ...]] | None = None
+    model_axis: int,
+    *,
+    devices: Sequence | None = None,
+    layouts: Mapping[str, tuple[str | None, ...]] | None = None,
 ):
     """Each layer is computed by several devices together, of which each has a part of it.
 
@@ -141,6 +162,7 @@ def tensor_parallel(
     Args:
         model_axis: int, over how many devices a layer is split: a divisor of the number
             of devices, and of the model's heads.
+        devices: see `data_parallel`.
         layouts: of weights that are not of this package and have 65,536 numbers or more:
             a dictionary of regular expressions for a whole path to a tuple with an axis,
             `"batch"` or `"model"`, or None for each dimension:
@@ -159,10 +181,11 @@ def tensor_parallel(
             "Tensor parallelism is over two devices or more. Received: model_axis=1. Take "
             "data_parallel() or fully_sharded()."
         )
-    return ShardedWeights(_mesh(model_axis, "tensor_parallel()"), layouts=layouts)
+    mesh = _mesh(model_axis, "tensor_parallel()", devices)
+    return ShardedWeights(mesh, layouts=layouts)
 
 
-def mirrored(devices: list[str] | None = None):
+def mirrored(devices: Sequence[str] | None = None):
     """Data parallelism of TensorFlow on one machine: a `tf.distribute.MirroredStrategy`.
 
     Dropout differs by device; under a strategy made without this module all draw the same.
@@ -211,8 +234,9 @@ def tpu(address: str = ""):
     return tf.distribute.TPUStrategy(resolver)
 
 
-def _mesh(model_axis, function):
-    devices = keras.distribution.list_devices()
+def _mesh(model_axis, function, devices):
+    if devices is None:
+        devices = keras.distribution.list_devices()
     if len(devices) < 2 or len(devices) % model_axis:
         raise ValueError(
             f"{function} needs several devices, of which `model_axis` is a divisor. "

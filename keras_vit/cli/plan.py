@@ -1,0 +1,172 @@
+"""`keras-vit plan`: what a training takes on devices that are not here."""
+
+import contextlib
+import json
+import sys
+
+from keras_vit.cli.choices import constructors
+from keras_vit.cli.options import DIFFERENT, OK, add_command, settings_of, size_of
+from keras_vit.planning import CHIPS, CLASSES, plan
+from keras_vit.planning.targets import CPU
+from keras_vit.training.recipe import OF_THE_MODEL, Recipe
+from keras_vit.training.recipes import (
+    IMAGENET,
+    IMAGENET_21K,
+    JFT_300M,
+    AugReg,
+    BigVisionS16,
+    ViTFineTuning,
+    ViTPreTraining,
+)
+
+# By default of which data they are.
+RECIPES = {
+    "pretraining": JFT_300M,
+    "augreg": IMAGENET_21K,
+    "vit": IMAGENET,
+    "bigvision": IMAGENET,
+}
+
+
+def add_to(commands) -> None:
+    """Adds the sub-command to the parser."""
+    parser = add_command(
+        commands,
+        "plan",
+        _plan,
+        "compile a training step for devices that are not here: does it fit, how fast at "
+        "best (1 as exit status where it does not fit)",
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="an architecture, such as ViTH14"
+    )
+    parser.add_argument(
+        "--devices",
+        required=True,
+        metavar="NAME",
+        help=f"a kind of TPU ({', '.join(CHIPS)}) and its topology, such as v5e:4x4, or "
+        "cpu:8 for virtual devices of the CPU",
+    )
+    parser.add_argument(
+        "--strategy",
+        default="auto",
+        metavar="NAME",
+        help="auto (the default: data_parallel), fully_sharded or fsdp, with the devices "
+        "that share a layer tensor_parallel:4, fully_sharded:4",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="pretraining",
+        help="pretraining (the default): of the ViT paper, table 3; augreg, of any model; "
+        "vit, bigvision: as in `finetune`",
+    )
+    parser.add_argument(
+        "--data",
+        choices=CLASSES,
+        metavar="NAME",
+        help=f"{', '.join(CLASSES)}: says classes and steps, by default "
+        f"{', '.join(f'{data} of {name}' for name, data in RECIPES.items())}",
+    )
+    numbers = {
+        "batch-size": "images of an update, on all devices together",
+        "micro-batch-size": "images in memory at a time; gradients are accumulated",
+        "steps": "updates of the weights",
+        "epochs": "passes over the data of pretraining and augreg",
+        "classes": "of the head, by default those of the data",
+    }
+    for name, text in numbers.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    parser.add_argument(
+        "--rematerialize",
+        action="store_true",
+        default=None,
+        help="compute activations again for the gradients",
+    )
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        nargs="+",
+        metavar=("H", "W"),
+        help="pixels of the images, by default the recipe's",
+    )
+    parser.add_argument(
+        "--precision",
+        default="mixed_bfloat16",
+        metavar="POLICY",
+        help="such as float32 (%(default)s)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of VisionTransformer, such as dropout_rate=0.1",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _plan(args):
+    if args.model not in constructors():
+        raise ValueError(
+            f"`--model` must be one of {', '.join(constructors())}. Received: "
+            f"{args.model!r}"
+        )
+    settings = settings_of(args.set)
+    recipe = _recipe(args, settings)
+    _prepare_jax(args.devices)
+    made = plan(
+        args.model,
+        args.devices,
+        args.strategy,
+        recipe,
+        classes=args.classes or CLASSES[args.data or RECIPES[args.recipe]],
+        dtype=args.precision,
+        say=lambda line: print(f"… {line}", file=sys.stderr, flush=True),
+        **{name: value for name, value in settings.items() if name not in OF_THE_MODEL},
+    )
+    print(json.dumps(made.summary(), indent=2) if args.json else made)
+    return DIFFERENT if made.fits is False else OK
+
+
+def _recipe(args, settings) -> Recipe:
+    given = {"batch_size": args.batch_size} if args.batch_size else {}
+    length = {"epochs": args.epochs} if args.epochs else {}
+    data = args.data or RECIPES[args.recipe]
+    if args.recipe in ("vit", "bigvision"):
+        for name in ("epochs", "data"):
+            if getattr(args, name) is not None:
+                raise ValueError(
+                    f"`--{name}` is of the recipes pretraining and augreg. Received: "
+                    f"--recipe {args.recipe}. Give --steps, --classes."
+                )
+        kind = {"vit": ViTFineTuning, "bigvision": BigVisionS16}[args.recipe]
+        recipe = kind(**given)
+    elif args.recipe == "augreg":
+        recipe = AugReg.of("none", data, **length, **given)
+    else:
+        try:
+            recipe = ViTPreTraining.for_model(args.model, data, **length, **given)
+        except ValueError as error:
+            raise ValueError(f"{error}. --recipe augreg is for every model.") from error
+    changes = {
+        "micro_batch_size": args.micro_batch_size,
+        "steps": args.steps,
+        "rematerialize": args.rematerialize,
+        "resolution": size_of(args.resolution),
+        **{name: value for name, value in settings.items() if name in OF_THE_MODEL},
+    }
+    return recipe.replace(**{k: v for k, v in changes.items() if v is not None})
+
+
+def _prepare_jax(devices):
+    """Has JAX start with the CPU alone, and with as many devices of it as are asked for."""
+    with contextlib.suppress(ImportError):  # `plan` says what is missing
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+        kind, _, number = devices.partition(":")
+        if kind == CPU and number.isdigit():
+            # Too late where JAX has started, in a process of others: then `plan` counts.
+            with contextlib.suppress(RuntimeError):
+                jax.config.update("jax_num_cpu_devices", int(number))

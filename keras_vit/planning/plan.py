@@ -1,0 +1,288 @@
+"""A training, planned for devices that need not be here."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import keras
+
+from keras_vit import zoo
+from keras_vit.layers import arguments
+from keras_vit.models.cost import cost
+from keras_vit.models.sizes import architecture_fields
+from keras_vit.planning import text
+from keras_vit.planning.advice import advice, state_by_strategy
+from keras_vit.planning.collectives import Collective, collectives
+from keras_vit.planning.hlo import Program
+from keras_vit.planning.roofline import Roofline, roofline
+from keras_vit.planning.step import (
+    OutOfMemory,
+    bytes_of,
+    compile_step,
+    lower,
+    state_variables,
+)
+from keras_vit.planning.targets import Target, target
+from keras_vit.planning.traffic import moved_bytes
+from keras_vit.training.recipe import Recipe
+from keras_vit.training.recipes import IMAGENET, IMAGENET_21K, JFT_300M, ViTPreTraining
+
+# JFT-300M's are those of Sun et al. (arXiv 1707.02968); the ViT paper says 18k.
+CLASSES = {IMAGENET: 1000, IMAGENET_21K: 21_843, JFT_300M: 18_291}
+BACKWARD = 2  # times the FLOPs of a forward pass
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a device.
+
+    Attributes:
+        weights: of the model, its random states included.
+        optimizer: whatever the optimizer keeps.
+        batch: the images, labels and metrics of a step.
+        temporaries: all that is computed and kept in a step: activations, gradients,
+            gathered weights. `None` where the compiler does not say.
+        program: the code itself.
+        capacity: of the device, `None` of a CPU.
+    """
+
+    weights: int
+    optimizer: int
+    batch: int
+    temporaries: int | None
+    program: int = 0
+    capacity: int | None = None
+
+    @property
+    def peak(self) -> int | None:
+        """All together."""
+        if self.temporaries is None:
+            return None
+        return self.state + self.batch + self.temporaries + self.program
+
+    @property
+    def state(self) -> int:
+        """What stays from step to step."""
+        return self.weights + self.optimizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the compiled step of a training takes; prints as a table.
+
+    Everything is of one device and one step, if it does not say otherwise. A step is that
+    of a micro-batch, where the recipe accumulates gradients.
+
+    Attributes:
+        model: name of the architecture.
+        config: arguments of the model.
+        parameters: their number.
+        dtype: name of the dtype policy.
+        target: `Target`.
+        strategy: name of the strategy.
+        mesh: sizes of the axes over which weights and images are split.
+        recipe: `Recipe`.
+        images: of the step, on all devices.
+        fits: whether it fits, `None` for a CPU.
+        refusal: what the compiler said where it does not fit.
+        memory: `Memory`.
+        flops: floating-point operations as XLA counts them, the body of a loop once;
+            `None` where it did not compile.
+        model_flops: of a forward pass, times three, without what is computed twice.
+        moved_bytes: from and to its memory, see `keras_vit.planning.traffic`.
+        collectives: tuple of `Collective`.
+        roofline: `Roofline`, a prediction at peak rates.
+        states: bytes of weights and optimizer under each strategy.
+        advice: texts on what to change, where it does not fit.
+        seconds: to compile it here.
+    """
+
+    model: str
+    config: Mapping
+    parameters: int
+    dtype: str
+    target: Target
+    strategy: str
+    mesh: Mapping[str, int]
+    recipe: Recipe
+    images: int
+    fits: bool | None
+    refusal: str | None
+    memory: Memory
+    flops: float | None
+    model_flops: float
+    moved_bytes: float | None
+    collectives: tuple[Collective, ...]
+    roofline: Roofline | None
+    states: Mapping[str, int]
+    advice: tuple[str, ...]
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of all devices, at peak rates: a prediction that no program reaches."""
+        return self.images / self.roofline.step if self.roofline else None
+
+    @property
+    def days(self) -> float | None:
+        """Of the whole training, at peak rates: a prediction that no program reaches."""
+        if self.roofline is None:
+            return None
+        steps = self.recipe.steps * self.recipe.gradient_accumulation_steps
+        return steps * self.roofline.step / 86_400
+
+    def counts(self) -> dict[str, int]:
+        """How often each kind of collective runs."""
+        counts = {}
+        for one in self.collectives:
+            counts[one.kind] = counts.get(one.kind, 0) + one.times
+        return counts
+
+    def summary(self) -> dict:
+        """All of it, as JSON can hold it."""
+        return text.summary(self)
+
+    def __str__(self):
+        return text.page(self)
+
+
+def plan(
+    model: str,
+    devices: str,
+    strategy: str = "auto",
+    recipe: Recipe | None = None,
+    *,
+    classes: int | None = None,
+    dtype: str = "mixed_bfloat16",
+    say: Callable[[str], None] = lambda line: None,
+    **overrides,
+) -> Plan:
+    """Compiles the step of a training for devices that need not be here.
+
+    It is the step that `keras_vit.training.finetune` has `fit` run, of the model, recipe
+    and strategy that it is given, compiled by the devices' own compiler. No weight is
+    computed or kept in memory. That takes minutes for TPUs. What is predicted from a
+    chip's peak rates is called so; nothing runs.
+
+    Args:
+        model: name of an architecture, such as `"ViTH14"`.
+        devices: `"v5e:4x4"`, a kind of TPU (see `keras_vit.planning.CHIPS`) and its
+            topology, or `"cpu:8"`, as many virtual devices of the CPU.
+        strategy: see `keras_vit.distribution.strategy`.
+        recipe: `Recipe`, also for its batch size; `None` for the paper's pre-training of
+            the model on JFT-300M.
+        classes: int; `None` for those of JFT-300M.
+        dtype: name of a dtype policy.
+        say: is called with a line of text before what takes long.
+        **overrides: further arguments of the model.
+
+    Raises:
+        ValueError: on another backend than JAX, or if an argument is wrong or does not
+            fit the others.
+        ImportError: if libtpu is not installed.
+
+    Example:
+
+    >>> print(plan("ViTB16", "v5e:4x4", "tensor_parallel:4"))
+    """
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            "`plan` needs KERAS_BACKEND=jax, the backend that compiles for devices that "
+            f"are not here. Received: {keras.backend.backend()}"
+        )
+    fields = architecture_fields(model)
+    recipe = recipe or ViTPreTraining.for_model(model, JFT_300M)
+    found = target(devices)
+    images = recipe.micro_batch_size or recipe.batch_size
+    given = {
+        "image_size": arguments.pair(recipe.resolution, "resolution"),
+        "classes": classes or CLASSES[JFT_300M],
+        "classifier_activation": None,
+        "dtype": dtype,
+        **overrides,
+        **recipe.model_arguments(),
+    }
+    say(f"traces the step of {model} under {strategy} for {images} images")
+    step = lower(
+        lambda: getattr(zoo, model)(weights=None, **given), recipe, found, strategy, images
+    )
+    number = len(found.devices)
+    say(f"compiles it for {number} × {found.device_name}; for TPUs this takes minutes")
+    start = time.monotonic()
+    program = compile_step(step, is_tpu=found.chip is not None)
+    seconds = time.monotonic() - start
+
+    config = step.model.get_config()
+    forward = 2 * cost(config, batch_size=images, dtype=dtype).multiply_accumulates
+    facts = {
+        "model": model,
+        "config": config,
+        "parameters": sum(prod(weight.shape) for weight in step.model.weights),
+        "dtype": dtype,
+        "target": found,
+        "strategy": strategy,
+        "mesh": step.mesh,
+        "recipe": recipe,
+        "images": images,
+        "memory": _memory(step.model, images, found, step.mesh, program),
+        "model_flops": (1 + BACKWARD) * forward / number,
+        "states": state_by_strategy(step.model, found, fields.get("num_heads")),
+        "seconds": seconds,
+    }
+    if isinstance(program, OutOfMemory):
+        facts |= {"fits": False, "refusal": program.message, "collectives": ()}
+        facts |= dict.fromkeys(("flops", "moved_bytes", "roofline"))
+    else:
+        facts |= _program_facts(program, found, recipe, facts["model_flops"])
+    return Plan(**facts, advice=tuple(advice(facts, step.model)))
+
+
+def _memory(model, images, found, mesh, program) -> Memory:
+    variables = state_variables(model)
+    weights, optimizer = bytes_of(model.variables), bytes_of(model.optimizer.variables)
+    rest = bytes_of(variables) - weights - optimizer
+    capacity = None
+    if found.chip:
+        capacity = found.chip.memory // found.devices_per_chip
+    if isinstance(program, OutOfMemory):
+        inputs = prod(model.input_shape[1:]) + model.output_shape[-1]
+        batch = images // mesh.get("batch", 1) * inputs * 4 + rest
+        temporaries = program.bytes
+        if temporaries is not None and program.is_all:
+            temporaries -= weights + optimizer + batch
+        return Memory(weights, optimizer, batch, temporaries, 0, capacity)
+    sizes = program.executable.memory_analysis()
+    return Memory(
+        weights,
+        optimizer,
+        batch=sizes.argument_size_in_bytes - weights - optimizer,
+        temporaries=sizes.temp_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes,
+        program=sizes.generated_code_size_in_bytes,
+        capacity=capacity,
+    )
+
+
+def _program_facts(program, found, recipe, model_flops) -> dict:
+    counted = program.executable.cost_analysis()
+    compiled = Program(program.text)
+    exchanged = tuple(collectives(compiled, len(found.devices)))
+    moved = moved_bytes(compiled)
+    # XLA counts the body of a loop once: of a program with loops it may count less than
+    # the model takes.
+    flops = max(counted["flops"], model_flops)
+    return {
+        "fits": True if found.chip else None,
+        "refusal": None,
+        "collectives": exchanged,
+        "flops": counted["flops"],
+        "moved_bytes": moved,
+        "roofline": roofline(
+            found,
+            flops,
+            moved,
+            sum(one.sent_bytes for one in exchanged),
+        ),
+    }
