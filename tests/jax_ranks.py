@@ -9,13 +9,12 @@ import os
 import pickle
 import signal
 import sys
-import time
 
 import keras
 import numpy as np
+from torch_ranks import IMAGES, LABELS, PIXELS, RECIPE
 
 import keras_vit
-from keras_vit.data import Augmentation
 from keras_vit.distribution import (
     checks,
     fully_sharded,
@@ -27,13 +26,9 @@ from keras_vit.distribution import (
     strategy,
 )
 from keras_vit.runs import Checkpoints
-from keras_vit.training import ExactResume, ViTFineTuning
+from keras_vit.training import ExactResume
 
 TIMEOUT = 15  # seconds until a process that is silent counts as dead
-RNG = np.random.default_rng(0)
-LABELS = np.arange(22) % 3
-IMAGES = RNG.uniform(0, 80, (22, 8, 8, 3)) + LABELS[:, None, None, None] * 80
-PIXELS = (IMAGES / 255).astype("float32")
 
 
 def vit(**fields):
@@ -98,19 +93,7 @@ def by_hand(folder):
 def finetuned(folder, name="run", callbacks=(), resume=None, save_freq="epoch", **options):
     """A recipe with all that is random, clipping, accumulation, averages."""
     keras.utils.set_random_seed(3)
-    recipe = ViTFineTuning(
-        steps=6,
-        batch_size=16,
-        micro_batch_size=8,
-        base_learning_rate=0.3,
-        warmup_steps=1,
-        resolution=8,
-        ema_momentum=0.5,
-        layerwise_decay=0.8,
-        global_clipnorm=0.1,
-        dropout_rate=0.2,
-        augmentation=Augmentation(crop="inception", flip=True, mixup_alpha=0.3),
-    ).replace(**options)
+    recipe = RECIPE.replace(batch_size=16, micro_batch_size=8, dropout_rate=0.2, **options)
     data = keras_vit.data.load((IMAGES.astype("uint8"), LABELS), validation_split=0.3)
     model = vit(**recipe.model_arguments())
     losses = next((c for c in callbacks if isinstance(c, Losses)), Losses())
@@ -258,10 +241,8 @@ def main(folder, stage):
     logging.getLogger("keras_vit").addHandler(handler)
     found = {"said": said}
     for function, name in STAGES[stage]:
-        start = time.time()
         with strategy(name):
             found[function.__name__, name] = function(folder)
-        print(function.__name__, name, time.time() - start, flush=True)
     path = os.path.join(folder, f"{stage}-{process_index()}.pickle")
     with open(path, "wb") as file:
         pickle.dump(found, file)

@@ -22,6 +22,18 @@ LABELS = np.arange(22) % 3
 IMAGES = RNG.uniform(0, 80, (22, 8, 8, 3)) + LABELS[:, None, None, None] * 80
 PIXELS = (IMAGES / 255).astype("float32")
 WEIGHTS = RNG.uniform(0.5, 2, 22).astype("float32")
+RECIPE = ViTFineTuning(
+    steps=6,
+    batch_size=12,
+    micro_batch_size=6,
+    base_learning_rate=0.3,
+    warmup_steps=1,
+    resolution=8,
+    ema_momentum=0.5,
+    layerwise_decay=0.8,
+    global_clipnorm=0.1,
+    augmentation=Augmentation(crop="inception", flip=True, mixup_alpha=0.3),
+)
 
 
 def vit(**fields):
@@ -112,18 +124,7 @@ def finetuned(folder, policy="float32", **options):
     """A recipe with clipping, accumulation, averages; images mixed, layer-wise rates."""
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(3 + process_index())
-    recipe = ViTFineTuning(
-        steps=6,
-        batch_size=12,
-        micro_batch_size=6,
-        base_learning_rate=0.3,
-        warmup_steps=1,
-        resolution=8,
-        ema_momentum=0.5,
-        layerwise_decay=0.8,
-        global_clipnorm=0.1,
-        augmentation=Augmentation(crop="inception", flip=True, mixup_alpha=0.3),
-    ).replace(**options)
+    recipe = RECIPE.replace(**options)
     data = keras_vit.data.load((IMAGES.astype("uint8"), LABELS), validation_split=0.3)
     model, losses = vit(**recipe.model_arguments()), Losses()
     history = keras_vit.training.finetune(
