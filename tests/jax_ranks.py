@@ -12,6 +12,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from torch_ranks import IMAGES, LABELS, PIXELS, RECIPE
 
 import keras_vit
@@ -37,15 +38,16 @@ def vit(**fields):
 
 
 class Losses(keras.callbacks.Callback):
-    def __init__(self, dies_after=None):
+    def __init__(self, ends_after=None, signal_number=signal.SIGKILL):
         super().__init__()
         self.of_steps = []
-        self.dies_after = dies_after
+        self.ends_after = ends_after
+        self.signal_number = signal_number
 
     def on_train_batch_end(self, batch, logs=None):
         self.of_steps.append(float(logs["loss"]))
-        if len(self.of_steps) == self.dies_after and process_index() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(self.of_steps) == self.ends_after and process_index() == 1:
+            os.kill(os.getpid(), self.signal_number)
 
 
 def outcome(model, losses, history, **more):
@@ -123,17 +125,15 @@ def saved(folder):
     return finetuned(folder, callbacks=files, resume="whole", save_freq=5)
 
 
-def replicated(folder):
-    """Weights that each process has whole, saved by the first one."""
-    return finetuned(folder, resume="replicated", save_freq=5)
+def terminated(folder):
+    """Told to end, in one of the processes; both do after the same step."""
+    with pytest.raises(SystemExit) as end:
+        finetuned(folder, callbacks=[Losses(6, signal.SIGTERM)], resume="terminated")
+    assert end.value.code == 75
 
 
 def gone_on(folder):
-    """From the middle of the last epoch, as if it had been killed there."""
-    newest = os.path.join(folder, "replicated", "step-00000012.safetensors")
-    if process_index() == 0:
-        os.remove(newest)
-    return replicated(folder)
+    return finetuned(folder, resume="terminated")
 
 
 def killed(folder):
@@ -219,12 +219,12 @@ def _answer(attempt):
 STAGES = {
     "first": [
         (by_hand, "auto"),
-        (replicated, "data_parallel"),
+        (finetuned, "data_parallel"),
         (finetuned, "tensor_parallel:4"),
         (saved, "fully_sharded"),
         (refusals, "none"),
     ],
-    "killed": [(killed, "fully_sharded")],
+    "killed": [(terminated, "auto"), (killed, "fully_sharded")],
     "revived": [
         (gone_on, "auto"),
         (revived, "fully_sharded"),

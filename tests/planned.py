@@ -17,7 +17,7 @@ import numpy as np
 import keras_vit
 from keras_vit.data import Augmentation
 from keras_vit.distribution import checks, layouts, strategy
-from keras_vit.planning import plan, step
+from keras_vit.planning import CHIPS, plan, step
 from keras_vit.planning.targets import target
 from keras_vit.training import SmallData
 
@@ -128,7 +128,7 @@ def refused():
             raise jax.errors.JaxRuntimeError(message)
 
     one = step.Step(None, Lowered(), {})
-    found = step.compile_step(one, is_tpu=True)
+    found = step.compile_step(one, CHIPS["v5e"])
     return [found.bytes, found.is_all, found.message]
 
 

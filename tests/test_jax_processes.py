@@ -128,7 +128,7 @@ def differences(one, other):
     ("training", "name", "reference"),
     [
         ("by_hand", "auto", "by_hand"),
-        ("replicated", "data_parallel", "finetuned"),
+        ("finetuned", "data_parallel", "finetuned"),
         ("finetuned", "tensor_parallel:4", "finetuned"),
         ("saved", "fully_sharded", "finetuned"),
     ],
@@ -190,7 +190,7 @@ def test_a_killed_process_ends_the_others(killed):
 @pytest.mark.parametrize(
     ("training", "strategy", "whole"),
     [
-        ("gone_on", "auto", ("replicated", "data_parallel")),
+        ("gone_on", "auto", ("finetuned", "data_parallel")),
         ("revived", "fully_sharded", ("saved", "fully_sharded")),
     ],
 )

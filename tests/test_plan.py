@@ -217,6 +217,7 @@ ENTRY %main.1_spmd (param.1: f32[4,8], param.2: bf16[4,8]) -> f32[] {
   %all-reduce.2-done = f32[10]{0} all-reduce-done(%all-reduce.2-start)
   %all-gather-start = (f32[4,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%param.1), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
   %reduce-scatter = f32[4]{0} reduce-scatter(%param.1), replica_groups={}, to_apply=%add.clone
+  %reduce-scatter-start = ((f32[12]{0}, bf16[6]{0}), (f32[4]{0}, bf16[2]{0})) reduce-scatter-start(%param.1, %param.2), replica_groups={{0,1,2}}, to_apply=%add.clone
   %tuple.1 = (u32[], bf16[4,8]{1,0}) tuple(%copied, %param.2)
   %while.1 = (u32[], bf16[4,8]{1,0}) while(%tuple.1), condition=%counting_condition, body=%counting_body
   %tuple.2 = (s32[], f32[8]{0}) tuple(%zero, %param.1)
@@ -236,12 +237,13 @@ def test_collectives_of_a_program():
         ("all-reduce", 1, 40, 2, False),
         ("all-gather", 1, 16 * 8 * 4, 4, False),
         ("reduce-scatter", 1, 4 * 4 * 16, 16, False),
+        ("reduce-scatter", 1, 12 * 4 + 6 * 2, 3, False),
         ("collective-permute", 4, 64, 16, False),  # 0, 2, 4, 6
         ("all-to-all", 5, 32, 4, False),
         ("collective-broadcast", 1, 32, 2, True),
         ("all-gather", 1, 64 * 8 * 2, 16, False),  # one, in and after a loop
     }
-    assert len(found) == 8
+    assert len(found) == 9
     (named,) = (c for c in found if c.operation)
     assert named.operation == "jit(train_step)/jvp(block_0)/mlp/dense_2/dot_general"
 
@@ -382,7 +384,9 @@ def test_advice_is_computed():
 
 
 @pure
-@pytest.mark.parametrize("name", ["v5e", "v5e:", "v5e:4", "v5e:0x4", "h100:8", "cpu:0", ""])
+@pytest.mark.parametrize(
+    "name", ["v5e", "v5e:", "v5e:4", "v5e:0x4", "h100:9", "h100:2x4", "cpu:0", ""]
+)
 def test_devices_must_be_known(name):
     with pytest.raises(ValueError, match=r"v5e:4x4, v5p:2x2x4.*cpu:8.*Received: '" + name):
         target(name)
@@ -436,31 +440,10 @@ def test_the_command_line(capsys):
 # The compiled program of a TPU.
 
 
-@on_jax
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu, the compiler for TPUs, is not installed",
-)
-@pytest.mark.parametrize(
-    ("recipe", "counts"),
-    [
-        (["--recipe", "pretraining"], {"all-reduce": 52}),
-        # Without a representation layer the gradient of the class token is gathered from
-        # the head, 72 KiB of a device.
-        (
-            ["--recipe", "vit", "--resolution", "224"],
-            {"all-reduce": 52, "all-gather": 1},
-        ),
-    ],
-)
-def test_tensor_parallelism_on_a_tpu_gathers_no_projection(recipe, counts):
-    """ViT-B/16 on 4 × 4 chips, split over 4: nothing is gathered, in minutes.
-
-    For each of 12 blocks two all-reduces forward and two backward, and those of the head,
-    the gradients over the batch and the loss, of which XLA joins some.
-    """
+def compiled(devices, batch, recipe):
+    """`tensor_parallel:4` of ViT-B/16 for devices that are not here, and each collective."""
     command = [sys.executable, "-m", "keras_vit", "plan", "--model", "ViTB16", "--json"]
-    command += ["--devices", "v5e:4x4", "--strategy", "tensor_parallel:4", "--batch", "256"]
+    command += ["--devices", devices, "--strategy", "tensor_parallel:4", "--batch", batch]
     paths = [os.fspath(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
@@ -475,5 +458,51 @@ def test_tensor_parallelism_on_a_tpu_gathers_no_projection(recipe, counts):
     for row in found["collectives"]:
         kinds[row["kind"]] = kinds.get(row["kind"], 0) + row["times"]
     print(kinds)
+    return found, kinds
+
+
+def is_installed(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # nor what it is in
+        return False
+
+
+FINE_TUNING = ["--recipe", "vit", "--resolution", "224"]
+
+
+@on_jax
+@pytest.mark.skipif(
+    not is_installed("libtpu"),
+    reason="libtpu, the compiler for TPUs, is not installed",
+)
+@pytest.mark.parametrize(
+    ("recipe", "counts"),
+    [
+        (["--recipe", "pretraining"], {"all-reduce": 52}),
+        # Without a representation layer the gradient of the class token is gathered from
+        # the head, 72 KiB of a device.
+        (FINE_TUNING, {"all-reduce": 52, "all-gather": 1}),
+    ],
+)
+def test_tensor_parallelism_on_a_tpu_gathers_no_projection(recipe, counts):
+    """ViT-B/16 on 4 × 4 chips, split over 4: nothing is gathered, in minutes.
+
+    For each of 12 blocks two all-reduces forward and two backward, and those of the head,
+    the gradients over the batch and the loss, of which XLA joins some.
+    """
+    found, kinds = compiled("v5e:4x4", "256", recipe)
     assert kinds == counts
     assert found["fits"]
+
+
+@on_jax
+@pytest.mark.skipif(
+    not is_installed("jax_plugins.xla_cuda12"),
+    reason="JAX' plugin of CUDA, which compiles for GPUs, is not installed",
+)
+def test_tensor_parallelism_on_gpus_gathers_no_projection():
+    found, kinds = compiled("h100:8", "256", FINE_TUNING)
+    assert kinds == {"all-reduce": 54, "all-gather": 1}
+    assert found["fits"]
+    assert found["flops"] is None

@@ -44,8 +44,8 @@ def add_to(commands) -> None:
         "--devices",
         required=True,
         metavar="NAME",
-        help=f"a kind of TPU ({', '.join(CHIPS)}) and its topology, such as v5e:4x4, or "
-        "cpu:8 for virtual devices of the CPU",
+        help=f"a kind of TPU or GPU ({', '.join(CHIPS)}) and its topology, such as v5e:4x4 "
+        "or h100:8, or cpu:8 for virtual devices of the CPU",
     )
     parser.add_argument(
         "--strategy",

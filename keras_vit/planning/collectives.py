@@ -82,6 +82,8 @@ def _collective(line, match, times, num_devices, at_least):
     size = sum(size for size, _ in arrays(shape)) or _SCALAR
     if is_start and kind == "all-gather":  # operands stand beside the results
         size = size * devices // (devices + 1)
+    elif is_start and kind == "reduce-scatter":
+        size //= devices + 1
     elif is_start and kind == "collective-permute":
         size //= 2
     if kind == "reduce-scatter":

@@ -88,7 +88,7 @@ class Plan:
         refusal: what the compiler said where it does not fit.
         memory: `Memory`.
         flops: floating-point operations as XLA counts them, the body of a loop once;
-            `None` where it did not compile.
+            `None` where it did not compile, and for GPUs.
         model_flops: of a forward pass, times three, without what is computed twice.
         moved_bytes: from and to its memory, see `keras_vit.planning.traffic`.
         collectives: tuple of `Collective`.
@@ -163,12 +163,15 @@ def plan(
     It is the step that `keras_vit.training.finetune` has `fit` run, of the model, recipe
     and strategy that it is given, compiled by the devices' own compiler. No weight is
     computed or kept in memory. That takes minutes for TPUs. What is predicted from a
-    chip's peak rates is called so; nothing runs.
+    chip's peak rates is called so; nothing runs. For GPUs it is rough: kernels that XLA
+    would choose by trying them are chosen untried, and what is computed again or beside
+    the model is not in the operations.
 
     Args:
         model: name of an architecture, such as `"ViTH14"`.
         devices: `"v5e:4x4"`, a kind of TPU (see `keras_vit.planning.CHIPS`) and its
-            topology, or `"cpu:8"`, as many virtual devices of the CPU.
+            topology; `"h100:8"`, so many GPUs of one machine; or `"cpu:8"`, as many
+            virtual devices of the CPU.
         strategy: see `keras_vit.distribution.strategy`.
         recipe: `Recipe`, also for its batch size; `None` for the paper's pre-training of
             the model on JFT-300M.
@@ -180,7 +183,7 @@ def plan(
     Raises:
         ValueError: on another backend than JAX, or if an argument is wrong or does not
             fit the others.
-        ImportError: if libtpu is not installed.
+        ImportError: if libtpu, or for GPUs JAX' plugin, is not installed.
 
     Example:
 
@@ -208,9 +211,9 @@ def plan(
         lambda: getattr(zoo, model)(weights=None, **given), recipe, found, strategy, images
     )
     number = len(found.devices)
-    say(f"compiles it for {number} × {found.device_name}; for TPUs this takes minutes")
+    say(f"compiles it for {number} × {found.device_name}; this takes minutes")
     start = time.monotonic()
-    program = compile_step(step, is_tpu=found.chip is not None)
+    program = compile_step(step, found.chip)
     seconds = time.monotonic() - start
 
     config = step.model.get_config()
@@ -234,7 +237,7 @@ def plan(
         facts |= {"fits": False, "refusal": program.message, "collectives": ()}
         facts |= dict.fromkeys(("flops", "moved_bytes", "roofline"))
     else:
-        facts |= _program_facts(program, found, recipe, facts["model_flops"])
+        facts |= _program_facts(program, found, facts["memory"], facts["model_flops"])
     return Plan(**facts, advice=tuple(advice(facts, step.model)))
 
 
@@ -265,19 +268,23 @@ def _memory(model, images, found, mesh, program) -> Memory:
     )
 
 
-def _program_facts(program, found, recipe, model_flops) -> dict:
-    counted = program.executable.cost_analysis()
+def _program_facts(program, found, memory, model_flops) -> dict:
+    # JAX has no such analysis of a program for GPUs that are not here.
+    counted = (program.executable.cost_analysis() or {}).get("flops")
     compiled = Program(program.text)
     exchanged = tuple(collectives(compiled, len(found.devices)))
     moved = moved_bytes(compiled)
     # XLA counts the body of a loop once: of a program with loops it may count less than
     # the model takes.
-    flops = max(counted["flops"], model_flops)
+    flops = max(counted or 0, model_flops)
+    fits = True if found.chip else None
+    if found.chip and found.chip.gpu:  # of which the compiler does not say so
+        fits = memory.peak <= memory.capacity
     return {
-        "fits": True if found.chip else None,
+        "fits": fits,
         "refusal": None,
         "collectives": exchanged,
-        "flops": counted["flops"],
+        "flops": counted,
         "moved_bytes": moved,
         "roofline": roofline(
             found,

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_vit.distribution import check, check_batches, strategy
+from keras_vit.planning.chips import Chip
 from keras_vit.planning.targets import Target
 from keras_vit.training.finetune import metrics
 from keras_vit.training.recipe import Recipe
@@ -170,17 +171,20 @@ def bytes_of(variables: list[keras.Variable]) -> int:
     return sum(prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize for v in values)
 
 
-def compile_step(step: Step, is_tpu: bool) -> Compiled | OutOfMemory:
+def compile_step(step: Step, chip: Chip | None) -> Compiled | OutOfMemory:
     """The program of a step, or `OutOfMemory` where the compiler finds it too large.
 
     Args:
         step: `Step`.
-        is_tpu: bool, whether it is for TPUs.
+        chip: that it is for; `None` for the CPU.
     """
     from jax.errors import JaxRuntimeError
 
+    is_tpu = chip is not None and chip.gpu is None
     with tempfile.TemporaryDirectory() as folder:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if is_tpu else None
+        if chip and chip.gpu:  # there is none to try kernels on
+            options = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
         try:
             executable = step.lowered.compile(compiler_options=options)
         except JaxRuntimeError as error:

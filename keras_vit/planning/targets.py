@@ -31,6 +31,8 @@ class Target:
         """Of one of its devices, to read."""
         if self.chip is None:
             return "virtual CPU device"
+        if self.chip.gpu:
+            return self.chip.gpu.title
         whole = self.devices_per_chip == 1
         return f"TPU {self.chip.name} {'chip' if whole else 'core'}"
 
@@ -39,27 +41,30 @@ def target(name: str) -> Target:
     """The devices that a name stands for.
 
     Args:
-        name: a kind of TPU and its topology, `"v5e:4x4"`, `"v5p:2x2x4"`, `"v5e:1x1"`; or
-            `"cpu:8"`, that many devices of JAX' CPU.
+        name: a kind of TPU and its topology, `"v5e:4x4"`, `"v5p:2x2x4"`, `"v5e:1x1"`; a
+            kind of GPU and how many one machine has, `"h100:8"`; or `"cpu:8"`, that many
+            devices of JAX' CPU.
 
     Raises:
         ValueError: if there is no such kind, or libtpu refuses the topology.
-        ImportError: if libtpu, which compiles for TPUs, is not installed.
+        ImportError: if what compiles for it is not installed.
     """
     kind, _, size = name.partition(":")
     if kind == CPU and size.isdigit() and int(size):
         return Target(name, None, _cpu_devices(int(size)))
-    if kind not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", size):
+    chip = CHIPS.get(kind)
+    sizes = r"[1-8]" if chip and chip.gpu else r"[1-9]\d*(x[1-9]\d*){1,2}"
+    if not chip or not re.fullmatch(sizes, size):
         valid = ", ".join(f"{chip.name}:{chip.topology}" for chip in CHIPS.values())
         raise ValueError(
-            "`devices` must be a kind of TPU and its topology, such as "
-            f"{valid} or v5e:1x1 for a single chip, or cpu:8 for virtual devices. "
-            f"Received: {name!r}. GPUs cannot be planned for."
+            "`devices` must be a kind of TPU and its topology, or of GPU and how many one "
+            f"machine has, 8 at most, such as {valid} or v5e:1x1 for a single chip, or "
+            f"cpu:8 for virtual devices. Received: {name!r}"
         )
+    if chip.gpu:
+        return Target(name, chip, _cuda_devices(chip, int(size)))
     devices = _tpu_devices(name)
-    return Target(
-        name, CHIPS[kind], devices, len(devices) // prod(map(int, size.split("x")))
-    )
+    return Target(name, chip, devices, len(devices) // prod(map(int, size.split("x"))))
 
 
 def _cpu_devices(number):
@@ -95,3 +100,53 @@ def _tpu_devices(name):
         raise ValueError(
             f"libtpu has no such topology. Received: {name!r}. It says: {error}"
         ) from error
+
+
+def _cuda_devices(chip, number):
+    try:
+        import jax_plugins.xla_cuda12  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"Compiling for {chip.name} needs no GPU, but CUDA's plugin of JAX, at JAX' "
+            "version, and NVIDIA's assembler: `pip install --no-deps jax-cuda12-plugin "
+            "jax-cuda12-pjrt nvidia-cuda-nvcc-cu12`."
+        ) from error
+    from jax.experimental import topologies
+
+    # Partitions, machines, GPUs.
+    options = {"target_config": _target_config(chip), "topology": f"1x1x{number}"}
+    described = topologies.get_topology_desc(chip.name, "cuda", **options)
+    return tuple(described.devices)
+
+
+def _target_config(chip):
+    """The text by which XLA compiles for a GPU that is not here."""
+    gpu = chip.gpu
+    major, minor = gpu.compute_capability
+    facts = {
+        "threads_per_block_limit": 1024,
+        "threads_per_warp": 32,
+        "threads_per_core_limit": 2048,
+        "block_dim_limit_x": 2**31 - 1,
+        "block_dim_limit_y": 2**16 - 1,
+        "block_dim_limit_z": 2**16 - 1,
+        "registers_per_core_limit": 2**16,
+        "registers_per_block_limit": 2**16,
+        "core_count": gpu.num_multiprocessors,
+        "fpus_per_core": gpu.cores_per_multiprocessor,
+        "shared_memory_per_core": gpu.shared_memory,
+        "shared_memory_per_block": 48 * 2**10,
+        # A kilobyte of each block is the system's.
+        "shared_memory_per_block_optin": gpu.shared_memory - 2**10,
+        "l2_cache_size": gpu.cache,
+        "clock_rate_ghz": gpu.clock_ghz,
+        "memory_bandwidth": round(chip.memory_rate),
+        "device_memory_size": chip.memory,
+    }
+    lines = "\n".join(f"  {name}: {value}" for name, value in facts.items())
+    return (
+        f"gpu_device_info {{\n{lines}\n"
+        f"  cuda_compute_capability {{ major: {major} minor: {minor} }}\n}}\n"
+        f'platform_name: "CUDA"\ndnn_version_info {{ major: 9 minor: 8 }}\n'
+        f'device_description_str: "{gpu.title}"\n'
+    )

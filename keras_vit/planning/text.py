@@ -7,7 +7,7 @@ from dataclasses import asdict
 from keras_vit.planning.chips import GIB
 from keras_vit.tables import table
 
-_PACKAGES = ("keras", "jax", "libtpu")
+_PACKAGES = ("keras", "jax", "libtpu", "jax-cuda12-pjrt")
 NOTHING_RAN = (
     "Nothing has run: the program is compiled, and times are predictions from published "
     "peak rates, which no program reaches."
@@ -20,7 +20,9 @@ def page(plan) -> str:
     if plan.refusal:
         parts.append(f"The compiler: {plan.refusal}")
     else:
-        parts += [_flops(plan), _collectives(plan), _times(plan)]
+        parts += [_flops(plan), _collectives(plan)]
+        if plan.fits is not False:
+            parts.append(_times(plan))
     if plan.advice:
         lines = "\n".join(f"- {line}" for line in plan.advice)
         parts.append(f"What to change (each figure with 'about' is an estimate)\n{lines}")
@@ -79,11 +81,13 @@ def _memory(plan):
 
 
 def _flops(plan):
-    rows = [
-        ("  as XLA counts them, loops once", f"{plan.flops:.4g}"),
-        ("  3 × the model's forward pass", f"{plan.model_flops:.4g}"),
-        ("  the second, of the first", f"{plan.model_flops / plan.flops:.1%}"),
-    ]
+    rows = [("  3 × the model's forward pass", f"{plan.model_flops:.4g}")]
+    if plan.flops:
+        rows = [
+            ("  as XLA counts them, loops once", f"{plan.flops:.4g}"),
+            *rows,
+            ("  the second, of the first", f"{plan.model_flops / plan.flops:.1%}"),
+        ]
     return f"floating-point operations of a device and step\n{table(rows, left=(0,))}"
 
 
