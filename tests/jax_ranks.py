@@ -13,7 +13,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from torch_ranks import IMAGES, LABELS, PIXELS, RECIPE
+from torch_ranks import IMAGES, LABELS, PIXELS, RECIPE, answer
 
 import keras_vit
 from keras_vit.distribution import (
@@ -201,18 +201,10 @@ def refusals(folder):
     found = {}
     with strategy("auto"):
         for name, attempt in attempts.items():
-            found[name] = _answer(attempt)
-    found["outside"] = _answer(outside)
-    found["tuned outside"] = _answer(tuned_outside)
+            found[name] = answer(attempt)
+    found["outside"] = answer(outside)
+    found["tuned outside"] = answer(tuned_outside)
     return found
-
-
-def _answer(attempt):
-    try:
-        attempt()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return "nothing"
 
 
 # By stage: what is done under which strategy.

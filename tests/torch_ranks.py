@@ -203,7 +203,7 @@ def refusals(folder):
             vit(), data, SmallData.for_examples(16, batch_size=5)
         ),
     }
-    return {name: _answer(attempt) for name, attempt in attempts.items()}
+    return {name: answer(attempt) for name, attempt in attempts.items()}
 
 
 class Apart(keras.callbacks.Callback):
@@ -218,12 +218,12 @@ def outside():
     model.compile("sgd", "mse")
     data = keras_vit.data.load((IMAGES.astype("uint8"), LABELS))
     return {
-        "fit": _answer(lambda: model.fit(PIXELS, LABELS, verbose=0)),
-        "finetune": _answer(lambda: keras_vit.training.finetune(model, data)),
+        "fit": answer(lambda: model.fit(PIXELS, LABELS, verbose=0)),
+        "finetune": answer(lambda: keras_vit.training.finetune(model, data)),
     }
 
 
-def _answer(attempt):
+def answer(attempt):
     try:
         attempt()
     except Exception as error:
