@@ -280,6 +280,15 @@ def test_other_backends_are_refused():
         keras_vit.distribution.initialize()
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="on other backends")
+def test_split_weights_stay_for_jax(tmp_path):
+    checkpoint = tmp_path / "whole" / "step-00000012.orbax"
+    checkpoint.mkdir(parents=True)
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax alone.*step-00000012.orbax"):
+        jax_ranks.finetuned(tmp_path, resume="whole")
+    assert checkpoint.is_dir()
+
+
 @pytest.mark.one_backend
 def test_parts_of_a_padded_stream_are_the_stream():
     data = keras_vit.data.load((jax_ranks.IMAGES[:5].astype("uint8"), np.arange(5) % 3))

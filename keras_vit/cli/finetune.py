@@ -191,7 +191,6 @@ def _add_machine(parser):
     group.add_argument(
         "--multi-process",
         action="store_true",
-        default=None,
         help="this is one of several processes of JAX, which Cloud TPU, SLURM (srun), Open "
         "MPI or Kubernetes have started, or KERAS_DISTRIBUTION_JOB_ADDRESSES, "
         "_NUM_PROCESSES and _PROCESS_ID describe",

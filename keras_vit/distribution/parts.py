@@ -76,12 +76,12 @@ def whole_weights(model: keras.Model):
     Args:
         model: a built model; its optimizer's variables are whole, too.
     """
-    variables = list(model.variables)
-    if getattr(model, "optimizer", None) is not None:
-        variables += model.optimizer.variables
     if num_processes() == 1 or keras.backend.backend() != "jax":
         yield
         return
+    variables = list(model.variables)
+    if getattr(model, "optimizer", None) is not None:
+        variables += model.optimizer.variables
     split = [v for v in variables if not jax_processes.is_whole(v.value)]
     values = [variable.value for variable in split]
     try:

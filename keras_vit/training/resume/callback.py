@@ -203,9 +203,15 @@ class ExactResume(keras.callbacks.Callback):
 
     def _newest(self):
         """The newest whole checkpoint, in every process."""
-        return self.folder.newest(
-            processes.share([*self.folder.steps().values()]), self._read
-        )
+        paths = processes.share([*self.folder.steps().values()])
+        split = [path for path in paths if path.suffix == split_checkpoints.ENDING]
+        if split and keras.backend.backend() != "jax":
+            raise ValueError(
+                "Checkpoints of weights that are split over processes open on "
+                f"KERAS_BACKEND=jax alone. Received: {str(split[-1])!r} on the backend "
+                f"{keras.backend.backend()}. Go on with JAX, or choose another `directory`."
+            )
+        return self.folder.newest(paths, self._read)
 
     def _read(self, path):
         """A checkpoint; a file is read by the first process, for all."""
@@ -228,8 +234,6 @@ class ExactResume(keras.callbacks.Callback):
         return Checkpoint(path, processes.share(checkpoint and checkpoint.record), tensors)
 
     def _shardings(self):
-        if keras.backend.backend() != "jax":
-            raise ValueError("it was written by several processes of JAX; go on with JAX")
         variables = training_state.named_variables(self.model)
         return {name: (v.shape, v.value.sharding) for name, v in variables.items()}
 
@@ -321,9 +325,10 @@ class ExactResume(keras.callbacks.Callback):
         """In every process, of what its devices have."""
         variables = training_state.named_variables(self.model, groups)
         arrays = {name: variable.value for name, variable in variables.items()}
-        self._raise_not_finite(split_checkpoints.facts(arrays)[1], position)
+        sums, not_finite = split_checkpoints.facts(arrays)
+        self._raise_not_finite(not_finite, position)
         path = self.folder.step_path(position.total, split_checkpoints.ENDING)
-        self._split_writer.write(path, arrays, record)
+        self._split_writer.write(path, arrays, sums, record)
 
     def _write(self, position, tensors, record):
         try:

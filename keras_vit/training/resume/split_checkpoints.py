@@ -8,8 +8,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import keras
 import numpy as np
 
+from keras_vit.distribution import jax_processes
 from keras_vit.training.resume.checkpoint_files import Checkpoint
 from keras_vit.training.resume.training_state import random_states
 
@@ -19,10 +21,6 @@ _SUMS, _RANDOM = "checksums", "random"  # keys of the record
 
 def is_split(variables) -> bool:
     """Whether other processes have a part of some variable."""
-    import keras
-
-    from keras_vit.distribution import jax_processes
-
     if keras.backend.backend() != "jax":
         return False
     return not all(jax_processes.is_whole(variable.value) for variable in variables)
@@ -34,19 +32,20 @@ class SplitWriter:
     def __init__(self):
         self._checkpointer = None
 
-    def write(self, path: Path, arrays: Mapping, record: dict) -> None:
+    def write(self, path: Path, arrays: Mapping, sums: Mapping, record: dict) -> None:
         """Begins to write; every process calls it. A folder of that name is whole.
 
         Args:
             path: of the folder, which every process sees.
             arrays: `jax.Array` by name.
+            sums: of the arrays, see `facts`.
             record: dictionary for JSON; that of the first process counts.
         """
         import jax
 
         ocp = _orbax()
         states = {n: (a.dtype.name, a.tolist()) for n, a in random_states().items()}
-        record = {**record, _SUMS: facts(arrays)[0], _RANDOM: states}
+        record = {**record, _SUMS: sums, _RANDOM: states}
         if self._checkpointer is None:
             handler = ocp.CompositeCheckpointHandler()
             self._checkpointer = ocp.AsyncCheckpointer(handler)
