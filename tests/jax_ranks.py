@@ -61,16 +61,16 @@ def outcome(model, losses, history, **more):
     }
 
 
-def by_hand(folder):
+def by_hand(folder, dtype="float32"):
     """NumPy arrays that `fit` shuffles, a metric of the whole, a last batch that does not
     divide in `predict`.
     """
     keras.utils.set_random_seed(3)
-    model = vit(classifier_activation="softmax")
+    model = vit(classifier_activation="softmax", dtype=dtype)
     model.compile(
         keras.optimizers.SGD(0.2, 0.9),
         keras.losses.CategoricalCrossentropy(),
-        metrics=["accuracy", keras.metrics.AUC()],
+        metrics=["accuracy", keras.metrics.AUC(name="auc")],
     )
     losses, one_hot = Losses(), np.eye(3)[LABELS]
     path = os.path.join(folder, f"{num_processes()}-{process_index()}")
@@ -90,6 +90,10 @@ def by_hand(folder):
         predictions=model.predict(PIXELS, batch_size=8, verbose=0),
         evaluation=model.evaluate(PIXELS[:16], one_hot[:16], batch_size=8, verbose=0),
     )
+
+
+def by_hand_in_bfloat16(folder):
+    return by_hand(folder, "mixed_bfloat16")
 
 
 def finetuned(folder, name="run", callbacks=(), resume=None, save_freq="epoch", **options):
@@ -211,6 +215,7 @@ def refusals(folder):
 STAGES = {
     "first": [
         (by_hand, "auto"),
+        (by_hand_in_bfloat16, "fully_sharded"),
         (finetuned, "data_parallel"),
         (finetuned, "tensor_parallel:4"),
         (saved, "fully_sharded"),

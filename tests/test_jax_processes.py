@@ -102,7 +102,7 @@ def revived(folder, killed):
 def alone(tmp_path_factory):
     """What one process with one device finds."""
     folder = os.fspath(tmp_path_factory.mktemp("alone"))
-    functions = (jax_ranks.by_hand, jax_ranks.finetuned)
+    functions = (jax_ranks.by_hand, jax_ranks.by_hand_in_bfloat16, jax_ranks.finetuned)
     return {function.__name__: function(folder) for function in functions}
 
 
@@ -139,6 +139,18 @@ def test_two_processes_do_what_one_device_does(first, alone, training, name, ref
     assert max(differences(one, other).values()) == 0
     assert len(one["losses"]) == (4 if training == "by_hand" else 12)
     assert np.ptp(one["losses"]) > 0.1  # something has been learned
+
+
+@on_jax
+def test_two_processes_in_bfloat16_do_nearly_what_one_device_does(first, alone):
+    one, other = (found["by_hand_in_bfloat16", "fully_sharded"] for found in first)
+    found = differences(alone["by_hand_in_bfloat16"], one)
+    # An area under a curve may jump where two predictions change places.
+    names = ("losses", "weights", "optimizer", "predictions", "val_loss")
+    assert max(found[name] for name in names) <= 0.02
+    assert max(differences(one, other).values()) == 0
+    # What is compared is not float32's.
+    assert differences(alone["by_hand"], one)["losses"] > 1e-4
 
 
 @on_jax
