@@ -297,6 +297,55 @@ ENTRY %main (p: f32[8,8], q: f32[8]) -> (bf16[8,8], f32[]) {
 """
 
 
+# A slice of an array is read through another fusion, and one of another changed in place.
+SLICES = """\
+HloModule jit_train_step
+
+%inner (c: f32[64,128], d: s32[]) -> f32[64,8] {
+  %c = f32[64,128]{1,0} parameter(0)
+  %d = s32[] parameter(1)
+  %zero = f32[] constant(0)
+  %pad = f32[128,128]{1,0} pad(%c, %zero), padding=0_64x0_0
+  %cut = f32[128,8]{1,0} dynamic-slice(%pad, %d, %d), dynamic_slice_sizes={128,8}
+  ROOT %shaped = f32[64,16]{1,0} reshape(%cut)
+}
+
+%outer (e: f32[64,128], f: s32[], g: f32[16,64,16]) -> (f32[16,64,16], f32[64,16]) {
+  %e = f32[64,128]{1,0} parameter(0)
+  %f = s32[] parameter(1)
+  %g = f32[16,64,16]{2,1,0} parameter(2)
+  %piece = f32[64,16]{1,0} fusion(%e, %f), kind=kLoop, calls=%inner
+  %one = f32[1,64,16]{2,1,0} bitcast(%piece)
+  %put = f32[16,64,16]{2,1,0} dynamic-update-slice(%g, %one, %f, %f, %f)
+  %same = f32[16,64,16]{2,1,0} bitcast(%put)
+  ROOT %both = (f32[16,64,16], f32[64,16]) tuple(%same, %piece)
+}
+
+%async (h: f32[64,128]) -> f32[4,128] {
+  %h = f32[64,128]{1,0} parameter(0)
+  ROOT %rows = f32[4,128]{1,0:T(8,128)S(1)} slice(%h), slice={[0:4], [0:128]}
+}
+
+ENTRY %main (p: f32[64,128], q: s32[], r: f32[16,64,16]) -> f32[16,64,16] {
+  %p = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %q = s32[] parameter(1)
+  %r = f32[16,64,16]{2,1,0:T(8,128)} parameter(2)
+  %fusion = (f32[16,64,16]{2,1,0:T(8,128)}, f32[64,16]{1,0:T(8,128)}) fusion(%p, %q, %r), kind=kLoop, calls=%outer
+  %begun = ((f32[64,128]{1,0:T(8,128)}), f32[4,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) async-start(%p), calls=%async
+  %cut = f32[2,128]{1,0:T(8,128)} dynamic-slice(%p, %q, %q), dynamic_slice_sizes={2,128}
+  %got = f32[16,64,16]{2,1,0:T(8,128)} get-tuple-element(%fusion), index=0
+  %row = f32[1,64,16]{2,1,0:T(8,128)S(1)} get-tuple-element(%fusion), index=1
+  ROOT %end = f32[16,64,16]{2,1,0:T(8,128)} dynamic-update-slice(%got, %row, %q, %q, %q)
+}
+"""
+
+
+@pure
+def test_of_slices_the_slice_is_moved():
+    kilobytes = {"piece": 2, "put": 4, "other": 4, "begun": 2, "cut": 1 + 1, "end": 4}
+    assert moved_bytes(Program(SLICES)) == 1024 * sum(kilobytes.values())
+
+
 @pure
 def test_bytes_from_and_to_memory():
     """Of each instruction what it reads and writes in HBM, as a whole."""

@@ -1,5 +1,8 @@
 """What a program reads from and writes to a device's memory."""
 
+import re
+from functools import cached_property
+
 from keras_vit.planning.hlo import INSTRUCTION, Program, arrays, operands
 
 # What hands on what is there, or ends what another has begun.
@@ -8,46 +11,171 @@ _FREE = {
     *("while", "conditional", "call", "iota", "after-all", "opt-barrier"),
 }
 _ON_CHIP = "S("  # of a layout: in one of the memories beside HBM
+_CALLED = re.compile(r" calls=%?([\w.\-]+)")
+_NUMBER = re.compile(r" parameter\((\d+)\)")
+_SLICES = ("slice", "dynamic-slice")
+# Of which a part is made of as large a part of the operand.
+_EVEN = ("bitcast", "convert", "copy", "pad", "reshape", "transpose")
 
 
 def moved_bytes(program: Program) -> int:
     """Bytes that the instructions of a program read from and write to HBM.
 
-    Each instruction reads its operands and writes its result, both as a whole; what the
-    compiler keeps in the memories of the chip itself does not count.
+    Each instruction reads its operands and writes its result, both as a whole, but for
+    those that take a slice of an operand or change one in place, of which it is the
+    slice; what the compiler keeps in the memories of the chip itself does not count.
 
     Args:
         program: `Program`, of one of the devices.
     """
     total = 0
+    computations = {name: _Computation(program, name) for name in program.computations}
     for name, lines in program.computations.items():
         if program.times[name] and name not in program.inner:
-            moved = sum(_moved(line, program.instructions) for line in lines)
+            moved = sum(_moved(line, program.instructions, computations) for line in lines)
             total += program.times[name] * moved
     return total
 
 
-def _moved(line, instructions) -> int:
+def _moved(line, instructions, computations) -> int:
     match = INSTRUCTION.match(line)
     if not match:
         return 0
     _, shape, operation = match.groups()
     if operation in _FREE or operation.endswith("-done") or 'Bitcast"' in line:
         return 0
-    results = arrays(shape)
+    results, called = arrays(shape), _called(line, computations)
     if operation == "copy-start":  # from and to
         return _in_memory(results)
-    if operation == "slice-start":  # of the operand, which comes first, a slice
+    is_slice = called and called.root and _operation(called.root) in _SLICES
+    if operation == "slice-start" or operation == "async-start" and is_slice:
+        # Of the operand, which comes first, a slice.
         (_, source), *_, (size, result) = results
         return size * sum(_ON_CHIP not in layout for layout in (source, result))
     if operation.endswith("-start"):  # operands stand beside the results
         return _in_memory(results)
     read = 0
-    for operand in operands(line):
+    for number, operand in enumerate(operands(line)):
         if operand in instructions:
-            read += _in_memory(arrays(INSTRUCTION.match(instructions[operand])[2]))
+            found = arrays(_shape(instructions[operand]))
+            whole = _in_memory(found)
+            if called and operation == "fusion":
+                whole = min(whole, called.read(number))
+            elif operation in _SLICES and not number:
+                whole = min(whole, _in_memory(results))
+            elif operation == "dynamic-update-slice" and not number:
+                whole = 0  # it stays where it is
+            read += whole
+    if called and operation == "fusion":
+        return read + sum(map(min, map(_far, results), called.written))
+    if operation == "dynamic-update-slice":
+        return read + min(_in_memory(results), _updated(line, instructions))
     return read + _in_memory(results)
 
 
+class _Computation:
+    """What a fusion does to the memory: with slices of its operands and results."""
+
+    def __init__(self, program, name):
+        self.program, self.name = program, name
+
+    @property
+    def root(self) -> str | None:
+        """The line of its result."""
+        lines = self.program.computations[self.name]
+        return next((line for line in lines if line.lstrip().startswith("ROOT")), None)
+
+    @cached_property
+    def _lines(self) -> dict[str, str]:
+        found = {}
+        for line in self.program.computations[self.name]:
+            if match := INSTRUCTION.match(line):
+                found[match[1]] = line
+        return found
+
+    @cached_property
+    def _users(self) -> dict[str, list[tuple[str, int]]]:
+        """Lines that use an instruction, and as which of their operands."""
+        users = {}
+        for line in self._lines.values():
+            for number, operand in enumerate(operands(line)):
+                users.setdefault(operand, []).append((line, number))
+        return users
+
+    @cached_property
+    def _parameters(self) -> dict[int, str]:
+        numbers = {name: _NUMBER.search(line) for name, line in self._lines.items()}
+        return {int(match[1]): name for name, match in numbers.items() if match}
+
+    def read(self, number: int) -> int:
+        """Bytes of a parameter that are looked at, wherever they lie."""
+        return self._used(self._parameters[number])
+
+    def _used(self, name) -> int:
+        line = self._lines[name]
+        whole = _size(line)
+        if line == self.root:
+            return whole
+        used = sum(self._used_by(*user, whole) for user in self._users.get(name, ()))
+        return min(whole, used)
+
+    def _used_by(self, line, number, whole) -> int:
+        """Bytes of `whole` that an instruction takes of its operand of that number."""
+        operation = _operation(line)
+        if operation in _EVEN and not number and _size(line):  # which scalars have not
+            return round(whole * self._used(INSTRUCTION.match(line)[1]) / _size(line))
+        if operation in _SLICES and not number:
+            return _size(line)
+        if operation == "dynamic-update-slice" and not number:
+            return 0
+        if operation == "fusion":
+            return _Computation(self.program, _CALLED.search(line)[1]).read(number)
+        return whole
+
+    @cached_property
+    def written(self) -> list[int]:
+        """Bytes of each result that are not as they were."""
+        root = self.root
+        if _operation(root) == "tuple":
+            return [self._changed(self._lines[name]) for name in operands(root)]
+        return [self._changed(root)] * len(arrays(_shape(root)))
+
+    def _changed(self, line) -> int:
+        whole = _size(line)
+        while _operation(line) == "bitcast" and operands(line)[0] in self._lines:
+            line = self._lines[operands(line)[0]]
+        if _operation(line) == "dynamic-update-slice":
+            return min(whole, _updated(line, self.program.instructions))
+        return whole
+
+
+def _called(line, computations) -> _Computation | None:
+    match = _CALLED.search(line)
+    return computations.get(match[1]) if match else None
+
+
+def _operation(line) -> str:
+    return INSTRUCTION.match(line)[3]
+
+
+def _shape(line) -> str:
+    return INSTRUCTION.match(line)[2]
+
+
+def _size(line) -> int:
+    return sum(size for size, _ in arrays(_shape(line)))
+
+
+def _updated(line, instructions) -> int:
+    """Bytes of the slice by which an instruction replaces one."""
+    return _size(instructions[operands(line)[1]])
+
+
+def _far(array) -> int:
+    """Bytes of an array, if it is in HBM."""
+    size, layout = array
+    return size if _ON_CHIP not in layout else 0
+
+
 def _in_memory(found) -> int:
-    return sum(size for size, layout in found if _ON_CHIP not in layout)
+    return sum(map(_far, found))
