@@ -45,6 +45,7 @@ LAYERS = [
     (layers.PreActivationUnit(32, group_norm_epsilon=1e-6, name="layer"), (2, 7, 6, 128)),
     (layers.DropPath(0.5, seed=3, name="layer"), TOKENS),
     (layers.LayerScale(0.1, name="layer"), TOKENS),
+    (layers.LayerNormalization(epsilon=1e-5, name="layer"), TOKENS),
     (layers.TokenPooling(name="layer"), TOKENS),
     (layers.MeanPooling(num_prefix=2, name="layer"), TOKENS),
     (layers.AttentionPooling(4, mlp_dim=96, layer_norm_epsilon=1e-5, name="layer"), TOKENS),

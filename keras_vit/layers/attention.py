@@ -6,6 +6,7 @@ from keras.initializers import RandomUniform
 
 from keras_vit.layers import arguments
 from keras_vit.layers.initial import initializer
+from keras_vit.layers.normalization import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -91,7 +92,7 @@ class SelfAttention(keras.layers.Layer):
         self.projection.build((None, None, self.num_heads, head_dim))
 
     def _head_norm(self, name, head_dim):
-        norm = keras.layers.LayerNormalization(
+        norm = LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
         )
         norm.build((None, None, self.num_heads, head_dim))

@@ -6,6 +6,7 @@ from keras import ops
 from keras_vit.layers import arguments
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
+from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.regularization import DropPath, LayerScale
 
 
@@ -78,7 +79,7 @@ class EncoderBlock(keras.layers.Layer):
 
         policy = self.dtype_policy
         norm = {"epsilon": layer_norm_epsilon, "dtype": policy}
-        self.attention_norm = keras.layers.LayerNormalization(**norm, name="attention_norm")
+        self.attention_norm = LayerNormalization(**norm, name="attention_norm")
         self.attention = SelfAttention(
             num_heads,
             qkv_bias=qkv_bias,
@@ -88,7 +89,7 @@ class EncoderBlock(keras.layers.Layer):
             dtype=policy,
             name="attention",
         )
-        self.mlp_norm = keras.layers.LayerNormalization(**norm, name="mlp_norm")
+        self.mlp_norm = LayerNormalization(**norm, name="mlp_norm")
         self.mlp = MLP(
             mlp_dim,
             activation=arguments.one_of(mlp, ACTIVATIONS, "mlp"),

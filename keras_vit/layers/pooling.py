@@ -7,6 +7,7 @@ from keras_vit.layers import arguments
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
+from keras_vit.layers.normalization import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -121,7 +122,7 @@ class AttentionPooling(keras.layers.Layer):
             name="probe", shape=(1, hidden_dim), initializer=initializer("glorot_uniform")
         )
         self.attention = SelfAttention(self.num_heads, dtype=policy, name="attention")
-        self.mlp_norm = keras.layers.LayerNormalization(
+        self.mlp_norm = LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=policy, name="mlp_norm"
         )
         self.mlp = MLP(

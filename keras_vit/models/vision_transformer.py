@@ -9,6 +9,7 @@ from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
     EncoderBlock,
+    LayerNormalization,
     MeanPooling,
     PatchEmbedding,
     PositionEmbedding,
@@ -361,9 +362,7 @@ def _drop_and_norm(tokens, c, policy):
 
 
 def _layer_norm(name, c, policy):
-    return keras.layers.LayerNormalization(
-        epsilon=c.layer_norm_epsilon, dtype=policy, name=name
-    )
+    return LayerNormalization(epsilon=c.layer_norm_epsilon, dtype=policy, name=name)
 
 
 def _encode(tokens, c, policy):

@@ -48,7 +48,7 @@ def _moved(line, instructions, computations) -> int:
     if operation == "copy-start":  # from and to
         return _in_memory(results)
     is_slice = called and called.root and _operation(called.root) in _SLICES
-    if operation == "slice-start" or operation == "async-start" and is_slice:
+    if operation == "slice-start" or (operation == "async-start" and is_slice):
         # Of the operand, which comes first, a slice.
         (_, source), *_, (size, result) = results
         return size * sum(_ON_CHIP not in layout for layout in (source, result))
