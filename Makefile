@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
-.PHONY: demo test fuzz lint format clean
+.PHONY: demo test bench fuzz lint format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
 
 test: $(VENV)/.installed lint
 	$(RUN) tests/on_every_backend.py
+
+# B/16 beside those of the peers that are installed; ten minutes on a quiet machine.
+bench: $(VENV)/.installed
+	$(RUN) -m benchmarks
 
 # Some 20 minutes: mutated files of every format, other ones at every run.
 fuzz: $(VENV)/.installed

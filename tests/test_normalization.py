@@ -47,8 +47,6 @@ def test_other_forms_are_keras_own(options):
     np.testing.assert_array_equal(ours, theirs)
 
 
-
-
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="XLA's compiler, by JAX")
 def test_a_block_s_gradient_is_not_computed_again_for_those_below():
     # What one fused loop reads grew by 14 arrays with each block.

@@ -1,0 +1,1 @@
+"""Who is how fast: each contender in a process of its own, in turn."""

@@ -1,0 +1,143 @@
+"""Contenders of a case in turn, and what their times say of each other."""
+
+import json
+import os
+import platform
+import select
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+from benchmarks.speed.contenders import CONTENDERS, can
+from benchmarks.speed.worker import PRODUCT, SIDE
+
+PAUSE = 0.3  # seconds, in which the threads of the one before fall asleep
+READY = 1800  # seconds until a contender must have done it once
+
+
+class Worker:
+    """A contender in a process of its own.
+
+    Args:
+        name: of the contender.
+        backend: that it computes with.
+        case: `Case`.
+
+    Attributes:
+        facts: what it took to get ready; `"missing"` says why it is not there.
+        times: seconds, of each time.
+        peak_bytes: the most memory that the process has had.
+    """
+
+    def __init__(self, name, backend, case):
+        self.name, self.backend = name, backend
+        self.times, self.peak_bytes = [], None
+        module = "benchmarks.speed.worker"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, name, backend, json.dumps(asdict(case))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        self.facts = self._answer()
+
+    def _answer(self):
+        if not select.select([self._process.stdout], [], [], READY)[0]:
+            self._process.kill()
+            return {"missing": f"not ready after {READY} s"}
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else {"missing": "its process ended"}
+
+    def once(self):
+        """Does it once more."""
+        time.sleep(PAUSE)
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        if "missing" in answer:
+            self.facts = answer
+            return
+        self.times.append(answer["seconds"])
+        self.peak_bytes = answer["peak_bytes"]
+
+    def end(self):
+        """Its process."""
+        self._process.kill()
+        self._process.wait()
+
+
+def race(case, names, backends, rounds):
+    """All of them in turn, so many times, and the matrix product with them.
+
+    Returns:
+        A dictionary, as JSON can hold it: the case, the machine, and of each contender
+        the seconds of each round.
+    """
+    entries = [(PRODUCT, backend) for backend in backends]
+    for name in names:
+        if can(name, case):
+            entries += [(name, b) for b in CONTENDERS[name][0] if b in backends]
+    workers = []
+    try:
+        for name, backend in entries:
+            worker = Worker(name, backend, case)
+            workers.append(worker)
+            missing = worker.facts.get("missing")
+            print(f"  {name} ({backend}): {missing or 'ready'}", flush=True)
+        running = [w for w in workers if "missing" not in w.facts]
+        for _ in range(rounds):
+            for worker in running:
+                worker.once()
+    finally:
+        for worker in workers:
+            worker.end()
+    return {
+        "case": asdict(case),
+        "flops": case.flops,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "contenders": [
+            {
+                "name": worker.name,
+                "backend": worker.backend,
+                **worker.facts,
+                "seconds": worker.times,
+                "peak_bytes": worker.peak_bytes,
+            }
+            for worker in workers
+        ],
+    }
+
+
+def machine():
+    """In words."""
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    return f"{platform.machine()}, {cores} cores, load {load:.1f}"
+
+
+def rate(result, contender) -> float:
+    """FLOP/s: of a whole model's, for the median of its rounds."""
+    flops = 2 * SIDE**3 if contender["name"] == PRODUCT else result["flops"]
+    return flops / statistics.median(contender["seconds"])
+
+
+def ratio(one, other) -> float:
+    """How many times as fast as another one is: the median of its rounds' ratios."""
+    pairs = zip(other["seconds"], one["seconds"], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def measured(result) -> list[dict]:
+    """The contenders that were there, the matrix products left out."""
+    return [c for c in result["contenders"] if c["name"] != PRODUCT and c["seconds"]]
+
+
+def limit(result) -> float:
+    """FLOP/s of the fastest of the matrix products."""
+    products = [c for c in result["contenders"] if c["name"] == PRODUCT and c["seconds"]]
+    return max(rate(result, one) for one in products)

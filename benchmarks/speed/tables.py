@@ -1,0 +1,101 @@
+"""Results as tables and as a picture."""
+
+from benchmarks.speed.race import limit, measured, rate, ratio
+
+OURS = "keras_vit"
+HEADER = (
+    *("", "backend", "GFLOP/s", "of the limit", "ours is × as fast", "seconds"),
+    *("import s", "build s", "first call s", "peak GiB"),
+)
+
+
+def title(result) -> str:
+    """Of its case."""
+    case = result["case"]
+    task, batch = case["task"], case["batch_size"]
+    return f"{case['model']}, {case['image_size']} px, {task}, batch {batch}"
+
+
+def table(result) -> str:
+    """Markdown: each contender, the fastest first, beside ours on the same backend."""
+    found = sorted(measured(result), key=lambda one: -rate(result, one))
+    ours = {one["backend"]: one for one in found if one["name"] == OURS}
+    top = limit(result)
+    lines = [HEADER, ["---", "---", *["---:"] * (len(HEADER) - 2)]]
+    for one in found:
+        mine = ours.get(one["backend"])
+        compared = "" if one is mine or mine is None else f"{ratio(mine, one):.2f}"
+        seconds = sorted(one["seconds"])[len(one["seconds"]) // 2]
+        lines.append(
+            (
+                *(one["name"], one["backend"], f"{rate(result, one) / 1e9:.0f}"),
+                *(f"{rate(result, one) / top:.0%}", compared, f"{seconds:.3g}"),
+                *(f"{one[f'{what}_seconds']:.1f}" for what in ("import", "build", "first")),
+                f"{one['peak_bytes'] / 2**30:.1f}",
+            )
+        )
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text += f"\n\nA matrix product reaches {top / 1e9:.0f} GFLOP/s."
+    for name, backend, reason in missing(result):
+        text += f" {name} ({backend}) is not there: {reason}."
+    return text
+
+
+def missing(result):
+    """(name, backend, reason) of those that are not measured."""
+    for one in result["contenders"]:
+        if "missing" in one:
+            reason = " ".join(one["missing"].split())[:90]
+            yield one["name"], one["backend"], f"`{reason}`"
+
+
+def section(results) -> str:
+    """Markdown of all results."""
+    rounds = sorted({len(one["seconds"]) for r in results for one in measured(r)})
+    machines = sorted({f"{r['date']}, {r['machine']}" for r in results})
+    versions = {}
+    for result in results:
+        for one in measured(result):
+            versions |= one["versions"]
+    parts = [
+        f"{'; '.join(machines)}; "
+        + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+        + f". Medians of {' to '.join(map(str, rounds))} rounds, in each of which every "
+        "contender runs once, in a process of its own. FLOPs are those of the whole "
+        "model, three times as many for a step of training; *× as fast* is the median "
+        "of the rounds' ratios."
+    ]
+    for result in results:
+        parts += [f"### {title(result)}", table(result)]
+    return "\n\n".join(parts) + "\n"
+
+
+def picture(results, path):
+    """Bars of all contenders, a panel for each result, with the limit as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    heights = [len(measured(result)) for result in results]
+    figure, panels = pyplot.subplots(
+        *(len(results), 1),
+        figsize=(8, 0.9 * len(results) + 0.3 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
+        sharex=True,
+        layout="constrained",
+    )
+    for panel, result in zip(panels[:, 0], results, strict=True):
+        found = sorted(measured(result), key=lambda one: rate(result, one))
+        names = [f"{one['name']} ({one['backend']})" for one in found]
+        colors = ["#2a6f97" if one["name"] == OURS else "#b8c4cc" for one in found]
+        rates = [rate(result, one) / 1e9 for one in found]
+        bars = panel.barh(names, rates, color=colors)
+        panel.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+        panel.axvline(limit(result) / 1e9, color="#9b2226", linewidth=1)
+        panel.set_title(title(result), fontsize=9, loc="left")
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1, 0].set_xlabel("GFLOP/s; the line is a matrix product's", fontsize=8)
+    figure.savefig(path, dpi=120)
