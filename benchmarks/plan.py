@@ -89,10 +89,8 @@ that does not fit is what the compiler refused.
 - *TFLOPs*: floating-point operations of a device and step as XLA counts them, the body of a
   loop once. *Of the model*: three times a forward pass, of these; beyond 100 % where there
   are loops, and the prediction then takes the model's.
-- *Memory*: of the bytes that each instruction of the program reads from and writes to HBM.
-  An instruction counts the whole of an operand of which it may take a slice: in the loops
-  that gather weights piece by piece (fully sharded) this is too much, nobody knows by how
-  much, and times that it bounds are too long.
+- *Memory*: of the bytes that each instruction of the program reads from and writes to HBM,
+  of those that take a slice, or change one in place, the slice.
 - *Collectives*: how often, with loops; *sent*: by each device, if they pass their parts on
   in a ring.
 - *Step*: at peak rates. The longest of operations, memory and links, as if all three were
