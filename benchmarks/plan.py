@@ -90,7 +90,10 @@ that does not fit is what the compiler refused.
   loop once. *Of the model*: three times a forward pass, of these; beyond 100 % where there
   are loops, and the prediction then takes the model's.
 - *Memory*: of the bytes that each instruction of the program reads from and writes to HBM,
-  of those that take a slice, or change one in place, the slice.
+  of those that take a slice, or change one in place, the slice. Where a joined instruction
+  slices what it has itself computed of an operand, the whole operand counts: in the loops
+  that gather weights (fully sharded) times may be too long. (ViTH14 on v5p:4x4x4 was
+  compiled before slices counted as such, and its memory time is too long.)
 - *Collectives*: how often, with loops; *sent*: by each device, if they pass their parts on
   in a ring.
 - *Step*: at peak rates. The longest of operations, memory and links, as if all three were
