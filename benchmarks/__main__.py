@@ -49,13 +49,12 @@ def name_of(case):
 
 
 def write(results):
-    """Between the marks of RESULTS.md, and the picture."""
+    """The picture, and tables between the marks of RESULTS.md."""
+    picture(results, PICTURE)
     before, after = RESULTS.read_text().split(MARKS[0])
     after = after.split(MARKS[1])[1]
     text = f"![Bars of all contenders]({PICTURE.name})\n\n{section(results)}"
     RESULTS.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}")
-    main = [r for r in results if r["case"]["model"] == "ViTB16"]
-    picture([r for r in main if r["case"]["batch_size"] == 8], PICTURE)
 
 
 def main():
@@ -78,6 +77,8 @@ def main():
     args = parser.parse_args()
     if args.write:
         files = sorted(args.folder.glob("*.json"))
+        if not files:
+            parser.error(f"nothing was measured: there are no results in {args.folder}")
         return write([json.loads(file.read_text()) for file in files])
     args.folder.mkdir(parents=True, exist_ok=True)
     for case in cases(args):
