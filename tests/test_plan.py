@@ -310,7 +310,7 @@ HloModule jit_train_step
   ROOT %shaped = f32[64,16]{1,0} reshape(%cut)
 }
 
-%outer (e: f32[64,128], f: s32[], g: f32[16,64,16]) -> (f32[16,64,16], f32[64,16]) {
+%outer (e: f32[64,128], f: s32[], g: f32[16,64,16]) -> (s32[], f32[16,64,16], f32[64,16]) {
   %e = f32[64,128]{1,0} parameter(0)
   %f = s32[] parameter(1)
   %g = f32[16,64,16]{2,1,0} parameter(2)
@@ -318,7 +318,7 @@ HloModule jit_train_step
   %one = f32[1,64,16]{2,1,0} bitcast(%piece)
   %put = f32[16,64,16]{2,1,0} dynamic-update-slice(%g, %one, %f, %f, %f)
   %same = f32[16,64,16]{2,1,0} bitcast(%put)
-  ROOT %both = (f32[16,64,16], f32[64,16]) tuple(%same, %piece)
+  ROOT %both = (s32[], f32[16,64,16], f32[64,16]) tuple(%f, %same, %piece)
 }
 
 %async (h: f32[64,128]) -> f32[4,128] {
@@ -330,7 +330,7 @@ ENTRY %main (p: f32[64,128], q: s32[], r: f32[16,64,16]) -> f32[16,64,16] {
   %p = f32[64,128]{1,0:T(8,128)} parameter(0)
   %q = s32[] parameter(1)
   %r = f32[16,64,16]{2,1,0:T(8,128)} parameter(2)
-  %fusion = (f32[16,64,16]{2,1,0:T(8,128)}, f32[64,16]{1,0:T(8,128)}) fusion(%p, %q, %r), kind=kLoop, calls=%outer
+  %fusion = (s32[], f32[16,64,16]{2,1,0:T(8,128)}, f32[64,16]{1,0:T(8,128)}) fusion(%p, %q, %r), kind=kLoop, calls=%outer
   %begun = ((f32[64,128]{1,0:T(8,128)}), f32[4,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) async-start(%p), calls=%async
   %cut = f32[2,128]{1,0:T(8,128)} dynamic-slice(%p, %q, %q), dynamic_slice_sizes={2,128}
   %got = f32[16,64,16]{2,1,0:T(8,128)} get-tuple-element(%fusion), index=0

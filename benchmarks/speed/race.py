@@ -1,5 +1,6 @@
 """Contenders of a case in turn, and what their times say of each other."""
 
+import contextlib
 import json
 import os
 import platform
@@ -53,13 +54,16 @@ class Worker:
         return json.loads(line) if line else {"missing": "its process ended"}
 
     def once(self):
-        """Does it once more."""
+        """Does it once more; one that fails has no times, and is not asked again."""
+        if "missing" in self.facts:
+            return
         time.sleep(PAUSE)
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # of one that has ended
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         answer = self._answer()
         if "missing" in answer:
-            self.facts = answer
+            self.facts, self.times = answer, []
             return
         self.times.append(answer["seconds"])
         self.peak_bytes = answer["peak_bytes"]
@@ -88,9 +92,8 @@ def race(case, names, backends, rounds):
             workers.append(worker)
             missing = worker.facts.get("missing")
             print(f"  {name} ({backend}): {missing or 'ready'}", flush=True)
-        running = [w for w in workers if "missing" not in w.facts]
         for _ in range(rounds):
-            for worker in running:
+            for worker in workers:
                 worker.once()
     finally:
         for worker in workers:

@@ -79,7 +79,7 @@ class _Computation:
     def __init__(self, program, name):
         self.program, self.name = program, name
 
-    @property
+    @cached_property
     def root(self) -> str | None:
         """The line of its result."""
         lines = self.program.computations[self.name]
@@ -136,9 +136,10 @@ class _Computation:
     def written(self) -> list[int]:
         """Bytes of each result that are not as they were."""
         root = self.root
-        if _operation(root) == "tuple":
-            return [self._changed(self._lines[name]) for name in operands(root)]
-        return [self._changed(root)] * len(arrays(_shape(root)))
+        is_tuple = _operation(root) == "tuple"
+        lines = [self._lines[name] for name in operands(root)] if is_tuple else [root]
+        # As many as `arrays` finds, which leaves scalars out.
+        return [self._changed(line) for line in lines for _ in arrays(_shape(line))]
 
     def _changed(self, line) -> int:
         whole = _size(line)
