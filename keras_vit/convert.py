@@ -22,7 +22,10 @@ ENDINGS = {
 }
 LAYOUTS = (*WRITTEN, "keras", "weights.h5")
 # Arguments that a file must tell for its model to compute the same.
-_NEEDED = (*(name for name in TOLD if name != "num_prefix_positions"), "stem")
+_NEEDED = (
+    *(name for name in TOLD if name != "num_prefix_positions"),
+    *("stem", "merged_tokens"),
+)
 
 
 @dataclass(frozen=True)

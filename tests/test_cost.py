@@ -26,6 +26,11 @@ SMALL = {
     "token": VIT,
     "every token in the last block": {**VIT, "full_last_block": True},
     "one block": {**VIT, "num_layers": 1},
+    "merged": {**VIT, "num_layers": 3, "merged_tokens": (3, 2, 2)},
+    "merged, every token": {
+        **{**VIT, "image_size": (48, 64), "patch_size": 4, "merged_tokens": 60},
+        **{"pooling": "gap", "num_registers": 3, "full_last_block": True},
+    },
     "many tokens": {**VIT, "image_size": (48, 64), "patch_size": 4},
     "mean": {**VIT, "pooling": "gap", "include_preprocessing": True},
     "map": {**VIT, "pooling": "map", "mlp": "quick_gelu", "image_size": (32, 64)},

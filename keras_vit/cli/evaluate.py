@@ -9,9 +9,11 @@ from keras_vit.cli.options import (
     OK,
     add_command,
     add_data_options,
+    add_merging,
     data_arguments,
     found_again,
     load_data,
+    merging_of,
 )
 from keras_vit.cli.results import accuracy_name, print_result, write_report_of
 from keras_vit.runs import load_classifier
@@ -41,13 +43,14 @@ def add_to(commands) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--report", metavar="FOLDER", help="write a report there, too")
+    add_merging(parser)
     add_data_options(parser)
 
 
 def _evaluate(args):
     if args.data is not None:
         args.data = found_again(args.data)
-    classifier = load_classifier(args.source, args.batch_size)
+    classifier = load_classifier(args.source, args.batch_size, **merging_of(args))
     data = _data(args, classifier)
     split = args.split or next(s for s in reversed(SPLITS) if s in data.splits)
     verbose = 1 if sys.stdout.isatty() and not args.json else 0

@@ -55,6 +55,23 @@ def add_data_options(parser) -> None:
     )
 
 
+def add_merging(parser) -> None:
+    """Fewer tokens, where a model is only asked."""
+    parser.add_argument(
+        "--merged-tokens",
+        metavar="N",
+        help="tokens that each block of a Vision Transformer merges into others, such as "
+        "8, or a number for each block: faster, for some accuracy",
+    )
+
+
+def merging_of(args) -> dict:
+    """What `from_pretrained` is given of it."""
+    if args.merged_tokens is None:
+        return {}
+    return {"merged_tokens": _value(args.merged_tokens)}
+
+
 def data_arguments(args, source: str, **others) -> dict:
     """What `keras_vit.data.load` is given, source and all, as JSON can hold it."""
     names = ("data_dir", "bad_images", "image_column", "label_column", "split_column")

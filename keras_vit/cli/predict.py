@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 import keras_vit
-from keras_vit.cli.options import CHECKPOINT, ERROR, OK, add_command
+from keras_vit.cli.options import (
+    CHECKPOINT,
+    ERROR,
+    OK,
+    add_command,
+    add_merging,
+    merging_of,
+)
 from keras_vit.data import load_images, read_image
 from keras_vit.data.folder import SUFFIXES
 from keras_vit.runs import Classifier, load_classifier
@@ -46,6 +53,7 @@ def add_to(commands) -> None:
         help="names of ImageNet's 1000 classes, where no training tells any: a copy of "
         "Keras' imagenet_class_index.json, which is downloaded otherwise; none for numbers",
     )
+    add_merging(parser)
 
 
 def _predict(args):
@@ -57,7 +65,7 @@ def _predict(args):
                 f"{getattr(args, name)}"
             )
     sources = list(_sources(args.images))
-    classifier = load_classifier(args.source, args.batch_size)
+    classifier = load_classifier(args.source, args.batch_size, **merging_of(args))
     names = _class_names(classifier, args.class_index)
     results = _results(classifier, sources, names, args.top)
     failed = _print_json(results) if args.json else _print_table(results)

@@ -34,10 +34,15 @@ class SelfAttention(keras.layers.Layer):
         context: (batch, others, hidden_dim), the tokens that answer; `None` stands
             for `tokens` themselves. With a part of the sequence as `tokens` and the
             whole of it as `context`, only that part's outputs are computed.
+        sizes: int (batch, others), of how many tokens each that answers is the average,
+            so that it counts for as many (proportional attention, *Token Merging*, arXiv
+            2210.09461, section 3); `None` where each is one.
+        return_keys: bool, whether the keys are returned too, as their mean over heads.
         training: bool, whether dropout is active.
 
     Returns:
-        (batch, tokens, hidden_dim).
+        (batch, tokens, hidden_dim); with `return_keys` a tuple of that and of (batch,
+        others, head_dim).
 
     Raises:
         ValueError: if the tokens' width is not divisible by `num_heads`.
@@ -98,15 +103,20 @@ class SelfAttention(keras.layers.Layer):
         norm.build((None, None, self.num_heads, head_dim))
         return norm
 
-    def call(self, tokens, context=None, training=None):
+    def call(self, tokens, context=None, sizes=None, return_keys=False, training=None):
         query, key, value = self._project(tokens, context)
+        keys = ops.mean(key, axis=2) if return_keys else None
+        bias = None
+        if sizes is not None:
+            bias = ops.log(ops.cast(sizes, "float32"))[:, None, None]
         if training and self.dropout_rate:
-            attended = self._attend_with_dropout(query, key, value)
+            attended = self._attend_with_dropout(query, key, value, bias)
         else:
             attended = ops.dot_product_attention(
-                query, key, value, flash_attention=flash_attention()
+                query, key, value, bias=bias, flash_attention=flash_attention()
             )
-        return self.projection(attended)
+        outputs = self.projection(attended)
+        return (outputs, keys) if return_keys else outputs
 
     def _project(self, tokens, context):
         """Queries of the tokens, keys and values of the context, normed if so asked."""
@@ -131,16 +141,28 @@ class SelfAttention(keras.layers.Layer):
         key, value = ops.unstack(both, 2, axis=2)
         return query, key, value
 
-    def _attend_with_dropout(self, query, key, value):
+    def _attend_with_dropout(self, query, key, value, bias=None):
         """Attention written out, as the fused operation knows no dropout."""
         scores = ops.einsum("bqhk,bthk->bhqt", query, key)
         scores = ops.cast(scores, "float32") / query.shape[-1] ** 0.5
+        if bias is not None:
+            scores = scores + bias
         weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
         weights = self.dropout(weights, training=True)
         return ops.einsum("bhqt,bthk->bqhk", weights, value)
 
     def compute_output_shape(self, tokens_shape):
         return tuple(tokens_shape)
+
+    def compute_output_spec(
+        self, tokens, context=None, sizes=None, return_keys=False, training=None
+    ):
+        outputs = keras.KerasTensor(tokens.shape, self.compute_dtype)
+        if not return_keys:
+            return outputs
+        *others, hidden_dim = (tokens if context is None else context).shape
+        shape = (*others, hidden_dim // self.num_heads)
+        return outputs, keras.KerasTensor(shape, self.compute_dtype)
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_vit.layers import arguments
 from keras_vit.layers.attention import SelfAttention
+from keras_vit.layers.merging import count_merged, merge_tokens
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.regularization import DropPath, LayerScale
@@ -14,7 +15,8 @@ from keras_vit.layers.regularization import DropPath, LayerScale
 class EncoderBlock(keras.layers.Layer):
     """Pre-LN transformer block: attention, then MLP, each added to its input.
 
-    Source: ViT (arXiv 2010.11929), section 3.1, equations 2 and 3.
+    Source: ViT (arXiv 2010.11929), section 3.1, equations 2 and 3. Between attention and
+    MLP it may merge tokens that are alike, see `layers.merging.merge_tokens`.
 
     Args:
         num_heads: int, a divisor of the tokens' width.
@@ -33,16 +35,26 @@ class EncoderBlock(keras.layers.Layer):
         rematerialize: bool, whether training keeps the block's inputs alone, and the
             backward pass computes the rest once more (*Training Deep Nets with Sublinear
             Memory Cost*, arXiv 1604.06174), with the same dropout.
+        merged_tokens: int, how many tokens are merged into others, but half of those after
+            the prefix at most; 0 for none.
+        num_prefix: int, number of tokens before the patches (class token, registers),
+            which are never merged.
 
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
         context: `None`, or the whole sequence (batch, others, hidden_dim) where
             `tokens` is a part of it: then the outputs of that part alone are
-            computed, the same as in the whole.
+            computed, the same as in the whole, and none is merged.
+        sizes: int32 (batch, tokens), of how many tokens each is the average (with a
+            `context` each of that); `None` where blocks before have merged none.
         training: bool, whether dropout and drop path are active.
 
     Returns:
-        (batch, tokens, hidden_dim).
+        (batch, tokens, hidden_dim); a tuple of the fewer tokens and of their sizes where
+        there are `merged_tokens` and no `context`.
+
+    Raises:
+        ValueError: if tokens are merged and their number is not known at build.
     """
 
     def __init__(
@@ -60,6 +72,8 @@ class EncoderBlock(keras.layers.Layer):
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         rematerialize: bool = False,
+        merged_tokens: int = 0,
+        num_prefix: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -76,6 +90,8 @@ class EncoderBlock(keras.layers.Layer):
         )
         self.drop_path_rate = arguments.rate(drop_path_rate, "drop_path_rate")
         self.rematerialize = rematerialize
+        self.merged_tokens = merged_tokens
+        self.num_prefix = num_prefix
 
         policy = self.dtype_policy
         norm = {"epsilon": layer_norm_epsilon, "dtype": policy}
@@ -107,6 +123,11 @@ class EncoderBlock(keras.layers.Layer):
             self.mlp_scale = LayerScale(layer_scale, dtype=policy, name="mlp_scale")
 
     def build(self, tokens_shape):
+        if self.merged_tokens and tokens_shape[1] is None:
+            raise ValueError(
+                "Where tokens are merged, their number must be known. Received: "
+                f"merged_tokens={self.merged_tokens}, tokens_shape={tuple(tokens_shape)}"
+            )
         shape = (None, None, tokens_shape[-1])
         self.attention_norm.build(shape)
         self.attention.build(shape)
@@ -117,12 +138,12 @@ class EncoderBlock(keras.layers.Layer):
             self.attention_scale.build(shape)
             self.mlp_scale.build(shape)
 
-    def call(self, tokens, context=None, training=None):
+    def call(self, tokens, context=None, sizes=None, training=None):
         if self.rematerialize and training:
-            return self._rematerialized(tokens, context)
-        return self._encode(tokens, context, training)
+            return self._rematerialized(tokens, context, sizes)
+        return self._encode(tokens, context, sizes, training)
 
-    def _rematerialized(self, tokens, context):
+    def _rematerialized(self, tokens, context, sizes):
         # Keras 3.15's own `RematScope` wraps `call`, and with it the steps of the seed
         # generators. With drop path it raises on JAX and TensorFlow, and on torch the
         # backward pass drops others than the forward pass. Here the wrapped function has
@@ -134,7 +155,7 @@ class EncoderBlock(keras.layers.Layer):
         def encode(values, tokens, context=None):
             mapping = zip((*weights, *seeds), (*values, *before), strict=True)
             with keras.StatelessScope(mapping, initialize_variables=False) as scope:
-                outputs = self._encode(tokens, context, training=True)
+                outputs = self._encode(tokens, context, sizes, training=True)
             return outputs, [scope.get_current_value(seed) for seed in seeds]
 
         inputs = (tokens,) if context is None else (tokens, context)
@@ -149,24 +170,49 @@ class EncoderBlock(keras.layers.Layer):
         weights = {id(weight) for weight in self.weights}
         return [variable for variable in self.variables if id(variable) not in weights]
 
-    def _encode(self, tokens, context, training):
+    def _encode(self, tokens, context, sizes, training):
+        merges = self._merges(context)
         if context is not None:
             context = self.attention_norm(context)
         branch = self.attention(
-            self.attention_norm(tokens), context=context, training=training
+            self.attention_norm(tokens),
+            context=context,
+            sizes=sizes,
+            return_keys=merges,
+            training=training,
         )
+        if merges:
+            branch, keys = branch
         branch = self.dropout(branch, training=training)
         if self.layer_scale is not None:
             branch = self.attention_scale(branch)
         tokens = tokens + self.drop_path(branch, training=training)
+        if merges:
+            tokens, sizes = merge_tokens(
+                tokens, keys, self.merged_tokens, num_prefix=self.num_prefix, sizes=sizes
+            )
 
         branch = self.mlp(self.mlp_norm(tokens), training=training)
         if self.layer_scale is not None:
             branch = self.mlp_scale(branch)
-        return tokens + self.drop_path(branch, training=training)
+        tokens = tokens + self.drop_path(branch, training=training)
+        return (tokens, sizes) if merges else tokens
 
-    def compute_output_shape(self, tokens_shape):
-        return tuple(tokens_shape)
+    def _merges(self, context):
+        return self.merged_tokens > 0 and context is None
+
+    def compute_output_shape(self, tokens_shape, context_shape=None):
+        if not self._merges(context_shape):
+            return tuple(tokens_shape)
+        batch, tokens, hidden_dim = tokens_shape
+        tokens -= count_merged(self.merged_tokens, tokens, self.num_prefix)
+        return (batch, tokens, hidden_dim), (batch, tokens)
+
+    def compute_output_spec(self, tokens, context=None, sizes=None, training=None):
+        shape = self.compute_output_shape(tokens.shape, getattr(context, "shape", None))
+        if not self._merges(context):
+            return keras.KerasTensor(shape, self.compute_dtype)
+        return tuple(map(keras.KerasTensor, shape, (self.compute_dtype, "int32")))
 
     def get_config(self):
         return {
@@ -183,4 +229,6 @@ class EncoderBlock(keras.layers.Layer):
             "attention_dropout_rate": self.attention_dropout_rate,
             "drop_path_rate": self.drop_path_rate,
             "rematerialize": self.rematerialize,
+            "merged_tokens": self.merged_tokens,
+            "num_prefix": self.num_prefix,
         }

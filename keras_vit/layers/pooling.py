@@ -16,17 +16,18 @@ class TokenPooling(keras.layers.Layer):
 
     Source: ViT (arXiv 2010.11929), section 3.1, equation 4.
 
-    Input shape:
-        (batch, tokens, hidden_dim).
+    Call arguments:
+        tokens: (batch, tokens, hidden_dim).
+        sizes: of the tokens, which the other poolings weigh; not read.
 
-    Output shape:
+    Returns:
         (batch, hidden_dim).
     """
 
     def build(self, tokens_shape):
         pass
 
-    def call(self, tokens):
+    def call(self, tokens, sizes=None):
         return tokens[:, 0]
 
     def compute_output_shape(self, tokens_shape):
@@ -47,10 +48,12 @@ class MeanPooling(keras.layers.Layer):
         num_prefix: int, number of tokens before the patches (class token, registers),
             which are left out.
 
-    Input shape:
-        (batch, tokens, hidden_dim).
+    Call arguments:
+        tokens: (batch, tokens, hidden_dim).
+        sizes: int32 (batch, tokens), how many patches each token stands for, which is its
+            weight, see `layers.merging`; `None` where each is one.
 
-    Output shape:
+    Returns:
         (batch, hidden_dim).
     """
 
@@ -61,10 +64,15 @@ class MeanPooling(keras.layers.Layer):
     def build(self, tokens_shape):
         pass
 
-    def call(self, tokens):
+    def call(self, tokens, sizes=None):
         # In float32: a sum over hundreds of tokens loses digits in half precision.
         patches = ops.cast(tokens[:, self.num_prefix :], "float32")
-        return ops.cast(ops.mean(patches, axis=1), self.compute_dtype)
+        if sizes is None:
+            return ops.cast(ops.mean(patches, axis=1), self.compute_dtype)
+        shares = ops.cast(sizes[:, self.num_prefix :], "float32")
+        shares = shares / ops.sum(shares, axis=1, keepdims=True)
+        mean = ops.sum(patches * shares[..., None], axis=1)
+        return ops.cast(mean, self.compute_dtype)
 
     def compute_output_shape(self, tokens_shape):
         return (tokens_shape[0], tokens_shape[-1])
@@ -89,10 +97,12 @@ class AttentionPooling(keras.layers.Layer):
         gelu_approximate: bool, see `MLP`.
         layer_norm_epsilon: float, added to the variance in the layer norm.
 
-    Input shape:
-        (batch, tokens, hidden_dim).
+    Call arguments:
+        tokens: (batch, tokens, hidden_dim).
+        sizes: int32 (batch, tokens), how many patches each token stands for, see
+            `SelfAttention`; `None` where each is one.
 
-    Output shape:
+    Returns:
         (batch, hidden_dim).
     """
 
@@ -135,10 +145,12 @@ class AttentionPooling(keras.layers.Layer):
         for layer in (self.attention, self.mlp_norm, self.mlp):
             layer.build((None, None, hidden_dim))
 
-    def call(self, tokens):
+    def call(self, tokens, sizes=None):
         probe = ops.expand_dims(self.probe, 0)
         probe = ops.broadcast_to(probe, (ops.shape(tokens)[0], *probe.shape[1:]))
-        pooled = self.attention(probe, context=tokens[:, self.num_prefix :])
+        if sizes is not None:
+            sizes = sizes[:, self.num_prefix :]
+        pooled = self.attention(probe, context=tokens[:, self.num_prefix :], sizes=sizes)
         pooled = pooled + self.mlp(self.mlp_norm(pooled))
         return pooled[:, 0]
 

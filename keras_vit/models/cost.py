@@ -165,10 +165,16 @@ def _vit(c) -> Iterator[Step]:
     if c.pre_norm:
         yield from _layer_norm("pre_norm", 0, tokens * hidden_dim, c, kept=False)
 
-    for _ in range(c.num_layers - 1):
-        yield from _block(tokens, tokens, c)
-    outputs = 1 if c.pooling == "token" and not c.full_last_block else tokens
-    yield from _block(outputs, tokens, c)
+    *merged, last = c.merged_tokens
+    for number in merged:
+        yield from _block(tokens, tokens, c, number)
+        tokens -= number
+    if c.pooling == "token" and not c.full_last_block:
+        outputs = 1
+        yield from _block(outputs, tokens, c)
+    else:
+        outputs = tokens - last
+        yield from _block(tokens, tokens, c, last)
     if not c.fc_norm:
         yield from _layer_norm("encoder_norm", 0, outputs * hidden_dim, c, kept=False)
     yield from _pool(outputs, prefix, c)
@@ -198,24 +204,46 @@ def _layer_norm(part, held, numbers, c, kept=True):
     yield Step(part, held + tensors * numbers * FLOAT32)
 
 
-def _block(outputs, tokens, c):
-    """An encoder block that computes some of its tokens; the first `outputs` ask."""
+def _block(outputs, tokens, c, merged=0):
+    """An encoder block that computes some of its tokens; the first `outputs` ask. Of them
+    it merges some.
+    """
     size = c.hidden_dim * c.number
     inputs = tokens * size  # of which those that ask are a view
     yield from _layer_norm("attention_norm", inputs, tokens * c.hidden_dim, c)
     if outputs < tokens:  # they are normed by themselves
         held = inputs + tokens * size
         yield from _layer_norm("attention_norm", held, outputs * c.hidden_dim, c)
-    yield from _attention(inputs, outputs, tokens, c.num_heads, c, c.qkv_bias, c.qk_norm)
+    keys = tokens * size // c.num_heads if merged else 0  # their mean over heads
+    held = inputs + keys
+    yield from _attention(held, outputs, tokens, c.num_heads, c, c.qkv_bias, c.qk_norm)
     if c.layer_scale is not None:
-        yield Step("layer_scale", inputs + 2 * outputs * size)
-    yield Step("residual", inputs + 2 * outputs * size)
+        yield Step("layer_scale", held + 2 * outputs * size)
+    yield Step("residual", held + 2 * outputs * size)
+    if merged:
+        yield from _merge(outputs, merged, c)
+        outputs -= merged
 
     yield from _layer_norm("mlp_norm", outputs * size, outputs * c.hidden_dim, c)
     yield from _mlp("mlp", outputs * size, outputs, c.mlp, c)
     if c.layer_scale is not None:
         yield Step("layer_scale", 3 * outputs * size)
     yield Step("residual", 3 * outputs * size)
+
+
+def _merge(tokens, merged, c):
+    """Finds the most alike of two sets of tokens, and averages them."""
+    prefix = c.class_token + c.num_registers
+    second = (tokens - prefix + prefix % 2) // 2
+    first = tokens - prefix - second
+    size = c.hidden_dim * c.number
+    head_dim = c.hidden_dim // c.num_heads
+    similarity = (tokens * head_dim + first * second) * FLOAT32
+    yield Step("merging", tokens * size + similarity, first * second * head_dim)
+    held = (tokens + first) * size  # the first set is brought into order
+    yield Step("merging", held + second * size, merged * second * c.hidden_dim)
+    yield Step("merging", held + 3 * second * size)  # of products a sum
+    yield Step("merging", held + (second + tokens - merged) * size)  # joined
 
 
 def _attention(held, queries, keys, heads, c, bias=True, norm=False, part=None):

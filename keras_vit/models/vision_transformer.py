@@ -1,5 +1,7 @@
 """The Vision Transformer."""
 
+from collections.abc import Sequence
+from math import prod
 from types import SimpleNamespace
 
 import keras
@@ -17,6 +19,7 @@ from keras_vit.layers import (
     TokenPooling,
     arguments,
 )
+from keras_vit.layers.merging import count_merged
 from keras_vit.layers.mlp import ACTIVATIONS, GATED
 from keras_vit.layers.position import POSITIONS
 from keras_vit.models.images import (
@@ -108,6 +111,13 @@ class VisionTransformer(ImageModel):
         full_last_block: bool. With `pooling="token"` nothing reads the other tokens of
             the last block, so it computes the class token alone and its output is
             (batch, 1, hidden_dim); `True` computes every token.
+        merged_tokens: int, or a sequence with one for each block: how many patch tokens
+            each block merges into others that are like them (*Token Merging: Your ViT But
+            Faster*, arXiv 2210.09461), which costs some accuracy, saves time and needs no
+            training; half of those that are left at most, 0 for none. A token then weighs
+            as many patches as it stands for, in attention and in `pooling`. Class token
+            and registers stay. A block that merges has two outputs, its tokens and, as
+            int32 (batch, tokens), how many patches each stands for.
         image_mean: float or one for each channel, what was subtracted from the pixel
             values (on a scale from 0 to 1) of the images that the model is trained on.
         image_std: float or one for each channel, by what they were then divided. Both
@@ -174,6 +184,7 @@ class VisionTransformer(ImageModel):
         drop_path_rate: float = 0.0,
         rematerialize: bool = False,
         full_last_block: bool = False,
+        merged_tokens: int | Sequence[int] = 0,
         image_mean: float | tuple[float, ...] = 0.5,
         image_std: float | tuple[float, ...] = 0.5,
         include_preprocessing: bool = False,
@@ -193,11 +204,11 @@ class VisionTransformer(ImageModel):
         patches = _embed_patches(inputs, fields, policy)
         tokens = _embed_positions(patches, fields, policy)
         tokens = _drop_and_norm(tokens, fields, policy)
-        tokens, last_block_input = _encode(tokens, fields, policy)
-        outputs = _head(_pool(tokens, fields, policy), fields, policy)
+        tokens, sizes, last_block_inputs = _encode(tokens, fields, policy)
+        outputs = _head(_pool(tokens, sizes, fields, policy), fields, policy)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
-        self._last_block_input = last_block_input
+        self._last_block_inputs = last_block_inputs
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
             *("image_mean", "image_std", "stem"),
@@ -213,14 +224,19 @@ class VisionTransformer(ImageModel):
         Returns:
             A dictionary of the layer's name → (batch, tokens, hidden_dim).
         """
+        return self._last_layers(images)[0]
+
+    def _last_layers(self, images):
+        """What `last_layers` gives, and the tokens' sizes, `None` where none is merged."""
         # Layers are called on tensors: a functional model of them would add nodes to
         # the layers that this model shares with it.
-        tokens = keras.Model(self.input, self._last_block_input)(images)
-        outputs = {}
-        for name in (f"block_{self._config['num_layers'] - 1}", "encoder_norm"):
-            if name != "encoder_norm" or not self._config["fc_norm"]:
-                outputs[name] = tokens = self.get_layer(name)(tokens)
-        return outputs
+        tokens, *sizes = keras.Model(self.input, self._last_block_inputs)(images)
+        block = self.get_layer(f"block_{self._config['num_layers'] - 1}")
+        tokens, sizes = _apply(block, tokens, *sizes)
+        outputs = {block.name: tokens}
+        if not self._config["fc_norm"]:
+            outputs["encoder_norm"] = self.get_layer("encoder_norm")(tokens)
+        return outputs, sizes
 
     def features(self, images) -> dict:
         """The encoder's output by kind of token, after the final norm.
@@ -236,17 +252,22 @@ class VisionTransformer(ImageModel):
             A dictionary of tensors: `"class_token"` (batch, hidden_dim), `"registers"`
             (batch, num_registers, hidden_dim), `"patch_tokens"` (batch, rows * columns,
             hidden_dim) row by row, `"pooled"` (batch, hidden_dim), each where the model
-            has it.
+            has it. With `merged_tokens` there are fewer patch tokens, in another order,
+            and `"patch_sizes"`, int32 (batch, tokens), tells how many patches each stands
+            for.
         """
-        *_, tokens = self.last_layers(images).values()
+        outputs, sizes = self._last_layers(images)
+        *_, tokens = outputs.values()
         features, start = {}, 0
         if any(layer.name == "class_token" for layer in self.layers):
             features["class_token"], start = tokens[:, 0], 1
         if registers := self._config["num_registers"]:
             features["registers"] = tokens[:, start : start + registers]
         features["patch_tokens"] = tokens[:, start + registers :]
+        if sizes is not None:
+            features["patch_sizes"] = sizes[:, start + registers :]
         if self._config["pooling"]:
-            features["pooled"] = self.get_layer("pooling")(tokens)
+            features["pooled"] = self.get_layer("pooling")(tokens, sizes=sizes)
         if self._config["fc_norm"]:
             features["pooled"] = self.get_layer("fc_norm")(features["pooled"])
         return features
@@ -292,6 +313,7 @@ def checked_fields(config: dict) -> SimpleNamespace:
     c.num_prefix_positions = _checked_prefix_positions(c)
     if c.patch_bias is None:
         c.patch_bias = not c.pre_norm
+    c.merged_tokens = _checked_merged_tokens(c)
     return c
 
 
@@ -310,6 +332,35 @@ def _checked_prefix_positions(c) -> int:
             f"tokens), position={c.position!r}. Use None for the default."
         )
     return c.num_prefix_positions
+
+
+def _checked_merged_tokens(c) -> tuple[int, ...]:
+    """How many tokens each block merges, of those that are left."""
+    numbers = c.merged_tokens
+    if not isinstance(numbers, Sequence):
+        numbers = (numbers,) * c.num_layers
+    if len(numbers) != c.num_layers or not all(_is_count(number) for number in numbers):
+        raise ValueError(
+            "`merged_tokens` must be an integer of at least 0, or one for each of the "
+            f"{c.num_layers} blocks. Received: merged_tokens={c.merged_tokens!r}"
+        )
+    if any(numbers) and None in c.input_shape:
+        raise ValueError(
+            "Where tokens are merged, their number must be known. Received: "
+            f"merged_tokens={c.merged_tokens!r}, input_shape={c.input_shape}. Give an "
+            "`input_shape` with height and width (`keras_vit.from_pretrained` makes such "
+            "a model of this one), or use merged_tokens=0."
+        )
+    tokens = _num_prefix(c) + prod(grid_size(c.image_size, c.patch_size, c.stem))
+    merged = []
+    for number in numbers:
+        merged.append(count_merged(number, tokens, _num_prefix(c)))
+        tokens -= merged[-1]
+    return tuple(merged)
+
+
+def _is_count(number):
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
 
 
 def _num_prefix(c) -> int:
@@ -366,8 +417,10 @@ def _layer_norm(name, c, policy):
 
 
 def _encode(tokens, c, policy):
-    """The encoder's output, and the input of its last block (with every token)."""
-    drop_path_rates = np.linspace(0, c.drop_path_rate, c.num_layers).tolist()
+    """The encoder's output, the sizes of its tokens where some are merged, and the inputs
+    of the last block (with every token).
+    """
+    rates = np.linspace(0, c.drop_path_rate, c.num_layers).tolist()
     blocks = [
         EncoderBlock(
             c.num_heads,
@@ -382,24 +435,34 @@ def _encode(tokens, c, policy):
             attention_dropout_rate=c.attention_dropout_rate,
             drop_path_rate=rate,
             rematerialize=c.rematerialize,
+            merged_tokens=merged,
+            num_prefix=_num_prefix(c),
             dtype=policy,
             name=f"block_{i}",
         )
-        for i, rate in enumerate(drop_path_rates)
+        for i, (rate, merged) in enumerate(zip(rates, c.merged_tokens, strict=True))
     ]
+    sizes = None
     for block in blocks[:-1]:
-        tokens = block(tokens)
-    last_block_input = tokens
+        tokens, sizes = _apply(block, tokens, sizes)
+    inputs = (tokens,) if sizes is None else (tokens, sizes)
     if c.pooling == "token" and not c.full_last_block:
-        tokens = blocks[-1](tokens[:, :1], context=tokens)
+        tokens = blocks[-1](tokens[:, :1], context=tokens, sizes=sizes)
+        sizes = None
     else:
-        tokens = blocks[-1](tokens)
+        tokens, sizes = _apply(blocks[-1], *inputs)
     if not c.fc_norm:
         tokens = _layer_norm("encoder_norm", c, policy)(tokens)
-    return tokens, last_block_input
+    return tokens, sizes, inputs
 
 
-def _pool(tokens, c, policy):
+def _apply(block, tokens, sizes=None):
+    """A block's tokens and their sizes, `None` as long as none is merged."""
+    outputs = block(tokens, sizes=sizes)
+    return outputs if block.merged_tokens else (outputs, sizes)
+
+
+def _pool(tokens, sizes, c, policy):
     if c.pooling is None:
         return tokens
     if c.pooling == "token":
@@ -417,7 +480,7 @@ def _pool(tokens, c, policy):
             dtype=policy,
             name="pooling",
         )
-    features = pooling(tokens)
+    features = pooling(tokens, sizes=sizes)
     return _layer_norm("fc_norm", c, policy)(features) if c.fc_norm else features
 
 

@@ -119,7 +119,7 @@ def _fewer_images(facts, images, replicas, room, each):
 
 def _rematerialized(model, config, images, each):
     """Inputs of all blocks, and all of one block, for so many images."""
-    tokens, width = model.get_layer("block_0").output.shape[1:]
+    tokens, width = model.get_layer("position_embedding").output.shape[1:]
     number = 2 if "16" in model.dtype_policy.compute_dtype else 4
     layers = config["num_layers"]
     return images * (layers * tokens * width * number + each / layers)

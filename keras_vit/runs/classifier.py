@@ -85,13 +85,17 @@ class Classifier:
             )
 
 
-def load_classifier(source: str | os.PathLike, batch_size: int = 32) -> Classifier:
+def load_classifier(
+    source: str | os.PathLike, batch_size: int = 32, **overrides
+) -> Classifier:
     """The classifier of a training, or of any other checkpoint.
 
     Args:
         source: the folder of a training, which stands for its best checkpoint; a `.keras`
             file in it; or whatever `keras_vit.from_pretrained` takes.
         batch_size: int, images that the model is given at a time.
+        **overrides: of `keras_vit.from_pretrained`, such as `merged_tokens=8`; images come
+            to the model as they do without.
 
     Raises:
         FileNotFoundError: if there is nothing at `source`, or no checkpoint yet.
@@ -100,11 +104,11 @@ def load_classifier(source: str | os.PathLike, batch_size: int = 32) -> Classifi
     """
     found = find_run(source)
     if found is None:
-        return _of_checkpoint(source, batch_size)
+        return _of_checkpoint(source, batch_size, overrides)
     run, checkpoint = found
     config = run.config()
     return Classifier(
-        model=_with_head(from_pretrained(checkpoint), checkpoint),
+        model=_with_head(from_pretrained(checkpoint, **overrides), checkpoint),
         pipeline=_pipeline(config["images"], batch_size),
         class_names=tuple(config["class_names"]),
         activation=config["activation"],
@@ -112,8 +116,8 @@ def load_classifier(source: str | os.PathLike, batch_size: int = 32) -> Classifi
     )
 
 
-def _of_checkpoint(source, batch_size):
-    model = _with_head(from_pretrained(source), os.fspath(source))
+def _of_checkpoint(source, batch_size, overrides):
+    model = _with_head(from_pretrained(source, **overrides), os.fspath(source))
     config = model.get_config()
     channels_last = config["data_format"] == "channels_last"
     raw = config["include_preprocessing"]

@@ -206,7 +206,7 @@ def _compute(model, images, layers) -> dict[str, np.ndarray]:
     images = np.asarray(images, "float32")
     if model.get_config()["data_format"] == "channels_first":
         images = np.transpose(images, (0, 3, 1, 2))
-    outputs = {stage: model.get_layer(layer).output for stage, layer in layers.items()}
+    outputs = {stage: _output(model.get_layer(layer)) for stage, layer in layers.items()}
     computed = keras.Model(model.input, outputs)(images, training=False)
     if hasattr(model, "last_layers"):  # of a ViT, which may cut them to the class token
         whole = model.last_layers(images)
@@ -214,6 +214,11 @@ def _compute(model, images, layers) -> dict[str, np.ndarray]:
             stage: whole[layers[stage]] for stage in layers if layers[stage] in whole
         }
     return {stage: _array(computed[stage]) for stage in layers}
+
+
+def _output(layer):
+    """The tokens, of a block that merges some and gives their sizes, too."""
+    return layer.output[0] if isinstance(layer.output, list) else layer.output
 
 
 def _image_shape(model):
