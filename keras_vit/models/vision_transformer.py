@@ -230,7 +230,8 @@ class VisionTransformer(ImageModel):
         """What `last_layers` gives, and the tokens' sizes, `None` where none is merged."""
         # Layers are called on tensors: a functional model of them would add nodes to
         # the layers that this model shares with it.
-        tokens, *sizes = keras.Model(self.input, self._last_block_inputs)(images)
+        inputs = keras.Model(self.input, self._last_block_inputs)(images)
+        tokens, *sizes = keras.tree.flatten(inputs)
         block = self.get_layer(f"block_{self._config['num_layers'] - 1}")
         tokens, sizes = _apply(block, tokens, *sizes)
         outputs = {block.name: tokens}
