@@ -39,7 +39,7 @@ VIT = {"image_size": 16, "patch_size": 4, "hidden_dim": 32, "num_layers": 1}
 VIT |= {"num_heads": 4, "mlp_dim": 64, "classes": 3, "representation_size": 16}
 VIT |= {"classifier_activation": None, "pooling": "gap"}
 STEM = {"num_units": [1], "width_factor": 0.5}
-GATED = {"mlp": "swiglu", "qk_norm": True, "num_registers": 2}
+GATED = {"mlp": "swiglu", "qk_norm": True, "num_registers": 2, "merged_tokens": 3}
 WAYS = ("none", "fully_sharded", "none", "tensor_parallel:2", "fully_sharded:4")
 COMMANDS = ("none", "data_parallel", "tensor_parallel:4", "fully_sharded")
 # A hybrid takes the longest, and is made of what the others are made of.
