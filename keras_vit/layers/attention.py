@@ -5,6 +5,8 @@ from keras import ops
 from keras.initializers import RandomUniform
 
 from keras_vit.layers import arguments
+from keras_vit.layers.attend import attend
+from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.normalization import LayerNormalization
 
@@ -74,7 +76,7 @@ class SelfAttention(keras.layers.Layer):
         # Glorot uniform for each of the four square projections, as in the original
         # code; Keras' own would take the fused kernel's axes for one convolution.
         limit = (6 / (2 * hidden_dim)) ** 0.5
-        self.qkv = keras.layers.EinsumDense(
+        self.qkv = EinsumDense(
             "btd,dshk->btshk",
             output_shape=(None, 3, self.num_heads, head_dim),
             bias_axes="shk" if self.qkv_bias else None,
@@ -86,7 +88,7 @@ class SelfAttention(keras.layers.Layer):
         if self.qk_norm:
             self.query_norm = self._head_norm("query_norm", head_dim)
             self.key_norm = self._head_norm("key_norm", head_dim)
-        self.projection = keras.layers.EinsumDense(
+        self.projection = EinsumDense(
             "bthk,hkd->btd",
             output_shape=(None, hidden_dim),
             bias_axes="d",
@@ -109,12 +111,8 @@ class SelfAttention(keras.layers.Layer):
         bias = None
         if sizes is not None:
             bias = ops.log(ops.cast(sizes, "float32"))[:, None, None]
-        if training and self.dropout_rate:
-            attended = self._attend_with_dropout(query, key, value, bias)
-        else:
-            attended = ops.dot_product_attention(
-                query, key, value, bias=bias, flash_attention=flash_attention()
-            )
+        dropout = self._drop if training and self.dropout_rate else None
+        attended = attend(query, key, value, bias=bias, dropout=dropout)
         outputs = self.projection(attended)
         return (outputs, keys) if return_keys else outputs
 
@@ -141,15 +139,8 @@ class SelfAttention(keras.layers.Layer):
         key, value = ops.unstack(both, 2, axis=2)
         return query, key, value
 
-    def _attend_with_dropout(self, query, key, value, bias=None):
-        """Attention written out, as the fused operation knows no dropout."""
-        scores = ops.einsum("bqhk,bthk->bhqt", query, key)
-        scores = ops.cast(scores, "float32") / query.shape[-1] ** 0.5
-        if bias is not None:
-            scores = scores + bias
-        weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
-        weights = self.dropout(weights, training=True)
-        return ops.einsum("bhqt,bthk->bqhk", weights, value)
+    def _drop(self, weights):
+        return self.dropout(weights, training=True)
 
     def compute_output_shape(self, tokens_shape):
         return tuple(tokens_shape)
@@ -173,23 +164,3 @@ class SelfAttention(keras.layers.Layer):
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout_rate": self.dropout_rate,
         }
-
-
-def flash_attention() -> bool | None:
-    """What to ask of `keras.ops.dot_product_attention`: False, or Keras' own choice.
-
-    On TPU, Keras 3.15 takes a kernel for token counts divisible by 128 that masks
-    causally and leaves the scale out: wrong numbers (shared/FEASIBILITY.md, trap 1,
-    as of November 2026). `keras.config.disable_flash_attention()` does not reach the
-    operation, so it is passed on here.
-    """
-    disabled = keras.config.is_flash_attention_enabled() is False  # None: undecided
-    return False if disabled or _on_tpu() else None
-
-
-def _on_tpu() -> bool:
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return jax.devices()[0].platform == "tpu"

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
 
 GATED = ("swiglu", "geglu")
@@ -63,7 +64,7 @@ class MLP(keras.layers.Layer):
 
     def _dense(self, units, name):
         # Initialized as in the original code: Glorot uniform, biases N(0, 1e-6).
-        return keras.layers.Dense(
+        return Dense(
             units,
             kernel_initializer=initializer("glorot_uniform"),
             bias_initializer=initializer(keras.initializers.RandomNormal(stddev=1e-6)),

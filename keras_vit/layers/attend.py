@@ -1,0 +1,82 @@
+"""Scaled dot-product attention: the backend's own operation, or written out."""
+
+import keras
+from keras import ops
+
+
+def attend(query, key, value, *, bias=None, dropout=None):
+    """Of each head, the values weighed by the softmax of `query · key / √head_dim`.
+
+    Source: *Attention Is All You Need* (arXiv 1706.03762), section 3.2.1. torch has a
+    kernel for it, JAX one on GPUs in half precision. In float32 JAX and TensorFlow have
+    none, and what they compose is slower than what is written out here
+    (benchmarks/RESULTS.md).
+
+    Args:
+        query: (batch, queries, heads, head_dim).
+        key: (batch, keys, heads, head_dim).
+        value: (batch, keys, heads, head_dim).
+        bias: float32, added to the scores; its shape broadcasts to (batch, heads,
+            queries, keys).
+        dropout: what is applied to the weights, or `None`; no kernel knows it.
+
+    Returns:
+        (batch, queries, heads, head_dim).
+    """
+    written_out = keras.backend.backend() != "torch" and not _is_half(query)
+    if dropout is not None or written_out:
+        return _attend_written_out(query, key, value, bias, dropout)
+    return ops.dot_product_attention(
+        query, key, value, bias=bias, flash_attention=flash_attention()
+    )
+
+
+def _attend_written_out(query, key, value, bias, dropout):
+    # Axes in the order in which products of matrices read them, the keys transposed, and
+    # the queries scaled, not the many scores: XLA's CPU compiler makes of einsums over
+    # (batch, tokens, heads) what takes twice the time.
+    query = ops.transpose(query * query.shape[-1] ** -0.5, (0, 2, 1, 3))
+    key = ops.transpose(key, (0, 2, 3, 1))
+    value = ops.transpose(value, (0, 2, 1, 3))
+    scores = _at_least_float32(ops.matmul(query, key))
+    if bias is not None:
+        scores = scores + bias
+    largest = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    weights = ops.exp(scores - largest)
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    if _is_half(query):  # in which a sum that is not divided yet could overflow
+        weights, total = ops.cast(weights / total, query.dtype), None
+    if dropout is not None:
+        weights = dropout(weights)
+    outputs = ops.matmul(weights, value)
+    if total is not None:  # fewer divisions than of the weights
+        outputs = outputs / total
+    return ops.transpose(outputs, (0, 2, 1, 3))
+
+
+def _is_half(x):
+    return keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+
+
+def _at_least_float32(x):
+    return ops.cast(x, "float32") if _is_half(x) else x
+
+
+def flash_attention() -> bool | None:
+    """What to ask of `keras.ops.dot_product_attention`: False, or Keras' own choice.
+
+    On TPU, Keras 3.15 takes a kernel for token counts divisible by 128 that masks
+    causally and leaves the scale out: wrong numbers (shared/FEASIBILITY.md, trap 1,
+    as of November 2026). `keras.config.disable_flash_attention()` does not reach the
+    operation, so it is passed on here.
+    """
+    disabled = keras.config.is_flash_attention_enabled() is False  # None: undecided
+    return False if disabled or _on_tpu() else None
+
+
+def _on_tpu() -> bool:
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.devices()[0].platform == "tpu"
