@@ -16,7 +16,9 @@ import numpy as np
 from benchmarks.speed.cases import CLASSES, TRAINING
 
 RATE, MOMENTUM = 0.01, 0.9
-KERAS_BACKENDS = ("tensorflow", "jax", "torch")
+# On CPU Keras compiles by XLA on TensorFlow only where it is asked to (`jit_compile`).
+XLA = "-xla"
+KERAS_BACKENDS = ("tensorflow", "tensorflow" + XLA, "jax", "torch")
 
 
 def batch(case):
@@ -30,15 +32,16 @@ def batch(case):
 def of_keras(build):
     """Of what makes a Keras model with logits of a case."""
 
-    def make(case):
+    def make(case, jit_compile="auto"):
         import keras
 
         model = build(case)
         images, labels = batch(case)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        optimizer = keras.optimizers.SGD(RATE, MOMENTUM)
+        model.compile(optimizer, loss, jit_compile=jit_compile)
         if case.task != TRAINING:
             return lambda: model.predict_on_batch(images)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(RATE, MOMENTUM), loss)
         return lambda: model.train_on_batch(images, labels)
 
     return make

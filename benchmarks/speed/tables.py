@@ -63,7 +63,8 @@ def section(results) -> str:
         + f". Medians of {' to '.join(map(str, rounds))} rounds, in each of which every "
         "contender runs once, in a process of its own. FLOPs are those of the whole "
         "model, three times as many for a step of training; *× as fast* is the median "
-        "of the rounds' ratios."
+        "of the rounds' ratios. `tensorflow-xla` is TensorFlow with `jit_compile=True`, "
+        "which Keras leaves off on a CPU unless it is asked to."
     ]
     for result in results:
         parts += [f"### {title(result)}", table(result)]

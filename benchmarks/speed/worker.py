@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.speed.cases import Case
-from benchmarks.speed.contenders import CONTENDERS, PREPARATIONS
+from benchmarks.speed.contenders import CONTENDERS, PREPARATIONS, XLA
 
 PRODUCT = "matrix product"
 SIDE = 4096  # of the matrices
@@ -28,7 +28,8 @@ def main(name, backend, case):
     def answer(**facts):
         answers.write(json.dumps(facts) + "\n")
 
-    os.environ["KERAS_BACKEND"] = backend
+    os.environ["KERAS_BACKEND"] = backend.removesuffix(XLA)
+    options = {"jit_compile": True} if backend.endswith(XLA) else {}
     try:
         PREPARATIONS.get(name, tuple)()
         start = time.perf_counter()
@@ -36,7 +37,7 @@ def main(name, backend, case):
             import_module(name)
         imported = time.perf_counter()
         make = product if name == PRODUCT else CONTENDERS[name][1]
-        do = make(Case(**json.loads(case)))
+        do = make(Case(**json.loads(case)), **options)
         built = time.perf_counter()
         do()
         done = time.perf_counter()
@@ -46,7 +47,7 @@ def main(name, backend, case):
         import_seconds=imported - start,
         build_seconds=built - imported,
         first_seconds=done - built,
-        versions=versions(name, backend),
+        versions=versions(name, backend.removesuffix(XLA)),
     )
     for _ in sys.stdin:
         start = time.perf_counter()
@@ -56,7 +57,7 @@ def main(name, backend, case):
         answer(seconds=seconds, peak_bytes=peak)
 
 
-def product(case):
+def product(case, jit_compile=False):
     """A product of two square matrices in float32, as the backend does it."""
     import numpy as np
 
@@ -75,7 +76,8 @@ def product(case):
     import tensorflow as tf
 
     one = tf.constant(one)
-    return lambda: tf.linalg.matmul(one, one).numpy()
+    multiply = tf.function(tf.linalg.matmul, jit_compile=jit_compile)
+    return lambda: multiply(one, one).numpy()
 
 
 def versions(name, backend):
