@@ -17,7 +17,7 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "numpy")  # of this process, which computes nothing
 
-from benchmarks.speed.cases import TASKS, Case
+from benchmarks.speed.cases import TASKS, TRAINING, Case
 from benchmarks.speed.contenders import CONTENDERS, KERAS_BACKENDS
 from benchmarks.speed.race import race
 from benchmarks.speed.tables import picture, section, table
@@ -41,6 +41,21 @@ def cases(args):
     found += [("ViTB16", "inference", 384, 8)]
     found += [(model, "inference", 224, 1) for model in HUGE]
     return [Case.of(*one) for one in dict.fromkeys(found)]
+
+
+def groups(case, backends):
+    """Backends whose contenders run in turn: of training one at a time, as a dozen
+    processes that train do not fit into memory.
+    """
+    return [[one] for one in backends] if case.task == TRAINING else [backends]
+
+
+def joined(results):
+    """One result of those of all groups."""
+    first, *others = results
+    for other in others:
+        first["contenders"] += other["contenders"]
+    return first
 
 
 def name_of(case):
@@ -84,7 +99,9 @@ def main():
     for case in cases(args):
         print(f"\n{case}", flush=True)
         names, backends = args.contender or CONTENDERS, args.backend or KERAS_BACKENDS
-        result = race(case, names, backends, args.rounds)
+        result = joined(
+            race(case, names, together, args.rounds) for together in groups(case, backends)
+        )
         (args.folder / name_of(case)).write_text(json.dumps(result, indent=1))
         print(f"\n{table(result)}", flush=True)
 

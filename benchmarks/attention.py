@@ -1,0 +1,101 @@
+"""Forms of attention on the backend of KERAS_BACKEND, in turn.
+
+    KERAS_BACKEND=jax python benchmarks/attention.py --rounds 21
+    KERAS_BACKEND=jax python benchmarks/attention.py --rounds 21 --training
+
+A self-attention layer with its projections, of B/16 where nothing else is said, in float32
+and compiled by XLA but on torch. The medians of the ratios of each round are told, to
+`keras.ops.dot_product_attention`.
+"""
+
+import argparse
+import statistics
+import time
+from unittest import mock
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit.layers import SelfAttention, attend
+
+
+def fused(query, key, value, **_):
+    """What Keras has for the backend."""
+    return ops.dot_product_attention(query, key, value)
+
+
+def heads_first(query, key, value, **_):
+    """What `keras_vit` has on JAX and TensorFlow."""
+    return attend._attend_written_out(query, key, value, None, None)
+
+
+def heads_first_softmax(query, key, value, **_):
+    """With a softmax, so that the many weights are divided."""
+    query = ops.transpose(query * query.shape[-1] ** -0.5, (0, 2, 1, 3))
+    key, value = ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
+    weights = ops.softmax(ops.matmul(query, key))
+    return ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+
+
+def einsums(query, key, value, **_):
+    """With the heads where the projections have them."""
+    scores = ops.einsum("bqhk,bthk->bhqt", query * query.shape[-1] ** -0.5, key)
+    largest = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    weights = ops.exp(scores - largest)
+    total = ops.transpose(ops.sum(weights, axis=-1, keepdims=True), (0, 2, 1, 3))
+    return ops.einsum("bhqt,bthk->bqhk", weights, value) / total
+
+
+FORMS = (fused, heads_first, heads_first_softmax, einsums)
+
+
+def main():
+    """Measures all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hidden-dim", type=int, default=768)
+    parser.add_argument("--num-heads", type=int, default=12)
+    parser.add_argument("--tokens", type=int, default=197)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--training", action="store_true")
+    args = parser.parse_args()
+    runs = [run(form, args) for form in FORMS]
+    rounds = [[seconds(one) for one in runs] for _ in range(args.rounds)]
+    task = "training" if args.training else "inference"
+    print(f"{keras.backend.backend()}, {task}: ms, and times as fast as {fused.__name__}")
+    columns = list(zip(*rounds, strict=True))
+    for form, times in zip(FORMS, columns, strict=True):
+        ratios = [usual / own for usual, own in zip(columns[0], times, strict=True)]
+        milliseconds, ratio = 1000 * statistics.median(times), statistics.median(ratios)
+        print(f"{form.__name__:20} {milliseconds:7.1f} {ratio:6.2f}")
+
+
+def run(form, args):
+    """A call of the layer in that form, compiled and warm."""
+    shape = (args.tokens, args.hidden_dim)
+    model = keras.Sequential([keras.Input(shape), SelfAttention(args.num_heads)])
+    jit_compile = keras.backend.backend() != "torch"
+    model.compile(keras.optimizers.SGD(1e-9), "mse", jit_compile=jit_compile)
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(args.batch_size, *shape)).astype("float32")
+
+    def once():
+        with mock.patch("keras_vit.layers.attention.attend", form):  # torch looks each time
+            if args.training:
+                return model.train_on_batch(tokens, tokens)
+            return model.predict_on_batch(tokens)
+
+    once()
+    return once
+
+
+def seconds(call):
+    """What one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
