@@ -1,7 +1,7 @@
 """Forms of attention on the backend of KERAS_BACKEND, in turn.
 
-    KERAS_BACKEND=jax python benchmarks/attention.py --rounds 21
-    KERAS_BACKEND=jax python benchmarks/attention.py --rounds 21 --training
+    KERAS_BACKEND=jax python -m benchmarks.attention --rounds 21
+    KERAS_BACKEND=jax python -m benchmarks.attention --rounds 21 --training
 
 A self-attention layer with its projections, of B/16 where nothing else is said, in float32
 and compiled by XLA but on torch. The medians of the ratios of each round are told, to
@@ -10,13 +10,13 @@ and compiled by XLA but on torch. The medians of the ratios of each round are to
 
 import argparse
 import statistics
-import time
 from unittest import mock
 
 import keras
 import numpy as np
 from keras import ops
 
+from benchmarks.timing import seconds
 from keras_vit.layers import SelfAttention, attend
 
 
@@ -88,13 +88,6 @@ def run(form, args):
 
     once()
     return once
-
-
-def seconds(call):
-    """What one call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
 """Token merging: what it costs in accuracy, and what it saves in time.
 
-    python benchmarks/merging.py accuracy
-    python benchmarks/merging.py speed --model ViTB16 --rounds 7
+    python -m benchmarks.merging accuracy
+    python -m benchmarks.merging speed --model ViTB16 --rounds 7
 
 `accuracy` trains a small ViT without merging on scikit-learn's handwritten digits,
 enlarged to 28 x 28 pixels (196 patches of 2 x 2), and evaluates it at several numbers of
-merged tokens. `speed` compiles a model of random weights without and with merging and
-times them in turn, A B A B; the median of the ratios of neighbours is told, beside the
+merged tokens. `speed` times a model of random weights, compiled but on torch, without and
+with merging in turn, A B A B; the median of the ratios of neighbours is told, beside the
 ratio of multiply-accumulates. Both use the backend of KERAS_BACKEND.
 """
 
 import argparse
 import statistics
 import time
+from functools import partial
 
 import keras
 import numpy as np
 
 import keras_vit
+from benchmarks.timing import seconds
 from keras_vit.models.cost import cost
 
 SMALL = {"image_size": 28, "patch_size": 2, "hidden_dim": 64, "num_layers": 4}
@@ -99,34 +101,11 @@ def measure_speed(args):
 
 
 def forward(model, images):
-    """A call of the model as its backend runs it best, compiled and warm."""
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        call = torch.no_grad()(lambda: model(images, training=False))
-    elif backend == "jax":
-        import jax
-
-        variables = [v.value for v in model.trainable_variables]
-        others = [v.value for v in model.non_trainable_variables]
-        jitted = jax.jit(lambda *values: model.stateless_call(*values, training=False)[0])
-        call = lambda: jitted(variables, others, images).block_until_ready()  # noqa: E731
-    else:
-        import tensorflow as tf
-
-        jitted = tf.function(lambda x: model(x, training=False), jit_compile=True)
-        tensor = tf.constant(images)
-        call = lambda: jitted(tensor).numpy()  # noqa: E731
+    """A call of the model, compiled (on TensorFlow, too) and warm."""
+    model.jit_compile = keras.backend.backend() != "torch"
+    call = partial(model.predict_on_batch, images)
     call()
     return call
-
-
-def seconds(call):
-    """What one call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
