@@ -62,6 +62,25 @@ def test_training_is_that_of_keras(kind):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Dense(16, activation="relu"),
+        EinsumDense("btd,dk->btk", (None, 16), bias_axes="k", activation="relu"),
+        EinsumDense("btd,kd->btk", (None, 16), bias_axes="k"),
+        EinsumDense("btd,dhk->bhtk", (3, None, 4), bias_axes="hk"),
+        EinsumDense("btd,dhk->bthk", (None, 3, 4), bias_axes="k"),
+    ],
+)
+def test_what_is_no_product_with_a_bias_alone(layer):
+    theirs = type(layer).__base__.from_config(layer.get_config())
+    for one in (layer, theirs):
+        one.build(TOKENS.shape)
+    randomize(layer)
+    theirs.set_weights(layer.get_weights())
+    assert_close(layer(TOKENS), theirs(TOKENS), tolerance=1e-6)
+
+
 def test_without_a_bias():
     layer = Dense(16, use_bias=False)
     assert_close(layer(TOKENS), TOKENS @ array(layer.kernel))

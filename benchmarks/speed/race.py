@@ -140,7 +140,7 @@ def measured(result) -> list[dict]:
     return [c for c in result["contenders"] if c["name"] != PRODUCT and c["seconds"]]
 
 
-def limit(result) -> float:
-    """FLOP/s of the fastest of the matrix products."""
+def limit(result) -> tuple[float, str]:
+    """FLOP/s of the fastest of the matrix products, and its backend."""
     products = [c for c in result["contenders"] if c["name"] == PRODUCT and c["seconds"]]
-    return max(rate(result, one) for one in products)
+    return max((rate(result, one), one["backend"]) for one in products)

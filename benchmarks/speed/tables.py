@@ -22,7 +22,7 @@ def table(result) -> str:
     """Markdown: each contender, the fastest first, beside ours on the same backend."""
     found = sorted(measured(result), key=lambda one: -rate(result, one))
     ours = {one["backend"]: one for one in found if one["name"] == OURS}
-    top = limit(result)
+    top, of = limit(result)
     lines = [HEADER, ["---", "---", *["---:"] * (len(HEADER) - 2)]]
     for one in found:
         mine = ours.get(one["backend"])
@@ -37,7 +37,7 @@ def table(result) -> str:
             )
         )
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    text += f"\n\nA matrix product reaches {top / 1e9:.0f} GFLOP/s."
+    text += f"\n\nA matrix product ({of}) reaches {top / 1e9:.0f} GFLOP/s."
     for name, backend, reason in missing(result):
         text += f" {name} ({backend}) is not there: {reason}."
     return text
@@ -99,7 +99,7 @@ def picture(results, path):
         rates = [rate(result, one) / 1e9 for one in found]
         bars = panel.barh(names, rates, color=colors)
         panel.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
-        panel.axvline(limit(result) / 1e9, color="#9b2226", linewidth=1)
+        panel.axvline(limit(result)[0] / 1e9, color="#9b2226", linewidth=1)
         panel.set_title(title(result), fontsize=9, loc="left")
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,7 @@
 """Dense layers that add the bias in the product, where the backend has such a product."""
 
 import math
+import re
 
 import keras
 from keras import ops
@@ -17,7 +18,7 @@ class Dense(keras.layers.Dense):
     def call(self, inputs, training=None):
         if not _adds_bias_in_product(self):
             return super().call(inputs, training=training)
-        return _product_and_bias(inputs, self.kernel, self.bias, num_contracted=1)
+        return _product_and_bias(self, inputs, num_summed=1)
 
     def quantize(self, mode=None, type_check=True, config=None):
         # Keras refuses subclasses, as it does not know their `call`: this one has Keras'
@@ -27,16 +28,17 @@ class Dense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class EinsumDense(keras.layers.EinsumDense):
-    """`keras.layers.EinsumDense`, see `Dense`: for equations that sum over the last axes
-    of the inputs and the first of the kernel, in order, with a bias over all others of
-    the kernel.
+    """`keras.layers.EinsumDense`, see `Dense`: one operation where the last axes of the
+    inputs and the first of the kernel are summed over, in order, and the bias has all
+    others of the kernel.
     """
 
     def call(self, inputs, training=None):
-        if not _adds_bias_in_product(self):
+        num_summed = _num_summed(self.equation)
+        others = tuple(self.kernel.shape[num_summed:])
+        if not (num_summed and _adds_bias_in_product(self) and self.bias.shape == others):
             return super().call(inputs, training=training)
-        num_contracted = len(self.kernel.shape) - len(self.bias.shape)
-        return _product_and_bias(inputs, self.kernel, self.bias, num_contracted)
+        return _product_and_bias(self, inputs, num_summed)
 
     def quantize(self, mode=None, type_check=True, config=None):
         # Keras refuses subclasses, as it does not know their `call`: this one has Keras'
@@ -48,13 +50,23 @@ def _adds_bias_in_product(layer):
     return keras.backend.backend() == "torch" and layer.bias is not None
 
 
-def _product_and_bias(inputs, kernel, bias, num_contracted):
+def _num_summed(equation):
+    """How many axes a product of matrices sums over; 0 where the equation is none."""
+    inputs, kernel, outputs = re.split(",|->", equation)
+    for number in range(1, len(kernel)):
+        kept = inputs.removesuffix(kernel[:number])
+        if kept != inputs and outputs == kept + kernel[number:]:
+            return number
+    return 0
+
+
+def _product_and_bias(layer, inputs, num_summed):
     import torch
 
-    kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
-    summed = math.prod(kernel.shape[:num_contracted])
+    kernel, bias = ops.convert_to_tensor(layer.kernel), ops.convert_to_tensor(layer.bias)
+    width = math.prod(kernel.shape[:num_summed])
     outputs = torch.addmm(
-        bias.reshape(-1), inputs.reshape(-1, summed), kernel.reshape(summed, -1)
+        bias.reshape(-1), inputs.reshape(-1, width), kernel.reshape(width, -1)
     )
-    rest = inputs.shape[: inputs.ndim - num_contracted]
-    return outputs.reshape(*rest, *bias.shape)
+    rest = inputs.shape[: inputs.ndim - num_summed]
+    return layer.activation(outputs.reshape(*rest, *bias.shape))
