@@ -67,7 +67,7 @@ def test_training_is_that_of_keras(kind):
     [
         Dense(16, activation="relu"),
         EinsumDense("btd,dk->btk", (None, 16), bias_axes="k", activation="relu"),
-        EinsumDense("btd,kd->btk", (None, 16), bias_axes="k"),
+        EinsumDense("btd,kd->btk", (None, 12), bias_axes="k"),
         EinsumDense("btd,dhk->bhtk", (3, None, 4), bias_axes="hk"),
         EinsumDense("btd,dhk->bthk", (None, 3, 4), bias_axes="k"),
     ],
