@@ -9,6 +9,7 @@ import keras
 from keras_vit.layers import arguments
 from keras_vit.layers.initial import waiting_for_values
 from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models.quantized import QUANTIZATION, quantize_layers
 from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
 from keras_vit.presets import PRESETS, Preset, find_preset
@@ -281,8 +282,17 @@ def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadRepor
     config["channels"] = source.input_shape[channel_axis]
     if check:
         check(config)
+    ways = config.pop(QUANTIZATION, [])
+    merged = _merge(config, overrides)
+    if ways and merged["classes"] != config["classes"]:
+        raise ValueError(
+            f"{origin!r} is quantized, and a new head must be trained. Received: "
+            f"classes={merged['classes']} for {config['classes']} of the file. Fine-tune "
+            "the model that it was made of, and quantize it afterwards."
+        )
     with waiting_for_values():
-        model = type(source)(**_merge(config, overrides))
+        model = type(source)(**merged)
+    quantize_layers(model, ways)
     return model, assign(model, ModelTensors(source, origin), is_new=True)
 
 

@@ -6,7 +6,7 @@ from keras.initializers import RandomUniform
 
 from keras_vit.layers import arguments
 from keras_vit.layers.attend import attend
-from keras_vit.layers.dense import EinsumDense
+from keras_vit.layers.dense import EinsumDense, project
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.normalization import LayerNormalization
 
@@ -131,11 +131,12 @@ class SelfAttention(keras.layers.Layer):
             _, key, value = ops.unstack(self.qkv(context), 3, axis=2)
             return query, key, value
         kernel = ops.convert_to_tensor(self.qkv.kernel)
-        query = ops.einsum("btd,dhk->bthk", tokens, kernel[:, 0])
-        both = ops.einsum("btd,dshk->btshk", context, kernel[:, 1:])
+        bias_of_query = bias_of_both = None
         if self.qkv_bias:
             bias = ops.convert_to_tensor(self.qkv.bias)
-            query, both = query + bias[0], both + bias[1:]
+            bias_of_query, bias_of_both = bias[0], bias[1:]
+        query = project(tokens, kernel[:, 0], bias_of_query)
+        both = project(context, kernel[:, 1:], bias_of_both)
         key, value = ops.unstack(both, 2, axis=2)
         return query, key, value
 

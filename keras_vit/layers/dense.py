@@ -61,12 +61,30 @@ def _num_summed(equation):
 
 
 def _product_and_bias(layer, inputs, num_summed):
+    kernel, bias = ops.convert_to_tensor(layer.kernel), ops.convert_to_tensor(layer.bias)
+    return layer.activation(_addmm(inputs, kernel, bias, num_summed))
+
+
+def _addmm(inputs, kernel, bias, num_summed):
     import torch
 
-    kernel, bias = ops.convert_to_tensor(layer.kernel), ops.convert_to_tensor(layer.bias)
     width = math.prod(kernel.shape[:num_summed])
     outputs = torch.addmm(
         bias.reshape(-1), inputs.reshape(-1, width), kernel.reshape(width, -1)
     )
     rest = inputs.shape[: inputs.ndim - num_summed]
-    return layer.activation(outputs.reshape(*rest, *bias.shape))
+    return outputs.reshape(*rest, *bias.shape)
+
+
+def project(inputs, kernel, bias=None):
+    """The product of the last axis of the inputs and the first of a kernel, plus a bias.
+
+    Args:
+        inputs: (…, width).
+        kernel: a tensor (width, …).
+        bias: a tensor of the kernel's other axes, or `None`.
+    """
+    if keras.backend.backend() == "torch" and bias is not None:
+        return _addmm(inputs, kernel, bias, num_summed=1)
+    outputs = ops.tensordot(inputs, kernel, axes=1)
+    return outputs if bias is None else outputs + bias

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_vit.layers import arguments
+from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
 
@@ -26,13 +27,29 @@ class ImageModel(keras.Model):
         self._config = MappingProxyType(config)
 
     def get_config(self) -> dict:
-        """The arguments that make the same model, without its weights."""
-        return {
+        """The arguments that make the same model, without its weights.
+
+        After `quantize` there is `"quantization"` besides, for `from_config`: which
+        layers, and how.
+        """
+        config = {
             **self._config,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
         }
+        if ways := quantization_of(self):
+            config[QUANTIZATION] = ways
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The model of a `get_config`, with new weights."""
+        ways = config.get(QUANTIZATION, [])
+        fields = {name: value for name, value in config.items() if name != QUANTIZATION}
+        model = super().from_config(fields, custom_objects)
+        quantize_layers(model, ways)
+        return model
 
 
 def config_of(arguments_: dict) -> dict:

@@ -11,6 +11,7 @@ import zipfile
 import h5py
 import keras
 
+from keras_vit.models.quantized import QUANTIZATION, quantization_of
 from keras_vit.models.sizes import count_parameters
 from keras_vit.weights.archives import ZIP_ERRORS, open_zip
 from keras_vit.weights.hdf5_file import H5_ERRORS, datasets
@@ -26,6 +27,7 @@ from keras_vit.weights.tensor_file import (
 
 GRID = "position_embedding/grid"
 SAVED_GRID = "layers/position_embedding/vars/grid"
+INTEGERS = ("int8", "uint8")  # of quantized kernels
 WEIGHTS = "model.weights.h5"  # in a .keras file
 # Keras reads and writes these files itself: there is no table.
 KERAS = Layout(name="keras", rows=(), marks=())
@@ -44,8 +46,9 @@ def saved_model(path: str) -> keras.Model:
             if damaged := archive.testzip():
                 raise ValueError(f"the checksum of {damaged!r} is another")
             config = parse_json(archive.read("config.json"))
+            is_quantized = QUANTIZATION in (config.get("config") or {})
             with _weights_in(archive) as weights:
-                shapes, _ = _shapes(weights)
+                shapes, _ = _shapes(weights, is_quantized)
             _check_claims(config, archive.getinfo(WEIGHTS).file_size)
         model = keras.models.load_model(path, compile=False)
         if len(shapes) != len(model.weights):
@@ -75,9 +78,10 @@ def _check_claims(config, size):
     """Refuses a config whose model would not fit in its own file, before it is built."""
     if config.get("class_name") not in ("VisionTransformer", "BiTResNet"):
         return
-    fields = config["config"]
+    fields = dict(config["config"])
+    is_quantized = fields.pop(QUANTIZATION, None)
     claim = count_parameters(**fields)
-    if claim > size:  # of a byte each, at the least
+    if claim > (2 * size if is_quantized else size):  # of half a byte or one, at the least
         raise ValueError(
             f"its config is of more than {claim:,} weights, and it holds {size:,} bytes"
         )
@@ -124,7 +128,7 @@ def load_weights_h5(model, path: str, skip_mismatched_head: bool) -> LoadReport:
 def _checked_weights(path, model):
     """What Keras does not compare; gives all shapes by name, and those of the head."""
     try:
-        shapes, head = _shapes(path)
+        shapes, head = _shapes(path, bool(quantization_of(model)))
     except H5_ERRORS as error:
         raise ValueError(
             f"{path!r} ({os.path.getsize(path):,} bytes) is not a complete .weights.h5 "
@@ -140,7 +144,7 @@ def _checked_weights(path, model):
     return shapes, head
 
 
-def _shapes(file):
+def _shapes(file, is_quantized):
     """The shapes of all weights in a file, and those of its head.
 
     Raises:
@@ -155,8 +159,14 @@ def _shapes(file):
                 continue
             if root != "layers":
                 raise ValueError(f"{name!r} is no weight of a layer")
+            if is_quantized and dataset.dtype.name in INTEGERS:
+                shapes[name] = dataset.shape
+                continue
             if dataset.dtype.name not in FLOATING:
-                raise ValueError(f"{name!r} holds {dataset.dtype}, no floating point")
+                raise ValueError(
+                    f"{name!r} holds {dataset.dtype}, no floating point (weights of a "
+                    "quantized model go into one that is quantized alike)"
+                )
             if not is_finite(dataset[()]):
                 raise ValueError(f"{name!r} holds NaN or infinity")
             shapes[name] = dataset.shape

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_vit.layers.position import sincos2d
+from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
 from keras_vit.weights.architecture import METADATA, TOLD
 from keras_vit.weights.google import BIT, GOOGLE
@@ -30,6 +31,11 @@ PREFIX, GRID = POSITIONS
 def save(model: keras.Model, path: str | os.PathLike, layout: str) -> None:
     """Writes a model's weights; see `keras_vit.save_weights`."""
     path = os.fspath(path)
+    if quantization_of(model):
+        raise ValueError(
+            f"The model {model.name!r} is quantized, of which no layout but Keras' own "
+            "tells. Save it by `model.save`, or the model that it was made of."
+        )
     config = _config(model)
     is_bit = "num_units" in config
     if layout == "google":

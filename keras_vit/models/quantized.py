@@ -1,0 +1,54 @@
+"""Quantized layers, which a model's config names.
+
+Keras 3.15 writes the weights of layers inside layers as `quantize` leaves them, and
+makes those layers anew without it, so that such a file does not load.
+"""
+
+import keras
+
+QUANTIZATION = "quantization"  # in a config
+
+
+def quantization_of(model: keras.Model) -> list[dict]:
+    """The quantized layers of a model, by how.
+
+    Returns:
+        A list of dictionaries of `"mode"` (such as `"int8"`), `"config"` (Keras'
+        `QuantizationConfig`, serialized, or `None`) and `"layers"`, their paths; empty
+        where no layer is quantized.
+    """
+    ways = []
+    for layer in _layers(model):
+        if mode := getattr(layer, "quantization_mode", None):
+            way = {"mode": mode, "config": _config(layer)}
+            found = next((one for one in ways if way.items() <= one.items()), None)
+            if found is None:
+                ways.append(found := {**way, "layers": []})
+            found["layers"].append(layer.path)
+    return ways
+
+
+def quantize_layers(model: keras.Model, ways: list[dict]) -> None:
+    """Quantizes layers of a built model, as `quantization_of` of another told.
+
+    Raises:
+        ValueError: if a layer is none of the model's, or has no such mode.
+    """
+    layers = {layer.path: layer for layer in _layers(model)}
+    for way in ways:
+        if unknown := [path for path in way["layers"] if path not in layers]:
+            raise ValueError(
+                f"The config says that {', '.join(unknown)} of the model {model.name!r} "
+                f"are quantized in {way['mode']!r}. They are no layers of it."
+            )
+        config = keras.saving.deserialize_keras_object(way["config"])
+        for path in way["layers"]:
+            layers[path].quantize(way["mode"], config=config)
+
+
+def _layers(model):
+    return model._flatten_layers(include_self=False)
+
+
+def _config(layer):
+    return keras.saving.serialize_keras_object(layer.quantization_config)
