@@ -1,6 +1,6 @@
 """Vision Transformers for Keras 3: *An Image is Worth 16x16 Words* as a model zoo."""
 
-from keras_vit import data, distribution, layers, planning, training
+from keras_vit import data, distribution, exporting, layers, planning, training
 from keras_vit._version import __version__
 from keras_vit.catalogue import describe, list_presets
 from keras_vit.imagenet import decode_predictions, preprocess_input
@@ -67,6 +67,7 @@ __all__ = [
     "decode_predictions",
     "describe",
     "distribution",
+    "exporting",
     "from_pretrained",
     "layers",
     "list_presets",

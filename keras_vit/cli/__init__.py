@@ -6,7 +6,7 @@ import sys
 import traceback
 
 import keras_vit
-from keras_vit.cli import checkpoints, evaluate, finetune, plan, predict
+from keras_vit.cli import checkpoints, evaluate, export, finetune, plan, predict
 from keras_vit.cli.options import EPILOG, ERROR, INTERRUPTED, PIPE_CLOSED
 
 # What a wrong argument, file or network raises, a `--set` of the wrong type, and a loss
@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments, without the program's name; `None` for those of the process.
     """
     parser = _parser()
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(argv, argparse.Namespace(argv=argv))
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -60,6 +61,6 @@ def _parser():
         "--version", action="version", version=f"keras-vit {keras_vit.__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (finetune, evaluate, predict, plan, checkpoints):
+    for module in (finetune, evaluate, predict, export, plan, checkpoints):
         module.add_to(commands)
     return parser

@@ -4,9 +4,11 @@ import argparse
 import ast
 import difflib
 import os
+from collections.abc import Iterator
 from inspect import signature
 
 import keras_vit
+from keras_vit.data.folder import SUFFIXES
 
 OK, DIFFERENT, ERROR, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -70,6 +72,15 @@ def merging_of(args) -> dict:
     if args.merged_tokens is None:
         return {}
     return {"merged_tokens": _value(args.merged_tokens)}
+
+
+def images_in(folder: str) -> Iterator[str]:
+    """Paths of the images in a folder and below, in order."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(path, name)
 
 
 def data_arguments(args, source: str, **others) -> dict:

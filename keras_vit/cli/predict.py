@@ -14,6 +14,7 @@ from keras_vit.cli.options import (
     OK,
     add_command,
     add_merging,
+    images_in,
     merging_of,
 )
 from keras_vit.data import load_images, read_image
@@ -78,18 +79,10 @@ def _sources(given) -> Iterator[tuple[str, str | None]]:
         if not os.path.isdir(source):
             yield source, None
             continue
-        inside = list(_images_in(source))
+        inside = list(images_in(source))
         yield from ((path, None) for path in inside)
         if not inside:
             yield source, f"there is no image ({' '.join(SUFFIXES)}) in this folder"
-
-
-def _images_in(folder):
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(path, name)
 
 
 def _class_names(classifier: Classifier, class_index):

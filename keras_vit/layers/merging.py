@@ -1,5 +1,6 @@
 """Token merging: of the patch tokens that are most alike, each pair becomes one."""
 
+import keras
 from keras import ops
 
 
@@ -45,8 +46,8 @@ def merge_tokens(tokens, keys, number: int, *, num_prefix: int = 0, sizes=None):
     merged, kept, ends = _match(keys[:, first], keys[:, second], number)
 
     order = ops.concatenate([merged, kept], axis=1)  # both sets by one gather
-    sources = ops.take_along_axis(tokens[:, first], order[..., None], axis=1)
-    source_sizes = ops.take_along_axis(sizes[:, first], order, axis=1)
+    sources = _at(tokens[:, first], order)
+    source_sizes = _at(sizes[:, first], order)
     targets, target_sizes = tokens[:, second], sizes[:, second]
 
     edges = ops.one_hot(ends, targets.shape[1]) * source_sizes[:, :number, None]
@@ -83,5 +84,14 @@ def _match(first, second, number):
     weakest_last = ops.argsort(-ops.max(similarity, axis=-1), axis=-1)
     merged = weakest_last[:, :number]
     kept = ops.sort(weakest_last[:, number:], axis=-1)
-    ends = ops.take_along_axis(ops.argmax(similarity, axis=-1), merged, axis=1)
-    return merged, kept, ends
+    return merged, kept, _at(ops.argmax(similarity, axis=-1), merged)
+
+
+def _at(x, places):
+    """Of (batch, n) or (batch, n, width), what is at (batch, k) places of each."""
+    places = places[..., None] if len(x.shape) == 3 else places
+    if keras.backend.backend() != "torch":
+        return ops.take_along_axis(x, places, axis=1)
+    # `torch.export` takes the batch size for a constant where Keras takes along an axis.
+    places = places.long()
+    return x.gather(1, places.expand(-1, -1, x.shape[-1]) if x.ndim == 3 else places)

@@ -1,7 +1,7 @@
 """The folder that a training writes, and what is read from it later."""
 
 from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress
-from keras_vit.runs.classifier import Classifier, image_fields, load_classifier
+from keras_vit.runs.classifier import Classifier, image_fields, load_classifier, load_model
 from keras_vit.runs.folder import RunFolder, find_run
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "find_run",
     "image_fields",
     "load_classifier",
+    "load_model",
 ]

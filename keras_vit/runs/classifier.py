@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -102,26 +102,37 @@ def load_classifier(
         ConnectionError: if a checkpoint cannot be downloaded.
         ValueError: if there is no classifier in it, or it is damaged.
     """
+    model, pipeline, run = load_model(source, batch_size, **overrides)
+    model = _with_head(model, source)
+    if run is None:
+        return Classifier(model, pipeline, class_names=None)
+    config = run.config()
+    names, activation = tuple(config["class_names"]), config["activation"]
+    return Classifier(model, pipeline, names, activation, run)
+
+
+def load_model(
+    source: str | os.PathLike, batch_size: int = 32, **overrides
+) -> tuple[Model, Pipeline, RunFolder | None]:
+    """The model of `load_classifier`, also one without a head, how images come to it, and
+    the folder of its training, if it has one.
+    """
     found = find_run(source)
     if found is None:
-        return _of_checkpoint(source, batch_size, overrides)
+        model = from_pretrained(source, **overrides)
+        return model, _pipeline_of(model, source, batch_size), None
     run, checkpoint = found
-    config = run.config()
-    return Classifier(
-        model=_with_head(from_pretrained(checkpoint, **overrides), checkpoint),
-        pipeline=_pipeline(config["images"], batch_size),
-        class_names=tuple(config["class_names"]),
-        activation=config["activation"],
-        run=run,
-    )
+    model = from_pretrained(checkpoint, **overrides)
+    pipeline = _pipeline(run.config()["images"], batch_size)
+    size = model.get_config()["image_size"]  # an override may be another
+    return model, replace(pipeline, image_size=size), run
 
 
-def _of_checkpoint(source, batch_size, overrides):
-    model = _with_head(from_pretrained(source, **overrides), os.fspath(source))
+def _pipeline_of(model, source, batch_size):
     config = model.get_config()
     channels_last = config["data_format"] == "channels_last"
     raw = config["include_preprocessing"]
-    pipeline = Pipeline(
+    return Pipeline(
         image_size=config["image_size"],
         channels=model.input_shape[-1 if channels_last else 1],
         image_mean=None if raw else config["image_mean"],
@@ -130,7 +141,6 @@ def _of_checkpoint(source, batch_size, overrides):
         batch_size=batch_size,
         augmentation=_evaluation_crop(_preset(source)),
     )
-    return Classifier(model, pipeline, class_names=None)
 
 
 def _preset(source) -> Preset | None:

@@ -1,0 +1,121 @@
+"""`keras-vit export`: a model as a file of another runtime."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+from keras_vit.cli.options import (
+    CHECKPOINT,
+    OK,
+    add_command,
+    add_merging,
+    add_overrides,
+    images_in,
+    merging_of,
+    overrides_of,
+)
+from keras_vit.data import load_images
+from keras_vit.exporting import FORMATS, export
+from keras_vit.exporting.formats import find_format
+from keras_vit.runs import load_model
+
+# Of a folder; ranges of activations do not change much with more.
+MOST_IMAGES = 256
+
+
+def add_to(commands) -> None:
+    """Adds the sub-command to the parser."""
+    parser = add_command(
+        commands,
+        "export",
+        _export,
+        "write a model for another runtime (ONNX, OpenVINO, LiteRT, torch, TensorFlow), "
+        "and compare it there with the model",
+    )
+    parser.add_argument(
+        "source", metavar="RUN", help=f"the folder of a training, or {CHECKPOINT}"
+    )
+    parser.add_argument("target", help="path of the file, or of a SavedModel's folder")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="by default what the ending says: "
+        + ", ".join(f"{row.ending or 'none'} {row.name}" for row in FORMATS.values()),
+    )
+    parser.add_argument(
+        "--images",
+        metavar="IMAGE",
+        nargs="+",
+        help="files, or folders of them, on which the outputs are compared; a few are "
+        "drawn otherwise",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="IMAGE",
+        nargs="+",
+        help="files, or folders of them, a hundred or more of those that the model is for: "
+        "weights and activations become int8 (onnx, openvino)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="largest difference, as a fraction of the largest output (1e-4; int8: any)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what is at the target"
+    )
+    add_overrides(parser)
+    add_merging(parser)
+
+
+def _export(args):
+    row = find_format(args.target, args.format)
+    if keras.backend.backend() not in row.backends:
+        return _on_another_backend(row, args.argv)
+    overrides = overrides_of(args) | merging_of(args)
+    model, pipeline, _ = load_model(args.source, **overrides)
+    print(
+        export(
+            model,
+            args.target,
+            format=args.format,
+            images=_read(args.images, pipeline),
+            calibration=_read(args.calibration, pipeline),
+            tolerance=args.tolerance,
+            overwrite=args.overwrite,
+        )
+    )
+    return OK
+
+
+def _on_another_backend(row, argv) -> int:
+    """The same command in a process of its own, as Keras cannot change its backend."""
+    packages = [name for name in row.backends if importlib.util.find_spec(name)]
+    if not packages:
+        raise ImportError(
+            f"The format {row.name!r} is written by Keras on {' or '.join(row.backends)}, "
+            "which is not installed. Run: "
+            f"pip install 'keras-vit[{row.backends[0]},export]'"
+        )
+    print(f"… {row.name} is written with KERAS_BACKEND={packages[0]}", file=sys.stderr)
+    environment = {**os.environ, "KERAS_BACKEND": packages[0]}
+    command = [sys.executable, "-m", "keras_vit", *argv]
+    return subprocess.run(command, env=environment).returncode
+
+
+def _read(sources, pipeline) -> np.ndarray | None:
+    if sources is None:
+        return None
+    paths = []
+    for source in sources:
+        inside = list(images_in(source)) if os.path.isdir(source) else [source]
+        if not inside:
+            raise ValueError(f"There is no image in the folder {source!r}.")
+        every = -(-len(inside) // MOST_IMAGES)  # evenly, as folders are sorted by class
+        paths += inside[::every]
+    return load_images(paths, pipeline)

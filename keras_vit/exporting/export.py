@@ -1,0 +1,284 @@
+"""A model as a file of another runtime, where it is compared with the model first."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_vit.exporting.formats import Format, check_can_write, find_format
+from keras_vit.exporting.int8 import BATCH_SIZE, quantizer
+from keras_vit.exporting.runtimes import load_exported
+from keras_vit.exporting.writers import writer
+from keras_vit.models.quantized import quantization_of
+from keras_vit.tables import table
+
+# Largest difference, as a fraction of the largest output. float32: B/16 has 2e-6 in the
+# worst of the formats. Half precision rounds in another order.
+TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
+GENERATED = 4  # images, where none are given
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how it compares with the model; prints as a table.
+
+    Attributes:
+        path: of the file or folder.
+        format: one of `FORMATS`.
+        bytes: int, of all that was written.
+        int8: bool, whether weights and activations are quantized.
+        num_images: int, on how many images it was compared.
+        generated: bool, whether these were drawn, as none were given.
+        difference: float, the largest of an output, as a fraction of the largest output.
+        agreement: float, the share of images with the same largest output, or `None`
+            where the outputs are not (images, classes).
+    """
+
+    path: str
+    format: str
+    bytes: int
+    int8: bool
+    num_images: int
+    generated: bool
+    difference: float
+    agreement: float | None
+
+    def __str__(self):
+        kind = f"{self.format}, int8" if self.int8 else self.format
+        images = "generated images" if self.generated else "images"
+        facts = [
+            ("written", f"{self.path} ({kind}, {self.bytes / 1e6:,.1f} MB)"),
+            ("compared", f"with the model on {self.num_images} {images}, in its runtime"),
+            ("", f"largest difference {self.difference:.1e} of the largest output"),
+        ]
+        if self.agreement is not None:
+            facts.append(("", f"the same class on {100 * self.agreement:.1f} %"))
+        return table(facts, left=(0, 1))
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    format: str | None = None,
+    images=None,
+    calibration=None,
+    tolerance: float | None = None,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Writes a model for another runtime, runs it there and compares the outputs.
+
+    Batches may have any size. What is at `path` is replaced at the end, when all is well.
+
+    Args:
+        model: a model of this package, or any built `keras.Model` with one input, images
+            of a known size, and one output.
+        path: of the file to write: `.onnx`, `.tflite` (LiteRT), `.xml` (OpenVINO, with a
+            `.bin` beside it) or `.pt2` (torch), or of the folder of a SavedModel.
+        format: `"saved_model"`, `"onnx"`, `"litert"`, `"openvino"` or `"torch"`; `None`
+            takes the one that the ending says.
+        images: a batch of images as the model takes them, float (n, …), on which the file
+            is compared; `None` draws a few, smooth ones.
+        calibration: a batch of images as the model takes them, a hundred or more of those
+            that the model is for: weights and activations become int8, in the ranges
+            that these have. ONNX and OpenVINO. `None` leaves them in float32.
+        tolerance: float, the largest difference allowed, as a fraction of the largest
+            output; `None` is 1e-4, 5e-2 in half precision, and for int8 any.
+        overwrite: bool, whether what is at `path` may be replaced.
+
+    Returns:
+        An `ExportReport`.
+
+    Raises:
+        ImportError: if a package is missing.
+        FileNotFoundError: if there is no folder for `path`.
+        ValueError: if the backend does not write the format, the model or the images do
+            not fit, something is at `path`, or the file computes something else.
+    """
+    path = os.path.normpath(os.fspath(path))
+    row = find_format(path, format)
+    check_can_write(row)
+    _check_model(model, row, int8=calibration is not None)
+    _check_place(path, row, overwrite)
+    generated = images is None
+    images = _generated(model) if generated else _checked(images, model, "images")
+    quantize = None
+    if calibration is not None:
+        calibration = _checked(calibration, model, "calibration")
+        quantize = quantizer(row.name)
+    if tolerance is None:
+        tolerance = _tolerance(model, quantize)
+    # Beside its place, and moved there once it is complete and compared.
+    folder = os.path.dirname(os.path.abspath(path))
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
+        made = os.path.join(beside, "made")
+        os.mkdir(made)
+        file = os.path.join(made, os.path.basename(path))
+        with _converting(model, row):
+            if quantize is None:
+                writer(row.name)(model, file)
+            else:
+                float32 = os.path.join(beside, os.path.basename(path))
+                writer(row.name)(model, float32)
+                quantize(float32, file, calibration)
+            actual = _run(file, row, images)
+        difference, agreement = _compare(actual, _outputs(model, images))
+        if not difference <= tolerance:
+            raise ValueError(
+                "The exported model computes something else: its outputs differ by "
+                f"{difference:.2g} of the largest, and {tolerance:g} is allowed "
+                "(`tolerance`). Nothing was written."
+            )
+        size = sum(_sizes(made))
+        _move(made, folder, os.path.basename(path))
+    return ExportReport(
+        path=path,
+        format=row.name,
+        bytes=size,
+        int8=quantize is not None,
+        num_images=len(images),
+        generated=generated,
+        difference=difference,
+        agreement=agreement,
+    )
+
+
+def _check_model(model, row: Format, int8):
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(f"`model` must be a built `keras.Model`. Received: {model!r}")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "The model must have one input and one output. Received: "
+            f"{len(model.inputs)} and {len(model.outputs)} of the model {model.name!r}"
+        )
+    if None in model.input_shape[1:]:
+        raise ValueError(
+            "An exported model takes images of one size. Received: a model with "
+            f"input_shape={model.input_shape[1:]}. Give it one: "
+            "`keras_vit.from_pretrained(model, input_shape=(384, 384, 3))`."
+        )
+    dtype = model.dtype_policy.compute_dtype
+    if dtype != "float32" and not row.half_precision:
+        raise ValueError(
+            f"Models of the format {row.name!r} are written in float32. Received: a model "
+            f"of dtype {model.dtype_policy.name!r}. Make one: "
+            "`keras_vit.from_pretrained(model, dtype='float32')`."
+        )
+    if int8 and not row.int8:
+        raise ValueError(
+            f"`calibration` makes int8 of onnx and openvino. Received: format={row.name!r}"
+        )
+    if int8 and quantization_of(model):
+        raise ValueError(
+            f"The model {model.name!r} is quantized by Keras already. Export the one that "
+            "it was made of, or leave out `calibration`."
+        )
+
+
+def _check_place(path, row, overwrite):
+    """Before anything is computed, as that can take minutes."""
+    taken = [each for each in row.paths(path) if os.path.lexists(each)]
+    if taken and not overwrite:
+        raise ValueError(
+            f"There is something at {taken[0]!r} already. Choose another path, or give "
+            "`overwrite` to replace it."
+        )
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"There is no folder {folder!r} to write to. Make it first."
+        )
+
+
+def _checked(images, model, name) -> np.ndarray:
+    images = np.asarray(images, "float32")
+    if images.ndim != len(model.input_shape) or images.shape[1:] != model.input_shape[1:]:
+        raise ValueError(
+            f"`{name}` must be of the shape (n, {str(model.input_shape[1:])[1:]}, as the "
+            f"model takes them. Received: shape {images.shape}"
+        )
+    if not len(images) or not np.isfinite(images).all():
+        what = "NaN or infinity" if len(images) else "no image"
+        raise ValueError(f"`{name}` must hold images of finite numbers. Received: {what}")
+    return images
+
+
+def _generated(model) -> np.ndarray:
+    """Smooth images in the range of the model's own: sums of a few waves."""
+    rng = np.random.default_rng(0)
+    lines = [np.linspace(0, 1, size) for size in model.input_shape[1:]]
+    places = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+
+    def waves():
+        frequencies, phases = rng.uniform(-20, 20, (3, 8)), rng.uniform(0, 6, 8)
+        return np.sin(places @ frequencies + phases).mean(axis=-1)
+
+    images = np.stack([waves() for _ in range(GENERATED)]).astype("float32")
+    config = model.get_config()
+    return 127.5 + 127.5 * images if config.get("include_preprocessing") else images
+
+
+def _tolerance(model, quantize):
+    if quantize is not None:
+        return np.inf
+    half = model.dtype_policy.compute_dtype != "float32"
+    return HALF_TOLERANCE if half else TOLERANCE
+
+
+@contextlib.contextmanager
+def _converting(model, row):
+    """Says what cannot be exported where a converter or a runtime fails."""
+    try:
+        yield
+    except Exception as error:  # each package has its own
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
+        advice = ""
+        if any(np.ravel(model.get_config().get("merged_tokens", 0))):
+            advice = " Not every format can merge tokens; without: merged_tokens=0."
+        raise ValueError(
+            f"The model {model.name!r} cannot be exported as {row.name}: "
+            f"{reason}{'' if reason.endswith('.') else '.'}{advice} Nothing was written."
+        ) from error
+
+
+def _outputs(model, images) -> np.ndarray:
+    return np.asarray(model.predict(images, batch_size=BATCH_SIZE, verbose=0), "float32")
+
+
+def _run(file, row, images) -> np.ndarray:
+    """One image alone, and then as many as there are: any number must do."""
+    run = load_exported(file, format=row.name)
+    starts = [0, *range(1, len(images), BATCH_SIZE), len(images)]
+    return np.concatenate([run(images[i:j]) for i, j in itertools.pairwise(starts)])
+
+
+def _compare(actual, expected) -> tuple[float, float | None]:
+    """The largest difference and how often the largest output is the same one."""
+    if actual.shape != expected.shape:
+        return np.inf, None
+    difference = np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-30)
+    if expected.ndim != 2 or expected.shape[1] == 1:
+        return float(difference), None
+    return float(difference), float((actual.argmax(1) == expected.argmax(1)).mean())
+
+
+def _sizes(folder):
+    for root, _, files in os.walk(folder):
+        yield from (os.path.getsize(os.path.join(root, name)) for name in files)
+
+
+def _move(made, folder, last):
+    """Into place, the one that reads the others last."""
+    for name in sorted(os.listdir(made), key=last.__eq__):
+        target = os.path.join(folder, name)
+        if os.path.isdir(target) and not os.path.islink(target):
+            shutil.rmtree(target)
+        os.replace(os.path.join(made, name), target)

@@ -1,0 +1,122 @@
+"""Exported files in their own runtimes, without Keras."""
+
+import importlib
+import os
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_vit.exporting.formats import EXTRA, find_format
+
+
+def load_exported(
+    path: str | os.PathLike, *, format: str | None = None, threads: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """An exported model, ready to run on the CPU in float32, or as it is quantized.
+
+    Args:
+        path: what `export` has written.
+        format: its format; `None` takes that of the ending.
+        threads: int, how many it computes with; `None` leaves it to the runtime. torch
+            and TensorFlow have one number for all of a process, which is not changed.
+
+    Returns:
+        A function of images, float32 as the model takes them with the batch first, that
+        gives the outputs as an array.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        ImportError: if the runtime is not installed.
+        ValueError: if the format is not told.
+    """
+    path = os.fspath(path)
+    row = find_format(path, format)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no exported model at {path!r}.")
+    return _RUNTIMES[row.name](path, threads)
+
+
+def _require(module):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"To run this format takes `{module}`, which cannot be imported ({error}). "
+            f"Run: {EXTRA}"
+        ) from error
+
+
+def _saved_model(path, threads):
+    tf = _require("tensorflow")
+    loaded = tf.saved_model.load(path)
+    return lambda images: loaded.serve(tf.convert_to_tensor(images)).numpy()
+
+
+def _onnx(path, threads):
+    runtime = _require("onnxruntime")
+    options = runtime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers = ["CPUExecutionProvider"]
+    session = runtime.InferenceSession(path, options, providers=providers)
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _litert(path, threads):
+    interpreter = _interpreter(path, threads)
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    shape = None
+
+    def run(images):
+        nonlocal shape
+        if images.shape != shape:
+            shape = images.shape
+            interpreter.resize_tensor_input(given["index"], shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(made["index"])
+
+    return run
+
+
+def _interpreter(path, threads):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        Interpreter = _require("tensorflow").lite.Interpreter  # noqa: N806, of the same
+    with warnings.catch_warnings():  # of TensorFlow's, that it moves to `ai_edge_litert`
+        warnings.simplefilter("ignore")
+        return Interpreter(model_path=path, num_threads=threads)
+
+
+def _openvino(path, threads):
+    openvino = _require("openvino")
+    # Else processors that can compute in bfloat16.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda images: compiled([images])[0].copy()
+
+
+def _torch(path, threads):
+    torch = _require("torch")
+    module = torch.export.load(path).module()
+
+    def run(images):
+        with torch.inference_mode():
+            return module(torch.from_numpy(np.ascontiguousarray(images))).float().numpy()
+
+    return run
+
+
+_RUNTIMES = {
+    "saved_model": _saved_model,
+    "onnx": _onnx,
+    "litert": _litert,
+    "openvino": _openvino,
+    "torch": _torch,
+}

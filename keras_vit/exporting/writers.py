@@ -1,0 +1,136 @@
+"""A model into a file, by format."""
+
+import contextlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+
+import keras
+
+INPUT, OUTPUT = "images", "outputs"
+# Of one file of ONNX (a protocol buffer); what is larger has its weights in a second one.
+MOST_BYTES = 2**31 - 2**20
+
+
+def writer(name: str) -> Callable:
+    """What writes a model (a `keras.Model`) to a path in the format of that name."""
+    return {
+        "saved_model": _saved_model,
+        "onnx": _onnx,
+        "litert": _litert,
+        "openvino": _openvino,
+        "torch": _torch,
+    }[name]
+
+
+def _saved_model(model, path):
+    with _quiet():
+        model.export(path, format="tf_saved_model", verbose=False)
+
+
+def _litert(model, path):
+    with _quiet("tensorflow", "absl"):
+        model.export(path, format="litert", verbose=False)
+
+
+def _torch(model, path):
+    import torch
+
+    torch.export.save(_program(model), path)
+
+
+def _onnx(model, path):
+    """By torch's exporter, as Keras' own takes a deprecated one for any batch size."""
+    import onnx_ir
+    import torch
+    from onnxscript import optimizer
+
+    with _quiet("torch.onnx"):
+        exported = torch.onnx.export(
+            _program(model),
+            (),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+        )
+        # Kernels as products of matrices read them, whatever their size: what quantizes
+        # looks for such a constant.
+        optimizer.optimize(
+            exported.model, input_size_limit=MOST_BYTES, output_size_limit=MOST_BYTES
+        )
+    graph = exported.model.graph
+    _keep_zeros_beside_pools(graph)
+    size = sum(constant.const_value.nbytes for constant in graph.initializers.values())
+    weights = f"{os.path.basename(path)}.data" if size > MOST_BYTES else None
+    onnx_ir.save(exported.model, path, external_data=weights)
+
+
+def _keep_zeros_beside_pools(graph):
+    """Puts an operation that does nothing between padding and pooling.
+
+    ONNX Runtime (1.31) takes zeros that are padded in front of a `MaxPool` for its own
+    padding, which is less than any number: other results, in BiT.
+    """
+    import onnx_ir
+
+    for node in list(graph):
+        if node.op_type == "MaxPool":
+            value = node.inputs[0]
+            nothing = onnx_ir.node("Max", [value])
+            nothing.outputs[0].shape, nothing.outputs[0].type = value.shape, value.type
+            graph.insert_before(node, nothing)
+            node.replace_input_with(0, nothing.outputs[0])
+
+
+def _openvino(model, path):
+    import openvino
+
+    if keras.backend.backend() == "torch":
+        with _quiet():
+            converted = openvino.convert_model(_program(model))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            _saved_model(model, folder)
+            converted = openvino.convert_model(folder)
+    converted.inputs[0].tensor.set_names({INPUT})
+    converted.outputs[0].tensor.set_names({OUTPUT})
+    openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+def _program(model):
+    """What `torch.export` makes of a model, for any number of images."""
+    import torch
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images, training=False)
+
+    # Two, as torch takes a size of one for a constant.
+    inputs = keras.ops.zeros((2, *model.input_shape[1:]), model.inputs[0].dtype)
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    with _quiet():
+        return torch.export.export(Module().eval(), (inputs,), dynamic_shapes=sizes)
+
+
+@contextlib.contextmanager
+def _quiet(*loggers):
+    """Without warnings of packages about themselves, which a user can do nothing about."""
+    loggers = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
