@@ -55,17 +55,14 @@ def by_numpy(usual):
 
 
 def _is_traced():
-    """Whether JAX wants no values, or a program that makes them."""
+    """Whether JAX wants no values, or a program that makes them.
+
+    There Keras cannot ask for a layout, and where it traces a layer to build it, it may
+    ask within another trace.
+    """
     import jax
 
-    return not _stands_in() and isinstance(jax.device_put(np.zeros(())), jax.core.Tracer)
-
-
-def _stands_in():
-    """Whether Keras wants no values yet, but shapes: it asks once more for them."""
-    from keras.src.backend.common.stateless_scope import in_stateless_scope
-
-    return in_stateless_scope()
+    return isinstance(jax.device_put(np.zeros(())), jax.core.Tracer)
 
 
 class ByNumPy(initializers.Initializer):
@@ -85,8 +82,9 @@ class ByNumPy(initializers.Initializer):
     # that is large.
     def __call__(self, shape, dtype=None, layout=None):
         import jax
+        from keras.src.backend.common.stateless_scope import in_stateless_scope
 
-        if _stands_in():
+        if in_stateless_scope():  # where Keras traces with them, and never keeps them
             return self.usual(shape, dtype=dtype)
         dtype = keras.backend.standardize_dtype(dtype)
         values = VALUES[type(self.usual).__call__](self.usual, tuple(shape), dtype)
