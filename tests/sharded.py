@@ -121,6 +121,19 @@ def train(names, recipe, dtype, steps):
     return seen
 
 
+def initial():
+    """How many weights start otherwise than on one device, by strategy."""
+    seen, expected = {}, None
+    for name in ("none", "data_parallel", *NAMES):
+        keras.utils.set_random_seed(0)
+        with strategy(name):
+            state = arrays(keras_vit.VisionTransformer(**VIT).weights)
+        expected = expected or state
+        pairs = zip(state, expected, strict=True)
+        seen[name] = sum(not np.array_equal(ours, theirs) for ours, theirs in pairs)
+    return seen
+
+
 def loaded(folder):
     """A training that changes its devices by files, and is compared to one that does not."""
     steps = batches(2 * len(WAYS))
@@ -343,6 +356,7 @@ def errors():
 
 PARTS = {
     "float32": lambda _: train(NAMES, RECIPE, "float32", 6),
+    "initial": lambda _: initial(),
     "loaded": loaded,
     "bfloat16": lambda _: train(NAMES[-1:], PLAIN, "mixed_bfloat16", 4),
     "tensor collectives": lambda _: collectives("tensor_parallel:4", pooling="token"),

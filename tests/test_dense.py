@@ -30,7 +30,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 def pair(kind, **options):
     """Our layer and Keras' with the same weights, and inputs."""
     ours, args, fields, inputs = KINDS[kind]
-    layers = [one(*args, **fields, **options) for one in (ours, ours.__base__)]
+    layers = [one(*args, **fields, **options) for one in (ours, ours.__bases__[-1])]
     for layer in layers:
         layer.build(inputs.shape)
     randomize(layers[0])
@@ -73,7 +73,7 @@ def test_training_is_that_of_keras(kind):
     ],
 )
 def test_what_is_no_product_with_a_bias_alone(layer):
-    theirs = type(layer).__base__.from_config(layer.get_config())
+    theirs = type(layer).__bases__[-1].from_config(layer.get_config())
     for one in (layer, theirs):
         one.build(TOKENS.shape)
     randomize(layer)

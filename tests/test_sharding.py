@@ -54,6 +54,12 @@ def seen(tmp_path_factory):
 
 
 @on_jax
+@pytest.mark.parametrize("name", ["data_parallel", *NAMES])
+def test_initial_values_are_those_of_one_device(seen, name):
+    assert seen["initial"][name] == 0
+
+
+@on_jax
 @pytest.mark.parametrize("name", NAMES)
 def test_training_is_that_of_one_device(seen, name):
     """With dropout, clipping, accumulation, weight decay and averaged weights."""

@@ -6,9 +6,11 @@ import re
 import keras
 from keras import ops
 
+from keras_vit.layers.initial import ValuesByNumPy
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Dense(keras.layers.Dense):
+class Dense(ValuesByNumPy, keras.layers.Dense):
     """`keras.layers.Dense`, on torch as one operation.
 
     There Keras writes the product, and reads and writes it once more for the bias, as
@@ -27,7 +29,7 @@ class Dense(keras.layers.Dense):
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class EinsumDense(keras.layers.EinsumDense):
+class EinsumDense(ValuesByNumPy, keras.layers.EinsumDense):
     """`keras.layers.EinsumDense`, see `Dense`: one operation where the last axes of the
     inputs and the first of the kernel are summed over, in order, and the bias has all
     others of the kernel.

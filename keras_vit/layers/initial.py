@@ -1,9 +1,13 @@
-"""Initial values, which a model that is about to be filled can do without."""
+"""Initial values: by NumPy on JAX, and none where a model is about to be filled."""
 
 import contextlib
 import contextvars
+import math
+from collections.abc import Callable
 
 import keras
+import numpy as np
+from keras import initializers
 
 _WAITS = contextvars.ContextVar("waits_for_values", default=False)
 
@@ -12,8 +16,7 @@ _WAITS = contextvars.ContextVar("waits_for_values", default=False)
 def waiting_for_values():
     """Layers built inside start with zeros instead of drawing random numbers.
 
-    For models that a checkpoint fills next: drawing takes longer than reading one
-    (JAX compiles it for each shape).
+    For models that a checkpoint fills next: drawing can take longer than reading one.
     """
     token = _WAITS.set(True)
     try:
@@ -22,6 +25,149 @@ def waiting_for_values():
         _WAITS.reset(token)
 
 
-def initializer(usual) -> keras.initializers.Initializer:
+def initializer(usual) -> initializers.Initializer:
     """The initializer `usual`, or that of zeros where values are to come."""
-    return keras.initializers.get("zeros" if _WAITS.get() else usual)
+    return initializers.get("zeros" if _WAITS.get() else usual)
+
+
+class ValuesByNumPy:
+    """A base, before `keras.layers.Layer`, of layers whose weights start by NumPy on JAX.
+
+    There Keras has XLA compile how values are drawn, or filled with a constant, for each
+    shape: most of the time that it takes to build a model. The other backends compile
+    nothing, and go Keras' way. The layer's own initializers, and so its config, stay
+    Keras'.
+    """
+
+    def add_weight(self, *args, initializer=None, **kwargs):
+        return super().add_weight(*args, initializer=by_numpy(initializer), **kwargs)
+
+
+def by_numpy(usual):
+    """The initializer `usual`, by NumPy where it is a known one and values are wanted."""
+    usual = initializers.get(usual)
+    # By method: a subclass with its own computes something else.
+    if keras.backend.backend() != "jax" or type(usual).__call__ not in VALUES:
+        return usual
+    # A `SeedGenerator` steps on at each draw, which is left to Keras.
+    is_seeded = isinstance(getattr(usual, "seed", 0), int)
+    return ByNumPy(usual) if is_seeded and not _is_traced() else usual
+
+
+def _is_traced():
+    """Whether JAX wants no values, or a program that makes them.
+
+    There Keras cannot ask for a layout, and where it traces a layer to build it, it may
+    ask within another trace.
+    """
+    import jax
+
+    return isinstance(jax.device_put(np.zeros(())), jax.core.Tracer)
+
+
+class ByNumPy(initializers.Initializer):
+    """What an initializer of Keras gives, of the same distribution but other numbers.
+
+    They follow from its seed, which `keras.utils.set_random_seed` determines, and are the
+    same at each call, as Keras' are. They do not depend on how a weight is split.
+
+    Args:
+        usual: initializer that `VALUES` knows.
+    """
+
+    def __init__(self, usual: initializers.Initializer):
+        self.usual = usual
+
+    # Keras gives a layout to those that take one, and compiles others for each weight
+    # that is large.
+    def __call__(self, shape, dtype=None, layout=None):
+        import jax
+        from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+        if in_stateless_scope():  # where Keras traces with them, and never keeps them
+            return self.usual(shape, dtype=dtype)
+        dtype = keras.backend.standardize_dtype(dtype)
+        values = VALUES[type(self.usual).__call__](self.usual, tuple(shape), dtype)
+        values = values.astype(dtype, copy=False)
+        if layout is not None:
+            # It says how the axes of a mesh split them, and not of which devices.
+            layout = jax.sharding.NamedSharding(jax.sharding.get_mesh(), layout.spec)
+        # `convert_to_tensor` would compile a program for each shape, and copy.
+        return jax.device_put(values, layout)
+
+    def get_config(self):
+        return {"usual": initializers.serialize(self.usual)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(initializers.deserialize(config["usual"]))
+
+
+def _uniform(usual, shape, low, high):
+    values = _generator(usual).random(shape, dtype="float32")
+    values *= np.float32(high - low)
+    values += np.float32(low)
+    return values
+
+
+def _normal(usual, shape, mean, stddev):
+    values = _generator(usual).standard_normal(shape, dtype="float32")
+    values *= np.float32(stddev)
+    values += np.float32(mean)
+    return values
+
+
+def _truncated_normal(usual, shape, mean, stddev):
+    """Normal within two standard deviations: what is outside is drawn again."""
+    generator = _generator(usual)
+    values = generator.standard_normal(math.prod(shape), dtype="float32")
+    (outside,) = np.nonzero(np.abs(values) > 2)
+    while outside.size:
+        again = generator.standard_normal(outside.size, dtype="float32")
+        values[outside] = again
+        outside = outside[np.abs(again) > 2]
+    values *= np.float32(stddev)
+    values += np.float32(mean)
+    return values.reshape(shape)
+
+
+def _variance_scaling(usual, shape):
+    from keras.src.initializers.random_initializers import compute_fans
+
+    fan_in, fan_out = compute_fans(shape, usual.input_axes, usual.output_axes)
+    fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+    stddev = math.sqrt(usual.scale / max(1.0, fans[usual.mode]))
+    if usual.distribution == "uniform":
+        limit = math.sqrt(3) * stddev
+        return _uniform(usual, shape, -limit, limit)
+    if usual.distribution == "untruncated_normal":
+        return _normal(usual, shape, 0, stddev)
+    # That of a normal distribution which is cut off at 2 is 0.88 of what it was.
+    return _truncated_normal(usual, shape, 0, stddev / 0.87962566103423978)
+
+
+def _generator(usual):
+    # The quickest of NumPy's.
+    return np.random.Generator(np.random.SFC64(usual.seed % 2**64))
+
+
+# By the method that computes them, which subclasses such as `GlorotUniform` have too.
+VALUES: dict[Callable, Callable] = {
+    initializers.Zeros.__call__: lambda usual, shape, dtype: np.zeros(shape, dtype),
+    initializers.Ones.__call__: lambda usual, shape, dtype: np.ones(shape, dtype),
+    initializers.Constant.__call__: lambda usual, shape, dtype: np.full(
+        shape, usual.value, dtype
+    ),
+    initializers.RandomUniform.__call__: lambda usual, shape, _: _uniform(
+        usual, shape, usual.minval, usual.maxval
+    ),
+    initializers.RandomNormal.__call__: lambda usual, shape, _: _normal(
+        usual, shape, usual.mean, usual.stddev
+    ),
+    initializers.TruncatedNormal.__call__: lambda usual, shape, _: _truncated_normal(
+        usual, shape, usual.mean, usual.stddev
+    ),
+    initializers.VarianceScaling.__call__: lambda usual, shape, _: _variance_scaling(
+        usual, shape
+    ),
+}

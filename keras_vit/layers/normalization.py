@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from keras_vit.layers.initial import ValuesByNumPy
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class LayerNormalization(keras.layers.LayerNormalization):
+class LayerNormalization(ValuesByNumPy, keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization`, on JAX with a gradient of its own.
 
     The values are Keras'. The gradient that JAX derives from them is cheap to compute

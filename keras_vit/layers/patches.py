@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
-from keras_vit.layers.initial import initializer
+from keras_vit.layers.initial import ValuesByNumPy, initializer
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class PatchEmbedding(keras.layers.Layer):
+class PatchEmbedding(ValuesByNumPy, keras.layers.Layer):
     """Cuts images into patches and projects each patch linearly.
 
     Source: ViT (arXiv 2010.11929), section 3.1, equation 1. The kernel has the

@@ -7,14 +7,14 @@ import numpy as np
 from keras import ops
 
 from keras_vit.layers import arguments
-from keras_vit.layers.initial import initializer
+from keras_vit.layers.initial import ValuesByNumPy, initializer
 from keras_vit.weights.resize import INTERPOLATIONS, resize_grid, resize_matrix
 
 POSITIONS = ("learned", "sincos2d", "none")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class PositionEmbedding(keras.layers.Layer):
+class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
     """Adds positions to a grid of patches and lines the tokens up in a sequence.
 
     Source: ViT (arXiv 2010.11929), section 3.1, equation 1, and section 3.2 for the

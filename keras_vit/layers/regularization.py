@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.initial import ValuesByNumPy
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -50,7 +51,7 @@ class DropPath(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class LayerScale(keras.layers.Layer):
+class LayerScale(ValuesByNumPy, keras.layers.Layer):
     """Multiplies each channel of a residual branch by a learned factor.
 
     Source: *Going deeper with Image Transformers* (arXiv 2103.17239), equation 2.

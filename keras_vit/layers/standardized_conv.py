@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
-from keras_vit.layers.initial import initializer
+from keras_vit.layers.initial import ValuesByNumPy, initializer
 
 STANDARDIZATIONS = ("std", "variance")
 
@@ -15,7 +15,7 @@ def usual_epsilon(standardization: str) -> float:
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class StandardizedConv2D(keras.layers.Layer):
+class StandardizedConv2D(ValuesByNumPy, keras.layers.Layer):
     """A convolution, without bias, whose kernel has mean 0 and variance 1 at each output.
 
     Source: weight standardisation (arXiv 1903.10520), as BiT (arXiv 1912.11370, section

@@ -7,7 +7,7 @@ from keras_vit.layers import arguments, initial
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Registers(keras.layers.Layer):
+class Registers(initial.ValuesByNumPy, keras.layers.Layer):
     """Learned tokens, the same for every example, without a position of their own.
 
     Source: *Vision Transformers Need Registers* (arXiv 2309.16588), section 2.2.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_vit.layers import arguments
+from keras_vit.layers.dense import Dense
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
@@ -155,7 +156,7 @@ def channels_last(images, c):
 def head(features, c):
     """The layer `head`."""
     # Zero at the start (section 3.2 of the paper); in float32 under every policy.
-    return keras.layers.Dense(
+    return Dense(
         c.classes,
         activation=c.classifier_activation,
         kernel_initializer="zeros",

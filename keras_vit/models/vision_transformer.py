@@ -19,6 +19,8 @@ from keras_vit.layers import (
     TokenPooling,
     arguments,
 )
+from keras_vit.layers.dense import Dense
+from keras_vit.layers.initial import initializer
 from keras_vit.layers.merging import count_merged
 from keras_vit.layers.mlp import ACTIVATIONS, GATED
 from keras_vit.layers.position import POSITIONS
@@ -487,8 +489,12 @@ def _pool(tokens, sizes, c, policy):
 
 def _head(features, c, policy):
     if c.representation_size:
-        features = keras.layers.Dense(
-            c.representation_size, activation="tanh", dtype=policy, name="pre_logits"
+        features = Dense(
+            c.representation_size,
+            activation="tanh",
+            kernel_initializer=initializer("glorot_uniform"),
+            dtype=policy,
+            name="pre_logits",
         )(features)
     if not c.classes:
         return features
