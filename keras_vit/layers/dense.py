@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers.initial import ValuesByNumPy
+from keras_vit.layers.torch_product import product
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -64,15 +65,13 @@ def _num_summed(equation):
 
 def _product_and_bias(layer, inputs, num_summed):
     kernel, bias = ops.convert_to_tensor(layer.kernel), ops.convert_to_tensor(layer.bias)
-    return layer.activation(_addmm(inputs, kernel, bias, num_summed))
+    return layer.activation(_with_torch(inputs, kernel, bias, num_summed))
 
 
-def _addmm(inputs, kernel, bias, num_summed):
-    import torch
-
+def _with_torch(inputs, kernel, bias, num_summed):
     width = math.prod(kernel.shape[:num_summed])
-    outputs = torch.addmm(
-        bias.reshape(-1), inputs.reshape(-1, width), kernel.reshape(width, -1)
+    outputs = product(
+        inputs.reshape(-1, width), kernel.reshape(width, -1), bias.reshape(-1)
     )
     rest = inputs.shape[: inputs.ndim - num_summed]
     return outputs.reshape(*rest, *bias.shape)
@@ -87,6 +86,6 @@ def project(inputs, kernel, bias=None):
         bias: a tensor of the kernel's other axes, or `None`.
     """
     if keras.backend.backend() == "torch" and bias is not None:
-        return _addmm(inputs, kernel, bias, num_summed=1)
+        return _with_torch(inputs, kernel, bias, num_summed=1)
     outputs = ops.tensordot(inputs, kernel, axes=1)
     return outputs if bias is None else outputs + bias

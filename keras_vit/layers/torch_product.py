@@ -1,0 +1,90 @@
+"""On torch: the product of two matrices plus a bias, by the quicker of its libraries."""
+
+import functools
+import math
+
+# Multiplications from which on it pays (benchmarks/RESULTS.md).
+LARGE = 2**24
+
+
+def product(inputs, kernel, bias):
+    """`inputs @ kernel + bias` of tensors (rows, width), (width, units), (units,).
+
+    torch multiplies in float32 by MKL, which does not use AVX-512 on processors of other
+    makers than its own. There oneDNN, which torch has besides, takes 0.8 of the time.
+    """
+    import torch
+
+    if _is_for_onednn(inputs, kernel):
+        return _function().apply(inputs, kernel, bias)
+    return torch.addmm(bias, inputs, kernel)
+
+
+def _is_for_onednn(inputs, kernel):
+    import torch
+
+    return (
+        inputs.device.type == "cpu"
+        and inputs.dtype == kernel.dtype == torch.float32
+        and math.prod(inputs.shape) * kernel.shape[1] >= LARGE
+        and not torch.compiler.is_compiling()  # which exports, or chooses by itself
+        and _has_onednn()
+    )
+
+
+@functools.cache
+def _has_onednn():
+    import torch
+
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        # No public function multiplies plain tensors with it.
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+@functools.cache
+def _function():
+    """The `torch.autograd.Function`, for which torch must be there."""
+    import torch
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(context, inputs, kernel, bias):
+            context.save_for_backward(inputs, kernel)
+            return _by_onednn(inputs, kernel, bias)
+
+        @staticmethod
+        def backward(context, gradient):
+            inputs, kernel = context.saved_tensors
+            of_inputs, of_kernel, of_bias = context.needs_input_grad
+            # Gradients of gradients: oneDNN's operation has none.
+            multiply = torch.mm if torch.is_grad_enabled() else _by_onednn
+            return (
+                multiply(gradient, kernel.t()) if of_inputs else None,
+                _gradient_of_kernel(multiply, inputs, gradient) if of_kernel else None,
+                gradient.sum(0) if of_bias else None,
+            )
+
+    return Product
+
+
+def _gradient_of_kernel(multiply, inputs, gradient):
+    # Quicker with more columns than rows.
+    if gradient.shape[1] >= inputs.shape[1]:
+        return multiply(inputs.t(), gradient)
+    return multiply(gradient.t(), inputs).t()
+
+
+def _by_onednn(a, b, bias=None):
+    import torch
+
+    a, b = _whole(a), _whole(b)
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+
+
+def _whole(matrix):
+    """Not a part of a larger one, which oneDNN multiplies a thousand times more slowly."""
+    is_whole = matrix.is_contiguous() or matrix.t().is_contiguous()
+    return matrix if is_whole else matrix.contiguous()
