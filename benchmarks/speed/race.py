@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 from benchmarks.speed.contenders import CONTENDERS, can
 from benchmarks.speed.worker import PRODUCT, SIDE
@@ -120,7 +121,21 @@ def machine():
     """In words."""
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
-    return f"{platform.machine()}, {cores} cores, load {load:.1f}"
+    return f"{platform.machine()} {_processor()}, {cores} cores, load {load:.1f}"
+
+
+def _processor():
+    """Who made it and the widest vectors that it has, where Linux tells."""
+    try:
+        lines = dict(
+            (part.strip() for part in line.split(":", 1))
+            for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        )
+        flags = lines["flags"].split()
+    except (OSError, KeyError, ValueError):
+        return platform.processor()
+    widest = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
+    return f"{lines['vendor_id']} {widest}".strip()
 
 
 def rate(result, contender) -> float:

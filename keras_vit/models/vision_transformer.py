@@ -1,8 +1,6 @@
 """The Vision Transformer."""
 
 from collections.abc import Sequence
-from math import prod
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,28 +15,21 @@ from keras_vit.layers import (
     PositionEmbedding,
     Registers,
     TokenPooling,
-    arguments,
 )
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
-from keras_vit.layers.merging import count_merged
-from keras_vit.layers.mlp import ACTIVATIONS, GATED
-from keras_vit.layers.position import POSITIONS
+from keras_vit.layers.mlp import GATED
+from keras_vit.models.fields import checked_fields, num_prefix
 from keras_vit.models.images import (
     ImageModel,
     channels_last,
-    check_head,
-    check_images,
     config_of,
     head,
     image_input,
     rescaling,
 )
-from keras_vit.models.resnet_stem import checked_stem, map_size, resnet
+from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
-from keras_vit.weights.resize import INTERPOLATIONS
-
-POOLINGS = ("token", "gap", "map", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -276,100 +267,6 @@ class VisionTransformer(ImageModel):
         return features
 
 
-def checked_fields(config: dict) -> SimpleNamespace:
-    """The fields of a config, each in one form; a ValueError where they do not fit."""
-    c = SimpleNamespace(**config)
-    check_images(c)
-    check_head(c, POOLINGS)
-    c.patch_size = arguments.pair(c.patch_size, "patch_size")
-    for name in ("hidden_dim", "num_layers", "num_heads", "mlp_dim"):
-        arguments.positive(getattr(c, name), name)
-    for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
-        arguments.rate(getattr(c, name), name)
-    arguments.head_dim(c.hidden_dim, c.num_heads)
-    arguments.one_of(c.pooling, POOLINGS, "pooling")
-    arguments.one_of(c.position, POSITIONS, "position")
-    arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
-    arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
-    c.stem = checked_stem(c.stem)
-    map_height_and_width = map_size(c.image_size, c.stem)
-    if any(n % patch for n, patch in zip(map_height_and_width, c.patch_size, strict=True)):
-        stem = f", which the stem makes {map_height_and_width}" if c.stem else ""
-        raise ValueError(
-            "`image_size` must be divisible by `patch_size`, in height and in width. "
-            f"Received: image_size={c.image_size} (height, width){stem}, "
-            f"patch_size={c.patch_size}, data_format={c.data_format!r}"
-        )
-    if c.fc_norm and c.pooling is None:
-        raise ValueError(
-            "`fc_norm` is a norm of the pooled features. Received: fc_norm=True, "
-            "pooling=None. Use pooling='token', 'gap' or 'map', or fc_norm=False, which "
-            "norms every token."
-        )
-    if c.class_token is None:
-        c.class_token = c.pooling in ("token", None)
-    if c.pooling == "token" and not c.class_token:
-        raise ValueError(
-            "`pooling='token'` reads the class token. Received: class_token=False. "
-            "Use pooling='gap' or 'map' without one."
-        )
-    c.num_prefix_positions = _checked_prefix_positions(c)
-    if c.patch_bias is None:
-        c.patch_bias = not c.pre_norm
-    c.merged_tokens = _checked_merged_tokens(c)
-    return c
-
-
-def _checked_prefix_positions(c) -> int:
-    """How many tokens of the prefix own a learned position."""
-    learned = c.position == "learned"
-    if c.num_prefix_positions is None:
-        return int(c.class_token and learned)
-    tokens = _num_prefix(c)
-    if c.num_prefix_positions not in range(tokens + 1 if learned else 1):
-        raise ValueError(
-            "`num_prefix_positions` must be at least 0 and at most the number of tokens "
-            "before the patches (class token and registers), and 0 where positions are "
-            f"not learned. Received: num_prefix_positions={c.num_prefix_positions!r}, "
-            f"class_token={c.class_token}, num_registers={c.num_registers} ({tokens} "
-            f"tokens), position={c.position!r}. Use None for the default."
-        )
-    return c.num_prefix_positions
-
-
-def _checked_merged_tokens(c) -> tuple[int, ...]:
-    """How many tokens each block merges, of those that are left."""
-    numbers = c.merged_tokens
-    if not isinstance(numbers, Sequence):
-        numbers = (numbers,) * c.num_layers
-    if len(numbers) != c.num_layers or not all(_is_count(number) for number in numbers):
-        raise ValueError(
-            "`merged_tokens` must be an integer of at least 0, or one for each of the "
-            f"{c.num_layers} blocks. Received: merged_tokens={c.merged_tokens!r}"
-        )
-    if any(numbers) and None in c.input_shape:
-        raise ValueError(
-            "Where tokens are merged, their number must be known. Received: "
-            f"merged_tokens={c.merged_tokens!r}, input_shape={c.input_shape}. Give an "
-            "`input_shape` with height and width (`keras_vit.from_pretrained` makes such "
-            "a model of this one), or use merged_tokens=0."
-        )
-    tokens = _num_prefix(c) + prod(grid_size(c.image_size, c.patch_size, c.stem))
-    merged = []
-    for number in numbers:
-        merged.append(count_merged(number, tokens, _num_prefix(c)))
-        tokens -= merged[-1]
-    return tuple(merged)
-
-
-def _is_count(number):
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
-
-
-def _num_prefix(c) -> int:
-    return int(c.class_token) + c.num_registers
-
-
 def _embed_patches(images, c, policy):
     if c.include_preprocessing:
         images = rescaling(c)(images)
@@ -439,7 +336,7 @@ def _encode(tokens, c, policy):
             drop_path_rate=rate,
             rematerialize=c.rematerialize,
             merged_tokens=merged,
-            num_prefix=_num_prefix(c),
+            num_prefix=num_prefix(c),
             dtype=policy,
             name=f"block_{i}",
         )
@@ -471,11 +368,11 @@ def _pool(tokens, sizes, c, policy):
     if c.pooling == "token":
         pooling = TokenPooling(dtype=policy, name="pooling")
     elif c.pooling == "gap":
-        pooling = MeanPooling(num_prefix=_num_prefix(c), dtype=policy, name="pooling")
+        pooling = MeanPooling(num_prefix=num_prefix(c), dtype=policy, name="pooling")
     else:
         pooling = AttentionPooling(
             c.num_heads,
-            num_prefix=_num_prefix(c),
+            num_prefix=num_prefix(c),
             mlp_dim=c.mlp_dim,
             activation="gelu" if c.mlp in GATED else c.mlp,
             gelu_approximate=c.gelu_approximate,
