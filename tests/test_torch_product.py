@@ -125,3 +125,12 @@ def test_an_exported_program_has_torchs_own(onednn):
         str(node.target) for node in program.graph.nodes if node.op == "call_function"
     }
     assert onednn == []
+
+
+def test_torchs_counter_of_flops_counts_it(onednn):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        product(*tensors())
+    assert counter.get_total_flops() == 2 * 5 * 6 * 9
+    assert onednn == []

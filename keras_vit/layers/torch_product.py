@@ -22,12 +22,15 @@ def product(inputs, kernel, bias):
 
 def _is_for_onednn(inputs, kernel):
     import torch
+    from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
     return (
         inputs.device.type == "cpu"
         and inputs.dtype == kernel.dtype == torch.float32
         and math.prod(inputs.shape) * kernel.shape[1] >= LARGE
         and not torch.compiler.is_compiling()  # which exports, or chooses by itself
+        # Who looks at operations, as torch's counter of FLOPs does, knows torch's own.
+        and not is_in_torch_dispatch_mode()
         and _has_onednn()
     )
 
