@@ -383,7 +383,7 @@ def _config(args, data_given, data, model, recipe):
 
 def _given(args):
     """The arguments that say what is trained."""
-    others = ("run", "traceback", "overwrite", "save_freq", "multi_process")
+    others = ("argv", "run", "traceback", "overwrite", "save_freq", "multi_process")
     return {
         name: value
         for name, value in vars(args).items()

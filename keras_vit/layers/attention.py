@@ -135,8 +135,8 @@ class SelfAttention(keras.layers.Layer):
         if self.qkv_bias:
             bias = ops.convert_to_tensor(self.qkv.bias)
             bias_of_query, bias_of_both = bias[0], bias[1:]
-        query = project(tokens, kernel[:, 0], bias_of_query)
-        both = project(context, kernel[:, 1:], bias_of_both)
+        query = project("btd,dhk->bthk", tokens, kernel[:, 0], bias_of_query)
+        both = project("btd,dshk->btshk", context, kernel[:, 1:], bias_of_both)
         key, value = ops.unstack(both, 2, axis=2)
         return query, key, value
 

@@ -77,15 +77,11 @@ def _with_torch(inputs, kernel, bias, num_summed):
     return outputs.reshape(*rest, *bias.shape)
 
 
-def project(inputs, kernel, bias=None):
-    """The product of the last axis of the inputs and the first of a kernel, plus a bias.
-
-    Args:
-        inputs: (…, width).
-        kernel: a tensor (width, …).
-        bias: a tensor of the kernel's other axes, or `None`.
+def project(equation, inputs, kernel, bias=None):
+    """The einsum of two tensors, of the last axis of one and the first of the other, plus
+    a bias of the kernel's other axes, if there is one.
     """
     if keras.backend.backend() == "torch" and bias is not None:
         return _with_torch(inputs, kernel, bias, num_summed=1)
-    outputs = ops.tensordot(inputs, kernel, axes=1)
+    outputs = ops.einsum(equation, inputs, kernel)
     return outputs if bias is None else outputs + bias
