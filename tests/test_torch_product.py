@@ -115,12 +115,18 @@ def test_half_precision_and_small_products_are_torchs(onednn, monkeypatch):
     assert onednn == [(5, 6, 9)]
 
 
-def test_an_exported_program_has_torchs_own(onednn):
+def test_an_exported_program_has_torchs_own(onednn, monkeypatch):
+    monkeypatch.setattr(torch_product, "LARGE", 3 * 6 * 9)  # more than two rows
+
     class Module(torch.nn.Module):
         def forward(self, inputs, kernel, bias):
             return product(inputs, kernel, bias)
 
-    program = torch.export.export(Module(), tuple(tensors()))
+    rows = ({0: torch.export.Dim.DYNAMIC}, {}, {})
+    given = tuple(tensors(rows=2))
+    program = torch.export.export(Module(), given, dynamic_shapes=rows)
+    many = tensors(rows=7)
+    assert_close(program.module()(*many), addmm(*many))
     assert "aten.addmm.default" in {
         str(node.target) for node in program.graph.nodes if node.op == "call_function"
     }

@@ -25,10 +25,12 @@ def _is_for_onednn(inputs, kernel):
     from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
     return (
-        inputs.device.type == "cpu"
+        # Which exports, or chooses by itself; first, as a look at the size would tie an
+        # exported program to batches that are as large.
+        not torch.compiler.is_compiling()
+        and inputs.device.type == "cpu"
         and inputs.dtype == kernel.dtype == torch.float32
         and math.prod(inputs.shape) * kernel.shape[1] >= LARGE
-        and not torch.compiler.is_compiling()  # which exports, or chooses by itself
         # Who looks at operations, as torch's counter of FLOPs does, knows torch's own.
         and not is_in_torch_dispatch_mode()
         and _has_onednn()
