@@ -7,6 +7,7 @@ from inspect import signature
 
 from keras_vit.models.sizes import grid_size, size_name
 from keras_vit.tables import table
+from keras_vit.targets import check_free
 from keras_vit.weights.architecture import TOLD
 from keras_vit.weights.inspect import inspect
 from keras_vit.weights.report import LoadReport
@@ -103,7 +104,7 @@ def convert(
     """
     target = os.fspath(target)
     layout = _checked_layout(target, layout)
-    _check_free(target, overwrite)
+    check_free(target, overwrite)
     model, report = read(source, **overrides)
     _write(model, target, layout)
     return Conversion(
@@ -140,21 +141,6 @@ def _checked_layout(target, layout) -> str:
             f"{target!r}"
         )
     return layout
-
-
-def _check_free(target, overwrite):
-    """Before anything is read, as that can take minutes."""
-    taken = os.listdir(target) if os.path.isdir(target) else os.path.exists(target)
-    if taken and not overwrite:
-        raise ValueError(
-            f"There is something at {target!r} already. Choose another path, or give "
-            "`overwrite` to replace it."
-        )
-    folder = os.path.dirname(os.path.abspath(target))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"There is no folder {folder!r} to write to. Make it first."
-        )
 
 
 def _write(model, target, layout):

@@ -59,11 +59,12 @@ def section(results) -> str:
     for result in results:
         for one in measured(result):
             versions |= one["versions"]
+    between = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else rounds[0]
     text = (
         f"{'; '.join(machines)}; "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-        + f". Medians of {' to '.join(map(str, rounds))} rounds, in each of which every "
-        "contender runs once (for training, every one of a backend), in a process of its "
+        + f". Medians of {between} rounds, in each of which every contender runs "
+        "once (for training, every one of a backend), in a process of its "
         "own. FLOPs are those of the whole model, three times as many for a step of "
         "training; ours computes fewer, as it leaves out of the last block what nothing "
         "reads. *× as fast* is the median of the rounds' ratios. `tensorflow-xla` is "

@@ -16,6 +16,7 @@ from keras_vit.exporting.runtimes import load_exported
 from keras_vit.exporting.writers import writer
 from keras_vit.models.quantized import quantization_of
 from keras_vit.tables import table
+from keras_vit.targets import check_free
 
 # Largest difference, as a fraction of the largest output. float32: B/16 has 2e-6 in the
 # worst of the formats. Half precision rounds in another order.
@@ -104,7 +105,8 @@ def export(
     row = find_format(path, format)
     check_can_write(row)
     _check_model(model, row, int8=calibration is not None)
-    _check_place(path, row, overwrite)
+    for target in row.paths(path):
+        check_free(target, overwrite)
     generated = images is None
     images = _generated(model) if generated else _checked(images, model, "images")
     quantize = None
@@ -177,21 +179,6 @@ def _check_model(model, row: Format, int8):
         raise ValueError(
             f"The model {model.name!r} is quantized by Keras already. Export the one that "
             "it was made of, or leave out `calibration`."
-        )
-
-
-def _check_place(path, row, overwrite):
-    """Before anything is computed, as that can take minutes."""
-    taken = [each for each in row.paths(path) if os.path.lexists(each)]
-    if taken and not overwrite:
-        raise ValueError(
-            f"There is something at {taken[0]!r} already. Choose another path, or give "
-            "`overwrite` to replace it."
-        )
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"There is no folder {folder!r} to write to. Make it first."
         )
 
 
