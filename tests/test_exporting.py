@@ -222,6 +222,18 @@ def test_what_is_there_stays_where_it_fails(tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == ["model.pt2"]
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="torch writes no folder")
+def test_folders_of_other_things_are_not_replaced(tmp_path):
+    home, model = tmp_path / "home", tiny(num_layers=1)
+    home.mkdir()
+    (home / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="a folder, and no SavedModel"):
+        export(model, home, overwrite=True)
+    assert (home / "letter.txt").read_text() == "dear"
+    export(model, tmp_path / "saved")
+    export(model, tmp_path / "saved", overwrite=True)
+
+
 @on_torch
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no exported model"):

@@ -1,11 +1,15 @@
 """`model.quantize`: saved, loaded, read by `from_pretrained`, and refused elsewhere."""
 
+import json
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 from helpers import array, assert_same_weights, images, tiny, weights
 
 import keras_vit
+from keras_vit.weights.inspect import inspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 MODERN = {"pooling": "map", "mlp": "swiglu", "qk_norm": True, "representation_size": 8}
@@ -35,6 +39,9 @@ def test_saved_and_loaded_it_is_the_same(mode, fields, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.get_layer("block_0").attention.qkv.quantization_mode == mode
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        config = json.loads(archive.read("config.json"))["config"]
+    assert len(config["quantization"]) == 1
     assert_same(again, model)
     assert_same(keras_vit.from_pretrained(tmp_path / "model.keras"), model)
 
@@ -118,3 +125,11 @@ def test_a_config_of_layers_that_are_not_there_is_refused():
     config["quantization"][0]["layers"].append("block_7/mlp/dense_1")
     with pytest.raises(ValueError, match="block_7/mlp/dense_1 of the model"):
         keras_vit.VisionTransformer.from_config(config)
+
+
+@pytest.mark.one_backend
+def test_inspect_tells_of_it(tmp_path):
+    quantized().save(tmp_path / "model.keras")
+    text = str(inspect(tmp_path / "model.keras"))
+    assert "float32, int8" in text or "int8, float32" in text
+    assert "QuantizationConfig" not in text

@@ -140,3 +140,10 @@ def test_torchs_counter_of_flops_counts_it(onednn):
         product(*tensors())
     assert counter.get_total_flops() == 2 * 5 * 6 * 9
     assert onednn == []
+
+
+def test_transformations_of_functions_are_torchs(onednn):
+    inputs, kernel, bias = (tensor.detach() for tensor in tensors())
+    actual = torch.func.vmap(product, (0, None, None))(inputs[:, None], kernel, bias)
+    assert_close(actual[:, 0], addmm(inputs, kernel, bias), tolerance=1e-6)
+    assert onednn == []

@@ -107,6 +107,7 @@ def export(
     _check_model(model, row, int8=calibration is not None)
     for target in row.paths(path):
         check_free(target, overwrite)
+        _check_replaceable(target)
     generated = images is None
     images = _generated(model) if generated else _checked(images, model, "images")
     quantize = None
@@ -179,6 +180,16 @@ def _check_model(model, row: Format, int8):
         raise ValueError(
             f"The model {model.name!r} is quantized by Keras already. Export the one that "
             "it was made of, or leave out `calibration`."
+        )
+
+
+def _check_replaceable(path):
+    """Refuses a folder of anything else, as a home, which would be deleted."""
+    is_model = os.path.exists(os.path.join(path, "saved_model.pb"))
+    if os.path.isdir(path) and os.listdir(path) and not is_model:
+        raise ValueError(
+            f"{path!r} is a folder, and no SavedModel, so it is not replaced. Choose "
+            "another path."
         )
 
 

@@ -33,6 +33,7 @@ def _is_for_onednn(inputs, kernel):
         and math.prod(inputs.shape) * kernel.shape[1] >= LARGE
         # Who looks at operations, as torch's counter of FLOPs does, knows torch's own.
         and not is_in_torch_dispatch_mode()
+        and not torch._C._are_functorch_transforms_active()  # as `torch.func.vmap`
         and _has_onednn()
     )
 

@@ -51,4 +51,13 @@ def _layers(model):
 
 
 def _config(layer):
-    return keras.saving.serialize_keras_object(layer.quantization_config)
+    return _without_ids(keras.saving.serialize_keras_object(layer.quantization_config))
+
+
+def _without_ids(config):
+    """Without those by which `model.save` tells of what layers share: one config is one
+    way, whoever has it.
+    """
+    if not isinstance(config, dict):
+        return config
+    return {k: _without_ids(v) for k, v in config.items() if k != "shared_object_id"}

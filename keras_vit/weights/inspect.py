@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from keras_vit.models.quantized import QUANTIZATION
 from keras_vit.models.sizes import SIZES, image_size_of, size_name
 from keras_vit.tables import table
 from keras_vit.weights.architecture import architecture_of, bit_architecture_of
@@ -159,7 +160,8 @@ def _arguments(architecture):
     ]
 
 
-_OF_KERAS = ("dtype", "name", "trainable", "input_shape", "data_format")
+# Quantized layers are told by the tensors' dtypes.
+_OF_KERAS = ("dtype", "name", "trainable", "input_shape", "data_format", QUANTIZATION)
 
 
 def _text(value):
