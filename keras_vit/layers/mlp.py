@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.activation import gelu
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
 
@@ -73,11 +74,18 @@ class MLP(keras.layers.Layer):
         )
 
     def call(self, tokens, training=None):
-        hidden = self._activate(self.dense_1(tokens))
+        if keras.backend.backend() != "tensorflow":
+            return self._of_each(tokens, training)
+        # Of two axes, as TensorFlow joins to a product only what reads it as it is.
+        outputs = self._of_each(ops.reshape(tokens, (-1, tokens.shape[-1])), training)
+        return ops.reshape(outputs, ops.shape(tokens))
+
+    def _of_each(self, tokens, training):
+        hidden = self._activate(self.dense_1(tokens), training)
         hidden = self.dropout(hidden, training=training)
         return self.dropout(self.dense_2(hidden), training=training)
 
-    def _activate(self, hidden):
+    def _activate(self, hidden, training):
         if self.activation == "quick_gelu":
             return hidden * ops.sigmoid(1.702 * hidden)
         if self.activation == "swiglu":
@@ -85,8 +93,11 @@ class MLP(keras.layers.Layer):
             return ops.silu(gate) * value
         if self.activation == "geglu":
             gate, value = ops.split(hidden, 2, axis=-1)
-            return ops.gelu(gate, approximate=self.gelu_approximate) * value
-        return ops.gelu(hidden, approximate=self.gelu_approximate)
+            return self._gelu(gate, training) * value
+        return self._gelu(hidden, training)
+
+    def _gelu(self, x, training):
+        return gelu(x, approximate=self.gelu_approximate, training=training)
 
     def compute_output_shape(self, tokens_shape):
         return tuple(tokens_shape)

@@ -8,15 +8,15 @@ from keras_vit.layers.initial import ValuesByNumPy
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class LayerNormalization(ValuesByNumPy, keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization`, on JAX with a gradient of its own.
+    """`keras.layers.LayerNormalization`, but on torch with a gradient of its own.
 
     The values are Keras'. The gradient that JAX derives from them is cheap to compute
     once more, so that XLA's CPU compiler (JAX 0.10) makes no array of it, but computes
     it wherever the gradient of the residual stream is read: and that is the sum of
     those of all norms above. The backward pass of n blocks then computes about n² of
     them (benchmarks/RESULTS.md). The means over the last axis of the gradient that is
-    written out here end what XLA would join. TensorFlow and torch do not join it, and
-    have Keras' layer.
+    written out here end what XLA would join. TensorFlow does not join it, but takes
+    more steps for the gradient that it derives. torch has a kernel.
 
     On JAX, derivatives of the gradient can be taken, forward-mode ones (`jax.jvp`) not.
 
@@ -34,7 +34,7 @@ class LayerNormalization(ValuesByNumPy, keras.layers.LayerNormalization):
         super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, inputs):
-        if keras.backend.backend() != "jax" or not self._is_usual:
+        if keras.backend.backend() == "torch" or not self._is_usual:
             return super().call(inputs)
         return self._normalize(inputs)
 
