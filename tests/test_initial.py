@@ -93,6 +93,15 @@ def test_a_seed_determines_the_values():
     np.testing.assert_array_equal(drawn(unseeded[0]), drawn(unseeded[0]))
 
 
+@pytest.mark.parametrize("kind", [initializers.RandomUniform, initializers.TruncatedNormal])
+def test_large_weights_do_not_depend_on_the_number_of_processors(kind, monkeypatch):
+    usual, shape = kind(seed=3), (3, 2**20)
+    values = drawn(usual, shape)
+    assert all((values[i] != values[i - 1]).mean() > 0.9 for i in range(3))
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    np.testing.assert_array_equal(drawn(usual, shape), values)
+
+
 def test_a_generator_steps_on_as_keras_has_it():
     ours, theirs = (
         initializers.RandomNormal(seed=keras.random.SeedGenerator(3)) for _ in range(2)
