@@ -65,6 +65,17 @@ def test_every_model_computes_the_same(kind, name, tmp_path):
 
 
 @only_on_torch
+def test_a_file_of_torch_has_every_weight_once(tmp_path):
+    import torch
+
+    model, path = tiny(), tmp_path / "model.pt2"
+    export(model, path)
+    program = torch.export.load(path)
+    held = (*program.state_dict.values(), *program.constants.values())
+    assert sum(tensor.numel() for tensor in held) == model.count_params()
+
+
+@only_on_torch
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_merged_tokens_where_a_format_has_what_they_take(name, tmp_path):
     report = export(tiny(merged_tokens=3), path_of(tmp_path, name))
@@ -278,6 +289,15 @@ def test_the_command_line(tmp_path, pictures, capsys):
     arguments[-1:] = ["40", "--overwrite", "--calibration", tmp_path / "empty"]
     assert main([str(each) for each in arguments]) == 2
     assert "no image in the folder" in capsys.readouterr().err
+
+
+@only_on_torch
+def test_the_command_line_looks_at_the_target_first(tmp_path, capsys):
+    for name in ("model.onnx", "model.tflite"):  # the second is another backend's
+        (tmp_path / name).write_text("of value")
+        assert main(["export", "no such model.keras", str(tmp_path / name)]) == 2
+        assert "something at" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "of value"
 
 
 @only_on_torch

@@ -144,8 +144,16 @@ def transformers(case):
     )
 
 
+HYBRIDS = {"R50ViTB16": "vit_base_r50_s16"}  # timm's names, which end with the size
+
+
 def timm(case):
     """Timm."""
+    if "stem" in case.architecture:
+        from timm import create_model
+
+        name = f"{HYBRIDS[case.model]}_{case.image_size}"
+        return create_model(name, num_classes=CLASSES)
     from timm.models.vision_transformer import VisionTransformer
 
     fields = case.architecture
@@ -235,4 +243,6 @@ def can(name, case) -> bool:
     """Whether a contender has the model."""
     if name == "kimm":
         return case.model in KIMM
-    return name == "keras_vit" or "stem" not in case.architecture
+    if "stem" in case.architecture:
+        return name == "keras_vit" or (name == "timm" and case.model in HYBRIDS)
+    return True

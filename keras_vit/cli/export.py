@@ -20,6 +20,7 @@ from keras_vit.cli.options import (
 )
 from keras_vit.data import load_images
 from keras_vit.exporting import FORMATS, export
+from keras_vit.exporting.export import check_targets
 from keras_vit.exporting.formats import find_format
 from keras_vit.runs import load_model
 
@@ -75,6 +76,8 @@ def add_to(commands) -> None:
 
 def _export(args):
     row = find_format(args.target, args.format)
+    # Before what takes minutes: another backend, a model, images.
+    check_targets(row, os.path.normpath(args.target), args.overwrite)
     if keras.backend.backend() not in row.backends:
         return _on_another_backend(row, args.argv)
     overrides = overrides_of(args) | merging_of(args)

@@ -105,9 +105,7 @@ def export(
     row = find_format(path, format)
     check_can_write(row)
     _check_model(model, row, int8=calibration is not None)
-    for target in row.paths(path):
-        check_free(target, overwrite)
-        _check_replaceable(target)
+    check_targets(row, path, overwrite)
     generated = images is None
     images = _generated(model) if generated else _checked(images, model, "images")
     quantize = None
@@ -181,6 +179,13 @@ def _check_model(model, row: Format, int8):
             f"The model {model.name!r} is quantized by Keras already. Export the one that "
             "it was made of, or leave out `calibration`."
         )
+
+
+def check_targets(row, path, overwrite):
+    """Raises unless what a format writes may be written."""
+    for target in row.paths(path):
+        check_free(target, overwrite)
+        _check_replaceable(target)
 
 
 def _check_replaceable(path):

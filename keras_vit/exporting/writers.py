@@ -106,12 +106,10 @@ def _program(model):
     import torch
 
     class Module(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
+        # Not its part: the weights come into the program as constants, as `torch.export`
+        # follows Keras' variables no further, and as parameters they would once more.
         def forward(self, images):
-            return self.model(images, training=False)
+            return model(images, training=False)
 
     # Two, as torch takes a size of one for a constant.
     inputs = keras.ops.zeros((2, *model.input_shape[1:]), model.inputs[0].dtype)
