@@ -1,8 +1,9 @@
-"""Memory that building a model takes, beside the size of its weights.
+"""Memory that building a model and running it takes, beside the size of its weights.
 
-Builds a constructor's model with new weights in a fresh process for each backend and
-compares the growth of the process's peak memory with 4 bytes per parameter. Beside it,
-as many parameters in plain Keras `Dense` layers, in the same run.
+Builds a constructor's model with new weights in a fresh process for each backend, has it
+predict one image, and compares the growth of the process's peak memory, before and after
+that, with 4 bytes per parameter. Beside it, as many parameters in plain Keras `Dense`
+layers, built, in the same run.
 
 The C library's allocator keeps freed blocks of some megabytes for later; --return_memory
 makes it hand them back, which shows what is in use at one time.
@@ -37,13 +38,16 @@ else:
     model = getattr(keras_vit, sys.argv[1])(weights=None)
     parameters = model.count_params()
 seconds = time.perf_counter() - start
-growth = peak() - before
-print(parameters, growth / (4 * parameters), seconds)
+built = peak() - before
+if len(sys.argv) == 2:
+    model.predict_on_batch(numpy.zeros((1, *model.input_shape[1:]), "float32"))
+growths = [growth / (4 * parameters) for growth in (built, peak() - before)]
+print(parameters, *growths, seconds)
 """
 
 
 def build(backend, *arguments, return_memory):
-    """Parameters, peak memory over weights, and seconds of one build."""
+    """Parameters, peak memory over weights built and run, and seconds of one build."""
     environment = {**os.environ, "KERAS_BACKEND": backend}
     if return_memory:
         environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
@@ -54,8 +58,8 @@ def build(backend, *arguments, return_memory):
         capture_output=True,
         text=True,
     ).stdout
-    parameters, ratio, seconds = output.splitlines()[-1].split()
-    return int(parameters), float(ratio), float(seconds)
+    parameters, *others = output.splitlines()[-1].split()
+    return int(parameters), *map(float, others)
 
 
 def main():
@@ -64,15 +68,18 @@ def main():
     parser.add_argument("--model", default="ViTH14")
     parser.add_argument("--return_memory", action="store_true")
     args = parser.parse_args()
-    print(f"| backend | weights of {args.model} | peak / weights | seconds |", end="")
-    print(" peak / weights of plain `Dense` |")
-    print("|---|---|---|---|---|")
+    print(
+        f"| backend | weights of {args.model} | built: peak / weights | seconds |", end=""
+    )
+    print(" | run: peak / weights | plain `Dense`, built |")
+    print("|---|---|---|---|---|---|")
     for backend in ("tensorflow", "jax", "torch"):
         options = {"return_memory": args.return_memory}
-        parameters, ratio, seconds = build(backend, args.model, **options)
-        _, plain, _ = build(backend, "Dense", str(parameters), **options)
+        parameters, built, run, seconds = build(backend, args.model, **options)
+        plain = build(backend, "Dense", str(parameters), **options)[1]
         size = 4 * parameters / 2**30
-        print(f"| {backend} | {size:.2f} GiB | {ratio:.2f} | {seconds:.0f} | {plain:.2f} |")
+        row = f"{size:.2f} GiB | {built:.2f} | {seconds:.0f} | {run:.2f} | {plain:.2f}"
+        print(f"| {backend} | {row} |")
 
 
 if __name__ == "__main__":

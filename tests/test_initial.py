@@ -1,4 +1,4 @@
-"""Initial values: distributions, seeds, configs, and that JAX compiles none of them."""
+"""Initial values: distributions, seeds, configs, and where NumPy draws them."""
 
 import json
 import math
@@ -100,6 +100,21 @@ def test_large_weights_do_not_depend_on_the_number_of_processors(kind, monkeypat
     assert all((values[i] != values[i - 1]).mean() > 0.9 for i in range(3))
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     np.testing.assert_array_equal(drawn(usual, shape), values)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of torch alone")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torch_has_numpy_draw_large_weights_alone(dtype):
+    import torch
+
+    usual, shapes = initializers.GlorotUniform(seed=3), [(512, 512), (1024, 1024)]
+    ours = [by_numpy(usual)(shape, dtype=dtype) for shape in shapes]
+    theirs = [usual(shape, dtype=dtype) for shape in shapes]
+    assert {values.dtype for values in ours} == {getattr(torch, dtype)}
+    assert torch.equal(ours[0], theirs[0])
+    assert (ours[1] != theirs[1]).float().mean() > 0.9
+    assert abs(ours[1].float().std() / theirs[1].float().std() - 1) < 0.01
+    assert not isinstance(by_numpy("zeros"), initial.ByNumPy)  # one array as it is
 
 
 def test_a_generator_steps_on_as_keras_has_it():
