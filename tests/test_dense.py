@@ -104,3 +104,11 @@ def test_quantized_it_is_keras_own(kind):
         layer.quantize("int8")
     np.testing.assert_array_equal(array(ours(inputs)), array(theirs(inputs)))
     assert 0 < np.abs(array(ours(inputs)) - before).max() < 0.1 * np.abs(before).max()
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_gelu_where_it_is_asked_for(approximate, use_bias):
+    layer, _, inputs = pair("dense", use_bias=use_bias)
+    expected = ops.gelu(layer(inputs), approximate=approximate)
+    assert_close(layer(inputs, gelu_approximate=approximate), expected, tolerance=1e-6)

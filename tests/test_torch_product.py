@@ -21,9 +21,9 @@ def onednn(monkeypatch):
     """Every product by oneDNN, on any processor; gives those that were."""
     shapes, by_onednn = [], torch_product._by_onednn
 
-    def noted(a, b, bias=None):
+    def noted(a, b, *others):
         shapes.append((*a.shape, b.shape[1]))
-        return by_onednn(a, b, bias)
+        return by_onednn(a, b, *others)
 
     monkeypatch.setattr(torch_product, "LARGE", 0)
     monkeypatch.setattr(torch_product, "_has_onednn", lambda: True)
@@ -57,6 +57,31 @@ def test_values_and_gradients(units, onednn):
     ):
         assert_close(one, other, tolerance=1e-6)
     assert len(onednn) == 3
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu_is_joined_where_no_gradient_is_wanted(approximate, onednn, monkeypatch):
+    inputs, kernel, bias = tensors()
+    form = "tanh" if approximate else "none"
+    expected = torch.nn.functional.gelu(addmm(inputs, kernel, bias), approximate=form)
+    apart = []
+    gelu = torch.nn.functional.gelu
+
+    def noted(x, approximate):
+        apart.append(x)
+        return gelu(x, approximate=approximate)
+
+    monkeypatch.setattr(torch.nn.functional, "gelu", noted)
+    with torch.no_grad():
+        outputs = product(inputs, kernel, bias, approximate)
+    assert_close(outputs, expected, tolerance=1e-6)
+    assert (len(onednn), len(apart)) == (1, 0)
+    outputs = product(inputs, kernel, bias, approximate)
+    assert_close(outputs, expected, tolerance=1e-6)
+    assert (len(onednn), len(apart)) == (2, 1)
+    actual = torch.autograd.grad(outputs.sum(), kernel)
+    wanted = torch.autograd.grad(expected.sum(), kernel)
+    assert_close(*actual, *wanted, tolerance=1e-6)
 
 
 def test_parts_of_larger_kernels(onednn):

@@ -53,26 +53,31 @@ def _one_that_is_joined(x):
 def _with_gradient(function):
     @ops.custom_gradient
     def gelu(x):
-        outputs, derivative = function(x)
-        return outputs, lambda upstream: upstream * derivative()
+        return function(x)
 
     return gelu
 
 
 def _tanh(x):
-    t = ops.tanh(x * (_SCALE + _SCALE * _CUBIC * ops.square(x)))
+    # (1 + tanh z) / 2 is the sigmoid of 2 z, and its gradient one operation.
+    import tensorflow as tf
 
-    def derivative():
-        slope = 0.5 * _SCALE + 1.5 * _SCALE * _CUBIC * ops.square(x)
-        return 0.5 + 0.5 * t + x * (1.0 - ops.square(t)) * slope
+    scale, cubic = 2 * _SCALE, 2 * _SCALE * _CUBIC
+    share = tf.sigmoid(x * (scale + cubic * tf.square(x)))
 
-    return x * (0.5 + 0.5 * t), derivative
+    def gradient(upstream):
+        slope = scale + 3 * cubic * tf.square(x)
+        of_share = tf.raw_ops.SigmoidGrad(y=share, dy=upstream * (x * slope))
+        return upstream * share + of_share
+
+    return x * share, gradient
 
 
 def _erf(x):
-    phi = 0.5 + 0.5 * ops.erf(x * math.sqrt(0.5))
+    share = 0.5 + 0.5 * ops.erf(x * math.sqrt(0.5))
 
-    def derivative():
-        return phi + x * (ops.exp(-0.5 * ops.square(x)) / math.sqrt(2 * math.pi))
+    def gradient(upstream):
+        density = ops.exp(-0.5 * ops.square(x)) * (1 / math.sqrt(2 * math.pi))
+        return upstream * (share + x * density)
 
-    return x * phi, derivative
+    return x * share, gradient

@@ -16,12 +16,17 @@ class Dense(ValuesByNumPy, keras.layers.Dense):
 
     There Keras writes the product, and reads and writes it once more for the bias, as
     nothing joins the two. XLA does so on JAX and TensorFlow, which have Keras' layer.
+    `gelu_approximate` asks a layer without an activation for GELU, exact or approximated,
+    which torch can join, too.
     """
 
-    def call(self, inputs, training=None):
-        if not _adds_bias_in_product(self):
-            return super().call(inputs, training=training)
-        return _product_and_bias(self, inputs, num_summed=1)
+    def call(self, inputs, training=None, gelu_approximate=None):
+        if _adds_bias_in_product(self):
+            return _product_and_bias(self, inputs, 1, gelu_approximate)
+        outputs = super().call(inputs, training=training)
+        if gelu_approximate is None:
+            return outputs
+        return ops.gelu(outputs, approximate=gelu_approximate)
 
     def quantize(self, mode=None, type_check=True, config=None):
         # Keras refuses subclasses, as it does not know their `call`: this one has Keras'
@@ -63,15 +68,19 @@ def _num_summed(equation):
     return 0
 
 
-def _product_and_bias(layer, inputs, num_summed):
+def _product_and_bias(layer, inputs, num_summed, gelu_approximate=None):
     kernel, bias = ops.convert_to_tensor(layer.kernel), ops.convert_to_tensor(layer.bias)
-    return layer.activation(_with_torch(inputs, kernel, bias, num_summed))
+    outputs = _with_torch(inputs, kernel, bias, num_summed, gelu_approximate)
+    return layer.activation(outputs)
 
 
-def _with_torch(inputs, kernel, bias, num_summed):
+def _with_torch(inputs, kernel, bias, num_summed, gelu_approximate=None):
     width = math.prod(kernel.shape[:num_summed])
     outputs = product(
-        inputs.reshape(-1, width), kernel.reshape(width, -1), bias.reshape(-1)
+        inputs.reshape(-1, width),
+        kernel.reshape(width, -1),
+        bias.reshape(-1),
+        gelu_approximate,
     )
     rest = inputs.shape[: inputs.ndim - num_summed]
     return outputs.reshape(*rest, *bias.shape)

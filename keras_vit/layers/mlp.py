@@ -81,9 +81,18 @@ class MLP(keras.layers.Layer):
         return ops.reshape(outputs, ops.shape(tokens))
 
     def _of_each(self, tokens, training):
-        hidden = self._activate(self.dense_1(tokens), training)
-        hidden = self.dropout(hidden, training=training)
+        hidden = self.dropout(self._hidden(tokens, training), training=training)
         return self.dropout(self.dense_2(hidden), training=training)
+
+    def _hidden(self, tokens, training):
+        is_quantized = self.dense_1.quantization_mode is not None  # whose call is Keras'
+        if (
+            keras.backend.backend() == "torch"
+            and self.activation == "gelu"
+            and not is_quantized
+        ):
+            return self.dense_1(tokens, gelu_approximate=self.gelu_approximate)
+        return self._activate(self.dense_1(tokens), training)
 
     def _activate(self, hidden, training):
         if self.activation == "quick_gelu":
