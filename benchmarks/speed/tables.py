@@ -54,14 +54,18 @@ def missing(result):
 def section(results) -> str:
     """Markdown of all results."""
     rounds = sorted({len(one["seconds"]) for r in results for one in measured(r)})
-    machines = sorted({f"{r['date']}, {r['machine']}" for r in results})
+    named = [r["machine"].split(", load ") for r in results]
+    loads = sorted((load for _, load in named), key=float)
+    machines = sorted({result["date"] for result in results}) + sorted(
+        {machine for machine, _ in named}
+    )
     versions = {}
     for result in results:
         for one in measured(result):
             versions |= one["versions"]
     between = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else rounds[0]
     text = (
-        f"{'; '.join(machines)}; "
+        f"{', '.join(machines)}, load {loads[0]} to {loads[-1]}; "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + f". Medians of {between} rounds, in each of which every contender runs "
         "once (for training, every one of a backend), in a process of its "
