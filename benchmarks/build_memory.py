@@ -68,9 +68,7 @@ def main():
     parser.add_argument("--model", default="ViTH14")
     parser.add_argument("--return_memory", action="store_true")
     args = parser.parse_args()
-    print(
-        f"| backend | weights of {args.model} | built: peak / weights | seconds |", end=""
-    )
+    print(f"| backend | weights of {args.model} | built: peak / weights | seconds", end="")
     print(" | run: peak / weights | plain `Dense`, built |")
     print("|---|---|---|---|---|---|")
     for backend in ("tensorflow", "jax", "torch"):

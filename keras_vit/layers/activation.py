@@ -1,4 +1,8 @@
-"""GELU, in the forms in which TensorFlow is fast."""
+"""GELU, in the forms in which TensorFlow is fast.
+
+Of the functions of its gradient each gives the outputs, and a function of the outputs'
+gradient that gives the inputs'.
+"""
 
 import math
 
@@ -34,7 +38,7 @@ def gelu(x, *, approximate: bool, training: bool = False):
     if keras.backend.backend() != "tensorflow" or not is_wide:
         return ops.gelu(x, approximate=approximate)
     if training:
-        return _with_gradient(_tanh if approximate else _erf)(x)
+        return ops.custom_gradient(_tanh if approximate else _erf)(x)
     return _one_that_is_joined(x) if approximate else ops.gelu(x, approximate=False)
 
 
@@ -48,14 +52,6 @@ def _one_that_is_joined(x):
     with tf.name_scope("gelu"):
         cubic = _CUBIC * (x * tf.square(x))
         return 0.5 * x * (1.0 + tf.tanh(_SCALE * (x + cubic)))
-
-
-def _with_gradient(function):
-    @ops.custom_gradient
-    def gelu(x):
-        return function(x)
-
-    return gelu
 
 
 def _tanh(x):
