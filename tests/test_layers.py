@@ -46,6 +46,7 @@ LAYERS = [
     (layers.DropPath(0.5, seed=3, name="layer"), TOKENS),
     (layers.LayerScale(0.1, name="layer"), TOKENS),
     (layers.LayerNormalization(epsilon=1e-5, name="layer"), TOKENS),
+    (layers.GroupNormalization(4, epsilon=1e-5, name="layer"), (2, 7, 6, 12)),
     (layers.TokenPooling(name="layer"), TOKENS),
     (layers.MeanPooling(num_prefix=2, name="layer"), TOKENS),
     (layers.AttentionPooling(4, mlp_dim=96, layer_norm_epsilon=1e-5, name="layer"), TOKENS),

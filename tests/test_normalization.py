@@ -1,13 +1,23 @@
-"""Layer norm."""
+"""Layer norm and group norm."""
 
+import functools
 import re
 
 import keras
 import numpy as np
 import pytest
-from helpers import images, tiny
+from helpers import array, assert_close, images, tiny
 
-from keras_vit.layers import LayerNormalization
+from keras_vit.layers import GroupNormalization, LayerNormalization
+
+LAYERS = [
+    (LayerNormalization, keras.layers.LayerNormalization),
+    (
+        functools.partial(GroupNormalization, 4),
+        functools.partial(keras.layers.GroupNormalization, 4),
+    ),
+]
+of_each = pytest.mark.parametrize(("ours", "theirs"), LAYERS, ids=("layer", "group"))
 
 
 def trained(layer, dtype):
@@ -22,29 +32,46 @@ def trained(layer, dtype):
     )
     model.compile(keras.optimizers.SGD(0.5), "mse")
     rng = np.random.default_rng(0)
-    inputs, targets = rng.normal(2, 3, (4, 5, 7)), rng.normal(size=(4, 5, 3))
+    inputs, targets = rng.normal(2, 3, (4, 5, 6, 7)), rng.normal(size=(4, 5, 6, 3))
     for _ in range(3):
         model.train_on_batch(inputs.astype("float32"), targets.astype("float32"))
     return np.concatenate([np.ravel(w) for w in model.get_weights()])
 
 
+@of_each
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
-def test_values_and_gradients_are_those_of_keras(dtype, bound):
-    ours = trained(LayerNormalization, dtype)
-    theirs = trained(keras.layers.LayerNormalization, dtype)
-    np.testing.assert_allclose(ours, theirs, atol=bound)
+def test_values_and_gradients_are_those_of_keras(ours, theirs, dtype, bound):
+    np.testing.assert_allclose(trained(ours, dtype), trained(theirs, dtype), atol=bound)
 
 
+@pytest.mark.parametrize("options", [{"center": False}, {"scale": False}, {}])
 @pytest.mark.parametrize(
-    "options", [{"center": False}, {"scale": False}, {"axis": (-2, -1)}]
+    ("kind", "axis"), list(enumerate([(-2, -1), -2])), ids=("layer", "group")
 )
-def test_other_forms_are_keras_own(options):
-    inputs = images(3, 4, 5)
-    ours, theirs = (
-        keras.ops.convert_to_numpy(layer(epsilon=1e-6, **options)(inputs))
-        for layer in (LayerNormalization, keras.layers.LayerNormalization)
+def test_other_forms_are_keras_own(kind, axis, options):
+    (ours, theirs), inputs = LAYERS[kind], images(3, 4, 8)
+    options = options or {"axis": axis}
+    values = (array(layer(epsilon=1e-6, **options)(inputs)) for layer in (ours, theirs))
+    np.testing.assert_array_equal(*values)
+
+
+def test_group_norm_of_sequences_is_keras_own():
+    inputs = images(3, 4, 8)[:, 0]
+    layers = (
+        GroupNormalization(4, epsilon=1e-6),
+        keras.layers.GroupNormalization(4, epsilon=1e-6),
     )
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(*(array(layer(inputs)) for layer in layers))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="its kernel sums squares")
+def test_group_norm_keeps_digits_of_values_far_from_zero():
+    inputs = images(6, 5, 8) + np.float32(1000)
+    groups = inputs.astype("float64").reshape(2, 30, 4, 2)
+    centred = groups - groups.mean((1, 3), keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean((1, 3), keepdims=True) + 1e-6)
+    actual = array(GroupNormalization(4, epsilon=1e-6)(inputs))
+    assert_close(actual, expected.reshape(inputs.shape), tolerance=1e-3)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="XLA's compiler, by JAX")

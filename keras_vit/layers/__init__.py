@@ -3,7 +3,7 @@
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.encoder import EncoderBlock
 from keras_vit.layers.mlp import MLP
-from keras_vit.layers.normalization import LayerNormalization
+from keras_vit.layers.normalization import GroupNormalization, LayerNormalization
 from keras_vit.layers.patches import PatchEmbedding
 from keras_vit.layers.pooling import AttentionPooling, MeanPooling, TokenPooling
 from keras_vit.layers.position import PositionEmbedding
@@ -19,6 +19,7 @@ __all__ = [
     "ClassToken",
     "DropPath",
     "EncoderBlock",
+    "GroupNormalization",
     "LayerNormalization",
     "LayerScale",
     "MeanPooling",

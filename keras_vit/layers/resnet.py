@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.convolve import max_pool
+from keras_vit.layers.normalization import GroupNormalization
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, StandardizedConv2D
 
 GROUPS = 32
@@ -50,7 +52,7 @@ class _Part(keras.layers.Layer):
         return conv, conv.compute_output_shape(inputs_shape)
 
     def _norm(self, name, inputs_shape, gamma_initializer="ones"):
-        norm = keras.layers.GroupNormalization(
+        norm = GroupNormalization(
             GROUPS,
             epsilon=self.group_norm_epsilon,
             gamma_initializer=gamma_initializer,
@@ -114,7 +116,7 @@ class ResNetRoot(_Part):
         else:
             images = ops.relu(self._apply(self.norm, images))
         padding = "valid" if self.pre_activation else "same"
-        return ops.max_pool(images, 3, 2, padding, data_format="channels_last")
+        return max_pool(images, (3, 3), strides=(2, 2), padding=padding)
 
     def compute_output_shape(self, images_shape):
         batch, *size, _ = images_shape

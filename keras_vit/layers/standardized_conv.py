@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import arguments
+from keras_vit.layers.convolve import convolve
 from keras_vit.layers.initial import ValuesByNumPy, initializer
 
 STANDARDIZATIONS = ("std", "variance")
@@ -98,16 +99,8 @@ class StandardizedConv2D(ValuesByNumPy, keras.layers.Layer):
         return centred * ops.rsqrt(variance + self.epsilon)
 
     def call(self, images):
-        if self.padding != "same" and self.padding:
-            sides = (self.padding, self.padding)
-            images = ops.pad(images, ((0, 0), sides, sides, (0, 0)))
-        return ops.conv(
-            images,
-            ops.cast(self.standardized_kernel(), self.compute_dtype),
-            strides=self.strides,
-            padding="same" if self.padding == "same" else "valid",
-            data_format="channels_last",
-        )
+        kernel = ops.cast(self.standardized_kernel(), self.compute_dtype)
+        return convolve(images, kernel, strides=self.strides, padding=self.padding)
 
     def compute_output_shape(self, images_shape):
         batch, *size, _ = images_shape

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import keras
 
-from keras_vit.layers import arguments
+from keras_vit.layers import GroupNormalization, arguments
 from keras_vit.layers.resnet import GROUPS
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, usual_epsilon
 from keras_vit.models.images import (
@@ -143,7 +143,7 @@ def _feature_map(images, c, policy):
         standardization_epsilon=c.standardization_epsilon,
     )
     # In float32 under every policy, as the norms of the units.
-    features = keras.layers.GroupNormalization(
+    features = GroupNormalization(
         GROUPS, epsilon=c.group_norm_epsilon, dtype="float32", name="norm"
     )(features)
     return keras.layers.ReLU(dtype=policy, name="relu")(features)
