@@ -117,6 +117,15 @@ def test_torch_has_numpy_draw_large_weights_alone(dtype):
     assert not isinstance(by_numpy("zeros"), initial.ByNumPy)  # one array as it is
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch keeps the array")
+@pytest.mark.parametrize("shape", [(1024, 1024), (1025, 1027), (3, 7, 2**16)])
+def test_large_weights_start_where_a_cache_line_does(shape):
+    layer = keras.layers.Layer()
+    for _ in range(4):  # an array of NumPy's does so one time in four
+        weight = layer.add_weight(shape, by_numpy(initializers.GlorotUniform(seed=3)))
+        assert weight.value.data_ptr() % 64 == 0
+
+
 def test_a_generator_steps_on_as_keras_has_it():
     ours, theirs = (
         initializers.RandomNormal(seed=keras.random.SeedGenerator(3)) for _ in range(2)

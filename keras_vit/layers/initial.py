@@ -12,6 +12,7 @@ import numpy as np
 from keras import initializers
 
 _BLOCK, _PIECE = 2**20, 2**15  # numbers
+_LINE = 64  # bytes of a processor's cache line
 _WAITS = contextvars.ContextVar("waits_for_values", default=False)
 
 
@@ -109,8 +110,11 @@ class ByNumPy(initializers.Initializer):
     def _on_torch(self, shape, dtype):
         if math.prod(shape) < _BLOCK:
             return self.usual(shape, dtype=dtype)
+        import torch
+
         values = VALUES[type(self.usual).__call__](self.usual, shape, "float32")
-        return keras.ops.convert_to_tensor(values, dtype)  # without a copy on a CPU
+        # As a tensor, which stays where it is on a CPU: Keras copies NumPy's arrays.
+        return keras.ops.convert_to_tensor(torch.from_numpy(values), dtype)
 
     def get_config(self):
         return {"usual": initializers.serialize(self.usual)}
@@ -155,7 +159,7 @@ def _drawn(usual, shape, draw, scale, shift):
     depend on how many threads there are; and of a block so much at once as the caches
     hold.
     """
-    values = np.empty(math.prod(shape), "float32")
+    values = _room(math.prod(shape))
 
     def fill(start):
         # The quickest of NumPy's.
@@ -175,6 +179,20 @@ def _drawn(usual, shape, draw, scale, shift):
     elif starts:
         fill(0)
     return values.reshape(shape)
+
+
+def _room(size):
+    """An empty array of so many numbers; for torch, which takes it as it is, one that
+    starts where a cache line does.
+
+    NumPy's own start at any 16 bytes, from which torch's products with them take up to
+    1.4 times as long (benchmarks/RESULTS.md). JAX copies it to where it wants it.
+    """
+    if keras.backend.backend() != "torch":
+        return np.empty(size, "float32")
+    room = np.empty(4 * size + _LINE, "uint8")
+    start = -room.ctypes.data % _LINE
+    return room[start : start + 4 * size].view("float32")
 
 
 def _variance_scaling(usual, shape):
