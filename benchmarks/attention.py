@@ -20,34 +20,38 @@ from benchmarks.timing import seconds
 from keras_vit.layers import SelfAttention, attend
 
 
+def swap(x):
+    """Heads and tokens the other way round."""
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
 def fused(query, key, value, **_):
     """What Keras has for the backend."""
-    return ops.dot_product_attention(query, key, value)
+    return ops.dot_product_attention(*map(swap, (query, key, value)))
 
 
-def heads_first(query, key, value, **_):
+def written_out(query, key, value, **_):
     """What `keras_vit` has on JAX and TensorFlow."""
-    return attend._attend_written_out(query, key, value, None, None)
+    return swap(attend._attend_written_out(query, key, value, None, None))
 
 
-def heads_first_softmax(query, key, value, **_):
+def with_softmax(query, key, value, **_):
     """With a softmax, so that the many weights are divided."""
-    query = ops.transpose(query * query.shape[-1] ** -0.5, (0, 2, 1, 3))
-    key, value = ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
-    weights = ops.softmax(ops.matmul(query, key))
-    return ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+    query, key = query * query.shape[-1] ** -0.5, ops.transpose(key, (0, 1, 3, 2))
+    return swap(ops.matmul(ops.softmax(ops.matmul(query, key)), value))
 
 
 def einsums(query, key, value, **_):
-    """With the heads where the projections have them."""
+    """With the heads behind the tokens."""
+    query, key, value = map(swap, (query, key, value))
     scores = ops.einsum("bqhk,bthk->bhqt", query * query.shape[-1] ** -0.5, key)
     largest = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
     weights = ops.exp(scores - largest)
-    total = ops.transpose(ops.sum(weights, axis=-1, keepdims=True), (0, 2, 1, 3))
+    total = swap(ops.sum(weights, axis=-1, keepdims=True))
     return ops.einsum("bhqt,bthk->bqhk", weights, value) / total
 
 
-FORMS = (fused, heads_first, heads_first_softmax, einsums)
+FORMS = (fused, written_out, with_softmax, einsums)
 
 
 def main():

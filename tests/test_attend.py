@@ -12,12 +12,12 @@ RNG = np.random.default_rng(0)
 
 
 def operands(queries=5):
-    shapes = (2, queries, 3, 4), (2, 7, 3, 4), (2, 7, 3, 4)
+    shapes = (2, 3, queries, 4), (2, 3, 7, 4), (2, 3, 7, 4)
     return [RNG.normal(size=shape).astype("float32") for shape in shapes]
 
 
 def by_hand(query, key, value, bias=0.0):
-    query, key, value = (np.float64(x).swapaxes(1, 2) for x in (query, key, value))
+    query, key, value = map(np.float64, (query, key, value))
     scores = query @ key.swapaxes(2, 3) / 2 + bias
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return (weights / weights.sum(-1, keepdims=True) @ value).swapaxes(1, 2)
@@ -53,7 +53,7 @@ def test_a_bias_is_added_to_the_scores(dropout):
 
 def test_a_sum_over_many_keys_does_not_overflow_in_float16():
     """Of values that are in range themselves."""
-    query, key, value = ops.ones((3, 1, 5000, 1, 4), "float16")
+    query, key, value = ops.ones((3, 1, 1, 5000, 4), "float16")
     outputs = attend(query, key, 60 * value, dropout=lambda weights: weights)
     np.testing.assert_allclose(array(outputs), 60, rtol=1e-2)
 
@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_formula():
     model.train_on_batch(np.ones(1, "float32"), upstream[None].astype("float32"))
     step = 1e-4
     for which, moved in enumerate(model.get_weights()):
-        for place in [(0, 0, 0, 0), (1, 3, 2, 1)]:
+        for place in [(0, 0, 0, 0), (1, 2, 3, 1)]:
             changed = [np.float64(x) for x in inputs]
             changed[which][place] += step
             after = (by_hand(*changed) * upstream).sum()

@@ -4,6 +4,17 @@ import keras
 from keras import ops
 
 
+def heads_first(stacked, number):
+    """Of (batch, tokens, number, heads, head_dim), so many of (batch, heads, tokens,
+    head_dim).
+
+    TensorFlow without XLA copies for each operation: there one transposes them all.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return ops.unstack(ops.transpose(stacked, (2, 0, 3, 1, 4)), number, axis=0)
+    return [_swap(each) for each in ops.unstack(stacked, number, axis=2)]
+
+
 def attend(query, key, value, *, bias=None, dropout=None):
     """Of each head, the values weighed by the softmax of `query · key / √head_dim`.
 
@@ -13,9 +24,9 @@ def attend(query, key, value, *, bias=None, dropout=None):
     (benchmarks/RESULTS.md).
 
     Args:
-        query: (batch, queries, heads, head_dim).
-        key: (batch, keys, heads, head_dim).
-        value: (batch, keys, heads, head_dim).
+        query: (batch, heads, queries, head_dim).
+        key: (batch, heads, keys, head_dim).
+        value: (batch, heads, keys, head_dim).
         bias: float32, added to the scores; its shape broadcasts to (batch, heads,
             queries, keys).
         dropout: what is applied to the weights, or `None`; no kernel knows it.
@@ -25,33 +36,49 @@ def attend(query, key, value, *, bias=None, dropout=None):
     """
     written_out = keras.backend.backend() != "torch" and not _is_half(query)
     if dropout is not None or written_out:
-        return _attend_written_out(query, key, value, bias, dropout)
+        return _swap(_attend_written_out(query, key, value, bias, dropout))
     return ops.dot_product_attention(
-        query, key, value, bias=bias, flash_attention=flash_attention()
+        *map(_swap, (query, key, value)), bias=bias, flash_attention=flash_attention()
     )
 
 
+def _swap(x):
+    """The second and the third of four axes, heads and tokens."""
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
 def _attend_written_out(query, key, value, bias, dropout):
-    # Axes in the order in which products of matrices read them, the keys transposed, and
-    # the queries scaled, not the many scores: XLA's CPU compiler makes of einsums over
-    # (batch, tokens, heads) what takes twice the time.
-    query = ops.transpose(query * query.shape[-1] ** -0.5, (0, 2, 1, 3))
-    key = ops.transpose(key, (0, 2, 3, 1))
-    value = ops.transpose(value, (0, 2, 1, 3))
-    scores = _at_least_float32(ops.matmul(query, key))
+    # The axes are in the order in which products of matrices read them, and the queries
+    # scaled, not the many scores: XLA's CPU compiler makes of einsums over (batch,
+    # tokens, heads) what takes twice the time.
+    scores = _at_least_float32(_scores(query * query.shape[-1] ** -0.5, key))
     if bias is not None:
         scores = scores + bias
-    largest = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
-    weights = ops.exp(scores - largest)
-    total = ops.sum(weights, axis=-1, keepdims=True)
+    weights, total = _softmax(scores)
     if _is_half(query):  # in which a sum that is not divided yet could overflow
-        weights, total = ops.cast(weights / total, query.dtype), None
+        weights = weights if total is None else weights / total
+        weights, total = ops.cast(weights, query.dtype), None
     if dropout is not None:
         weights = dropout(weights)
     outputs = ops.matmul(weights, value)
-    if total is not None:  # fewer divisions than of the weights
-        outputs = outputs / total
-    return ops.transpose(outputs, (0, 2, 1, 3))
+    return outputs if total is None else outputs / total
+
+
+def _scores(query, key):
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.matmul(query, key, transpose_b=True)  # which spares a copy
+    return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+
+
+def _softmax(scores):
+    """Weights, and what to divide by where they are not yet: fewer are the outputs."""
+    if keras.backend.backend() == "tensorflow":
+        return ops.softmax(scores, axis=-1), None  # one operation
+    largest = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    weights = ops.exp(scores - largest)
+    return weights, ops.sum(weights, axis=-1, keepdims=True)
 
 
 def _is_half(x):

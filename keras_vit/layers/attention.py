@@ -5,7 +5,7 @@ from keras import ops
 from keras.initializers import RandomUniform
 
 from keras_vit.layers import arguments
-from keras_vit.layers.attend import attend
+from keras_vit.layers.attend import attend, heads_first
 from keras_vit.layers.dense import EinsumDense, project
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.normalization import LayerNormalization
@@ -107,7 +107,7 @@ class SelfAttention(keras.layers.Layer):
 
     def call(self, tokens, context=None, sizes=None, return_keys=False, training=None):
         query, key, value = self._project(tokens, context)
-        keys = ops.mean(key, axis=2) if return_keys else None
+        keys = ops.mean(key, axis=1) if return_keys else None
         bias = None
         if sizes is not None:
             bias = ops.log(ops.cast(sizes, "float32"))[:, None, None]
@@ -117,7 +117,9 @@ class SelfAttention(keras.layers.Layer):
         return (outputs, keys) if return_keys else outputs
 
     def _project(self, tokens, context):
-        """Queries of the tokens, keys and values of the context, normed if so asked."""
+        """Queries of the tokens, keys and values of the context, normed if so asked,
+        each (batch, heads, tokens, head_dim).
+        """
         query, key, value = self._project_linearly(tokens, context)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
@@ -125,20 +127,18 @@ class SelfAttention(keras.layers.Layer):
 
     def _project_linearly(self, tokens, context):
         if context is None:
-            return ops.unstack(self.qkv(tokens), 3, axis=2)
+            return heads_first(self.qkv(tokens), 3)
         if self.qkv.quantization_mode:  # a quantized kernel cannot be cut by hand
-            query = self.qkv(tokens)[:, :, 0]
-            _, key, value = ops.unstack(self.qkv(context), 3, axis=2)
-            return query, key, value
+            (query,) = heads_first(self.qkv(tokens)[:, :, :1], 1)
+            return query, *heads_first(self.qkv(context)[:, :, 1:], 2)
         kernel = ops.convert_to_tensor(self.qkv.kernel)
         bias_of_query = bias_of_both = None
         if self.qkv_bias:
             bias = ops.convert_to_tensor(self.qkv.bias)
-            bias_of_query, bias_of_both = bias[0], bias[1:]
-        query = project("btd,dhk->bthk", tokens, kernel[:, 0], bias_of_query)
+            bias_of_query, bias_of_both = bias[:1], bias[1:]
+        query = project("btd,dshk->btshk", tokens, kernel[:, :1], bias_of_query)
         both = project("btd,dshk->btshk", context, kernel[:, 1:], bias_of_both)
-        key, value = ops.unstack(both, 2, axis=2)
-        return query, key, value
+        return *heads_first(query, 1), *heads_first(both, 2)
 
     def _drop(self, weights):
         return self.dropout(weights, training=True)

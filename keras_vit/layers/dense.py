@@ -21,7 +21,7 @@ class Dense(ValuesByNumPy, keras.layers.Dense):
     """
 
     def call(self, inputs, training=None, gelu_approximate=None):
-        if _adds_bias_in_product(self):
+        if keras.backend.backend() == "torch" and self.bias is not None:
             return _product_and_bias(self, inputs, 1, gelu_approximate)
         outputs = super().call(inputs, training=training)
         if gelu_approximate is None:
@@ -36,15 +36,19 @@ class Dense(ValuesByNumPy, keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class EinsumDense(ValuesByNumPy, keras.layers.EinsumDense):
-    """`keras.layers.EinsumDense`, see `Dense`: one operation where the last axes of the
-    inputs and the first of the kernel are summed over, in order, and the bias has all
-    others of the kernel.
+    """`keras.layers.EinsumDense`, as one operation on torch and on TensorFlow without
+    XLA, which joins a bias to a product of matrices alone. See `Dense`.
+
+    It is one where the last axes of the inputs and the first of the kernel are summed
+    over, in order, and the bias has all others of the kernel.
     """
 
     def call(self, inputs, training=None):
         num_summed = _num_summed(self.equation)
         others = tuple(self.kernel.shape[num_summed:])
-        if not (num_summed and _adds_bias_in_product(self) and self.bias.shape == others):
+        if not (num_summed and self.bias is not None and self.bias.shape == others):
+            return super().call(inputs, training=training)
+        if keras.backend.backend() == "jax":
             return super().call(inputs, training=training)
         return _product_and_bias(self, inputs, num_summed)
 
@@ -52,10 +56,6 @@ class EinsumDense(ValuesByNumPy, keras.layers.EinsumDense):
         # Keras refuses subclasses, as it does not know their `call`: this one has Keras'
         # where it is quantized.
         super().quantize(mode, type_check=False, config=config)
-
-
-def _adds_bias_in_product(layer):
-    return keras.backend.backend() == "torch" and layer.bias is not None
 
 
 def _num_summed(equation):
@@ -70,27 +70,33 @@ def _num_summed(equation):
 
 def _product_and_bias(layer, inputs, num_summed, gelu_approximate=None):
     kernel, bias = ops.convert_to_tensor(layer.kernel), ops.convert_to_tensor(layer.bias)
-    outputs = _with_torch(inputs, kernel, bias, num_summed, gelu_approximate)
+    outputs = _of_matrices(inputs, kernel, bias, num_summed, gelu_approximate)
     return layer.activation(outputs)
 
 
-def _with_torch(inputs, kernel, bias, num_summed, gelu_approximate=None):
+def _of_matrices(inputs, kernel, bias, num_summed, gelu_approximate=None):
+    """On torch or TensorFlow."""
     width = math.prod(kernel.shape[:num_summed])
-    outputs = product(
-        inputs.reshape(-1, width),
-        kernel.reshape(width, -1),
-        bias.reshape(-1),
-        gelu_approximate,
+    rest = ops.shape(inputs)[: len(inputs.shape) - num_summed]
+    matrices = (
+        ops.reshape(inputs, (-1, width)),
+        ops.reshape(kernel, (width, -1)),
+        ops.reshape(bias, (-1,)),
     )
-    rest = inputs.shape[: inputs.ndim - num_summed]
-    return outputs.reshape(*rest, *bias.shape)
+    if keras.backend.backend() == "torch":
+        outputs = product(*matrices, gelu_approximate)
+    else:
+        import tensorflow as tf
+
+        outputs = tf.nn.bias_add(tf.matmul(*matrices[:2]), matrices[2])
+    return ops.reshape(outputs, (*rest, *bias.shape))
 
 
 def project(equation, inputs, kernel, bias=None):
     """The einsum of two tensors, of the last axis of one and the first of the other, plus
     a bias of the kernel's other axes, if there is one.
     """
-    if keras.backend.backend() == "torch" and bias is not None:
-        return _with_torch(inputs, kernel, bias, num_summed=1)
+    if keras.backend.backend() != "jax" and bias is not None:
+        return _of_matrices(inputs, kernel, bias, num_summed=1)
     outputs = ops.einsum(equation, inputs, kernel)
     return outputs if bias is None else outputs + bias
