@@ -229,8 +229,7 @@ def test_flops_are_jaxs(name, image_size, batch_size):
 @pytest.mark.parametrize(
     ("name", "operation", "parts"),
     [
-        # It knows none of an `Einsum`, such as the projections of attention.
-        ("ViTB16", "MatMul", ["patch_embedding", "mlp", "head"]),
+        ("ViTB16", "MatMul", ["patch_embedding", "attention_projections", "mlp", "head"]),
         ("BiTR50x1", "Conv2D", ["root", *(f"stage_{i}" for i in range(4))]),
     ],
 )
