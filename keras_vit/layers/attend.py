@@ -54,14 +54,18 @@ def _attend_written_out(query, key, value, bias, dropout):
     scores = _at_least_float32(_scores(query * query.shape[-1] ** -0.5, key))
     if bias is not None:
         scores = scores + bias
-    weights, total = _softmax(scores)
-    if _is_half(query):  # in which a sum that is not divided yet could overflow
-        weights = weights if total is None else weights / total
-        weights, total = ops.cast(weights, query.dtype), None
+    # JAX divides the outputs, which are fewer than the weights; in halves a sum that is
+    # not divided yet could overflow. The others have one operation for all of it.
+    divides_outputs = keras.backend.backend() == "jax" and not _is_half(query)
+    if divides_outputs:
+        weights = ops.exp(scores - ops.stop_gradient(ops.max(scores, -1, keepdims=True)))
+        total = ops.sum(weights, axis=-1, keepdims=True)
+    else:
+        weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
     if dropout is not None:
         weights = dropout(weights)
     outputs = ops.matmul(weights, value)
-    return outputs if total is None else outputs / total
+    return outputs / total if divides_outputs else outputs
 
 
 def _scores(query, key):
@@ -70,15 +74,6 @@ def _scores(query, key):
 
         return tf.matmul(query, key, transpose_b=True)  # which spares a copy
     return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-
-
-def _softmax(scores):
-    """Weights, and what to divide by where they are not yet: fewer are the outputs."""
-    if keras.backend.backend() == "tensorflow":
-        return ops.softmax(scores, axis=-1), None  # one operation
-    largest = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
-    weights = ops.exp(scores - largest)
-    return weights, ops.sum(weights, axis=-1, keepdims=True)
 
 
 def _is_half(x):

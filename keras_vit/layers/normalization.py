@@ -79,10 +79,11 @@ class GroupNormalization(ValuesByNumPy, keras.layers.GroupNormalization):
     Source: *Group Normalization* (arXiv 1803.08494), section 3.1.
 
     Keras reduces an array of five axes, of which the last but one stays, which takes
-    each backend 2 to 10 times as long as the sums of each channel, of which the groups'
-    are then made (benchmarks/RESULTS.md). The variance is that of the centred values: as
-    the mean of squares less the mean's square, as Keras and torch's kernel have it, it
-    loses digits. Inputs that are no images go Keras' way, as does another `axis`.
+    JAX and TensorFlow 1.3 to 12 times as long as the sums of each channel, of which the
+    groups' are then made (benchmarks/RESULTS.md). The variance is that of the centred
+    values: as the mean of squares less the mean's square, as Keras and torch's kernel
+    have it, it loses digits. Inputs that are no images go Keras' way, as does another
+    `axis`.
 
     Args:
         groups: int, a divisor of the number of channels.
