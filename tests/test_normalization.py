@@ -20,12 +20,15 @@ LAYERS = [
 of_each = pytest.mark.parametrize(("ours", "theirs"), LAYERS, ids=("layer", "group"))
 
 
-def trained(layer, dtype):
-    """Weights of a small model with the layer in its middle, after three steps."""
+def trained(layer, dtype, below=True):
+    """Weights of a small model with the layer in its middle, after three steps.
+
+    `below` says whether the layer below is trained, too.
+    """
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
-            keras.layers.Dense(12, dtype=dtype),
+            keras.layers.Dense(12, dtype=dtype, trainable=below),
             layer(epsilon=1e-3, gamma_initializer="random_uniform", dtype=dtype),
             keras.layers.Dense(3, dtype=dtype),
         ]
@@ -42,6 +45,12 @@ def trained(layer, dtype):
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
 def test_values_and_gradients_are_those_of_keras(ours, theirs, dtype, bound):
     np.testing.assert_allclose(trained(ours, dtype), trained(theirs, dtype), atol=bound)
+
+
+@of_each
+def test_gradients_above_frozen_layers(ours, theirs):
+    actual, expected = (trained(layer, "float32", below=False) for layer in (ours, theirs))
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"center": False}, {"scale": False}, {}])

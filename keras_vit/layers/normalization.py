@@ -105,13 +105,27 @@ class GroupNormalization(ValuesByNumPy, keras.layers.GroupNormalization):
         # At least in float32, also where the inputs are halves.
         wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         gamma, beta = (ops.cast(w, wide.dtype) for w in (self.gamma, self.beta))
-        normalize = _by_torch if keras.backend.backend() == "torch" else _by_channels
+        normalize = _by_torch if _torch_can(wide, gamma, beta) else _by_channels
         outputs = normalize(wide, gamma, beta, self.groups, self.epsilon)
         return ops.cast(outputs, self.compute_dtype)
 
     def _is_usual(self, inputs):
         of_channels = self.axis in (-1, len(inputs.shape) - 1)
         return self.scale and self.center and of_channels and len(inputs.shape) == 4
+
+
+def _torch_can(images, *weights):
+    """Whether torch is there, and its kernel has the gradients that are wanted.
+
+    Where the weights' are and the images' is not, as after frozen layers, it writes the
+    latter to where nothing is and ends the process (torch 2.13 on a CPU, channels last).
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    of_weights = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
+    return images.requires_grad or not of_weights
 
 
 def _by_torch(images, gamma, beta, groups, epsilon):
