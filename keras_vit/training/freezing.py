@@ -39,12 +39,21 @@ def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
     layers = list(top_layers(model))
     trained = _trained_layers(layers, what)
     check_plain(model)
-    model.trainable = True
+    unfreeze(model)
     train_only(model, [weight for layer in trained for weight in layer.weights])
     for layer in layers:
         if layer.weights and not layer.trainable_weights:
             layer.trainable = False
     return model
+
+
+def unfreeze(model: keras.Model) -> None:
+    """Trains what the layers of a model can train, each of them."""
+    for layer in model._flatten_layers():
+        # On TensorFlow Keras 3.15 ignores the value that a layer has already, whatever the
+        # layers and the weights within it have.
+        layer.trainable = False
+        layer.trainable = True
 
 
 def train_only(model: keras.Model, weights: list[keras.Variable]) -> None:

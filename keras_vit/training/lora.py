@@ -5,7 +5,7 @@ from collections.abc import Collection
 import keras
 
 from keras_vit.layers import EncoderBlock, arguments
-from keras_vit.training.freezing import check_plain, is_ours, train_only
+from keras_vit.training.freezing import check_plain, is_ours, train_only, unfreeze
 from keras_vit.training.layerwise import top_layers
 
 LAYERS = ("qkv", "projection", "dense_1", "dense_2")
@@ -67,7 +67,7 @@ def enable_lora(
             f"blocks, layers={tuple(layers)}"
         )
     check_plain(model)
-    model.trainable = True
+    unfreeze(model)
     heads = [layer for layer in parts if not is_ours(layer.name)]
     train_only(model, [weight for layer in heads for weight in layer.weights])
     for block in blocks:
