@@ -28,8 +28,11 @@ def run(tmp_path_factory):
     trainings.photos(folder)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     # One restart is wanted; the others are for a machine on which processes miss each other.
+    command += ["--max-restarts", "4"]
+    # Of a process that has died torchrun learns seconds later, after the other has said so.
+    command += ["--monitor-interval", "3"]
     done = subprocess.run(
-        [*command, "--max-restarts", "4", torch_ranks.__file__, folder],
+        [*command, torch_ranks.__file__, folder],
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",
