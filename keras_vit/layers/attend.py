@@ -8,10 +8,13 @@ def heads_first(stacked, number):
     """Of (batch, tokens, number, heads, head_dim), so many of (batch, heads, tokens,
     head_dim).
 
-    TensorFlow without XLA copies for each operation: there one transposes them all.
+    TensorFlow without XLA copies for each operation: there one transposes them all. On
+    torch, where they are views, Keras' own operations would take longer than torch's.
     """
     if keras.backend.backend() == "tensorflow":
         return ops.unstack(ops.transpose(stacked, (2, 0, 3, 1, 4)), number, axis=0)
+    if keras.backend.backend() == "torch":
+        return [each.transpose(1, 2) for each in stacked.unbind(2)]
     return [_swap(each) for each in ops.unstack(stacked, number, axis=2)]
 
 
@@ -34,12 +37,23 @@ def attend(query, key, value, *, bias=None, dropout=None):
     Returns:
         (batch, queries, heads, head_dim).
     """
-    written_out = keras.backend.backend() != "torch" and not _is_half(query)
-    if dropout is not None or written_out:
+    is_torch = keras.backend.backend() == "torch"
+    if dropout is not None or not (is_torch or _is_half(query)):
         return _swap(_attend_written_out(query, key, value, bias, dropout))
+    if is_torch and flash_attention() is None:
+        return _attend_by_torch(query, key, value, bias)
     return ops.dot_product_attention(
         *map(_swap, (query, key, value)), bias=bias, flash_attention=flash_attention()
     )
+
+
+def _attend_by_torch(query, key, value, bias):
+    """Keras' way there, which asks what torch's function finds by itself, and copies."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    if bias is not None:
+        bias = bias.to(query.dtype)
+    return scaled_dot_product_attention(query, key, value, bias).transpose(1, 2)
 
 
 def _swap(x):

@@ -75,21 +75,26 @@ def _product_and_bias(layer, inputs, num_summed, gelu_approximate=None):
 
 
 def _of_matrices(inputs, kernel, bias, num_summed, gelu_approximate=None):
-    """On torch or TensorFlow."""
+    """On torch or TensorFlow, by their own operations: Keras' take 15 µs more each."""
+    is_torch = keras.backend.backend() == "torch"
+    if is_torch:
+        from torch import reshape
+    else:
+        from tensorflow import reshape
     width = math.prod(kernel.shape[:num_summed])
     rest = ops.shape(inputs)[: len(inputs.shape) - num_summed]
     matrices = (
-        ops.reshape(inputs, (-1, width)),
-        ops.reshape(kernel, (width, -1)),
-        ops.reshape(bias, (-1,)),
+        reshape(inputs, (-1, width)),
+        reshape(kernel, (width, -1)),
+        reshape(bias, (-1,)),
     )
-    if keras.backend.backend() == "torch":
+    if is_torch:
         outputs = product(*matrices, gelu_approximate)
     else:
         import tensorflow as tf
 
         outputs = tf.nn.bias_add(tf.matmul(*matrices[:2]), matrices[2])
-    return ops.reshape(outputs, (*rest, *bias.shape))
+    return reshape(outputs, (*rest, *bias.shape))
 
 
 def project(equation, inputs, kernel, bias=None):

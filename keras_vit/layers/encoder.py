@@ -8,7 +8,7 @@ from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.merging import count_merged, merge_tokens
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.normalization import LayerNormalization
-from keras_vit.layers.regularization import DropPath, LayerScale
+from keras_vit.layers.regularization import DropPath, LayerScale, drop
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -174,28 +174,25 @@ class EncoderBlock(keras.layers.Layer):
         merges = self._merges(context)
         if context is not None:
             context = self.attention_norm(context)
-        branch = self.attention(
-            self.attention_norm(tokens),
-            context=context,
-            sizes=sizes,
-            return_keys=merges,
-            training=training,
+        options = _given(
+            context=context, sizes=sizes, return_keys=merges, training=training
         )
+        branch = self.attention(self.attention_norm(tokens), **options)
         if merges:
             branch, keys = branch
-        branch = self.dropout(branch, training=training)
+        branch = drop(self.dropout, branch, training)
         if self.layer_scale is not None:
             branch = self.attention_scale(branch)
-        tokens = tokens + self.drop_path(branch, training=training)
+        tokens = tokens + drop(self.drop_path, branch, training)
         if merges:
             tokens, sizes = merge_tokens(
                 tokens, keys, self.merged_tokens, num_prefix=self.num_prefix, sizes=sizes
             )
 
-        branch = self.mlp(self.mlp_norm(tokens), training=training)
+        branch = self.mlp(self.mlp_norm(tokens), **_given(training=training))
         if self.layer_scale is not None:
             branch = self.mlp_scale(branch)
-        tokens = tokens + self.drop_path(branch, training=training)
+        tokens = tokens + drop(self.drop_path, branch, training)
         return (tokens, sizes) if merges else tokens
 
     def _merges(self, context):
@@ -232,3 +229,14 @@ class EncoderBlock(keras.layers.Layer):
             "merged_tokens": self.merged_tokens,
             "num_prefix": self.num_prefix,
         }
+
+
+def _given(**options):
+    """Those that say anything: a call with options takes Keras half as long again. Where
+    `training` is left out it is that of the outer call.
+    """
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False
+    }

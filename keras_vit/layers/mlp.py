@@ -7,6 +7,7 @@ from keras_vit.layers import arguments
 from keras_vit.layers.activation import gelu
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
+from keras_vit.layers.regularization import drop
 
 GATED = ("swiglu", "geglu")
 ACTIVATIONS = ("gelu", "quick_gelu", *GATED)
@@ -81,8 +82,8 @@ class MLP(keras.layers.Layer):
         return ops.reshape(outputs, ops.shape(tokens))
 
     def _of_each(self, tokens, training):
-        hidden = self.dropout(self._hidden(tokens, training), training=training)
-        return self.dropout(self.dense_2(hidden), training=training)
+        hidden = drop(self.dropout, self._hidden(tokens, training), training)
+        return drop(self.dropout, self.dense_2(hidden), training)
 
     def _hidden(self, tokens, training):
         is_quantized = self.dense_1.quantization_mode is not None  # whose call is Keras'

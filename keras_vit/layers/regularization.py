@@ -7,6 +7,14 @@ from keras_vit.layers import arguments
 from keras_vit.layers.initial import ValuesByNumPy
 
 
+def drop(layer, inputs, training):
+    """What a `Dropout` or `DropPath` makes of its inputs, called where it drops anything.
+
+    On torch each call of a layer takes Keras 40 to 60 µs, of which Ti/16 feels hundreds.
+    """
+    return layer(inputs, training=True) if training and layer.rate else inputs
+
+
 @keras.saving.register_keras_serializable(package="keras_vit")
 class DropPath(keras.layers.Layer):
     """Drops a residual branch for whole examples (stochastic depth) in training.

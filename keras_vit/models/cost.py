@@ -72,15 +72,15 @@ def cost(
 
     Peak activation memory is the largest sum, over the operations of the forward pass,
     of the sizes of the tensors that depend on the images and are read or written by the
-    operation, or written before it and read after it. Every operation (a matrix product,
-    the addition of its bias, the product and the sum of a group norm, …) writes a new
-    tensor; a slice is a view, which keeps the whole alive; queries, keys and values are
-    copied apart; what is padded is copied. The statistics of norms, one or two numbers
-    for a vector, are left out. The weights, and what is computed from them alone, come
-    on top. That is what operations one after the other need if each tensor is freed
-    after its last use. The compilers of JAX and TensorFlow fuse operations and copy
-    others; Keras on torch, which compiles nothing, holds each layer's output to the end
-    besides.
+    operation, or written before it and read after it. Every operation (a matrix product
+    with its bias, the product and the sum of a group norm, …) writes a new tensor; a
+    slice is a view, which keeps the whole alive; queries, keys and values are views of one
+    tensor, and copied for the scores alone; what is padded is copied. The statistics of
+    norms, one or two numbers for a vector, are left out. The weights, and what is computed
+    from them alone, come on top. That is what operations one after the other need if each
+    tensor is freed after its last use. The compilers of JAX and TensorFlow fuse operations
+    and copy others; Keras on torch, which compiles nothing, holds each layer's output to
+    the end besides.
 
     Args:
         config: arguments of a `VisionTransformer`, or of a `BiTResNet` (`num_units`).
@@ -155,7 +155,7 @@ def _vit(c) -> Iterator[Step]:
     patch = channels * prod(c.patch_size)
     patches = prod(grid)
     yield Step("patch_embedding", 2 * patches * patch * number)  # cut
-    yield from _dense("patch_embedding", 0, patches, patch, hidden_dim, c, c.patch_bias)
+    yield from _dense("patch_embedding", 0, patches, patch, hidden_dim, c)
 
     prefix = c.class_token + c.num_registers
     tokens = prefix + patches
@@ -190,12 +190,10 @@ def _images(c):
         yield Step("images", numbers * (FLOAT32 + c.number))
 
 
-def _dense(part, held, tokens, inputs, outputs, c, bias=True):
-    """A matrix product over the last axis of (tokens, inputs), and its bias."""
+def _dense(part, held, tokens, inputs, outputs, c):
+    """A matrix product over the last axis of (tokens, inputs), with its bias."""
     alive = held + tokens * (inputs + outputs) * c.number
     yield Step(part, alive, tokens * inputs * outputs)
-    if bias:
-        yield Step(part, held + 2 * tokens * outputs * c.number)
 
 
 def _layer_norm(part, held, numbers, c, kept=True):
@@ -214,9 +212,15 @@ def _block(outputs, tokens, c, merged=0):
     if outputs < tokens:  # they are normed by themselves
         held = inputs + tokens * size
         yield from _layer_norm("attention_norm", held, outputs * c.hidden_dim, c)
-    keys = tokens * size // c.num_heads if merged else 0  # their mean over heads
-    held = inputs + keys
-    yield from _attention(held, outputs, tokens, c.num_heads, c, c.qkv_bias, c.qk_norm)
+    held = inputs
+    if merged:  # by the keys' mean over heads, which is taken in float32
+        projected = (5 if c.qk_norm else 3) * tokens * size
+        numbers = tokens * c.hidden_dim // c.num_heads
+        copied = 0 if c.number == FLOAT32 else tokens * c.hidden_dim
+        mean = (numbers + copied) * FLOAT32
+        yield Step("attention_projections", inputs + projected + mean)
+        held += numbers * c.number
+    yield from _attention(held, outputs, tokens, c, c.qk_norm)
     if c.layer_scale is not None:
         yield Step("layer_scale", held + 2 * outputs * size)
     yield Step("residual", held + 2 * outputs * size)
@@ -246,7 +250,7 @@ def _merge(tokens, merged, c):
     yield Step("merging", held + (second + tokens - merged) * size)  # joined
 
 
-def _attention(held, queries, keys, heads, c, bias=True, norm=False, part=None):
+def _attention(held, queries, keys, c, norm=False, part=None):
     """Attention of so many queries to so many keys; `part` where all of it is one.
 
     Queries, keys and values are one tensor where all tokens ask, else two.
@@ -255,33 +259,43 @@ def _attention(held, queries, keys, heads, c, bias=True, norm=False, part=None):
     width = c.hidden_dim
     size = width * c.number
     if queries == keys:
-        yield from _dense(projections, held, keys, width, 3 * width, c, bias)
+        yield from _dense(projections, held, keys, width, 3 * width, c)
     else:
-        yield from _dense(projections, held + keys * size, queries, width, width, c, bias)
+        yield from _dense(projections, held + keys * size, queries, width, width, c)
         asked = held + queries * size
-        yield from _dense(projections, asked, keys, width, 2 * width, c, bias)
-    projected = (queries + 2 * keys) * size
+        yield from _dense(projections, asked, keys, width, 2 * width, c)
+    kept = (3 if queries == keys else 2) * keys * size  # of which the values are a view
+    asking = 0 if queries == keys else queries * size
     if norm:
-        yield from _layer_norm(projections, held + projected, queries * width, c)
-        normed = held + projected + queries * size
+        yield from _layer_norm(projections, held + kept + asking, queries * width, c)
+        normed = held + kept + queries * size
         yield from _layer_norm(projections, normed, keys * width, c)
-    yield Step(projections, held + 2 * projected)  # copied apart
-    yield from _attend(held, queries, keys, heads, c, part or "attention_scores")
+        asking = (queries + keys) * size
+    yield from _attend(held, kept, asking, queries, keys, c, part or "attention_scores")
     yield from _dense(projections, held, queries, width, width, c)
 
 
-def _attend(held, queries, keys, heads, c, part):
-    """Scores of queries and keys, and the sums of values that they weigh."""
+def _attend(held, kept, asking, queries, keys, c, part):
+    """Scores of queries and keys, and the sums of values that they weigh.
+
+    `kept` is the tensor that has the values, `asking` what has the queries, and the
+    keys, if they are others.
+    """
     products = queries * keys * c.hidden_dim
-    width = c.hidden_dim * (c.number if c.flash_attention else FLOAT32)
     if c.flash_attention:
-        yield Step(part, held + 2 * (queries + keys) * width, 2 * products)
+        outputs = queries * c.hidden_dim * c.number
+        yield Step(part, held + kept + asking + outputs, 2 * products)
         return
-    scores = heads * queries * keys * FLOAT32
-    yield Step(part, held + (queries + 3 * keys) * width)  # scaled
-    yield Step(part, held + (queries + 2 * keys) * width + scores, products)
-    yield Step(part, held + keys * width + 2 * scores)  # softmax
-    yield Step(part, held + (queries + keys) * width + scores, products)
+    query, key = (number * c.hidden_dim * FLOAT32 for number in (queries, keys))
+    if c.number != FLOAT32:
+        yield Step(part, held + kept + query + 2 * key)
+        kept = key  # the values in float32
+    scores = c.num_heads * queries * keys * FLOAT32
+    yield Step(part, held + kept + query + 2 * key)  # scaled
+    yield Step(part, held + kept + query + key + scores, products)
+    yield Step(part, held + kept + 2 * scores)  # softmax
+    yield Step(part, held + kept + key + scores)  # the values, copied
+    yield Step(part, held + query + key + scores, products)
 
 
 def _mlp(part, held, tokens, activation, c):
@@ -302,7 +316,7 @@ def _pool(tokens, prefix, c):
         wide = number if number == FLOAT32 else number + FLOAT32
         yield Step("pooling", (tokens * wide + FLOAT32) * width)
     elif c.pooling == "map":
-        yield from _attention(0, 1, tokens - prefix, c.num_heads, c, part="pooling")
+        yield from _attention(0, 1, tokens - prefix, c, part="pooling")
         yield from _layer_norm("pooling", width * number, width, c)
         activation = "gelu" if c.mlp in GATED else c.mlp
         yield from _mlp("pooling", width * number, 1, activation, c)
@@ -317,7 +331,6 @@ def _pool(tokens, prefix, c):
 def _head(width, c):
     if c.classes:
         yield Step("head", (width + c.classes) * FLOAT32, width * c.classes)
-        yield Step("head", 2 * c.classes * FLOAT32)
 
 
 def _bit(c) -> Iterator[Step]:
