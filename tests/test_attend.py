@@ -6,6 +6,7 @@ import pytest
 from helpers import array
 from keras import ops
 
+from keras_vit.layers import attend as attend_module
 from keras_vit.layers.attend import attend
 
 RNG = np.random.default_rng(0)
@@ -43,12 +44,16 @@ def test_scores_may_be_so_large_that_their_exponential_is_infinite():
     np.testing.assert_allclose(array(outputs), by_hand(1e3 * query, key, value), atol=1e-3)
 
 
+@pytest.mark.parametrize("flash_attention", [None, False])
 @pytest.mark.parametrize("dropout", [None, lambda weights: weights])
-def test_a_bias_is_added_to_the_scores(dropout):
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("bfloat16", 4e-2)])
+def test_a_bias_is_added_to_the_scores(dtype, bound, dropout, flash_attention, monkeypatch):
+    monkeypatch.setattr(attend_module, "flash_attention", lambda: flash_attention)
     inputs, bias = operands(), RNG.normal(size=(2, 1, 1, 7)).astype("float32")
-    tensors = [ops.convert_to_tensor(x) for x in (*inputs, bias)]
-    outputs = attend(*tensors[:3], bias=tensors[3], dropout=dropout)
-    np.testing.assert_allclose(array(outputs), by_hand(*inputs, bias), atol=1e-6)
+    tensors = [ops.cast(x, dtype) for x in inputs]
+    outputs = attend(*tensors, bias=ops.convert_to_tensor(bias), dropout=dropout)
+    expected = by_hand(*(array(ops.cast(x, "float32")) for x in tensors), bias)
+    np.testing.assert_allclose(array(ops.cast(outputs, "float32")), expected, atol=bound)
 
 
 def test_a_sum_over_many_keys_does_not_overflow_in_float16():

@@ -48,7 +48,7 @@ def attend(query, key, value, *, bias=None, dropout=None):
 
 
 def _attend_by_torch(query, key, value, bias):
-    """Keras' way there, which asks what torch's function finds by itself, and copies."""
+    """By torch's function, which finds its kernel itself; Keras asks first, and copies."""
     from torch.nn.functional import scaled_dot_product_attention
 
     if bias is not None:

@@ -10,7 +10,8 @@ from keras_vit.layers.initial import ValuesByNumPy
 def drop(layer, inputs, training):
     """What a `Dropout` or `DropPath` makes of its inputs, called where it drops anything.
 
-    On torch each call of a layer takes Keras 40 to 60 µs, of which Ti/16 feels hundreds.
+    On torch Keras takes 40 to 60 µs for each call of a layer, of which there were 175 in
+    a model of 12 blocks.
     """
     return layer(inputs, training=True) if training and layer.rate else inputs
 
