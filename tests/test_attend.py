@@ -96,3 +96,24 @@ def test_gradients_are_those_of_the_formula():
             np.testing.assert_allclose(
                 inputs[which][place] - moved[place], slope, atol=1e-5
             )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="parts are JAX' on a CPU")
+def test_large_scores_are_computed_in_parts(monkeypatch):
+    import jax
+
+    inputs = operands(queries=7)
+    expected = array(attend(*inputs))
+    monkeypatch.setattr(attend_module, "LARGE", 49)
+    monkeypatch.setattr(attend_module, "PART", 2 * 49)
+    assert "scan" in str(jax.make_jaxpr(attend)(*inputs))
+    np.testing.assert_allclose(array(attend(*inputs)), expected, atol=1e-6)
+    monkeypatch.setattr(attend_module, "PART", 1)  # less than one head's
+    np.testing.assert_allclose(array(attend(*inputs)), expected, atol=1e-6)
+    training = jax.make_jaxpr(lambda *x: attend(*x, training=True))
+    assert "scan" not in str(training(*inputs))
+    mesh = keras.distribution.DeviceMesh((1,), ["batch"], ["cpu:0"])
+    monkeypatch.setattr(
+        keras.distribution, "distribution", lambda: keras.distribution.DataParallel(mesh)
+    )
+    assert "scan" not in str(jax.make_jaxpr(lambda *x: attend(*x))(*inputs))

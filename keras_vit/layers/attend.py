@@ -1,7 +1,12 @@
 """Scaled dot-product attention: the backend's own operation, or written out."""
 
+import math
+
 import keras
 from keras import ops
+
+# Numbers of scores: of one head, from which on parts pay, and of a part (8 MB).
+LARGE, PART = 2**16, 2**21
 
 
 def heads_first(stacked, number):
@@ -18,7 +23,7 @@ def heads_first(stacked, number):
     return [_swap(each) for each in ops.unstack(stacked, number, axis=2)]
 
 
-def attend(query, key, value, *, bias=None, dropout=None):
+def attend(query, key, value, *, bias=None, dropout=None, training=None):
     """Of each head, the values weighed by the softmax of `query · key / √head_dim`.
 
     Source: *Attention Is All You Need* (arXiv 1706.03762), section 3.2.1. torch has a
@@ -33,12 +38,16 @@ def attend(query, key, value, *, bias=None, dropout=None):
         bias: float32, added to the scores; its shape broadcasts to (batch, heads,
             queries, keys).
         dropout: what is applied to the weights, or `None`; no kernel knows it.
+        training: bool, whether gradients are wanted.
 
     Returns:
         (batch, queries, heads, head_dim).
     """
     is_torch = keras.backend.backend() == "torch"
     if dropout is not None or not (is_torch or _is_half(query)):
+        is_plain = bias is None and dropout is None and not training
+        if is_plain and (number := _heads_in_a_part(query, key)):
+            return _swap(_attend_in_parts(query, key, value, number))
         return _swap(_attend_written_out(query, key, value, bias, dropout))
     if is_torch and flash_attention() is None:
         return _attend_by_torch(query, key, value, bias)
@@ -59,6 +68,34 @@ def _attend_by_torch(query, key, value, bias):
 def _swap(x):
     """The second and the third of four axes, heads and tokens."""
     return ops.transpose(x, (0, 2, 1, 3))
+
+
+def _heads_in_a_part(query, key):
+    """How many heads, of all images, JAX attends to at a time on a CPU; `None`: to all.
+
+    XLA runs each step over all scores before the next one, and large ones have left the
+    caches by then: B/16 at 384 pixels takes 1.2 times as long (benchmarks/RESULTS.md).
+    Where devices share the images, parts of these would cross between them.
+    """
+    if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None:
+        return None
+    import jax
+
+    batch, heads, queries, _ = query.shape
+    scores = queries * key.shape[2]
+    # The size of a batch may be a symbol, where a model is exported.
+    if not isinstance(batch, int) or scores < LARGE or jax.default_backend() != "cpu":
+        return None
+    return math.gcd(batch * heads, 2 ** int(math.log2(max(PART // scores, 1))))
+
+
+def _attend_in_parts(query, key, value, number):
+    parts = [ops.reshape(x, (-1, number, *x.shape[2:])) for x in (query, key, value)]
+
+    def attend_to_one(part):
+        return _attend_written_out(*(x[None] for x in part), None, None)[0]
+
+    return ops.reshape(ops.map(attend_to_one, parts), query.shape)
 
 
 def _attend_written_out(query, key, value, bias, dropout):

@@ -112,7 +112,7 @@ class SelfAttention(keras.layers.Layer):
         if sizes is not None:
             bias = ops.log(ops.cast(sizes, "float32"))[:, None, None]
         dropout = self._drop if training and self.dropout_rate else None
-        attended = attend(query, key, value, bias=bias, dropout=dropout)
+        attended = attend(query, key, value, bias=bias, dropout=dropout, training=training)
         outputs = self.projection(attended)
         return (outputs, keys) if return_keys else outputs
 
