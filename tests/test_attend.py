@@ -104,10 +104,17 @@ def test_large_scores_are_computed_in_parts(monkeypatch):
 
     inputs = operands(queries=7)
     expected = array(attend(*inputs))
+
+    def gradients():
+        return jax.grad(lambda *x: (attend(*x) ** 2).sum(), (0, 1, 2))(*inputs)
+
+    of_all = gradients()
     monkeypatch.setattr(attend_module, "LARGE", 49)
     monkeypatch.setattr(attend_module, "PART", 2 * 49)
     assert "scan" in str(jax.make_jaxpr(attend)(*inputs))
     np.testing.assert_allclose(array(attend(*inputs)), expected, atol=1e-6)
+    for actual, whole in zip(gradients(), of_all, strict=True):
+        np.testing.assert_allclose(array(actual), array(whole), atol=1e-5)
     monkeypatch.setattr(attend_module, "PART", 1)  # less than one head's
     np.testing.assert_allclose(array(attend(*inputs)), expected, atol=1e-6)
     training = jax.make_jaxpr(lambda *x: attend(*x, training=True))

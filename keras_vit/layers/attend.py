@@ -74,7 +74,7 @@ def _heads_in_a_part(query, key):
     """How many heads, of all images, JAX attends to at a time on a CPU; `None`: to all.
 
     XLA runs each step over all scores before the next one, and large ones have left the
-    caches by then: B/16 at 384 pixels takes 1.2 times as long (benchmarks/RESULTS.md).
+    caches by then: B/16 at 384 pixels takes 1.15 times as long (benchmarks/RESULTS.md).
     Where devices share the images, parts of these would cross between them.
     """
     if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None:
