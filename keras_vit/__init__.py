@@ -5,6 +5,7 @@ from keras_vit._version import __version__
 from keras_vit.catalogue import describe, list_presets
 from keras_vit.imagenet import decode_predictions, preprocess_input
 from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.pretrained import from_pretrained, load_weights, save_weights
 from keras_vit.weights.report import LoadReport
 from keras_vit.zoo import (
     BiTR50x1,
@@ -30,9 +31,6 @@ from keras_vit.zoo import (
     ViTS32,
     ViTSo400m14,
     ViTTi16,
-    from_pretrained,
-    load_weights,
-    save_weights,
 )
 
 __all__ = [

@@ -1,349 +1,21 @@
-"""Constructors by name, and models from checkpoints."""
+"""The constructors, one for each architecture, in the manner of `keras.applications`."""
 
 import functools
 import os
 from typing import Protocol
 
-import keras
-
-from keras_vit.layers import arguments
-from keras_vit.layers.initial import waiting_for_values
 from keras_vit.models import BiTResNet, VisionTransformer
-from keras_vit.models.quantized import QUANTIZATION, quantize_layers
+from keras_vit.models.overrides import merge
 from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
-from keras_vit.presets import PRESETS, Preset, find_preset
-from keras_vit.weights.checkpoint import Checkpoint, split_subtree
-from keras_vit.weights.download import fetch
-from keras_vit.weights.files import ENDINGS
-from keras_vit.weights.keras_files import is_keras_hub, saved_model
-from keras_vit.weights.load import ModelTensors, assign, load_file
-from keras_vit.weights.report import LoadReport
-from keras_vit.weights.save import save
-
-MODELS = {"vit": VisionTransformer, "bit": BiTResNet}
-Model = VisionTransformer | BiTResNet
-
-
-def from_pretrained(
-    source: str | os.PathLike | keras.Model,
-    *,
-    position_grid: tuple[int, int] | None = None,
-    resize_patches: bool = False,
-    **overrides,
-) -> Model:
-    """The model that a checkpoint holds, with its weights.
-
-    Args:
-        source: name of a preset such as `"ViTB16.imagenet21k"`, or of a file of AugReg or
-            BiT; an address (`https://…`, `gs://…`, `hf://owner/name`); the path of a file
-            (`.npz` in Google's layout, `.safetensors` in timm's or Hugging Face's,
-            `.pth` or `.bin` of torch, `.keras`), or of a folder with
-            `model.safetensors`; or a model of this package in memory, of which a copy is
-            made. The architecture is inferred from names and shapes, and from a
-            `config.json` beside the file. `"….npz:img"` takes a sub-tree of a file.
-        position_grid: (rows, columns) of the position embedding in the file, which tells
-            their product alone. `None` takes what a `config.json` says, else a square.
-        resize_patches: bool, whether the patch embedding's kernel is resized to another
-            `patch_size`, as in FlexiViT (arXiv 2212.08013).
-        **overrides: arguments of the model that replace those of the
-            checkpoint, or that the file does not tell: without a `config.json`, heads in
-            timm's and Hugging Face's layouts are taken as those of the paper's size of
-            this width and depth, else of size 64 (`num_heads=…` says otherwise). With
-            another `input_shape` or `image_size` the position embedding is resized; with
-            another number of `classes` the head is new, all zeros, and a `pre_logits`
-            layer is left out unless `representation_size` is given too (section 3.2 of
-            the ViT paper); `classifier_activation=None` gives logits.
-
-    Returns:
-        A `VisionTransformer`, or a `BiTResNet` from a checkpoint of BiT.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ConnectionError: if a file cannot be downloaded.
-        ValueError: if the file is damaged or foreign, does not tell the architecture, or
-            does not fit the overrides.
-
-    Example:
-
-    >>> model = from_pretrained("ViT-B_16.npz", input_shape=(384, 384, 3), classes=102)
-    """
-    model, _ = read(source, position_grid, resize_patches, **overrides)
-    return model
-
-
-def read(
-    source, position_grid=None, resize_patches=False, **overrides
-) -> tuple[Model, LoadReport]:
-    """The model of `from_pretrained`, and what became of the checkpoint's tensors."""
-    if isinstance(source, keras.Model):
-        return _from_model(source, source.name, overrides)
-    path, preset = locate(source)
-    return _from_file(path, preset, overrides, position_grid, resize_patches)
-
-
-def load_weights(
-    model: keras.Model,
-    source: str | os.PathLike,
-    *,
-    skip_mismatched_head: bool = True,
-    position_grid: tuple[int, int] | None = None,
-    resize_patches: bool = False,
-) -> LoadReport:
-    """Loads a checkpoint into a model: all of it, or an error and no change.
-
-    A position embedding of another grid is resized. Every tensor of the checkpoint is
-    used or dropped for a reason that the report states; every variable is filled.
-
-    Args:
-        model: a `VisionTransformer` or `BiTResNet`, or a functional model with its layers.
-        source: name of a preset or of a file of AugReg or BiT, an address, or the path
-            of a file or folder, as in `from_pretrained`, or of a `.weights.h5` file.
-        skip_mismatched_head: bool, whether a head of another size than the checkpoint's
-            stays as it is; `False` makes it an error.
-        position_grid: (rows, columns) of the position embedding in the file, which tells
-            their product alone. `None` takes what a `config.json` says, else a square.
-        resize_patches: bool, whether a patch embedding's kernel of another size is
-            resized, as in FlexiViT (arXiv 2212.08013), instead of an error.
-
-    Returns:
-        A `LoadReport`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ConnectionError: if a file cannot be downloaded.
-        ValueError: if the file is damaged or foreign, or listing every tensor that is
-            unused, missing or of another shape.
-    """
-    path, preset = locate(source)
-    return load_file(
-        model,
-        path,
-        skip_mismatched_head=skip_mismatched_head,
-        position_grid=position_grid,
-        resize_patches=resize_patches or bool(preset and preset.resized),
-        known=known_of(preset),
-    )
-
-
-def save_weights(model: Model, path: str | os.PathLike, *, layout: str) -> None:
-    """Writes a model's weights in another project's layout.
-
-    `from_pretrained` and `load_weights` read them back to the last bit. A file is
-    written beside its place and moved there once it is complete. For Keras' own formats
-    use `model.save` and `model.save_weights`.
-
-    Args:
-        model: a `VisionTransformer` or `BiTResNet`, fine-tuned or not.
-        path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`) or
-            of a folder (`"huggingface"`), which is made where it is missing.
-        layout: `"google"` (the ViT paper's code, or BigVision where the model is one of
-            its), `"timm"` (the state dict of its VisionTransformer) or `"huggingface"`
-            (config.json, preprocessor_config.json and model.safetensors, as transformers
-            reads them: ViT, DINOv2 with or without registers, CLIP's or SigLIP's image
-            tower, whichever the model is).
-
-    Raises:
-        ValueError: if the layout has no place for a part of the model, naming it, or
-            `path` has another ending; nothing is written.
-
-    Example:
-
-    >>> save_weights(model, "flowers.safetensors", layout="timm")
-    """
-    if not isinstance(model, Model):
-        raise ValueError(
-            "`save_weights` writes a `VisionTransformer` or `BiTResNet`. Received: "
-            f"{type(model).__name__} {getattr(model, 'name', '')!r}"
-        )
-    save(model, path, layout)
-
-
-def locate(source: str | os.PathLike) -> tuple[str, Preset | None]:
-    """The local path that a preset, an address or a path stands for, and the preset."""
-    source = os.fspath(source)
-    if "://" in source:
-        return _fetch(source), None
-    path, _ = split_subtree(source)
-    if os.path.exists(path) or os.sep in path or path.endswith(ENDINGS):
-        return source, None
-    preset = find_preset(source)
-    return _fetch(preset.address), preset
-
-
-def _fetch(address):
-    address, subtree = split_subtree(address)
-    return fetch(address) + (f":{subtree}" if subtree else "")
-
-
-def known_of(preset: Preset | None) -> dict:
-    """What a preset's row says of its file."""
-    if preset is None:
-        return {}
-    config, images = preset.config(), preset.preprocessing
-    known = {**preset.fields, "image_mean": images.mean, "image_std": images.std}
-    if "num_heads" in config:
-        known["num_heads"] = config["num_heads"]
-    if not preset.resized:
-        known["image_size"] = config["image_size"]
-    return known
-
-
-def _from_file(
-    path, preset, overrides, position_grid=None, resize_patches=False, check=None
-) -> tuple[Model, LoadReport]:
-    """The model that a file holds; `check` sees its config before it is built."""
-    if path.endswith(".keras"):
-        return _from_model(saved_model(path), path, overrides, check)
-    if path.endswith(".weights.h5") and not is_keras_hub(path):
-        raise ValueError(
-            "A model is built from a file that tells the architecture. Received: "
-            f"{path!r}. For .weights.h5, build the model and use "
-            "`keras_vit.load_weights`."
-        )
-    if preset and preset.resized:
-        config = preset.config()
-        if overrides.get("input_shape") is None:
-            overrides = {"image_size": config["image_size"]} | overrides
-        overrides = {"patch_size": config["patch_size"]} | overrides
-        resize_patches = True
-    told = ("num_heads", "num_prefix_positions", "mlp")
-    known = known_of(preset) | {key: overrides[key] for key in told if key in overrides}
-    with Checkpoint(
-        path,
-        known=known,
-        model={"image_size": _image_size(overrides)},
-        position_grid=position_grid,
-    ) as checkpoint:
-        config = checkpoint.architecture()
-        if preset:
-            _check_preset(preset, config, path)
-        if check:
-            check(config)
-        with waiting_for_values():
-            try:
-                model_class = MODELS[checkpoint.layout.model]
-                model = model_class(**_merge(config, overrides))
-            except ValueError as error:
-                raise ValueError(f"No model can be built from {path!r}: {error}") from error
-        report = assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
-    return model, report
-
-
-def _check_preset(preset, config, path):
-    """That the file at the preset's address is what its row says."""
-    row = preset.config()
-    names = {"classes", *architecture_fields(preset.architecture)}
-    if preset.resized:
-        names.remove("patch_size")
-    if differences := _differences({name: row[name] for name in names}, config):
-        raise ValueError(
-            f"{path!r} is not the checkpoint of the preset {preset.name!r}. "
-            f"{differences} Delete it if it was downloaded, or load it by its path."
-        )
-
-
-def _check_architecture(architecture, fields, path, config):
-    if differences := _differences(fields, config):
-        raise ValueError(
-            f"{path!r} is not a checkpoint of {architecture}. {differences} "
-            "`keras_vit.from_pretrained` builds the model that fits a file."
-        )
-
-
-def _differences(expected, config) -> str:
-    """What was expected and what is there instead, or nothing."""
-    expected = {key: _plain(key, value) for key, value in expected.items()}
-    config = {key: _plain(key, config.get(key)) for key in expected}
-    differing = [key for key, value in expected.items() if config[key] != value]
-    if not differing:
-        return ""
-    expected = ", ".join(f"{key}={expected[key]}" for key in differing)
-    received = ", ".join(f"{key}={config[key]}" for key in differing)
-    return f"Expected {expected}. Received {received}."
-
-
-def _plain(key, value):
-    """What an architecture's name says of a field, in one form."""
-    if key == "stem" and value is not None:
-        return {part: value[part] for part in ("num_units", "width_factor")}
-    return arguments.pair(value, key) if key == "patch_size" and value else value
-
-
-def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadReport]:
-    if not isinstance(source, Model):
-        raise ValueError(
-            "`from_pretrained` makes a model of this package from one. Received: "
-            f"{type(source).__name__} {source.name!r} of {origin!r}. Use "
-            "`keras.models.load_model` for other models."
-        )
-    config = source.get_config()
-    channel_axis = -1 if config["data_format"] == "channels_last" else 1
-    config["channels"] = source.input_shape[channel_axis]
-    if check:
-        check(config)
-    ways = config.pop(QUANTIZATION, [])
-    merged = _merge(config, overrides)
-    if ways and merged["classes"] != config["classes"]:
-        raise ValueError(
-            f"{origin!r} is quantized, and a new head must be trained. Received: "
-            f"classes={merged['classes']} for {config['classes']} of the file. Fine-tune "
-            "the model that it was made of, and quantize it afterwards."
-        )
-    with waiting_for_values():
-        model = type(source)(**merged)
-    quantize_layers(model, ways)
-    return model, assign(model, ModelTensors(source, origin), is_new=True)
-
-
-def _image_size(overrides):
-    """(height, width) that the overrides ask for, or None."""
-    shape = overrides.get("input_shape")
-    if "image_size" in overrides or shape is None:
-        return overrides.get("image_size")
-    data_format = arguments.image_data_format(overrides.get("data_format"))
-    return shape[:2] if data_format == "channels_last" else shape[1:]
-
-
-def _merge(config: dict, overrides: dict) -> dict:
-    """Arguments of the model: the config, overrides, and what follows."""
-    config = dict(config)
-    channels = config.pop("channels")
-    merged = {**config, **overrides}
-    data_format = arguments.image_data_format(merged.get("data_format"))
-    channels_last = data_format == "channels_last"
-    if overrides.get("input_shape") is not None:
-        if "image_size" not in overrides:
-            # A size that may vary keeps the grid that it is resized from.
-            native = config.get("image_size") or (None, None)
-            merged["image_size"] = [
-                given or known
-                for given, known in zip(_image_size(overrides), native, strict=False)
-            ]
-    elif "image_size" in overrides or config.get("input_shape") is None:
-        merged["input_shape"] = None
-        if channels != 3 and "image_size" in merged:
-            size = arguments.pair(merged["image_size"], "image_size")
-            merged["input_shape"] = (
-                (*size, channels) if channels_last else (channels, *size)
-            )
-    size = merged.get("image_size")
-    if size is None or (not isinstance(size, int) and None in size):
-        raise ValueError(
-            "The checkpoint does not tell the image size. Give `input_shape=(height, "
-            "width, channels)`."
-        )
-    if merged["classes"] is None:
-        merged["classes"] = config["classes"]
-    new_head = merged["classes"] != config["classes"]
-    layer = "representation_size"
-    if new_head and layer in config and layer not in overrides:
-        merged["representation_size"] = None
-    return merged
+from keras_vit.presets import PRESETS
+from keras_vit.pretrained import check_architecture, fetch_file, from_file, locate
+from keras_vit.weights.keras_files import is_keras_hub
+from keras_vit.weights.load import load_file
 
 
 class Constructor(Protocol):
-    """What the constructors have in common, in the manner of `keras.applications`."""
+    """What the constructors have in common."""
 
     def __call__(
         self,
@@ -394,10 +66,10 @@ def _constructor(architecture: str) -> Constructor:
         defaults = {"image_size": (224, 224), "channels": 3, "classes": 1000}
         defaults |= fields
         if weights is None:
-            return model_class(**_merge(defaults, overrides))
+            return model_class(**merge(defaults, overrides))
         path, preset = _find_weights(architecture, weights, tags)
         if path.endswith(".weights.h5") and not is_keras_hub(path):
-            model = model_class(**_merge(defaults, overrides))
+            model = model_class(**merge(defaults, overrides))
             load_file(model, path)
             return model
         # What the file is silent about is the constructor's own.
@@ -408,8 +80,8 @@ def _constructor(architecture: str) -> Constructor:
         if preset and classifier_activation == "softmax":  # not of an embedding
             activation = preset.fields.get("classifier_activation", "softmax")
             known["classifier_activation"] = activation
-        check = functools.partial(_check_architecture, architecture, own, path)
-        model, _ = _from_file(path, preset, known, check=check)
+        check = functools.partial(check_architecture, architecture, own, path)
+        model, _ = from_file(path, preset, known, check=check)
         return model
 
     constructor.__name__ = constructor.__qualname__ = architecture
@@ -465,7 +137,7 @@ def _describe_constructor(architecture, fields, tags) -> str:
 def _find_weights(architecture, weights, tags):
     weights = os.fspath(weights)
     if weights in tags:
-        return _fetch(tags[weights].address), tags[weights]
+        return fetch_file(tags[weights].address), tags[weights]
     try:
         return locate(weights)
     except ValueError as error:

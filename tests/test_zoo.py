@@ -20,7 +20,7 @@ from helpers import (
 )
 
 import keras_vit
-from keras_vit import zoo
+from keras_vit import pretrained, zoo
 from keras_vit.models.sizes import SIZES
 from keras_vit.presets import PRESETS, Preprocessing, Preset
 from keras_vit.weights.resize import resize_grid, resize_patch_kernel
@@ -246,7 +246,7 @@ def test_weights_in_keras_own_files(tiny_architecture, tmp_path):
 
 @pytest.mark.one_backend
 def test_a_preset_says_what_its_file_does_not(tiny_architecture, monkeypatch):
-    monkeypatch.setattr(zoo, "fetch", lambda address: address)
+    monkeypatch.setattr(pretrained, "fetch", lambda address: address)
     path = REFERENCE / "timm_prenorm_clip" / "model.safetensors"
     fields = {
         "classifier_activation": None,
@@ -272,7 +272,7 @@ def test_a_preset_says_what_its_file_does_not(tiny_architecture, monkeypatch):
 @pytest.mark.one_backend
 def test_a_flexible_preset_is_resized_to_its_row(tiny_architecture, tmp_path, monkeypatch):
     """FlexiViT's files hold larger patches and fewer positions than their rows."""
-    monkeypatch.setattr(zoo, "fetch", lambda address: address)
+    monkeypatch.setattr(pretrained, "fetch", lambda address: address)
     stored = tiny(patch_size=16, image_size=48, num_prefix_positions=0, classes=21)
     keras_vit.save_weights(stored, tmp_path / "flexible.npz", layout="google")
     fields = {"num_prefix_positions": 0, "position_interpolation": "bilinear"}

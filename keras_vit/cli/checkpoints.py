@@ -11,6 +11,7 @@ from keras_vit.cli.options import (
     size_of,
 )
 from keras_vit.convert import LAYOUTS, convert
+from keras_vit.pretrained import known_of, locate
 from keras_vit.weights.inspect import inspect
 from keras_vit.weights.verify import (
     COMPARABLE,
@@ -20,7 +21,6 @@ from keras_vit.weights.verify import (
     compare_weights,
     read_arrays,
 )
-from keras_vit.zoo import known_of, locate
 
 
 def add_to(commands) -> None:

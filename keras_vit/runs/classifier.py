@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_vit.data import Augmentation, ImageData, Pipeline
 from keras_vit.presets import Preset, find_preset
+from keras_vit.pretrained import Model, from_pretrained
 from keras_vit.report import Evaluation
 from keras_vit.runs.folder import RunFolder, find_run
-from keras_vit.zoo import Model, from_pretrained
 
 _ACTIVATIONS = ("linear", "softmax", "sigmoid")
 

@@ -1,0 +1,49 @@
+"""Arguments of a model that replace those of a config."""
+
+from keras_vit.layers import arguments
+
+
+def image_size_of(overrides):
+    """(height, width) that the overrides ask for, or None."""
+    shape = overrides.get("input_shape")
+    if "image_size" in overrides or shape is None:
+        return overrides.get("image_size")
+    data_format = arguments.image_data_format(overrides.get("data_format"))
+    return shape[:2] if data_format == "channels_last" else shape[1:]
+
+
+def merge(config: dict, overrides: dict) -> dict:
+    """Arguments of the model: the config, overrides, and what follows."""
+    config = dict(config)
+    channels = config.pop("channels")
+    merged = {**config, **overrides}
+    data_format = arguments.image_data_format(merged.get("data_format"))
+    channels_last = data_format == "channels_last"
+    if overrides.get("input_shape") is not None:
+        if "image_size" not in overrides:
+            # A size that may vary keeps the grid that it is resized from.
+            native = config.get("image_size") or (None, None)
+            merged["image_size"] = [
+                given or known
+                for given, known in zip(image_size_of(overrides), native, strict=False)
+            ]
+    elif "image_size" in overrides or config.get("input_shape") is None:
+        merged["input_shape"] = None
+        if channels != 3 and "image_size" in merged:
+            size = arguments.pair(merged["image_size"], "image_size")
+            merged["input_shape"] = (
+                (*size, channels) if channels_last else (channels, *size)
+            )
+    size = merged.get("image_size")
+    if size is None or (not isinstance(size, int) and None in size):
+        raise ValueError(
+            "The checkpoint does not tell the image size. Give `input_shape=(height, "
+            "width, channels)`."
+        )
+    if merged["classes"] is None:
+        merged["classes"] = config["classes"]
+    new_head = merged["classes"] != config["classes"]
+    layer = "representation_size"
+    if new_head and layer in config and layer not in overrides:
+        merged["representation_size"] = None
+    return merged
