@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed lint
 	$(RUN) tests/on_every_backend.py
 
-# B/16 beside those of the peers that are installed; ten minutes on a quiet machine.
+# B/16 beside those of the peers that are installed; twenty minutes on a quiet machine.
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks
 
