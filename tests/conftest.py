@@ -14,7 +14,7 @@ def pytest_report_header():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def tests_before_left_alone():
+def earlier_objects_left_alone():
     """Leaves what is imported, and what the tests of other files keep, out of the
     collection of garbage, for which Keras asks at every `clear_session` and for every layer
     that it quantizes: it took a fifth of the suite's time."""
