@@ -242,7 +242,8 @@ class Torch(Kit):
         torch, model = self.torch, keras_model(case)
         if case.task == TRAINING:
             model.jit_compile = self.compiled
-            model.make_train_function()
+            # Builds what `torch.compile` cannot trace the building of: loss, slots.
+            model.train_on_batch(images, labels)
             # `train_on_batch` waits for its loss; `fit` with no callback does not.
             return lambda: model.train_function([(images, labels)])
         forward = torch.compile(model) if self.compiled else model

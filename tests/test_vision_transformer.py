@@ -417,6 +417,20 @@ def test_compiled_and_eager_agree():
     assert_close(model.predict(x, verbose=0), eager)
 
 
+def test_compiled_and_eager_training_agree():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    fields = {"num_layers": 1, "classifier_activation": None}
+    compiled, eager = tiny(**fields), tiny(**fields)
+    eager.set_weights(compiled.get_weights())
+    compiled.compile(keras.optimizers.SGD(0.1, 0.9), loss, jit_compile=True)
+    eager.compile(keras.optimizers.SGD(0.1, 0.9), loss, run_eagerly=True)
+    x, labels = images(), np.arange(2)
+    for _ in range(3):
+        assert_close(compiled.train_on_batch(x, labels), eager.train_on_batch(x, labels))
+    for one, other in zip(compiled.weights, eager.weights, strict=True):
+        assert_close(one, other)
+
+
 def test_preprocessing_inside_the_model_equals_preprocess_input():
     inside, outside = tiny(include_preprocessing=True), tiny()
     inside.set_weights(outside.get_weights())
