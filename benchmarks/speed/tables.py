@@ -103,7 +103,9 @@ def picture(results, path):
         colors = ["#2a6f97" if one["name"] == OURS else "#b8c4cc" for one in found]
         rates = [rate(result, one) / 1e9 for one in found]
         bars = panel.barh(names, rates, color=colors)
-        panel.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+        # On white, so that the line does not cross out a number.
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        panel.bar_label(bars, fmt="%.0f", padding=3, fontsize=8, bbox=paper)
         panel.axvline(limit(result)[0] / 1e9, color="#9b2226", linewidth=1)
         panel.set_title(title(result), fontsize=9, loc="left")
         panel.tick_params(labelsize=8)
