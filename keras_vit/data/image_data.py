@@ -9,13 +9,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from keras_vit.data.pipeline import (
-    Pipeline,
-    StreamStart,
-    evaluation_stream,
-    training_stream,
-)
+from keras_vit.data.pipeline import Pipeline
 from keras_vit.data.sources import Source
+from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
 from keras_vit.distribution import pads_batches
 from keras_vit.layers import arguments
 

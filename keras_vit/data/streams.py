@@ -1,0 +1,295 @@
+"""From examples to batches: `tf.data` streams that are pure functions of a seed.
+
+A training stream has no state but its position. Example number g of the stream, counted
+over all epochs, is number g % n of epoch g // n; the order of an epoch comes from (seed,
+epoch), the randomness of the example from (seed, g), that of mixing a batch from (seed,
+step). So a stream can start at any step, and neither threads nor interruptions change it.
+"""
+
+import functools
+
+import numpy as np
+
+from keras_vit.data.mixing import mix
+from keras_vit.data.packages import tensorflow
+from keras_vit.data.pipeline import (
+    Augment,
+    Pipeline,
+    encoded,
+    evaluation_crop,
+    in_data_format,
+    scaled,
+)
+from keras_vit.data.sources import Source
+from keras_vit.distribution import own_rows
+
+BATCHES_AHEAD = 2
+
+
+class StreamStart:
+    """Where the iterators of a training stream begin that are made from now on.
+
+    Attributes:
+        step: int, the first batch.
+        reads: int, how many iterators have begun there.
+    """
+
+    def __init__(self):
+        self.step = 0
+        self.reads = 0
+
+    def read(self) -> np.int64:
+        """The step, for an iterator that begins."""
+        self.reads += 1
+        return np.int64(self.step)
+
+
+def training_stream(
+    source: Source,
+    num_classes: int,
+    pipeline: Pipeline,
+    seed: int,
+    start: int | StreamStart,
+    part: tuple[int, int] = (0, 1),
+):
+    """The endless `tf.data.Dataset` of batches to train on, from a step on.
+
+    Args:
+        source: the examples.
+        num_classes: int, classes of their labels.
+        pipeline: how they become batches.
+        seed: int, what order and augmentation come from.
+        start: the first step.
+        part: (index, count) of a process, and how many share a batch. It gets the rows
+            that are its own, `own_rows`, and computes those alone, and where they are
+            mixed the one before them, too.
+    """
+    tf = tensorflow()
+    order = ExampleOrder(len(source), seed)
+    augment = Augment(pipeline)
+    augmentation, batch_size = pipeline.augmentation, pipeline.batch_size
+    alphas = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
+    whole = functools.partial(training_stream, source, num_classes, pipeline, seed, start)
+    seed = tf.constant(seed, "int64")
+    rows = own_rows(batch_size, *part)
+    if augmentation.mixes and part != (0, 1):
+        rows = np.append((rows[0] - 1) % batch_size, rows)  # whose neighbour comes first
+
+    def positions(step):
+        positions = step * batch_size + tf.constant(rows, "int64")
+        return positions, order.indices(positions)
+
+    # Even numbers are the examples' and odd ones the batches', so that no two share any.
+    def example(position, index):
+        image, label = _read(source, index, pipeline.channels)
+        image = augment(image, tf.stack([seed, 2 * position]))
+        label = encoded(label, num_classes, pipeline)
+        return position, scaled(image, pipeline), label
+
+    def batch(positions, images, labels):
+        step = positions[0] // batch_size
+        if augmentation.mixes:
+            images, labels = mix(images, labels, *alphas, tf.stack([seed, 2 * step + 1]))
+            if part != (0, 1):
+                images, labels = images[1:], labels[1:]
+        return in_data_format(images, pipeline), labels
+
+    stream = _steps(start).map(positions).unbatch()
+    stream = stream.map(example, **_parallel(pipeline))
+    stream = stream.batch(len(rows), drop_remainder=True)
+    stream = _prefetched(stream.map(batch))
+    stream.keras_vit_shard = lambda *part: (whole(part), batch_size)
+    return stream
+
+
+def _steps(start: int | StreamStart):
+    """Numbers of the batches of an endless stream."""
+    tf = tensorflow()
+    if not isinstance(start, StreamStart):
+        return tf.data.Dataset.counter(start, dtype="int64")
+
+    # Asked for when an iterator begins, not when the stream is made.
+    def counter(_):
+        (step,) = tf.numpy_function(start.read, [], ["int64"])
+        step.set_shape(())
+        return tf.data.Dataset.counter(step, dtype="int64")
+
+    steps = tf.data.Dataset.range(1).flat_map(counter)
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return steps.apply(endless)
+
+
+def evaluation_stream(
+    source: Source, num_classes: int, pipeline: Pipeline, padded: bool = False
+):
+    """The finite `tf.data.Dataset` of a split in its order; the last batch is partial.
+
+    With `padded` it is filled up, and each batch has sample weights, see
+    `ImageData.evaluation`.
+    """
+    total, batch_size = len(source), pipeline.batch_size
+    indices = tensorflow().data.Dataset.range(total)
+    stream = _evaluated(indices, source, num_classes, pipeline, batch_size)
+    if padded:
+        stream = _prefetched(stream.map(functools.partial(_filled, total, batch_size)))
+        stream.keras_vit_examples = total
+        stream.keras_vit_padding = -total % batch_size
+        stream.keras_vit_shard = lambda *part: (
+            _padded_evaluation_part(source, num_classes, pipeline, part),
+            batch_size,
+        )
+        return stream
+    stream = _prefetched(stream)
+    stream.keras_vit_shard = lambda *part: (
+        _evaluation_part(source, num_classes, pipeline, part),
+        None,
+    )
+    return stream
+
+
+def _filled(total, batch_size, images, labels):
+    """A batch with zeros after it, and the weights of its images."""
+    tf = tensorflow()
+    count = tf.shape(images)[0]
+    weights = tf.fill([count], _example_weight(total, batch_size))
+    rest = batch_size - count
+    return tuple(_with_zeros(part, rest) for part in (images, labels, weights))
+
+
+def _example_weight(total, batch_size):
+    """By which weighted means over all rows are means over the examples."""
+    return np.float32(-(-total // batch_size) * batch_size / total)
+
+
+def _with_zeros(tensor, rest):
+    tf = tensorflow()
+    padding = tf.zeros((rest, *tensor.shape[1:]), tensor.dtype)
+    return tf.concat([tensor, padding], axis=0)
+
+
+def _evaluation_part(source, num_classes, pipeline, part):
+    """Own rows of each batch, and how many it has in all."""
+    tf = tensorflow()
+    total, batch_size = len(source), pipeline.batch_size
+    starts = range(0, total, batch_size)
+    sizes = [min(batch_size, total - start) for start in starts]
+    own = [start + own_rows(n, *part) for start, n in zip(starts, sizes, strict=True)]
+    indices = tf.data.Dataset.from_tensor_slices(np.concatenate(own))
+    # Only the last one has another number of rows.
+    images = _evaluated(indices, source, num_classes, pipeline, len(own[0]))
+    counts = tf.data.Dataset.from_tensor_slices(np.array(sizes, "int32"))
+    joined = tf.data.Dataset.zip(images, counts)
+    return _prefetched(joined.map(lambda batch, count: (*batch, count)))
+
+
+def _padded_evaluation_part(source, num_classes, pipeline, part):
+    """Own rows of each batch, of which the last is filled up."""
+    tf = tensorflow()
+    total, batch_size = len(source), pipeline.batch_size
+    rows = own_rows(batch_size, *part)
+    indices = np.arange(0, total, batch_size)[:, None] + rows
+    weights = np.where(indices < total, _example_weight(total, batch_size), 0)
+
+    def blanked(images, labels, weights):
+        """A row that does not count holds zeros, not the copy that stands in for it."""
+        parts = [tf.where(_like(weights, part) > 0, part, 0) for part in (images, labels)]
+        return *parts, weights
+
+    chosen = np.minimum(indices, total - 1).reshape(-1)
+    chosen = tf.data.Dataset.from_tensor_slices(chosen)
+    images = _evaluated(chosen, source, num_classes, pipeline, len(rows))
+    weights = tf.data.Dataset.from_tensor_slices(weights.astype("float32"))
+    joined = tf.data.Dataset.zip(images, weights)
+    return _prefetched(joined.map(lambda batch, weights: blanked(*batch, weights)))
+
+
+def _like(weights, tensor):
+    """(n,) with as many dimensions as a tensor."""
+    return tensorflow().reshape(weights, (-1, *(1,) * (tensor.shape.rank - 1)))
+
+
+def _evaluated(indices, source, num_classes, pipeline, batch_size):
+    """Batches of the examples of a stream of indices."""
+
+    def example(index):
+        image, label = _read(source, index, pipeline.channels)
+        image = scaled(evaluation_crop(image, pipeline), pipeline)
+        return image, encoded(label, num_classes, pipeline)
+
+    def batch(images, labels):
+        return in_data_format(images, pipeline), labels
+
+    stream = indices.map(example, **_parallel(pipeline))
+    return stream.batch(batch_size).map(batch)
+
+
+class ExampleOrder:
+    """Which example comes when in an endless training stream.
+
+    Every epoch has each of `count` examples once, in an order of its own.
+    """
+
+    def __init__(self, count: int, seed: int):
+        self._count = count
+        self._seed = seed
+        self._current = -1, None
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """Indices of all examples in the order of an epoch."""
+        # Of NumPy's generators the one whose streams no version changes (NEP 19).
+        bits = np.random.MT19937(np.random.SeedSequence([self._seed, epoch]))
+        return np.random.RandomState(bits).permutation(self._count)
+
+    def indices(self, positions):
+        """int64 tensor (n,): the examples at positions, themselves such a tensor."""
+        (indices,) = _python(self._indices, positions, ("int64",))
+        return tensorflow().ensure_shape(indices, positions.shape)
+
+    def _indices(self, positions):
+        return np.array([self._index(int(position)) for position in positions])
+
+    def _index(self, position: int):
+        epoch, place = divmod(position, self._count)
+        current, order = self._current  # as a pair: several streams may be read at once
+        if epoch != current:
+            order = self.epoch(epoch)
+            self._current = epoch, order
+        return order[place]
+
+
+def _read(source: Source, index, channels: int):
+    """Tensors of an example's pixels and of its label."""
+    read = functools.partial(_read_now, source, channels)
+    image, label = _python(read, index, (source.dtype, "int32"))
+    image.set_shape((None, None, channels))
+    label.set_shape(())
+    return image, label
+
+
+def _read_now(source: Source, channels: int, index):
+    try:
+        return source.read(int(index), channels)
+    except ValueError as error:
+        # TensorFlow prints all that led to an error; the image's name is what helps.
+        raise ValueError(
+            f"{error}. Load the data with bad_images='skip' to leave out such images."
+        ) from None
+
+
+def _python(function, tensor, dtypes: tuple[str, ...]) -> list:
+    """Tensors of what a Python function makes of one, their shapes unknown."""
+    tf = tensorflow()
+    function = tf.autograph.experimental.do_not_convert(function)
+    return tf.numpy_function(function, [tensor], dtypes)
+
+
+def _parallel(pipeline: Pipeline) -> dict:
+    calls = pipeline.num_parallel_calls or tensorflow().data.AUTOTUNE
+    return {"num_parallel_calls": calls, "deterministic": True}
+
+
+def _prefetched(stream):
+    stream = stream.prefetch(BATCHES_AHEAD)
+    options = tensorflow().data.Options()
+    options.deterministic = True
+    return stream.with_options(options)
