@@ -5,7 +5,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 from keras_vit.report import Evaluation, wilson_interval, write_report
 
@@ -97,6 +103,42 @@ def test_evaluation_against_scikit_learn():
     assert [row.examples for row in rows] == list(support)
     assert result.loss == pytest.approx(log_loss(labels, result.probabilities))
     assert result.accuracy == (labels == predictions).mean()
+    balanced = balanced_accuracy_score(labels, predictions)
+    assert result.balanced_accuracy == pytest.approx(balanced)
+    assert result.macro_f1 == pytest.approx(f1_score(labels, predictions, average="macro"))
+
+
+def test_one_class_of_95_percent():
+    """A model that names the larger class always is right 95 times of 100."""
+    labels = np.repeat([0, 1], [95, 5])
+    result = Evaluation(labels, np.tile([0.9, 0.1], (100, 1)), ["a", "b"])
+    assert result.accuracy == 0.95
+    assert result.balanced_accuracy == 0.5
+    expected = f1_score(labels, np.zeros(100), average="macro", zero_division=0)
+    assert result.macro_f1 == pytest.approx(expected)  # 0.487
+    summary = result.summary()
+    assert (summary["balanced_accuracy"], summary["macro_f1"]) == (0.5, result.macro_f1)
+    assert "classes_without_examples" not in summary
+
+
+def test_means_leave_out_classes_without_examples():
+    """Those that are predicted, too: what scikit-learn's balanced accuracy does."""
+    labels, predictions = np.array([0, 0, 0, 3, 3]), np.array([0, 0, 1, 3, 2])
+    result = Evaluation(labels, np.eye(5)[predictions], list("abcde"))
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        balanced = balanced_accuracy_score(labels, predictions)
+    assert result.balanced_accuracy == pytest.approx(balanced)
+    f1 = f1_score(labels, predictions, labels=[0, 3], average="macro")
+    assert result.macro_f1 == pytest.approx(f1)
+    assert result.summary()["classes_without_examples"] == ["b", "c", "e"]
+
+
+def test_the_loss_has_no_bound_that_training_lacks():
+    """Keras computes it from logits: a truth that is missed by 40 costs 40."""
+    logits = np.array([[40.0, 0.0], [0.0, 0.0]], "float32")
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    result = Evaluation([1, 0], shares, ["a", "b"])
+    assert result.loss == pytest.approx((40 + np.log(2)) / 2, rel=1e-6)
 
 
 def test_evaluation_of_classes_that_do_not_occur():
@@ -185,6 +227,13 @@ def test_names_are_text(tmp_path):
     assert page.text.count(shown) >= 8
 
 
+def test_a_page_of_classes_without_images(tmp_path):
+    result = Evaluation([0, 0, 1], np.eye(3)[[0, 1, 1]], ["a", "b", "<c>"])
+    page = Page(write_report(tmp_path, result, title="Two of three"))
+    assert "balanced accuracy75.0 %" in page.text
+    assert "left out of balanced accuracy and macro F1: <c>" in page.text
+
+
 def test_a_page_with_little_to_tell(tmp_path):
     result = Evaluation([0, 1], np.eye(2), ["a", "b"])
     page = Page(write_report(tmp_path, result, title="All right"))
@@ -193,7 +242,17 @@ def test_a_page_with_little_to_tell(tmp_path):
     assert "Learning curves" not in page.text
     assert "mistakes" not in page.text
     one = {"loss": [float("nan")], "accuracy": [0.5], "val_accuracy": [0.5]}
-    page = Page(write_report(tmp_path, result, title="One epoch", history=one, images=list))
+    page = Page(
+        write_report(
+            tmp_path,
+            result,
+            title="One epoch",
+            history=one,
+            images=list,
+            loss_note="cross-entropy; val_loss includes a label smoothing of 0.1",
+        )
+    )
+    assert "val_loss includes a label smoothing of 0.1" in page.text
     assert "Accuracy" in page.text
     assert "There is none: every example is recognised." in page.text
 

@@ -342,6 +342,32 @@ def test_evaluate_a_training(trained):
 
 @pytest.mark.one_backend
 @pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, ""),
+        ({"label_smoothing": 0.1}, "includes a label smoothing of 0.1"),
+        ({"loss": "sigmoid"}, "is the binary cross-entropy summed over the classes"),
+    ],
+)
+def test_the_loss_says_how_it_differs_from_that_of_training(
+    changes, note, trained, tmp_path
+):
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"] |= changes
+    (run / "config.json").write_text(json.dumps(config))
+    text = printed("evaluate", run)[1]
+    result = json.loads(printed("evaluate", run, "--json")[1])
+    assert f"loss {result['loss']:.4f}" in text
+    assert "balanced accuracy" in text
+    assert result.get("loss_note", "") == (
+        f"cross-entropy; val_loss {note}" if note else ""
+    )
+    assert ("val_loss" in text, note in text) == (bool(note), True)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
     "options",
     [
         ("--ema", 0.5, "--learning-rate", 0.01),

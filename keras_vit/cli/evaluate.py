@@ -15,7 +15,13 @@ from keras_vit.cli.options import (
     load_data,
     merging_of,
 )
-from keras_vit.cli.results import accuracy_name, print_result, write_report_of
+from keras_vit.cli.results import (
+    accuracy_name,
+    loss_note,
+    print_result,
+    result_of,
+    write_report_of,
+)
 from keras_vit.runs import load_classifier
 
 SPLITS = ("train", "validation", "test")
@@ -56,9 +62,9 @@ def _evaluate(args):
     verbose = 1 if sys.stdout.isatty() and not args.json else 0
     evaluation = classifier.evaluate(data, split, verbose=verbose)
     if args.json:
-        print(json.dumps({"split": split, **evaluation.summary()}))
+        print(json.dumps(result_of(classifier, evaluation, split)))
     else:
-        print_result(evaluation, accuracy_name(data, split))
+        print_result(evaluation, accuracy_name(data, split), loss_note(classifier))
     if args.report:
         page = write_report_of(classifier, evaluation, data, split, args.report)
         print(f"report {page}", file=sys.stderr if args.json else sys.stdout)

@@ -27,8 +27,10 @@ from keras_vit.cli.options import (
 from keras_vit.cli.results import (
     accuracy_name,
     listed,
+    loss_note,
     model_name,
     print_result,
+    result_of,
     write_report_of,
 )
 from keras_vit.distribution import (
@@ -268,9 +270,9 @@ def _finish(run, data):
     classifier = load_classifier(run.path, data.pipeline.batch_size)
     evaluation = classifier.evaluate(data, split)
     report = write_report_of(classifier, evaluation, data, split, run.file(REPORT))
-    run.finish({"split": split, **evaluation.summary()})
+    run.finish(result_of(classifier, evaluation, split))
     print()
-    print_result(evaluation, accuracy_name(data, split))
+    print_result(evaluation, accuracy_name(data, split), loss_note(classifier))
     facts = [
         ("report", report),
         ("model", os.fspath(run.file(BEST))),

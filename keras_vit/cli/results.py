@@ -5,18 +5,48 @@ import os
 from keras_vit.data import ImageData
 from keras_vit.models.sizes import size_name
 from keras_vit.report import Evaluation, write_report
-from keras_vit.report.statistics import accuracy_text, percent
+from keras_vit.report.statistics import absent_note, accuracy_text, percent
 from keras_vit.runs import Classifier
 
 _RECIPE = "Recipe"
 
 
-def print_result(evaluation: Evaluation, name: str) -> None:
+def print_result(evaluation: Evaluation, name: str, loss_note: str = "") -> None:
     """Prints the accuracy under a name, with its interval, and what else there is."""
     print(f"{name} {accuracy_text(evaluation)}")
+    print(
+        f"balanced accuracy {percent(evaluation.balanced_accuracy)}, "
+        f"macro F1 {percent(evaluation.macro_f1)}"
+    )
     top_5 = evaluation.top_5_accuracy
     more = "" if top_5 is None else f"top-5 accuracy {percent(top_5)}, "
-    print(f"{more}loss {evaluation.loss:.4f}")
+    note = f" ({loss_note})" if loss_note else ""
+    print(f"{more}loss {evaluation.loss:.4f}{note}")
+    if note := absent_note(evaluation):
+        print(note)
+
+
+def loss_note(classifier: Classifier) -> str:
+    """How the loss of an evaluation differs from a training's `val_loss`, if it does."""
+    recipe = classifier.run.config()["recipe"] if classifier.run else {}
+    parts = []
+    if recipe.get("loss") == "sigmoid":
+        parts.append("is the binary cross-entropy summed over the classes")
+    if smoothing := recipe.get("label_smoothing"):
+        parts.append(f"includes a label smoothing of {smoothing:g}")
+    if not parts:
+        return ""
+    return f"cross-entropy; val_loss {' and '.join(parts)}"
+
+
+def result_of(classifier: Classifier, evaluation: Evaluation, split: str) -> dict:
+    """The numbers of an evaluation, for JSON."""
+    note = loss_note(classifier)
+    return {
+        "split": split,
+        **evaluation.summary(),
+        **({"loss_note": note} if note else {}),
+    }
 
 
 def accuracy_name(data: ImageData, split: str) -> str:
@@ -47,6 +77,7 @@ def write_report_of(
         names=_relative(data.names(split)),
         images=lambda indices: data.images(split, indices),
         remark=_remark(history, split),
+        loss_note=loss_note(classifier),
     )
 
 

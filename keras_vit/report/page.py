@@ -10,7 +10,7 @@ from keras_vit._version import __version__
 from keras_vit.report import pictures
 from keras_vit.report.charts import Line, line_chart
 from keras_vit.report.markup import escape, facts, table
-from keras_vit.report.statistics import Evaluation, percent
+from keras_vit.report.statistics import Evaluation, absent_note, percent
 from keras_vit.report.style import STYLE
 
 _NUMBERED = 20  # classes, up to which the cells of the matrix have numbers
@@ -31,6 +31,7 @@ def write_report(
     images: Callable[[Sequence[int]], Sequence[np.ndarray]] | None = None,
     num_mistakes: int = 24,
     remark: str = "",
+    loss_note: str = "",
 ) -> str:
     """Writes `index.html`, one page with all in it: no script, no other file, no network.
 
@@ -48,12 +49,13 @@ def write_report(
             channels), to show the most confident mistakes.
         num_mistakes: int, how many of these to show.
         remark: a sentence for below the headline.
+        loss_note: how the evaluation's loss differs from `val_loss`, where it does.
 
     Returns:
         The path of the page.
     """
     sections = [
-        ("curves", "Learning curves", _curves(history or {})),
+        ("curves", "Learning curves", _curves(history or {}, loss_note)),
         ("confusion", "What is taken for what", _confusion(evaluation)),
         ("classes", "Class by class", _classes(evaluation)),
         (
@@ -112,6 +114,8 @@ def _headline(evaluation, accuracy_name, remark):
     figures = [
         (f"{evaluation.num_correct:,} of {evaluation.num_examples:,}", "correct"),
         *([(percent(top_5), "among the five most probable")] if top_5 is not None else []),
+        (percent(evaluation.balanced_accuracy), "balanced accuracy"),
+        (percent(evaluation.macro_f1), "macro F1"),
         (f"{evaluation.loss:.3f}", "mean cross-entropy"),
         (f"{len(evaluation.class_names):,}", "classes"),
     ]
@@ -119,7 +123,8 @@ def _headline(evaluation, accuracy_name, remark):
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for value, name in figures
     )
-    remark = f'<p class="remark">{escape(remark)}</p>' if remark else ""
+    remarks = (remark, absent_note(evaluation))
+    remark = "".join(f'<p class="remark">{escape(text)}</p>' for text in remarks if text)
     return (
         f'<div class="result"><p class="accuracy"><strong>'
         f"{percent(evaluation.accuracy)}</strong> {escape(accuracy_name)}</p>"
@@ -145,7 +150,7 @@ def _interval_bar(accuracy, low, high):
 # The learning curves.
 
 
-def _curves(history):
+def _curves(history, loss_note):
     accuracies = np.nan_to_num(history.get("val_accuracy", []), nan=-1.0)
     best = _places(history)[int(np.argmax(accuracies))] if len(accuracies) else None
     charts = [
@@ -160,6 +165,7 @@ def _curves(history):
         (marked if best else "")
         + "Training figures are means since the point before, with augmentation, dropout "
         "and label smoothing where there are any, so they can be worse than validation."
+        + (f" The loss above is {escape(loss_note)}." if loss_note else "")
     )
     return f'<div class="charts">{"".join(charts)}</div><p class="note">{note}</p>'
 

@@ -7,7 +7,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-_SMALLEST = 1e-7  # probability that the loss counts for zero, as in Keras
+from keras_vit.data.wording import listed
+
+# Probability that the loss counts for zero. Less than any that logits of a training give:
+# Keras, which computes the loss from them, has no bound.
+_SMALLEST = float(np.finfo("float32").tiny)
 
 
 def wilson_interval(
@@ -109,8 +113,28 @@ class Evaluation:
         return float((best == self.labels[:, None]).any(axis=1).mean())
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes of the share of each that was recognised.
+
+        Classes without examples are left out. Where one class makes up most of the
+        examples, always naming it gives a high accuracy, and one by the number of classes
+        here.
+        """
+        return _mean([row.recall for row in self.by_class() if row.examples])
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of the classes' F1, without the classes that have no examples."""
+        return _mean([row.f1 for row in self.by_class() if row.examples])
+
+    @property
+    def absent_classes(self) -> list[str]:
+        """Names of the classes without examples, which no mean over classes counts."""
+        return [row.name for row in self.by_class() if not row.examples]
+
+    @property
     def loss(self) -> float:
-        """Mean cross-entropy."""
+        """Mean cross-entropy of the true classes, without any smoothing of labels."""
         of_truth = self.probabilities[np.arange(self.num_examples), self.labels]
         return float(-np.log(np.maximum(of_truth.astype("float64"), _SMALLEST)).mean())
 
@@ -151,10 +175,15 @@ class Evaluation:
             "accuracy": self.accuracy,
             "accuracy_low": low,
             "accuracy_high": high,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
             "loss": self.loss,
         }
-        top_5 = self.top_5_accuracy
-        return summary if top_5 is None else {**summary, "top_5_accuracy": top_5}
+        if (top_5 := self.top_5_accuracy) is not None:
+            summary["top_5_accuracy"] = top_5
+        if absent := self.absent_classes:
+            summary["classes_without_examples"] = absent
+        return summary
 
 
 @dataclass(frozen=True)
@@ -190,6 +219,10 @@ class ClassResult:
         return 2 * self.correct / both if both else None
 
 
+def _mean(shares: Sequence[float]) -> float:
+    return float(np.mean(shares))
+
+
 def percent(share: float | None) -> str:
     """A share as text, a dash for `None`."""
     return "–" if share is None else f"{100 * share:.1f} %"
@@ -201,4 +234,13 @@ def accuracy_text(evaluation: Evaluation) -> str:
     return (
         f"{percent(evaluation.accuracy)} (95 % interval {low:.1f}–{high:.1f} %; "
         f"{evaluation.num_correct:,} of {evaluation.num_examples:,})"
+    )
+
+
+def absent_note(evaluation: Evaluation) -> str:
+    """Names the classes that the means over classes leave out; empty where none is."""
+    if not (absent := evaluation.absent_classes):
+        return ""
+    return (
+        f"without images, so left out of balanced accuracy and macro F1: {listed(absent)}"
     )
