@@ -936,6 +936,66 @@ def test_tfds_that_does_not_fit(tmp_path):
 # Decoding
 
 
+# Labels that count in names given beside them.
+
+
+@one_backend
+def test_class_names_of_a_folder(folder, tmp_path):
+    names = ("tulip 郁", "oak", "rose e\u0301", "daisy")  # é in its other spelling
+    data = load(folder, class_names=names, validation_split=0)
+    assert data.class_names == names
+    found = [Path(name).parent.name for name in data.names("train")]
+    places = {"daisy": 3, "rose é": 2, "tulip 郁": 0}
+    assert data.labels("train").tolist() == [places[name] for name in found]
+    one = write_images(tmp_path, ["daisy/0.png", "daisy/1.png"])
+    (one / "rose é").mkdir()
+    data = load(one, class_names=names, validation_split=0)
+    assert data.labels("train").tolist() == [3, 3]
+    with pytest.raises(ValueError, match="Unknown: 'rose é', 'tulip 郁', in .* 'daisy'"):
+        load(folder, class_names=("daisy", "oak"))
+    with pytest.raises(ValueError, match="Several classes .* name: 'daisy'"):
+        load(one, class_names=("daisy", "oak", "daisy"))
+    # The same names are the same data.
+    same = load(folder, class_names=load(folder).class_names)
+    assert same.fingerprint == load(folder).fingerprint
+
+
+@one_backend
+def test_class_names_of_tables_and_splits(folder, tmp_path):
+    """A split may have classes that `train` has not, or there is no `train`."""
+    image = next(folder.glob("*/*.jpg"))
+    rows = [["path", "label", "split"]] + [[image, k, "test"] for k in ("12", "3", "12")]
+    write_csv(tmp_path / "a.csv", rows)
+    data = load(tmp_path / "a.csv", class_names=("3", "5", "12"))
+    assert data.num_examples == {"test": 3}
+    assert data.labels("test").tolist() == [2, 0, 2]
+    splits = write_images(tmp_path / "x", ["train/a/0.png", "test/b/0.png"])
+    data = load(splits, class_names=("b", "a"), validation_split=0)
+    assert {s: data.labels(s).tolist() for s in data.splits} == {"train": [1], "test": [0]}
+
+
+@one_backend
+def test_class_names_of_arrays(tfds_folder):
+    images, _ = numbered(3)
+    data = load((images, [2, 0, 2]), class_names="abc", validation_split=0)
+    assert (data.class_names, data.labels("train").tolist()) == (("a", "b", "c"), [2, 0, 2])
+    data = load((images, ["c", "a", "c"]), class_names="abc", validation_split=0)
+    assert data.labels("train").tolist() == [2, 0, 2]
+    with pytest.raises(ValueError, match="Labels must be from 0 to 1.* Received: 2"):
+        load((images, [2, 0, 2]), class_names="ab")
+
+
+@one_backend
+def test_class_names_of_tfds(tfds_folder):
+    plain = load("tiny_flowers", data_dir=tfds_folder)
+    turned = load("tiny_flowers", data_dir=tfds_folder, class_names=plain.class_names[::-1])
+    last = plain.num_classes - 1
+    for split in plain.splits:
+        expected = last - plain.labels(split)
+        np.testing.assert_array_equal(turned.labels(split), expected)
+        assert turned.splits[split].read(0, 3)[1] == expected[0]
+
+
 def encoded(image, image_format="PNG", **options):
     file = io.BytesIO()
     image.save(file, image_format, **options)

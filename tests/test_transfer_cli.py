@@ -10,6 +10,7 @@ import json
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -102,7 +103,7 @@ def test_finetune_and_predict(trained, folder):
     written = {path.name for path in output.iterdir()}
     assert written == {
         *("config.json", "metrics.csv", "results.json", "best.keras", "last.keras"),
-        *("tensorboard", "report"),
+        *("examples.npz", "tensorboard", "report"),
     }
 
     results = json.loads((output / "results.json").read_text())
@@ -448,35 +449,199 @@ def test_recipes_by_name_and_data(folder):
     assert (changed.freeze, changed.ema_momentum, changed.weight_decay) == (2, 0.9, 0)
 
 
-@pytest.mark.one_backend
-def test_evaluate_other_images(trained, folder, fails, tmp_path, capsys):
-    output, _ = trained
-    other = shutil.copytree(folder, tmp_path / "other")
-    page = tmp_path / "page"
-    status, text = printed("evaluate", output / "last.keras", other, "--report", page)
+# evaluate: images that have moved, changed, or are others
+
+
+def scored(output, paths):
+    """(right, all) of the images at some paths, by their folders' names."""
+    classifier = load_classifier(output)
+    images = keras_vit.data.load_images(paths, classifier.pipeline)
+    predictions = classifier.probabilities(images, verbose=0).argmax(axis=1)
+    named = [classifier.class_names[i] for i in predictions]
+    return sum(n == p.parent.name for n, p in zip(named, paths, strict=True)), len(paths)
+
+
+def result(*arguments):
+    """(split, right, all) as `evaluate` tells."""
+    status, text = printed("evaluate", *arguments, "--json")
     assert status == 0
-    assert "accuracy on all images" in text
-    assert "of 36)" in text
-    assert "accuracy on all images" in (page / "index.html").read_text()
-    assert "validation accuracy" in printed("evaluate", output, "--split", "validation")[1]
-    (other / "circle").rename(other / "round")
-    error = fails("evaluate", output, other)
-    assert "Missing: 'circle'. Unknown: 'round'." in error
+    found = json.loads(text)
+    return found["split"], found["correct"], found["examples"]
+
+
+@pytest.fixture(scope="module")
+def splits(folder):
+    """Paths below the folder of each split of the training, as `data.load` divides it."""
+    data = keras_vit.data.load(folder, test_split=0.25)
+    return {
+        split: [str(Path(name).relative_to(folder)) for name in data.names(split)]
+        for split in data.splits
+    }
 
 
 @pytest.mark.one_backend
-def test_evaluate_tells_when_the_images_are_others(folder, trained, tmp_path, capsys):
+@pytest.mark.parametrize("split", [None, "train", "validation", "test"])
+def test_evaluate_images_that_have_moved(split, trained, folder, splits, tmp_path, capsys):
+    """Under another name: the split is the training's, none is drawn anew."""
+    output, _ = trained
+    moved = shutil.copytree(folder, tmp_path / "other")
+    given = () if split is None else ("--split", split)
+    expected = [moved / name for name in splits[split or "test"]]
+    right = scored(output, expected)
+    assert result(output, moved, *given) == (split or "test", *right)
+    assert "its splits are used" in capsys.readouterr().err
+    assert result(output, folder, *given) == (split or "test", *right)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("is_own", [True, False])
+def test_evaluate_images_that_have_changed(
+    is_own, trained, folder, splits, tmp_path, capsys
+):
+    """Some are new, some gone, one is of another class: each is in its own split still."""
     output = shutil.copytree(trained[0], tmp_path / "run")
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    if is_own:
+        config = json.loads((output / "config.json").read_text())
+        config["data"]["arguments"]["source"] = str(moved)
+        (output / "config.json").write_text(json.dumps(config))
+    given = () if is_own else (moved,)
+    rng = np.random.default_rng(7)
+    for name in ("000", "03a"):  # sorted among the others, whose places are others then
+        shape("circle", rng).save(moved / "circle" / f"{name}.jpg")
+    gone, relabelled = splits["validation"][0], splits["validation"][-1]
+    (moved / gone).unlink()
+    (moved / relabelled).rename(moved / "circle" / "moved.jpg")
+    left = [moved / name for name in splits["validation"][1:-1]]
+    left.append(moved / "circle" / "moved.jpg")
+    split = ("--split", "validation")
+    assert result(output, *given, *split) == ("validation", *scored(output, left))
+    error = capsys.readouterr().err
+    assert "1 of its 6 are not there, and 2 that it did not know are left out" in error
+
+    if is_own:
+        tested = [moved / name for name in splits["test"]]
+        assert result(output) == ("test", *scored(output, tested))
+    else:  # all but those that it was trained on
+        new = [moved / "circle" / f"{name}.jpg" for name in ("000", "03a")]
+        unseen = [moved / name for name in splits["test"]] + left + new
+        assert result(output, moved) == ("unseen", *scored(output, unseen))
+        assert "21 of the 37 images are left out" in capsys.readouterr().err
+        text = printed("evaluate", output, moved, "--report", tmp_path / "page")[1]
+        assert text.startswith("accuracy on images not trained on")
+        assert "images not trained on" in (tmp_path / "page/index.html").read_text()
+
+
+@pytest.mark.one_backend
+def test_evaluate_a_table_of_the_images(trained, folder, splits, tmp_path, fails):
+    """A CSV file elsewhere, of absolute paths, in another order."""
+    output, _ = trained
+    names = [name for split in ("test", "validation", "train") for name in splits[split]]
+    rows = [f"{folder / name},{Path(name).parent}" for name in names]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    expected = [folder / name for name in splits["validation"]]
+    given = (output, table, "--split", "validation")
+    assert result(*given) == ("validation", *scored(output, expected))
+    # A split of its own counts, but for images that were trained on.
+    marks = ["train"] * 9 + ["test"] * 27
+    rows = [f"{row},{mark}" for row, mark in zip(rows, marks, strict=True)]
+    table.write_text("\n".join(["path,label,split", *rows]))
+    assert result(output, table) == ("test", *scored(output, expected))
+    rows = [row for row in rows if row.split(",")[0] not in map(str, expected)]
+    table.write_text("\n".join(["path,label,split", *rows]))
+    assert "trained on all 21 images" in fails("evaluate", output, table)
+    assert "No image of the training's validation split" in fails("evaluate", *given)
+
+
+@pytest.mark.one_backend
+def test_evaluate_others_draws_no_split(trained, fails, tmp_path, capsys):
+    output, _ = trained
+    other, rng = tmp_path / "other", np.random.default_rng(3)
+    for kind in CLASSES:
+        (other / kind).mkdir(parents=True)
+        for i in range(3):
+            shape(kind, rng).save(other / kind / f"{i:02}.jpg")
+    paths = sorted(other.glob("*/*"))
+    assert result(output, other) == ("train", *scored(output, paths))
+    assert "accuracy on all images" in printed("evaluate", output, other)[1]
+    error = fails("evaluate", output, other, "--split", "validation")
+    assert "has no split 'validation' of its own" in error
+    alone = shutil.copy(output / "best.keras", tmp_path / "alone.keras")
+    assert "no split 'test'" in fails("evaluate", alone, other, "--split", "test")
+
+
+@pytest.mark.one_backend
+def test_evaluate_a_run_that_kept_no_list(trained, folder, fails, tmp_path, capsys):
+    """Those of earlier versions."""
+    output = shutil.copytree(trained[0], tmp_path / "run")
+    (output / "examples.npz").unlink()
     moved = shutil.copytree(folder, tmp_path / "shapes")
     config = json.loads((output / "config.json").read_text())
     config["data"]["arguments"]["source"] = str(moved)
     (output / "config.json").write_text(json.dumps(config))
-    capsys.readouterr()
-    assert main(["evaluate", str(output)]) == 0
-    assert "not those of the training any more" not in capsys.readouterr().err
+    assert result(output)[::2] == ("test", 9)
+    assert capsys.readouterr().err == ""
     next((moved / "square").iterdir()).unlink()
-    assert main(["evaluate", str(output), str(moved)]) == 0
-    assert "not those of the training any more" in capsys.readouterr().err
+    assert "nothing tells which of them it was trained on" in fails("evaluate", output)
+    assert result(output, shutil.copytree(moved, tmp_path / "again"))[2] == 35
+    assert "there may be some of them among these" in capsys.readouterr().err
+    (output / "examples.npz").write_bytes(b"half")
+    assert "examples.npz' is damaged" in fails("evaluate", output)
+
+
+# evaluate: classes by name
+
+
+@pytest.mark.one_backend
+def test_evaluate_images_of_some_classes(trained, folder, fails, tmp_path, capsys):
+    output, _ = trained
+    some, rng = tmp_path / "some", np.random.default_rng(5)
+    (some / "triangle").mkdir(parents=True)
+    (some / "circle").mkdir()  # empty
+    for i in range(4):
+        shape("triangle", rng).save(some / "triangle" / f"{i}.jpg")
+    right, _ = scored(output, sorted(some.glob("*/*")))
+    assert result(output, some) == ("train", right, 4)
+    found = json.loads(printed("evaluate", output, some, "--json")[1])
+    assert found["classes_without_examples"] == ["circle", "square"]
+    assert found["balanced_accuracy"] == found["accuracy"]
+    text = printed("evaluate", output, some)[1]
+    assert "left out of balanced accuracy and macro F1: circle, square" in text
+
+    rows = [f"{p},{p.parent.name}" for p in sorted(some.glob("*/*"), reverse=True)]
+    (some / "table.csv").write_text("\n".join(["path,label", *rows]))
+    assert result(output, some / "table.csv") == ("train", right, 4)
+    (some / "triangle").rename(some / "round")
+    error = fails("evaluate", output, some)
+    assert "Unknown: 'round', in 'some'. Known: 'circle', 'square', 'triangle'" in error
+
+
+@pytest.mark.one_backend
+def test_a_classifier_finds_classes_by_name(trained):
+    """Data in another order, of some classes, and with an empty class of its own."""
+    classifier = load_classifier(trained[0])
+    rng = np.random.default_rng(0)
+    pictures = [
+        np.asarray(shape(kind, rng)) for kind in ("square", "triangle", "circle") * 3
+    ]
+    data = keras_vit.data.load(
+        (np.stack(pictures), np.tile([1, 0, 3], 3)),
+        class_names=("triangle", "square", "star", "circle"),
+        validation_split=0.0,
+    )
+    evaluation = classifier.evaluate(data, "train")
+    assert evaluation.class_names == CLASSES
+    np.testing.assert_array_equal(evaluation.labels, np.tile([1, 2, 0], 3))
+    prepared = keras_vit.data.load_images(pictures, classifier.pipeline)
+    np.testing.assert_allclose(
+        evaluation.probabilities, classifier.probabilities(prepared, verbose=0), atol=1e-5
+    )
+    names = ("triangle", "square", "circle", "star")
+    other = dataclasses.replace(data, class_names=names)
+    with pytest.raises(ValueError, match="Unknown: 'star'"):
+        classifier.evaluate(other, "train")
 
 
 @pytest.mark.one_backend

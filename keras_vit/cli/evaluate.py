@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 from keras_vit.cli.options import (
     CHECKPOINT,
@@ -16,15 +17,20 @@ from keras_vit.cli.options import (
     merging_of,
 )
 from keras_vit.cli.results import (
+    UNSEEN,
     accuracy_name,
     loss_note,
     print_result,
     result_of,
     write_report_of,
 )
-from keras_vit.runs import load_classifier
+from keras_vit.data import ImageData
+from keras_vit.runs import load_classifier, reunite
 
 SPLITS = ("train", "validation", "test")
+# No split but the data's own: one that is drawn here would hold images that the model was
+# trained on.
+UNDIVIDED = {"validation_split": 0.0, "test_split": 0.0}
 
 
 def add_to(commands) -> None:
@@ -41,8 +47,8 @@ def add_to(commands) -> None:
     parser.add_argument(
         "--split",
         choices=SPLITS,
-        help="by default test where there is one, else validation; all images of a "
-        "folder without splits",
+        help="by default test where there is one, else validation; of other data than "
+        "the training's all images that it was not trained on",
     )
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="images (%(default)s)"
@@ -57,8 +63,7 @@ def _evaluate(args):
     if args.data is not None:
         args.data = found_again(args.data)
     classifier = load_classifier(args.source, args.batch_size, **merging_of(args))
-    data = _data(args, classifier)
-    split = args.split or next(s for s in reversed(SPLITS) if s in data.splits)
+    data, split = _data(args, classifier)
     verbose = 1 if sys.stdout.isatty() and not args.json else 0
     evaluation = classifier.evaluate(data, split, verbose=verbose)
     if args.json:
@@ -71,23 +76,121 @@ def _evaluate(args):
     return OK
 
 
-def _data(args, classifier):
-    config = classifier.run.config()["data"] if classifier.run else None
-    if args.data is None and config is None:
+def _data(args, classifier) -> tuple[ImageData, str]:
+    """The images, and the split of them that is to be evaluated."""
+    names = classifier.class_names
+    known = {} if names is None else {"class_names": names}
+    if classifier.run is not None:
+        return _of_training(args, classifier.run, known)
+    if args.data is None:
         raise ValueError(
             "Which images? The folder of a training would tell. Received: "
             f"{args.source!r}, which is none. Give DATA."
         )
-    if config is None or args.data not in (None, config["arguments"]["source"]):
-        # Other images than those of the training: all of them, unless a part is named.
-        whole = {} if args.split else {"validation_split": 0.0, "test_split": 0.0}
-        return load_data(data_arguments(args, args.data, **whole))
-    given = data_arguments(args, config["arguments"]["source"])
-    data = load_data({**config["arguments"], **given})
-    if data.fingerprint != config["fingerprint"]:
-        print(
-            "keras-vit: the images are not those of the training any more, so some that "
-            f"were trained on may be in the {args.split or 'test'} split.",
-            file=sys.stderr,
+    data = load_data({**data_arguments(args, args.data), **known, **UNDIVIDED})
+    return data, _own_split(args, data)
+
+
+def _of_training(args, run, known) -> tuple[ImageData, str]:
+    """Also where the images have moved since, have changed, or are others."""
+    config = run.config()["data"]
+    used, source = config["arguments"], args.data or config["arguments"]["source"]
+    is_other = source != used["source"]
+    given = {**data_arguments(args, source), **known}
+    try:
+        data = load_data({**used, **given})
+    except (ValueError, FileNotFoundError):
+        if not is_other:
+            raise
+        used = {}  # its splits or columns are not those of these data
+    else:
+        if data.fingerprint == config["fingerprint"]:
+            if is_other:
+                _say("these are the images of the training, so its splits are used.")
+            return data, args.split or _default_split(data.splits)
+    data, examples = load_data({**used, **given, **UNDIVIDED}), run.examples()
+    reunion = reunite(data, examples) if examples else None
+    if reunion is not None and reunion.known:
+        return _reunited(args, data, reunion, examples, is_other)
+    if not is_other:
+        _tell_changed(args, data)
+    elif examples is None:
+        _say(
+            "the run does not tell which images it was trained on, so there may be some "
+            "of them among these."
         )
-    return data
+    return data, _own_split(args, data)
+
+
+def _own_split(args, data) -> str:
+    """The split that is asked for, if the data has it by itself."""
+    split = args.split or _default_split(data.splits)
+    if split not in data.splits:
+        raise ValueError(
+            f"{data.name!r} has no split {split!r} of its own, and one that is drawn here "
+            "could hold images that the model was trained on. Leave --split out, or give "
+            "the folder or file of that part alone as DATA."
+        )
+    return split
+
+
+def _default_split(splits) -> str:
+    return next(split for split in reversed(SPLITS) if split in splits)
+
+
+def _tell_changed(args, data):
+    """Of a training's images that have changed, where nothing tells which are which."""
+    if _default_split(data.splits) == "train" and args.split != "train":
+        raise ValueError(
+            "The images are not those of the training any more, and nothing tells which "
+            "of them it was trained on. Give images that it has not seen as DATA."
+        )
+    _say(
+        "the images are not those of the training any more, so some that were trained on "
+        f"may be in the {args.split or _default_split(data.splits)} split."
+    )
+
+
+def _reunited(args, data, reunion, examples, is_other) -> tuple[ImageData, str]:
+    """Images of which the training knew some: none that it was trained on is scored."""
+    split = args.split
+    if split is None and not is_other:
+        split = _default_split({*examples, *data.splits})
+    if split == "train" or (split is not None and split not in data.splits):
+        return _as_trained(reunion, split, examples)
+    own = split or _default_split(data.splits)
+    count = len(data.splits[own])
+    if own not in reunion.untrained.splits:
+        raise ValueError(
+            f"The model was trained on all {count} images of {data.name!r}. Give others, "
+            "or --split train to score these."
+        )
+    if reunion.trained[own]:
+        _say(
+            f"{reunion.trained[own]} of the {count} images are left out, as the model was "
+            "trained on them."
+        )
+    source = reunion.untrained.splits[own]
+    if own == "train":  # not those of the training's
+        own = UNSEEN if reunion.trained[own] else own
+        return replace(data, splits={own: source}), own
+    return replace(data, splits={**data.splits, own: source}), own
+
+
+def _as_trained(reunion, split, examples) -> tuple[ImageData, str]:
+    """The training's split of images some of which are gone, or new."""
+    if split not in examples or split not in reunion.data.splits:
+        raise ValueError(
+            f"No image of the training's {split} split is there. Leave --split out, or "
+            "give a folder or file that holds them as DATA."
+        )
+    _say(
+        "the images are not those of the training any more. Evaluated are those of its "
+        f"{split} split; {reunion.missing[split]} of its {len(examples[split])} are not "
+        f"there, and {reunion.new} that it did not know are left out."
+    )
+    return reunion.data, split
+
+
+def _say(text):
+    print(f"keras-vit: {text}", file=sys.stderr)

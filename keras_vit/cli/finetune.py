@@ -46,10 +46,11 @@ from keras_vit.runs import (
     EventFiles,
     Progress,
     RunFolder,
+    digests,
     image_fields,
     load_classifier,
 )
-from keras_vit.runs.folder import BEST, METRICS, REPORT, RESUME, TENSORBOARD
+from keras_vit.runs.folder import BEST, EXAMPLES, METRICS, REPORT, RESUME, TENSORBOARD
 from keras_vit.tables import table
 from keras_vit.training.finetune import configured, finetune
 from keras_vit.training.recipe import Recipe
@@ -247,6 +248,8 @@ def _trained(args):
         barrier()  # each has seen that it may write to the folder
         if is_first_process() and not goes_on:
             run.create(_config(args, data_given, data, model, recipe))
+        if is_first_process():
+            _keep_examples(run, data)
         finetune(
             model,
             data,
@@ -262,6 +265,17 @@ def _trained(args):
         _finish(run, data)
     barrier()  # where one ends, JAX ends the others
     return OK
+
+
+def _keep_examples(run, data):
+    """Also where the process was killed before; of other images that will be an error."""
+    if (
+        run.file(EXAMPLES).exists()
+        or run.config()["data"]["fingerprint"] != data.fingerprint
+    ):
+        return
+    if (found := digests(data)) is not None:
+        run.keep_examples(found)
 
 
 def _finish(run, data):

@@ -8,7 +8,7 @@ from keras_vit.report import Evaluation, write_report
 from keras_vit.report.statistics import absent_note, accuracy_text, percent
 from keras_vit.runs import Classifier
 
-_RECIPE = "Recipe"
+UNSEEN = "unseen"  # images that a training was not trained on, as a split
 
 
 def print_result(evaluation: Evaluation, name: str, loss_note: str = "") -> None:
@@ -51,8 +51,11 @@ def result_of(classifier: Classifier, evaluation: Evaluation, split: str) -> dic
 
 def accuracy_name(data: ImageData, split: str) -> str:
     """Of what the accuracy is."""
-    whole = len(data.splits) == 1
-    return "accuracy on all images" if whole else f"{split} accuracy"
+    if split == UNSEEN:
+        return "accuracy on images not trained on"
+    if set(data.splits) == {"train"}:
+        return "accuracy on all images"
+    return f"{split} accuracy"
 
 
 def write_report_of(

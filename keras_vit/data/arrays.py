@@ -1,6 +1,6 @@
 """Arrays of images and labels as a source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +11,13 @@ SPLITS = ("train", "validation", "test")
 
 
 def load_arrays(
-    arrays, splits: Mapping[str, str] | None
+    arrays, splits: Mapping[str, str] | None, known: Sequence[str] | None = None
 ) -> tuple[dict[str, ImageArrays], tuple[str, ...]]:
-    """Sources and class names of a pair (images, labels), or of one for each split."""
+    """Sources and class names of a pair (images, labels), or of one for each split.
+
+    Where the classes are `known`, integer labels count in them, and each split may lack
+    some.
+    """
     if splits is not None:
         raise ValueError(
             "`splits` is for folders, CSV files and TensorFlow Datasets. Give arrays as a "
@@ -30,7 +34,7 @@ def load_arrays(
         images[split], labels[split] = _checked_pair(pair, split)
     if len({array.dtype.kind == "U" for array in labels.values()}) > 1:
         raise ValueError("Labels must be strings in every split, or in none of them")
-    class_names = _class_names(labels["train"])
+    class_names = _class_names(labels, known)
     sources = {
         split: ImageArrays(
             images[split],
@@ -117,14 +121,18 @@ def _checked_labels(labels, split: str) -> np.ndarray:
     return labels
 
 
-def _class_names(labels) -> tuple[str, ...]:
-    if labels.dtype.kind == "U":
-        return tuple(str(name) for name in np.unique(labels))
-    if labels.min() < 0:
+def _class_names(labels: Mapping, known) -> tuple[str, ...]:
+    of_train = labels["train"]
+    if of_train.dtype.kind == "U":
+        every = of_train if known is None else np.concatenate(list(labels.values()))
+        return tuple(str(name) for name in np.unique(every))
+    if of_train.min() < 0:
         raise ValueError(
-            f"Labels must be integers from 0. Received: {labels.min()} in 'train'"
+            f"Labels must be integers from 0. Received: {of_train.min()} in 'train'"
         )
-    return tuple(str(index) for index in range(int(labels.max()) + 1))
+    if known is not None:
+        return tuple(map(str, known))
+    return tuple(str(index) for index in range(int(of_train.max()) + 1))
 
 
 def _as_indices(labels, class_names, split: str) -> np.ndarray:
@@ -133,6 +141,11 @@ def _as_indices(labels, class_names, split: str) -> np.ndarray:
     else:
         unknown = sorted(set(labels.tolist()) - set(class_names))
         labels = np.searchsorted(np.array(class_names), labels)
+    if unknown and split == "train":  # integers that count in classes given beside them
+        raise ValueError(
+            f"Labels must be from 0 to {len(class_names) - 1}, as `class_names` has "
+            f"{len(class_names)}. Received: {listed(map(repr, unknown))}"
+        )
     if unknown:
         raise ValueError(
             f"Every class must be in 'train'. Received in {split!r} only: "

@@ -32,9 +32,14 @@ def check_images(sources: Mapping[str, Source]) -> None:
 
 
 def without_bad_images(
-    sources: Mapping[str, Source], class_names: tuple[str, ...]
+    sources: Mapping[str, Source], class_names: tuple[str, ...] | None
 ) -> dict[str, Source]:
     """Decodes every image once, and leaves out those that cannot be.
+
+    Args:
+        sources: of each split.
+        class_names: of the classes that must have images left to train on; `None` where
+            the data is not to be trained on.
 
     Raises:
         ValueError: if a class has no image left to train on, or a split none at all.
@@ -52,7 +57,8 @@ def without_bad_images(
     if bad:
         count = sum(map(len, sources.values()))
         logger.warning("Left out %d of %d images:\n  %s", len(bad), count, "\n  ".join(bad))
-        check_classes(good["train"], class_names)
+        if class_names is not None:
+            check_classes(good["train"], class_names)
     return good
 
 

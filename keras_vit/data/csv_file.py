@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,12 @@ def load_csv(
     label_column: str,
     split_column: str | None,
     splits: Mapping[str, str] | None,
+    known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
-    """Sources and class names; `splits` names the values of the split column."""
+    """Sources and class names; `splits` names the values of the split column.
+
+    Where the classes are `known`, each split may lack some of them.
+    """
     file = Path(file)
     if splits is not None and split_column is None:
         split_column = SPLIT_COLUMN
@@ -38,7 +42,7 @@ def load_csv(
             )
         if split is not None:
             examples.setdefault(split, []).append((path, label))
-    class_names = _class_names(file, examples)
+    class_names = _class_names(file, examples, known)
     sources = {
         split: _source(examples[split], class_names, file.parent)
         for split in SPLIT_FOLDERS
@@ -109,7 +113,9 @@ def _split_names(splits: Mapping[str, str] | None) -> dict[str, str]:
     return {value: split for split, values in SPLIT_FOLDERS.items() for value in values}
 
 
-def _class_names(file: Path, examples) -> tuple[str, ...]:
+def _class_names(file: Path, examples, known) -> tuple[str, ...]:
+    if known is not None and examples:
+        return tuple(sorted({label for rows in examples.values() for _, label in rows}))
     if "train" not in examples:
         raise ValueError(f"{os.fspath(file)!r} must have rows to train on. There is none.")
     classes = {split: {label for _, label in rows} for split, rows in examples.items()}

@@ -1,7 +1,7 @@
 """A folder of images as a source: `folder/<class>/…` or `folder/<split>/<class>/…`."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,22 @@ LAYOUTS = "folder/<class>/<image> or folder/{train,validation,test}/<class>/<ima
 
 
 def load_folder(
-    root: str | os.PathLike, splits: Mapping[str, str] | None
+    root: str | os.PathLike,
+    splits: Mapping[str, str] | None,
+    known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
-    """Sources and class names of a folder; `splits` names its sub-folders by split."""
+    """Sources and class names of a folder; `splits` names its sub-folders by split.
+
+    Where the classes are `known`, each split may lack some of them.
+    """
     root = Path(root)
     folders = _split_folders(root, splits)
     files = {split: _files_by_class(folder) for split, folder in folders.items()}
-    class_names = tuple(sorted(files["train"]))
-    _check_classes(files, folders)
+    if known is None:
+        class_names = tuple(sorted(files["train"]))
+        _check_classes(files, folders)
+    else:
+        class_names = _with_images(files)
     sources = {
         split: _source(by_class, class_names, root) for split, by_class in files.items()
     }
@@ -108,6 +116,13 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+def _with_images(files: dict[str, dict]) -> tuple[str, ...]:
+    """Names of the classes that have an image in any split."""
+    return tuple(
+        sorted({n for by_class in files.values() for n in by_class if by_class[n]})
+    )
 
 
 def _check_classes(files: dict[str, dict], folders: dict[str, Path]) -> None:

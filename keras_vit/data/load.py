@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from keras_vit.data.arrays import SPLITS, load_arrays
@@ -11,6 +11,7 @@ from keras_vit.data.checks import check_classes, check_images, without_bad_image
 from keras_vit.data.csv_file import load_csv
 from keras_vit.data.folder import load_folder
 from keras_vit.data.image_data import ImageData
+from keras_vit.data.labels import relabelled
 from keras_vit.data.pipeline import Pipeline
 from keras_vit.data.sources import Source
 from keras_vit.data.splits import take_split
@@ -34,6 +35,7 @@ def load(
     image_column: str = "path",
     label_column: str = "label",
     split_column: str | None = None,
+    class_names: Sequence[str] | None = None,
     bad_images: str = "raise",
     seed: int = 0,
     **pipeline,
@@ -70,6 +72,10 @@ def load(
         label_column: name of its column of labels.
         split_column: name of its column of splits; `None` takes `"split"` where there
             is one.
+        class_names: names of the classes in the order of the labels, such as those of a
+            model that is evaluated. The data may lack some of them, and integer labels
+            of arrays count in them. `None` takes the names that the data has, each of
+            which must have images to train on.
         bad_images: `"raise"` reads the header of every file at once, and fails if there
             are damaged ones; what is cut off later in the file (and any image in a file of
             TensorFlow Datasets) fails when it is decoded. `"skip"` decodes every image
@@ -92,24 +98,29 @@ def load(
     pipeline = Pipeline(**pipeline)
     fractions = (validation_split, test_split)
     if not isinstance(source, str | os.PathLike):
-        name, (sources, class_names) = "arrays", load_arrays(source, splits)
+        name, (sources, found) = "arrays", load_arrays(source, splits, class_names)
     elif Path(source).is_dir():
         name = Path(source).resolve().name
-        sources, class_names = load_folder(source, splits)
+        sources, found = load_folder(source, splits, class_names)
     elif Path(source).suffix.lower() == ".csv":
         name = Path(source).stem
         columns = (image_column, label_column, split_column)
-        sources, class_names = load_csv(source, *columns, splits)
+        sources, found = load_csv(source, *columns, splits, class_names)
     elif isinstance(source, str) and TFDS_NAME.fullmatch(source):
-        sources, class_names, name = load_tfds(source, data_dir, splits, *fractions)
+        sources, found, name = load_tfds(source, data_dir, splits, *fractions)
     else:
         raise FileNotFoundError(f"There is no folder or CSV file {os.fspath(source)!r}")
-    _check_classes(sources, class_names, name)
+    if class_names is None:
+        _check_classes(sources, found, name)
     if bad_images == "skip":
-        sources = without_bad_images(sources, class_names)
+        sources = without_bad_images(sources, found if class_names is None else None)
     else:
         check_images(sources)
-    if not isinstance(sources["train"], Records):
+    if class_names is None:
+        class_names = found
+    else:
+        sources, class_names = relabelled(sources, found, class_names, name)
+    if "train" in sources and not isinstance(sources["train"], Records):
         if validation_split is None:
             validation_split = VALIDATION_SPLIT if splits is None else 0.0
         sources = _with_splits(sources, validation_split, test_split, seed)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,9 @@ class Source(Protocol):
 
     def take(self, indices: Sequence[int]) -> "Source":
         """The source of some of the examples, in the order given."""
+
+    def relabel(self, labels: np.ndarray) -> "Source":
+        """The same examples with `labels[i]`, int32, in place of the label `i`."""
 
     def identity(self, digest) -> None:
         """Feeds a hash with what tells these examples from others."""
@@ -78,6 +81,9 @@ class ImageFiles:
     def take(self, indices: Sequence[int]) -> "ImageFiles":
         paths = tuple(self.paths[i] for i in indices)
         return ImageFiles(paths, self.labels[np.asarray(indices, int)], self.root)
+
+    def relabel(self, labels: np.ndarray) -> "ImageFiles":
+        return replace(self, labels=labels[self.labels])
 
     def identity(self, digest) -> None:
         for path, label in zip(self.paths, self.labels, strict=True):
@@ -120,6 +126,9 @@ class ImageArrays:
     def take(self, indices: Sequence[int]) -> "ImageArrays":
         indices = np.asarray(indices, int)
         return ImageArrays(self.images, self.labels[indices], self.indices[indices])
+
+    def relabel(self, labels: np.ndarray) -> "ImageArrays":
+        return replace(self, labels=labels[self.labels])
 
     def identity(self, digest) -> None:
         digest.update(f"{self.images.shape[1:]} {self.images.dtype.str}\n".encode())

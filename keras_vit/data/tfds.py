@@ -65,6 +65,7 @@ class Records:
         image_key: name of the feature that is the encoded image.
         label_key: name of the feature that is the label.
         description: name and version of the data set, and its split.
+        new_labels: int array, what stands in place of each label; `None` leaves them.
     """
 
     files: tuple
@@ -72,6 +73,7 @@ class Records:
     image_key: str
     label_key: str
     description: str
+    new_labels: np.ndarray | None = None
 
     dtype = "uint8"
 
@@ -98,6 +100,9 @@ class Records:
     def take(self, indices: Sequence[int]) -> "Records":
         return replace(self, places=self.places[np.asarray(indices, int)])
 
+    def relabel(self, labels: np.ndarray) -> "Records":
+        return replace(self, new_labels=labels)
+
     def identity(self, digest) -> None:
         digest.update(f"{self.description}\n".encode())
         digest.update(self.places.astype("<i8").tobytes())
@@ -117,6 +122,8 @@ class Records:
                 f"{self.description}: {self._name(index)} has no label. Choose splits "
                 "with labels: splits={'train': …, 'validation': …}"
             )
+        if self.new_labels is not None:
+            label = int(self.new_labels[label])
         return features[self.image_key].bytes_list.value[0], label
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from keras_vit.data import Augmentation, ImageData, Pipeline
+from keras_vit.data.labels import indices_of
 from keras_vit.presets import Preset, find_preset
 from keras_vit.pretrained import Model, from_pretrained
 from keras_vit.report import Evaluation
@@ -56,33 +57,33 @@ class Classifier:
     def evaluate(self, data: ImageData, split: str, verbose: int = 0) -> Evaluation:
         """What the model makes of a split.
 
+        Classes are found by name: the data may have them in another order, or lack some.
+
         Raises:
-            ValueError: if the classes of the data are others, or there is no such split.
+            ValueError: if the split has a class that the model does not know, or there
+                is no such split.
         """
-        self.check_classes(data)
-        labels = data.labels(split)
+        labels, names = self._labels(data, split)
         images = data.configured(**_fields(self.pipeline)).evaluation(split)
         probabilities = self.probabilities(images, verbose=verbose)
-        return Evaluation(labels, probabilities, data.class_names)
+        return Evaluation(labels, probabilities, names)
 
-    def check_classes(self, data: ImageData) -> None:
-        """That the data has the model's classes, in their order.
-
-        Raises:
-            ValueError: if it has others.
-        """
-        names = data.class_names
+    def _labels(self, data, split) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Labels of a split as the model counts its classes, and the classes' names."""
+        labels, names = data.labels(split), data.class_names
         if self.class_names is None and len(names) != self.num_classes:
             raise ValueError(
-                "The data must have as many classes as the model, in the same order. "
-                f"Received: a model with {self.num_classes} outputs, data {data.name!r} of "
-                f"{len(names)} classes"
+                "The data must have as many classes as the model, in the same order, as "
+                "nothing tells the names of the model's classes. Received: a model with "
+                f"{self.num_classes} outputs, data {data.name!r} of {len(names)} classes"
             )
-        if self.class_names is not None and self.class_names != names:
-            raise ValueError(
-                "The data must have the classes that the model was trained on. "
-                f"{_differences(self.class_names, names)}"
-            )
+        if self.class_names is None or self.class_names == names:
+            return labels, names
+        present = np.unique(labels)  # names of classes without images do no harm
+        places = np.zeros(len(names), "int32")
+        found = [names[i] for i in present]
+        places[present] = indices_of(found, self.class_names, data.name)
+        return places[labels], self.class_names
 
 
 def load_classifier(
@@ -200,16 +201,3 @@ def _with_head(model, source):
 
 def _activation(model):
     return model.get_config()["classifier_activation"] or "linear"
-
-
-def _differences(expected, received):
-    missing = [name for name in expected if name not in received]
-    unknown = [name for name in received if name not in expected]
-    parts = [f"Missing: {_listed(missing)}."] if missing else []
-    parts += [f"Unknown: {_listed(unknown)}."] if unknown else []
-    return " ".join(parts) or "Received: the same in another order."
-
-
-def _listed(names):
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(repr, names[:5])) + more

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,10 @@ from keras_vit._version import __version__
 
 CONFIG, BEST, LAST = "config.json", "best.keras", "last.keras"
 METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
+EXAMPLES = "examples.npz"
 REPORT, RESULTS = "report", "results.json"
 RESUME = "resume"
-_WRITTEN = (CONFIG, METRICS, TENSORBOARD, BEST, LAST, RESUME, REPORT, RESULTS)
+_WRITTEN = (CONFIG, EXAMPLES, METRICS, TENSORBOARD, BEST, LAST, RESUME, REPORT, RESULTS)
 _MARK = "keras_vit"  # the key of a run's configuration that no other config.json has
 
 
@@ -24,10 +27,10 @@ _MARK = "keras_vit"  # the key of a run's configuration that no other config.jso
 class RunFolder:
     """The folder of one training: where its files lie.
 
-    `config.json` (what was asked for and with what), `metrics.csv` (a line for each
-    evaluation), `tensorboard/`, `best.keras` (of the best validation accuracy),
-    `last.keras` (with the optimizer), `results.json` and `report/index.html`; until it is
-    finished `resume/`, from which it goes on.
+    `config.json` (what was asked for and with what), `examples.npz` (which image was in
+    which split), `metrics.csv` (a line for each evaluation), `tensorboard/`, `best.keras`
+    (of the best validation accuracy), `last.keras` (with the optimizer), `results.json` and
+    `report/index.html`; until it is finished `resume/`, from which it goes on.
 
     Args:
         path: of the folder.
@@ -122,6 +125,28 @@ class RunFolder:
             raise ValueError(
                 f"{os.fspath(self.file(CONFIG))!r} is damaged: {error}"
             ) from error
+
+    def keep_examples(self, digests: Mapping[str, np.ndarray]) -> None:
+        """Writes `examples.npz`, an array for each split."""
+        part = self.path / f"{EXAMPLES}.part"
+        with part.open("wb") as file:
+            np.savez(file, **digests)
+        os.replace(part, self.file(EXAMPLES))
+
+    def examples(self) -> dict[str, np.ndarray] | None:
+        """What `keep_examples` wrote; `None` where the training kept none.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        path = self.file(EXAMPLES)
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{os.fspath(path)!r} is damaged: {error}") from error
 
     def history(self) -> dict[str, list[float]]:
         """What `metrics.csv` holds, a list for each column; empty without the file."""
