@@ -15,6 +15,7 @@ from keras_vit.cli.options import (
     found_again,
     load_data,
     merging_of,
+    reading_of,
 )
 from keras_vit.cli.results import (
     UNSEEN,
@@ -31,6 +32,7 @@ SPLITS = ("train", "validation", "test")
 # No split but the data's own: one that is drawn here would hold images that the model was
 # trained on.
 UNDIVIDED = {"validation_split": 0.0, "test_split": 0.0}
+ALONE = "Give those to evaluate as a folder or CSV file of their own"
 
 
 def add_to(commands) -> None:
@@ -80,6 +82,8 @@ def _data(args, classifier) -> tuple[ImageData, str]:
     """The images, and the split of them that is to be evaluated."""
     names = classifier.class_names
     known = {} if names is None else {"class_names": names}
+    # As the images of the training were read, unless an option says otherwise.
+    known |= {k: v for k, v in reading_of(args, classifier.pipeline).items() if v}
     if classifier.run is not None:
         return _of_training(args, classifier.run, known)
     if args.data is None:
@@ -87,7 +91,7 @@ def _data(args, classifier) -> tuple[ImageData, str]:
             "Which images? The folder of a training would tell. Received: "
             f"{args.source!r}, which is none. Give DATA."
         )
-    data = load_data({**data_arguments(args, args.data), **known, **UNDIVIDED})
+    data = load_data({**data_arguments(args, args.data), **known, **UNDIVIDED}, ALONE)
     return data, _own_split(args, data)
 
 
@@ -98,7 +102,7 @@ def _of_training(args, run, known) -> tuple[ImageData, str]:
     is_other = source != used["source"]
     given = {**data_arguments(args, source), **known}
     try:
-        data = load_data({**used, **given})
+        data = load_data({**used, **given}, ALONE)
     except (ValueError, FileNotFoundError):
         if not is_other:
             raise
@@ -108,7 +112,7 @@ def _of_training(args, run, known) -> tuple[ImageData, str]:
             if is_other:
                 _say("these are the images of the training, so its splits are used.")
             return data, args.split or _default_split(data.splits)
-    data, examples = load_data({**used, **given, **UNDIVIDED}), run.examples()
+    data, examples = load_data({**used, **given, **UNDIVIDED}, ALONE), run.examples()
     reunion = reunite(data, examples) if examples else None
     if reunion is not None and reunion.known:
         return _reunited(args, data, reunion, examples, is_other)

@@ -116,7 +116,7 @@ def _read(sources, pipeline) -> np.ndarray | None:
         return None
     paths = []
     for source in sources:
-        inside = list(images_in(source)) if os.path.isdir(source) else [source]
+        inside = images_in(source)[0] if os.path.isdir(source) else [source]
         if not inside:
             raise ValueError(f"There is no image in the folder {source!r}.")
         every = -(-len(inside) // MOST_IMAGES)  # evenly, as folders are sorted by class

@@ -90,7 +90,8 @@ def _add_data(parser):
         default=[],
         metavar="NAME=PART",
         help="what is train, validation or test: train=train[:90%%] of TensorFlow "
-        "Datasets, the name of a sub-folder, a value in the CSV file; may be repeated",
+        "Datasets, the name of a sub-folder, a value in the CSV file; may be repeated, "
+        "also for several parts of one split",
     )
     for split, default in (("validation", 0.2), ("test", 0.0)):
         group.add_argument(
@@ -230,7 +231,7 @@ def _trained(args):
     data_given = data_arguments(
         args,
         found_again(args.data),
-        splits=dict(map(_split, args.split)) or None,
+        splits=_splits(args.split) or None,
         validation_split=args.validation_split,
         test_split=args.test_split,
         seed=args.seed,
@@ -293,6 +294,14 @@ def _finish(run, data):
         ("predict", f"keras-vit predict {shlex.quote(os.fspath(run.path))} IMAGE …"),
     ]
     print(table(facts, left=(0, 1)))
+
+
+def _splits(texts):
+    """The parts of each split: one, or a list where it is named several times."""
+    splits = {}
+    for name, part in map(_split, texts):
+        splits.setdefault(name, []).append(part)
+    return {name: p[0] if len(p) == 1 else p for name, p in splits.items()}
 
 
 def _split(text):

@@ -4,11 +4,14 @@ import argparse
 import ast
 import difflib
 import os
-from collections.abc import Iterator
+import re
 from inspect import signature
+from pathlib import Path
 
 import keras_vit
-from keras_vit.data.folder import SUFFIXES
+from keras_vit.data.images import ALPHA
+from keras_vit.data.listing import Listing
+from keras_vit.data.repeats import DUPLICATES
 
 OK, DIFFERENT, ERROR, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -55,6 +58,37 @@ def add_data_options(parser) -> None:
         choices=("raise", "skip"),
         help="what to do where an image cannot be read (raise)",
     )
+    parser.add_argument(
+        "--duplicates",
+        choices=DUPLICATES,
+        help="what to do where an image is in two splits: raise (the default) is an error, "
+        "drop leaves it out of the training images, keep looks for none",
+    )
+    add_reading(parser)
+
+
+def add_reading(parser) -> None:
+    """How the values in images are meant."""
+    parser.add_argument(
+        "--value-range",
+        type=float,
+        nargs=2,
+        metavar=("BLACK", "WHITE"),
+        help="values in the files that are black and white, such as 0 4095 for 12 bits in "
+        "files of 16, or 0 1 for masks (0 and the largest of 8 or 16 bits)",
+    )
+    parser.add_argument(
+        "--alpha",
+        choices=ALPHA,
+        help="the fourth channel of an image: white lays the image over white by it, drop "
+        "leaves it out, as where it is near infrared",
+    )
+
+
+def reading_of(args, pipeline) -> dict:
+    """What a pipeline is to be told of how values are meant; the options come first."""
+    names = ("value_range", "alpha")
+    return {name: getattr(args, name) or getattr(pipeline, name) for name in names}
 
 
 def add_merging(parser) -> None:
@@ -74,18 +108,17 @@ def merging_of(args) -> dict:
     return {"merged_tokens": _value(args.merged_tokens)}
 
 
-def images_in(folder: str) -> Iterator[str]:
-    """Paths of the images in a folder and below, in order."""
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(path, name)
+def images_in(folder: str) -> tuple[list[str], str]:
+    """Paths of the images in a folder and below, in order, and what else lies there."""
+    listing = Listing()
+    paths = [os.fspath(path) for path in listing.images_below(Path(folder))]
+    return paths, listing.left_out()
 
 
 def data_arguments(args, source: str, **others) -> dict:
     """What `keras_vit.data.load` is given, source and all, as JSON can hold it."""
     names = ("data_dir", "bad_images", "image_column", "label_column", "split_column")
+    names += ("duplicates", "value_range", "alpha")
     given = {**{name: getattr(args, name) for name in names}, **others}
     given = {name: value for name, value in given.items() if value is not None}
     return {"source": source, **given}
@@ -96,13 +129,47 @@ def found_again(source: str) -> str:
     return os.path.abspath(source) if os.path.exists(source) else source
 
 
-def load_data(given: dict):
-    """The `keras_vit.data.ImageData` of `data_arguments`."""
+def load_data(given: dict, remedy: str | None = None):
+    """The `keras_vit.data.ImageData` of `data_arguments`.
+
+    Args:
+        given: the arguments.
+        remedy: what errors say instead of `--split NAME=PART`, where there is no such
+            option.
+    """
     given = dict(given)
     try:
         return keras_vit.data.load(given.pop("source"), **given)
-    except RuntimeError as error:  # TensorFlow Datasets cannot prepare them
-        raise ValueError(str(error)) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(as_options(str(error), remedy)) from error
+    # TensorFlow Datasets cannot prepare them, or they are no data set.
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(as_options(str(error), remedy)) from error
+
+
+_SPLITS = re.compile(r"(Name [^:.]*: )?splits=\{([^}]*)\}")
+_ARGUMENTS = (
+    *("alpha", "bad_images", "data_dir", "duplicates", "image_column", "label_column"),
+    *("split_column", "test_split", "validation_split", "value_range"),
+)
+
+
+def as_options(text: str, remedy: str | None = None) -> str:
+    """A message of `keras_vit.data.load` with the options of the command line."""
+
+    def splits(found):
+        parts = re.findall(r"'(\w+)': \[?'?([^,'\]]+)", found[2])
+        options = " ".join(f"--split {split}={part}" for split, part in parts)
+        return f"{found[1] or ''}{options}" if remedy is None else remedy
+
+    text = _SPLITS.sub(splits, text)
+    text = text.replace("`splits`", "`--split`")
+    for name in _ARGUMENTS:
+        option = f"--{name.replace('_', '-')}"
+        text = re.sub(rf"\b{name}=\(([^,)]*), ([^)]*)\)", rf"{option} \1 \2", text)
+        text = re.sub(rf"\b{name}='([^']*)'", rf"{option} \1", text)
+        text = text.replace(f"`{name}`", f"`{option}`")
+    return text
 
 
 def add_overrides(parser) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from keras_vit.cli.options import (
     OK,
     add_command,
     add_merging,
+    add_reading,
+    as_options,
     images_in,
     merging_of,
+    reading_of,
 )
-from keras_vit.data import load_images, read_image
-from keras_vit.data.folder import SUFFIXES
+from keras_vit.data import load_images
 from keras_vit.runs import Classifier, load_classifier
 from keras_vit.tables import table
 from keras_vit.weights.web import fetch_bytes
@@ -55,6 +58,7 @@ def add_to(commands) -> None:
         "Keras' imagenet_class_index.json, which is downloaded otherwise; none for numbers",
     )
     add_merging(parser)
+    add_reading(parser)
 
 
 def _predict(args):
@@ -67,6 +71,8 @@ def _predict(args):
             )
     sources = list(_sources(args.images))
     classifier = load_classifier(args.source, args.batch_size, **merging_of(args))
+    pipeline = replace(classifier.pipeline, **reading_of(args, classifier.pipeline))
+    classifier = replace(classifier, pipeline=pipeline)
     names = _class_names(classifier, args.class_index)
     results = _results(classifier, sources, names, args.top)
     failed = _print_json(results) if args.json else _print_table(results)
@@ -79,10 +85,13 @@ def _sources(given) -> Iterator[tuple[str, str | None]]:
         if not os.path.isdir(source):
             yield source, None
             continue
-        inside = list(images_in(source))
+        inside, others = images_in(source)
         yield from ((path, None) for path in inside)
         if not inside:
-            yield source, f"there is no image ({' '.join(SUFFIXES)}) in this folder"
+            left_out = f"; left out: {others}" if others else ""
+            yield source, f"there is no image that can be read in this folder{left_out}"
+        elif others:
+            print(f"keras-vit: {_shown(source)}: left out: {others}", file=sys.stderr)
 
 
 def _class_names(classifier: Classifier, class_index):
@@ -112,15 +121,13 @@ def _results(classifier, sources, names, top):
 def _read(source, pipeline) -> np.ndarray | str:
     """The prepared image, or what is wrong with it."""
     try:
-        if source.startswith(("https://", "http://")):
-            image = read_image(fetch_bytes(source, MOST_BYTES), pipeline.channels)
-        else:
-            image = read_image(source, pipeline.channels)
+        is_address = source.startswith(("https://", "http://"))
+        image = fetch_bytes(source, MOST_BYTES) if is_address else source
         return load_images([image], pipeline)[0]
     except FileNotFoundError:
         return "there is no such file"
     except (ValueError, OSError) as error:  # a ConnectionError is one
-        return " ".join(str(error).split())
+        return " ".join(as_options(str(error)).split())
 
 
 def _most_probable(classifier, images, names, top):

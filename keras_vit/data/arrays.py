@@ -4,14 +4,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_vit.data.images import Reading
 from keras_vit.data.sources import ImageArrays
+from keras_vit.data.spelling import one_spelling
 from keras_vit.data.wording import listed
 
 SPLITS = ("train", "validation", "test")
+FEW = 32
 
 
 def load_arrays(
-    arrays, splits: Mapping[str, str] | None, known: Sequence[str] | None = None
+    arrays,
+    splits: Mapping[str, str] | None,
+    reading: Reading,
+    known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageArrays], tuple[str, ...]]:
     """Sources and class names of a pair (images, labels), or of one for each split.
 
@@ -31,7 +37,7 @@ def load_arrays(
         )
     images, labels = {}, {}
     for split, pair in pairs.items():
-        images[split], labels[split] = _checked_pair(pair, split)
+        images[split], labels[split] = _checked_pair(pair, split, reading)
     if len({array.dtype.kind == "U" for array in labels.values()}) > 1:
         raise ValueError("Labels must be strings in every split, or in none of them")
     class_names = _class_names(labels, known)
@@ -47,13 +53,13 @@ def load_arrays(
     return sources, class_names
 
 
-def _checked_pair(pair, split: str):
+def _checked_pair(pair, split: str, reading: Reading):
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(
             f"The arrays of {split!r} must be a pair (images, labels). Received: "
             f"{type(pair).__name__}"
         )
-    images = checked_images(pair[0], f"The images of {split!r}")
+    images = checked_images(pair[0], f"The images of {split!r}", reading)
     labels = _checked_labels(pair[1], split)
     if len(images) != len(labels):
         raise ValueError(
@@ -63,8 +69,8 @@ def _checked_pair(pair, split: str):
     return images, labels
 
 
-def checked_images(images, name: str) -> np.ndarray:
-    """Images as (n, height, width, 1, 3 or 4), uint8 or float, from 0 to 255."""
+def checked_images(images, name: str, reading: Reading) -> np.ndarray:
+    """Images as (n, height, width, 1, 3 or 4), from 0 to 255 or in the reading's range."""
     images = np.asanyarray(images)
     if images.ndim == 3:
         images = images[..., None]
@@ -77,23 +83,46 @@ def checked_images(images, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} must be numbers from 0 to 255. Received: an array of {images.dtype}"
         )
-    if images.dtype != np.uint8:
+    if reading.value_range is not None:
+        _check_finite(images, name)
+    elif images.dtype == np.uint8:
+        _check_masks(images, name)
+    else:
         _check_range(images, name)
     return images
+
+
+def _check_finite(images, name: str) -> None:
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise ValueError(f"{name} must be finite numbers. Received some that are not")
+
+
+def _check_masks(images, name: str) -> None:
+    """That integers are not 0 and 1 alone; a few images mostly tell."""
+    few = images[:: len(images) // FEW + 1]
+    if few.max() <= 1 and images.max() == 1:
+        raise ValueError(
+            f"{name} must hold values from 0 to 255; theirs are 0 and 1, so they seem to "
+            "be masks, and would be all but black. Give the values that are black and "
+            "white: value_range=(0, 1), or value_range=(0, 255) if they are that dark."
+        )
 
 
 def _check_range(images, name: str) -> None:
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 255):  # NaN fails too
         raise ValueError(
-            f"{name} must hold values from 0 to 255. Received: values from {low} to {high}"
+            f"{name} must hold values from 0 to 255. Received: values from {low} to "
+            f"{high}. Give those that are black and white: value_range=(…, …)"
         )
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError(
             f"{name} must hold values from 0 to 255; theirs end at "
             f"{high}, so they seem to be on a scale of 0 to 1, and would be all but black. "
-            "Multiply them by 255."
+            "Multiply them by 255, or give value_range=(0, 1)."
         )
+    if images.dtype.kind != "f":
+        _check_masks(images, name)
 
 
 def _checked_labels(labels, split: str) -> np.ndarray:
@@ -113,6 +142,8 @@ def _checked_labels(labels, split: str) -> np.ndarray:
         return labels.argmax(1)
     if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
         labels = labels.astype(str)
+    if labels.dtype.kind == "U" and labels.ndim == 1:
+        labels = np.array([one_spelling(label) for label in labels.tolist()], str)
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"The labels of {split!r} must be integers from 0, strings, or one-hot rows. "

@@ -1,17 +1,28 @@
 """A CSV file of paths and labels as a source."""
 
 import csv
+import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_vit.data.folder import SPLIT_FOLDERS
 from keras_vit.data.sources import ImageFiles
+from keras_vit.data.spelling import one_spelling, spelled_on_disk
+from keras_vit.data.split_names import KNOWN, looks_like_a_split, splits_of
 from keras_vit.data.wording import listed
 
 SPLIT_COLUMN = "split"
+NO_COLUMN = "none"
+MOST_VALUES = 20  # of a column of splits
+# Words in the name of a column that says which images are for what, in some way.
+SPLIT_WORDS = {
+    *("fold", "folds", "kfold", "partition", "split", "splits", "subset", "subsets"),
+    *("istrain", "istest", "isval", "isvalid", "istraining", "isvalidation"),
+}
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def load_csv(
@@ -19,7 +30,7 @@ def load_csv(
     image_column: str,
     label_column: str,
     split_column: str | None,
-    splits: Mapping[str, str] | None,
+    splits: Mapping[str, str | Sequence[str]] | None,
     known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
     """Sources and class names; `splits` names the values of the split column.
@@ -27,40 +38,41 @@ def load_csv(
     Where the classes are `known`, each split may lack some of them.
     """
     file = Path(file)
-    if splits is not None and split_column is None:
-        split_column = SPLIT_COLUMN
-    rows = _Rows(file, image_column, label_column, split_column)
-    split_of = _split_names(splits)
+    rows = _Rows(file, image_column, label_column, split_column, splits is not None)
+    found = list(rows)
+    split_of = _split_names(splits, {value for _, _, value, _ in found if value}, rows)
     examples = {}
-    for path, label, value in rows:
+    for path, label, value, where in found:
         split = split_of.get(value) if rows.split_column else "train"
         if split is None and splits is None:
             raise ValueError(
-                f"{rows.where}: the column {rows.split_column!r} must be one of "
-                f"{', '.join(split_of)}. Received: {value!r}. Name the value of each "
-                "split: splits={'train': …, 'validation': …, 'test': …}"
+                f"{where}: the column {rows.split_column!r} must be one of "
+                f"{', '.join(KNOWN)}. Received: {value!r}. Name the values of each "
+                "split: splits={'train': …, 'validation': …, 'test': …}; or leave the "
+                f"column out of account with split_column={NO_COLUMN!r}."
             )
         if split is not None:
             examples.setdefault(split, []).append((path, label))
     class_names = _class_names(file, examples, known)
     sources = {
         split: _source(examples[split], class_names, file.parent)
-        for split in SPLIT_FOLDERS
+        for split in KNOWN
         if split in examples
     }
     return sources, class_names
 
 
 class _Rows:
-    """Rows of a CSV file as (path, label, split), checked one by one."""
+    """Rows of a CSV file as (path, label, split, place), checked one by one."""
 
-    def __init__(self, file: Path, image_column, label_column, split_column):
+    def __init__(self, file: Path, image_column, label_column, split_column, has_splits):
         self._file = file
         self._columns = (image_column, label_column)
+        self._has_splits = has_splits
         self.split_column = split_column
-        self.where = repr(os.fspath(file))
+        self._where = repr(os.fspath(file))
 
-    def __iter__(self) -> Iterator[tuple[Path, str, str | None]]:
+    def __iter__(self) -> Iterator[tuple[Path, str, str | None, str]]:
         missing = []
         try:
             # Excel begins UTF-8 with a byte order mark.
@@ -68,10 +80,10 @@ class _Rows:
                 reader = csv.DictReader(stream)
                 self._check_header(reader.fieldnames or [])
                 for row in reader:
-                    self.where = f"{os.fspath(self._file)!r}, line {reader.line_num}"
+                    self._where = f"{os.fspath(self._file)!r}, line {reader.line_num}"
                     path, label, split = self._cells(row)
                     if path.is_file():
-                        yield path, label, split
+                        yield path, label, split, self._where
                     else:
                         missing.append(f"line {reader.line_num}: {os.fspath(path)}")
         except (UnicodeDecodeError, csv.Error) as error:
@@ -85,32 +97,85 @@ class _Rows:
             )
 
     def _check_header(self, columns):
-        if self.split_column is None and SPLIT_COLUMN in columns:
-            self.split_column = SPLIT_COLUMN
+        if self.split_column is None:
+            self.split_column = self._found_split_column(columns)
+        elif self.split_column == NO_COLUMN and NO_COLUMN not in columns:
+            self.split_column = None
         for column in (*self._columns, self.split_column):
             if column is not None and column not in columns:
                 raise ValueError(
-                    f"{self.where} must have a column {column!r}, named in its first "
+                    f"{self._where} must have a column {column!r}, named in its first "
                     f"line. Received the columns: {', '.join(map(repr, columns))}. Name "
                     "others as `image_column`, `label_column` and `split_column`."
                 )
 
+    def _found_split_column(self, columns) -> str | None:
+        """The column of splits; also one that is not called so but seems to be it."""
+        others = [column for column in columns if column not in self._columns]
+        if SPLIT_COLUMN in others:
+            return SPLIT_COLUMN
+        found = [column for column in others if _is_split_name(column)]
+        found = found or self._columns_of_splits(others)
+        if len(found) > 1:
+            raise ValueError(
+                f"{self._where} has several columns that seem to say the split: "
+                f"{', '.join(map(repr, found))}. Name one: split_column={found[0]!r}; or "
+                f"leave them out of account with split_column={NO_COLUMN!r}."
+            )
+        if not found:
+            return SPLIT_COLUMN if self._has_splits else None
+        return found[0]
+
+    def _columns_of_splits(self, columns) -> list[str]:
+        """Columns of which every value looks like a split, and some is "train"."""
+        values = {column: set() for column in columns}
+        with open(self._file, encoding="utf-8-sig", newline="") as stream:
+            for row in csv.DictReader(stream):
+                for column, known in values.items():
+                    if len(known) <= MOST_VALUES:
+                        known.add((row[column] or "").strip())
+        return [column for column, found in values.items() if _are_splits(found)]
+
     def _cells(self, row):
         image, label = (row[column] for column in self._columns)
-        if None in row or None in row.values() or not image or not label:
+        if None in row or None in row.values() or not image or not label.strip():
             raise ValueError(
-                f"{self.where} must have a value in each column, and no others; quote "
+                f"{self._where} must have a value in each column, and no others; quote "
                 f"values that hold commas. Received: {list(row.values())}"
             )
-        split = row[self.split_column] if self.split_column else None
-        return self._file.parent / image, label, split
+        split = row[self.split_column].strip() if self.split_column else None
+        return spelled_on_disk(self._file.parent / image), one_spelling(label), split
 
 
-def _split_names(splits: Mapping[str, str] | None) -> dict[str, str]:
+def _is_split_name(column: str) -> bool:
+    words = [word.lower() for word in WORD.findall(column or "")]
+    joined = {"".join(pair) for pair in itertools.pairwise(words)}
+    return bool(SPLIT_WORDS & {*words, *joined})
+
+
+def _are_splits(values: set[str]) -> bool:
+    if len(values) > MOST_VALUES:  # labels, numbers, texts
+        return False
+    values = values - {""}
+    all_alike = all(map(looks_like_a_split, values))
+    return all_alike and "train" in splits_of(values).values()
+
+
+def _split_names(splits: Mapping | None, values: set[str], rows) -> dict[str, str]:
     """The split of each value in the split column."""
-    if splits is not None:
-        return {value: split for split, value in splits.items()}
-    return {value: split for split, values in SPLIT_FOLDERS.items() for value in values}
+    if splits is None:
+        return splits_of(values)
+    named = {
+        value: split
+        for split, names in splits.items()
+        for value in ([names] if isinstance(names, str) else names)
+    }
+    if unknown := sorted(named.keys() - values):
+        raise ValueError(
+            f"`splits` must name values in the column {rows.split_column!r}. Received: "
+            f"{listed(map(repr, unknown))}. There are: {listed(map(repr, sorted(values)))}"
+        )
+    return named
 
 
 def _class_names(file: Path, examples, known) -> tuple[str, ...]:

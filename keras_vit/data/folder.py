@@ -1,26 +1,25 @@
 """A folder of images as a source: `folder/<class>/…` or `folder/<split>/<class>/…`."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from keras_vit.data.images import image_suffixes
+from keras_vit.data.listing import Listing, visible
 from keras_vit.data.sources import ImageFiles
+from keras_vit.data.spelling import one_spelling, spelled_on_disk
+from keras_vit.data.split_names import KNOWN, looks_like_a_split, splits_of
 from keras_vit.data.wording import listed
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-SPLIT_FOLDERS = {
-    "train": ("train",),
-    "validation": ("validation", "val", "valid"),
-    "test": ("test",),
-}
 LAYOUTS = "folder/<class>/<image> or folder/{train,validation,test}/<class>/<image>"
+NAME_THEM = "Name the folder of each split: splits={'train': …, 'validation': …, 'test': …}"
 
 
 def load_folder(
     root: str | os.PathLike,
-    splits: Mapping[str, str] | None,
+    splits: Mapping[str, str | Sequence[str]] | None,
     known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
     """Sources and class names of a folder; `splits` names its sub-folders by split.
@@ -28,94 +27,121 @@ def load_folder(
     Where the classes are `known`, each split may lack some of them.
     """
     root = Path(root)
+    listing = Listing()
     folders = _split_folders(root, splits)
-    files = {split: _files_by_class(folder) for split, folder in folders.items()}
+    files = {}
+    for split, several in folders.items():
+        files[split] = {}
+        for folder in several:
+            for name, paths in _files_by_class(folder, listing).items():
+                files[split].setdefault(name, []).extend(paths)
     if known is None:
         class_names = tuple(sorted(files["train"]))
-        _check_classes(files, folders)
+        _check_classes(files, folders, listing)
     else:
         class_names = _with_images(files)
+    listing.say_what_is_left_out(root)
     sources = {
         split: _source(by_class, class_names, root) for split, by_class in files.items()
     }
     return sources, class_names
 
 
-def _split_folders(root: Path, splits: Mapping[str, str] | None) -> dict[str, Path]:
-    """Folder of each split; that of all examples as "train" where there are no splits."""
+def _split_folders(root: Path, splits: Mapping | None) -> dict[str, list[Path]]:
+    """Folders of each split; that of all examples as "train" where there are no splits."""
     if splits is not None:
-        return {split: _existing(root / name) for split, name in splits.items()}
-    subfolders = {folder.name for folder in _visible(root) if folder.is_dir()}
-    if "train" not in subfolders or not _holds_folders(root / "train"):
-        return {"train": root}
-    known = {name for names in SPLIT_FOLDERS.values() for name in names}
-    if subfolders - known:
+        return {
+            split: [_existing(root, name) for name in _several(names)]
+            for split, names in splits.items()
+        }
+    subfolders = [path.name for path in visible(root) if path.is_dir()]
+    known = splits_of(subfolders)
+    training = [name for name, split in known.items() if split == "train"]
+    if not any(_subfolders(root / name) for name in training):
+        _check_that_they_are_classes(root, subfolders)
+        return {"train": [root]}
+    others = [name for name in subfolders if name not in known]
+    if others:
         raise ValueError(
-            f"{os.fspath(root)!r} holds a folder 'train' of folders, so each folder in it "
-            f"must be a split: {', '.join(sorted(known))}. Received also: "
-            f"{listed(map(repr, sorted(subfolders - known)))}. Name the folder of each "
-            "split: splits={'train': …, 'validation': …, 'test': …}"
+            f"{os.fspath(root)!r} holds a folder {training[0]!r} of folders, so each "
+            f"folder in it must be a split: {', '.join(KNOWN)}. Received also: "
+            f"{listed(map(repr, others))}. {NAME_THEM}"
         )
     folders = {}
-    for split, names in SPLIT_FOLDERS.items():
-        found = [name for name in names if name in subfolders]
+    for split in KNOWN:
+        found = [name for name in subfolders if known[name] == split]
         if len(found) > 1:
             raise ValueError(
                 f"{os.fspath(root)!r} holds several folders for the split {split!r}: "
-                f"{', '.join(found)}. Name one: splits={{'train': …, {split!r}: …}}"
+                f"{', '.join(found)}. {NAME_THEM}"
             )
         if found:
-            folders[split] = root / found[0]
+            folders[split] = [_innermost(root / found[0], split)]
     return folders
 
 
-def _existing(folder: Path) -> Path:
+def _several(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _existing(root: Path, name: str) -> Path:
+    folder = spelled_on_disk(root / name)
     if not folder.is_dir():
         raise FileNotFoundError(f"`splits` names a folder that is not there: {folder}")
     return folder
 
 
-def _holds_folders(folder: Path) -> bool:
-    return any(path.is_dir() for path in _visible(folder))
+def _subfolders(folder: Path) -> list[str]:
+    return [path.name for path in visible(folder) if path.is_dir()]
 
 
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    inside = list(_visible(folder))
-    loose = [path for path in inside if _is_image(path)]
+def _innermost(folder: Path, split: str) -> Path:
+    """The folder of classes where archives have it twice: `seg_train/seg_train/<class>`."""
+    inside = list(visible(folder))
+    names = [path.name for path in inside]
+    if len(inside) == 1 and inside[0].is_dir() and splits_of(names) == {names[0]: split}:
+        return _innermost(inside[0], split)
+    return folder
+
+
+def _check_that_they_are_classes(root: Path, subfolders: Sequence[str]) -> None:
+    """That the folders which are to be classes are no parts of a data set."""
+    if len(subfolders) > 1 and all(map(looks_like_a_split, subfolders)):
+        raise ValueError(
+            f"The folders in {os.fspath(root)!r} look like parts of a data set, not like "
+            f"classes: {listed(map(repr, subfolders))}. {NAME_THEM}; in each of them lies "
+            "a folder for each class. Where these are the classes, give a CSV file."
+        )
+    inside = {name: _subfolders(root / name) for name in subfolders}
+    for name, folders in inside.items():
+        if "train" in splits_of(folders).values() and all(map(looks_like_a_split, folders)):
+            raise ValueError(
+                f"The folder {os.fspath(root / name)!r} holds parts of a data set, "
+                f"{listed(map(repr, folders))}, so the images of all of them would be one "
+                f"class. Sort them by split first: {LAYOUTS}; or give a CSV file with a "
+                "column 'split'."
+            )
+
+
+def _files_by_class(folder: Path, listing: Listing) -> dict[str, list[Path]]:
+    loose = listing.images_in(folder)
     if loose:
         raise ValueError(
             f"Each image must lie in the folder of its class: {LAYOUTS}. Received: "
             f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one"
         )
-    classes = {path.name: path for path in inside if path.is_dir()}
+    classes = [path for path in visible(folder) if path.is_dir()]
     if not classes:
         raise ValueError(
             f"Images must lie in a folder for each class: {LAYOUTS}. There is no such "
             f"folder in {os.fspath(folder)!r}"
         )
-    return {name: list(_images_in(path)) for name, path in classes.items()}
-
-
-def _images_in(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Images in a folder and the folders in it, in the order of their names."""
-    real = folder.resolve()
-    if real in above:  # a link to a folder that it lies in
-        return
-    for path in _visible(folder):
-        if _is_image(path):
-            yield path
-        elif path.is_dir():
-            yield from _images_in(path, (*above, real))
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and path.name != "__MACOSX":
-            yield path
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+    files = {}
+    for path in classes:
+        # The same letters may be there as one character or as several.
+        name = one_spelling(path.name)
+        files.setdefault(name, []).extend(listing.images_below(path))
+    return files
 
 
 def _with_images(files: dict[str, dict]) -> tuple[str, ...]:
@@ -125,15 +151,17 @@ def _with_images(files: dict[str, dict]) -> tuple[str, ...]:
     )
 
 
-def _check_classes(files: dict[str, dict], folders: dict[str, Path]) -> None:
+def _check_classes(files: dict[str, dict], folders: dict, listing: Listing) -> None:
     for split, by_class in files.items():
-        folder = os.fspath(folders[split])
+        folder = os.fspath(folders[split][0])
         empty = [os.path.join(folder, name) for name in by_class if not by_class[name]]
         if empty:
+            others = listing.left_out()
             raise ValueError(
-                "Every class needs an image with one of the suffixes "
-                f"{' '.join(SUFFIXES)}. There is none in: "
+                "Every class needs an image that can be read "
+                f"({' '.join(image_suffixes())}). There is none in: "
                 f"{listed(map(repr, empty))}. Remove the folder, or add an image."
+                + (f" Left out were: {others}." if others else "")
             )
         unknown = sorted(set(by_class) - set(files["train"]))
         if unknown:

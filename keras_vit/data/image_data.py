@@ -49,7 +49,9 @@ class ImageData:
     start: StreamStart = field(default_factory=StreamStart)
 
     def __post_init__(self):
-        object.__setattr__(self, "splits", MappingProxyType(dict(self.splits)))
+        reading = self.pipeline.reading
+        splits = {split: source.read_as(reading) for split, source in self.splits.items()}
+        object.__setattr__(self, "splits", MappingProxyType(splits))
 
     def __repr__(self):
         counts = ", ".join(f"{split} {n}" for split, n in self.num_examples.items())

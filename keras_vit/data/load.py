@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from keras_vit.data.arrays import SPLITS, load_arrays
 from keras_vit.data.checks import check_classes, check_images, without_bad_images
 from keras_vit.data.csv_file import load_csv
@@ -13,8 +15,11 @@ from keras_vit.data.folder import load_folder
 from keras_vit.data.image_data import ImageData
 from keras_vit.data.labels import relabelled
 from keras_vit.data.pipeline import Pipeline
-from keras_vit.data.sources import Source
-from keras_vit.data.splits import take_split
+from keras_vit.data.repeats import DUPLICATES, apart, check_labels, find_repeats, say_copies
+from keras_vit.data.samples import check_values
+from keras_vit.data.sources import ImageFiles, Source
+from keras_vit.data.spelling import check_utf8, say_look_alikes
+from keras_vit.data.splits import taken_for_split
 from keras_vit.data.tfds import Records, load_tfds
 from keras_vit.layers import arguments
 
@@ -29,7 +34,7 @@ def load(
     source,
     *,
     data_dir: str | os.PathLike | None = None,
-    splits: Mapping[str, str] | None = None,
+    splits: Mapping[str, str | Sequence[str]] | None = None,
     validation_split: float | None = None,
     test_split: float = 0.0,
     image_column: str = "path",
@@ -37,6 +42,7 @@ def load(
     split_column: str | None = None,
     class_names: Sequence[str] | None = None,
     bad_images: str = "raise",
+    duplicates: str = "raise",
     seed: int = 0,
     **pipeline,
 ) -> ImageData:
@@ -46,8 +52,11 @@ def load(
         source: one of
 
             - a folder: `folder/<class>/<image>`, or
-              `folder/{train,validation,test}/<class>/<image>` (`val` and `valid` are
-              known, too). The classes are in the order of their folders' names;
+              `folder/{train,validation,test}/<class>/<image>` (other spellings are
+              known, too, such as `Training`, `val`, `dev`, `seg_test`). The classes are in
+              the order of their folders' names. Files and folders that systems leave
+              (hidden ones, `__MACOSX`, `@eaDir`, `Thumbs.db`, …) are passed over; other
+              files that are no images are counted in a warning;
             - a `.csv` file in UTF-8 with a header and a row for each image: paths
               relative to the file's folder, labels, and perhaps splits. The classes are
               in the order of their names, or of their numbers if all are whole numbers;
@@ -62,7 +71,8 @@ def load(
         splits: what `"train"`, `"validation"` and `"test"` are called: the sub-folders,
             the values in the split column, or expressions of TensorFlow Datasets such as
             `{"train": "train[:90%]", "validation": "train[90%:]"}`. What it leaves out is
-            not used. `None` takes what there is.
+            not used. A split of folders or of values may be a list of several. `None`
+            takes what there is.
         validation_split: fraction in [0, 1) of the training examples, of each class, to
             be taken for validation where there is no such split. `None` is 0.2, or 0
             where `splits` are given; of TensorFlow Datasets it is the last 0.02, as in
@@ -70,8 +80,9 @@ def load(
         test_split: the same for test.
         image_column: name of the CSV file's column of paths.
         label_column: name of its column of labels.
-        split_column: name of its column of splits; `None` takes `"split"` where there
-            is one.
+        split_column: name of its column of splits; `None` takes `"split"`, or else the
+            column whose name or values say that it is one (`Split`, `subset`, `fold`).
+            `"none"` leaves such a column out of account.
         class_names: names of the classes in the order of the labels, such as those of a
             model that is evaluated. The data may lack some of them, and integer labels
             of arrays count in them. `None` takes the names that the data has, each of
@@ -80,9 +91,16 @@ def load(
             are damaged ones; what is cut off later in the file (and any image in a file of
             TensorFlow Datasets) fails when it is decoded. `"skip"` decodes every image
             once, and leaves out those that cannot be, with a warning that names them.
+        duplicates: what to do where the same image is in two of the given splits, by its
+            path, through a link or as another file of the same bytes (not of TensorFlow
+            Datasets). `"raise"` fails and lists them. `"drop"` leaves out of training what
+            is in another split, and of validation what is in test. `"keep"` looks for
+            none. In splits that are taken here copies stay together, but under `"keep"`. A
+            file with two labels is an error, but under `"keep"`.
         seed: int from 0 to 2**63 - 1. It decides the split, the order and the
             augmentation.
-        **pipeline: fields of `Pipeline`, such as `image_size` and `batch_size`.
+        **pipeline: fields of `Pipeline`, such as `image_size`, `batch_size` and
+            `value_range`.
 
     Returns:
         An `ImageData`.
@@ -90,15 +108,19 @@ def load(
     Raises:
         FileNotFoundError: if a folder or file is not there.
         ValueError: if the examples do not make a data set: damaged images, one class
-            only, classes without images, labels or values out of range. It says which.
+            only, classes without images, labels or values out of range, folders or columns
+            that look like splits and do not say of what, the same image on two sides,
+            images that would be all but black. It says which.
         RuntimeError: if TensorFlow Datasets cannot prepare the data set.
         ImportError: if a package of the `data` extra is missing.
     """
+    arguments.one_of(duplicates, DUPLICATES, "duplicates")
     _check_arguments(splits, validation_split, test_split, bad_images, seed)
     pipeline = Pipeline(**pipeline)
     fractions = (validation_split, test_split)
     if not isinstance(source, str | os.PathLike):
-        name, (sources, found) = "arrays", load_arrays(source, splits, class_names)
+        name = "arrays"
+        sources, found = load_arrays(source, splits, pipeline.reading, class_names)
     elif Path(source).is_dir():
         name = Path(source).resolve().name
         sources, found = load_folder(source, splits, class_names)
@@ -110,22 +132,35 @@ def load(
         sources, found, name = load_tfds(source, data_dir, splits, *fractions)
     else:
         raise FileNotFoundError(f"There is no folder or CSV file {os.fspath(source)!r}")
-    if class_names is None:
+    _check_names(sources, found)
+    is_trained_on = class_names is None
+    if is_trained_on:
         _check_classes(sources, found, name)
+    sources = {split: s.read_as(pipeline.reading) for split, s in sources.items()}
     if bad_images == "skip":
-        sources = without_bad_images(sources, found if class_names is None else None)
+        sources = without_bad_images(sources, found if is_trained_on else None)
     else:
         check_images(sources)
-    if class_names is None:
+    check_values(sources, pipeline.reading)
+    if is_trained_on:
         class_names = found
     else:
         sources, class_names = relabelled(sources, found, class_names, name)
     if "train" in sources and not isinstance(sources["train"], Records):
         if validation_split is None:
             validation_split = VALIDATION_SPLIT if splits is None else 0.0
-        sources = _with_splits(sources, validation_split, test_split, seed)
+        sources, groups = _without_repeats(sources, duplicates)
+        if is_trained_on:
+            check_classes(sources["train"], class_names)
+        sources = _with_splits(sources, groups, validation_split, test_split, seed)
     ordered = {split: sources[split] for split in SPLITS if split in sources}
     return ImageData(name, class_names, ordered, pipeline, seed)
+
+
+def _check_names(sources: Mapping[str, Source], class_names: Sequence[str]) -> None:
+    if all(isinstance(source, ImageFiles) for source in sources.values()):
+        check_utf8(name for source in sources.values() for name in source.names)
+    say_look_alikes(class_names)
 
 
 def _check_arguments(splits, validation_split, test_split, bad_images, seed) -> None:
@@ -158,24 +193,53 @@ def _check_classes(sources: Mapping[str, Source], class_names, name: str) -> Non
         check_classes(sources["train"], class_names)
 
 
+def _without_repeats(
+    sources: Mapping[str, Source], duplicates: str
+) -> tuple[dict[str, Source], np.ndarray]:
+    """Splits without an image in common, and numbers of what must stay together."""
+    if duplicates == "keep":
+        return dict(sources), np.arange(len(sources["train"]))
+    repeats = find_repeats(sources)
+    check_labels(sources, repeats)
+    sources, repeats = apart(sources, repeats, duplicates)
+    return sources, repeats.contents["train"]
+
+
 def _with_splits(
-    sources: Mapping[str, Source], validation_split: float, test_split: float, seed: int
+    sources: Mapping[str, Source],
+    groups: np.ndarray,
+    validation_split: float,
+    test_split: float,
+    seed: int,
 ) -> dict[str, Source]:
-    """The splits that there are, and those that are taken from "train"."""
+    """The splits that there are, and those that are taken from "train".
+
+    Args:
+        sources: the splits that there are.
+        groups: int array, equal for examples of "train" that must stay together.
+        validation_split: fraction of "train".
+        test_split: fraction of "train".
+        seed: int.
+    """
     sources = dict(sources)
     train = sources["train"]
     for split, fraction in (("test", test_split), ("validation", validation_split)):
         if split in sources or not fraction:
             continue
         # Of what is left, so that it is that fraction of all.
-        share = fraction * len(train) / len(sources["train"])
-        sources["train"], taken = take_split(sources["train"], share, seed, split)
-        if taken is None:
+        rest = sources["train"]
+        share = fraction * len(train) / len(rest)
+        taken = taken_for_split(rest.labels, groups, share, seed, split)
+        if not taken.any():
             logger.warning(
                 "There are no examples for %s: no class has enough for a fraction of %s.",
                 split,
                 fraction,
             )
-        else:
-            sources[split] = taken
+            continue
+        if len(rest) == len(train):
+            say_copies(groups)
+        sources[split] = rest.take(np.flatnonzero(taken))
+        sources["train"] = rest.take(np.flatnonzero(~taken))
+        groups = groups[~taken]
     return sources

@@ -10,7 +10,7 @@ import numpy as np
 from keras_vit.data import crops
 from keras_vit.data.arrays import checked_images
 from keras_vit.data.augment import Augmentation
-from keras_vit.data.images import CHANNELS, name_of, named_image
+from keras_vit.data.images import CHANNELS, Reading, name_of, named_image
 from keras_vit.data.packages import tensorflow
 from keras_vit.data.randaugment import RandAugment
 from keras_vit.data.sources import pixels_of_array
@@ -37,6 +37,12 @@ class Pipeline:
             `resize_factor` are also of the others.
         num_parallel_calls: int, threads that decode and augment; `None` lets `tf.data`
             choose. It has no influence on what the batches hold.
+        value_range: (black, white), the values in the files or arrays that become 0 and
+            255, such as (0, 4095) for 12 bits in files of 16, (0, 1) for masks and for
+            floats on that scale. `None`: 0 and 255, or 65535 in files of 16 bits.
+        alpha: `"drop"` leaves a fourth channel out that is no opacity, such as near
+            infrared; `"white"` lays images over white. `None` does so, too, but `load`
+            refuses channels that seem to be no opacity.
     """
 
     image_size: int | tuple[int, int] = (224, 224)
@@ -48,11 +54,14 @@ class Pipeline:
     data_format: str = "channels_last"
     augmentation: Augmentation = field(default_factory=Augmentation)
     num_parallel_calls: int | None = None
+    value_range: tuple[float, float] | None = None
+    alpha: str | None = None
 
     def __post_init__(self):
         keep = functools.partial(object.__setattr__, self)
         keep("image_size", arguments.pair(self.image_size, "image_size"))
         keep("data_format", arguments.image_data_format(self.data_format))
+        keep("value_range", self.reading.value_range)
         arguments.one_of(self.channels, CHANNELS, "channels")
         arguments.one_of(self.label_mode, LABEL_MODES, "label_mode")
         arguments.positive(self.batch_size, "batch_size")
@@ -77,6 +86,11 @@ class Pipeline:
                 "label_mode='categorical'. Received: label_mode='int'"
             )
 
+    @property
+    def reading(self) -> Reading:
+        """How the values in files and arrays are meant."""
+        return Reading(value_range=self.value_range, alpha=self.alpha)
+
 
 def load_images(
     images: Sequence[str | os.PathLike | bytes | np.ndarray], pipeline: Pipeline
@@ -85,7 +99,8 @@ def load_images(
 
     Args:
         images: paths of files, contents of files, or arrays (height, width) or (height,
-            width, 1, 3 or 4) of values from 0 to 255.
+            width, 1, 3 or 4) of values from 0 to 255, or in the pipeline's
+            `value_range`.
         pipeline: a `Pipeline`; `ImageData.pipeline` is one.
 
     Returns:
@@ -178,8 +193,9 @@ def in_data_format(images, pipeline: Pipeline):
 
 def _prepared(image, pipeline: Pipeline) -> np.ndarray:
     if isinstance(image, np.ndarray):
-        image = checked_images(image[None], "An array of `images`, as one of n,")[0]
-        image = pixels_of_array(image, pipeline.channels)
+        name = "An array of `images`, as one of n,"
+        image = checked_images(image[None], name, pipeline.reading)[0]
+        image = pixels_of_array(image, pipeline.channels, pipeline.reading)
     else:
-        image = named_image(image, name_of(image), pipeline.channels)
+        image = named_image(image, name_of(image), pipeline.channels, pipeline.reading)
     return scaled(evaluation_crop(image, pipeline), pipeline).numpy()

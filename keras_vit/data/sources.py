@@ -2,15 +2,27 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from keras_vit.data.images import check_header, named_image
+from keras_vit.data.images import (
+    AS_IT_IS,
+    WHITE,
+    Header,
+    Reading,
+    check_header,
+    in_eight_bits,
+    named_image,
+    stored_values,
+    stretched,
+)
 from keras_vit.data.packages import require
+
+PROBE = 4096  # bytes at the start, the middle and the end of a file
 
 
 class Source(Protocol):
@@ -37,6 +49,18 @@ class Source(Protocol):
     def check(self, index: int) -> None:
         """Raises a ValueError or an OSError if one is seen to be damaged at a glance."""
 
+    def stored(self, index: int) -> tuple[Header, np.ndarray | None] | None:
+        """The header of one image and its pixels as stored; `None` of an array."""
+
+    def key(self, index: int) -> Hashable:
+        """What is equal where two examples are the same file."""
+
+    def likeness(self, index: int, level: int) -> Hashable:
+        """What is equal where contents are: at a glance (0), by some bytes, by all (2)."""
+
+    def read_as(self, reading: Reading) -> "Source":
+        """The same examples, their values meant as `reading` says."""
+
     def take(self, indices: Sequence[int]) -> "Source":
         """The source of some of the examples, in the order given."""
 
@@ -55,11 +79,13 @@ class ImageFiles:
         paths: of the files.
         labels: int32 array, index of each file's class.
         root: the folder that `identity` writes paths relative to.
+        reading: how the values in the files are meant.
     """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
     root: Path
+    reading: Reading = AS_IT_IS
 
     dtype = "uint8"
 
@@ -72,15 +98,46 @@ class ImageFiles:
 
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         path = self.paths[index]
-        return named_image(path, os.fspath(path), channels), self.labels[index]
+        image = named_image(path, os.fspath(path), channels, self.reading)
+        return image, self.labels[index]
 
     def check(self, index: int) -> None:
         path = self.paths[index]
-        check_header(path, os.fspath(path))
+        check_header(path, os.fspath(path), self.reading)
+
+    def stored(self, index: int) -> tuple[Header, np.ndarray | None]:
+        path = self.paths[index]
+        return stored_values(path, os.fspath(path))
+
+    def key(self, index: int) -> Hashable:
+        path = self.paths[index]
+        try:
+            found = path.stat()
+        except OSError:
+            return path
+        # Some file systems do not number their files.
+        return (found.st_dev, found.st_ino) if found.st_ino else path.resolve()
+
+    def likeness(self, index: int, level: int) -> Hashable:
+        path = self.paths[index]
+        try:
+            size = path.stat().st_size
+            if level == 0:
+                return size
+            with open(path, "rb") as file:
+                if level == 1:
+                    return _probes(file, size)
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError:
+            return path
+
+    def read_as(self, reading: Reading) -> "ImageFiles":
+        return replace(self, reading=reading)
 
     def take(self, indices: Sequence[int]) -> "ImageFiles":
         paths = tuple(self.paths[i] for i in indices)
-        return ImageFiles(paths, self.labels[np.asarray(indices, int)], self.root)
+        labels = self.labels[np.asarray(indices, int)]
+        return replace(self, paths=paths, labels=labels)
 
     def relabel(self, labels: np.ndarray) -> "ImageFiles":
         return replace(self, labels=labels[self.labels])
@@ -91,19 +148,31 @@ class ImageFiles:
             digest.update(f"{relative}\0{path.stat().st_size}\0{label}\n".encode())
 
 
+def _probes(file, size: int) -> bytes:
+    """Some bytes of a file, hashed."""
+    digest = hashlib.sha256()
+    for place in (0, size // 2, max(size - PROBE, 0)):
+        file.seek(place)
+        digest.update(file.read(PROBE))
+    return digest.digest()
+
+
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
     """Images in one array.
 
     Attributes:
-        images: array (n, height, width, 1, 3 or 4) of values from 0 to 255.
+        images: array (n, height, width, 1, 3 or 4) of values from 0 to 255, or in the
+            range of `reading`.
         labels: int32 array, index of each image's class.
         indices: int array, where in `images` each example lies.
+        reading: how the values are meant.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    reading: Reading = AS_IT_IS
 
     @property
     def dtype(self) -> str:
@@ -118,14 +187,29 @@ class ImageArrays:
 
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         image = self.images[self.indices[index]]
-        return pixels_of_array(image, channels), self.labels[index]
+        return pixels_of_array(image, channels, self.reading), self.labels[index]
 
     def check(self, index: int) -> None:
         """Arrays are checked as a whole when they are given."""
 
+    def stored(self, index: int) -> None:
+        """Arrays are checked as a whole when they are given."""
+
+    def key(self, index: int) -> Hashable:
+        return int(self.indices[index]), id(self.images)
+
+    def likeness(self, index: int, level: int) -> Hashable:
+        image = np.ascontiguousarray(self.images[self.indices[index]])
+        if level == 0:
+            return image.reshape(-1)[:: image.size // 64 + 1].tobytes()
+        return hashlib.sha256(image.view(np.uint8)).digest()
+
+    def read_as(self, reading: Reading) -> "ImageArrays":
+        return replace(self, reading=reading)
+
     def take(self, indices: Sequence[int]) -> "ImageArrays":
         indices = np.asarray(indices, int)
-        return ImageArrays(self.images, self.labels[indices], self.indices[indices])
+        return replace(self, labels=self.labels[indices], indices=self.indices[indices])
 
     def relabel(self, labels: np.ndarray) -> "ImageArrays":
         return replace(self, labels=labels[self.labels])
@@ -138,20 +222,30 @@ class ImageArrays:
             digest.update(f"{label}\n".encode())
 
 
-def pixels_of_array(image: np.ndarray, channels: int) -> np.ndarray:
+def pixels_of_array(
+    image: np.ndarray, channels: int, reading: Reading = AS_IT_IS
+) -> np.ndarray:
     """An image of 1, 3 or 4 channels with 1 or 3 of them, as `read_image` would.
 
     uint8 stays so; other numbers become float32.
     """
-    image = np.asarray(image, np.uint8 if image.dtype == np.uint8 else np.float32)
-    if image.shape[-1] == 4:
-        alpha = image[..., 3:].astype("float32") / 255
-        color = image[..., :3] * alpha + 255 * (1 - alpha)
-        image = np.round(color).astype("uint8") if image.dtype == np.uint8 else color
-    if image.shape[-1] == channels:
-        return image
+    alpha = image[..., 3:].astype("float32") / WHITE if image.shape[-1] == 4 else None
+    color = _in_range(image[..., :3], reading.value_range)
+    if alpha is not None and reading.alpha != "drop":
+        over = color * alpha + WHITE * (1 - alpha)
+        color = np.round(over).astype("uint8") if image.dtype == np.uint8 else over
+    if color.shape[-1] == channels:
+        return color
     if channels == 3:
-        return np.repeat(image, 3, axis=-1)
-    if image.dtype == np.uint8:  # the very luma that files get
-        return np.asarray(require("PIL.Image").fromarray(image).convert("L"))[..., None]
-    return image @ np.array([[0.299], [0.587], [0.114]], "float32")
+        return np.repeat(color, 3, axis=-1)
+    if color.dtype == np.uint8:  # the very luma that files get
+        return np.asarray(require("PIL.Image").fromarray(color).convert("L"))[..., None]
+    return color @ np.array([[0.299], [0.587], [0.114]], "float32")
+
+
+def _in_range(color: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+    """Values from 0 to 255, uint8 where they were and else float32."""
+    is_uint8 = color.dtype == np.uint8
+    if value_range is not None:
+        return (in_eight_bits if is_uint8 else stretched)(color, value_range)
+    return np.asarray(color, np.uint8 if is_uint8 else np.float32)

@@ -9,13 +9,13 @@ import functools
 import mmap
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from keras_vit.data.images import named_image
+from keras_vit.data.images import AS_IT_IS, Header, Reading, named_image, stored_values
 from keras_vit.data.packages import require, tensorflow
 from keras_vit.data.threads import map_indices
 
@@ -26,7 +26,7 @@ HEADER, FOOTER = 12, 4  # bytes before and after a TFRecord
 def load_tfds(
     name: str,
     data_dir: str | os.PathLike | None,
-    splits: Mapping[str, str] | None,
+    splits: Mapping[str, str | Sequence[str]] | None,
     validation_split: float | None,
     test_split: float,
 ) -> tuple[dict[str, "Records"], tuple[str, ...], str]:
@@ -44,6 +44,8 @@ def load_tfds(
     files = functools.cache(functools.partial(_record_file, builder))
     sources = {}
     for split, expression in splits.items():
+        if not isinstance(expression, str):
+            expression = "+".join(expression)
         parts = _file_instructions(builder, expression)
         sources[split] = Records(
             files=tuple(files(p.filename, p.examples_in_shard) for p in parts),
@@ -66,6 +68,7 @@ class Records:
         label_key: name of the feature that is the label.
         description: name and version of the data set, and its split.
         new_labels: int array, what stands in place of each label; `None` leaves them.
+        reading: how the values in the images are meant.
     """
 
     files: tuple
@@ -74,6 +77,7 @@ class Records:
     label_key: str
     description: str
     new_labels: np.ndarray | None = None
+    reading: Reading = AS_IT_IS
 
     dtype = "uint8"
 
@@ -92,10 +96,24 @@ class Records:
 
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         image, label = self._features(index)
-        return named_image(image, self._name(index), channels), np.int32(label)
+        name = self._name(index)
+        return named_image(image, name, channels, self.reading), np.int32(label)
 
     def check(self, index: int) -> None:
         """To see a record's header is to read it, so this is left to `read`."""
+
+    def stored(self, index: int) -> tuple[Header, np.ndarray | None]:
+        return stored_values(self._features(index)[0], self._name(index))
+
+    def key(self, index: int) -> Hashable:
+        return tuple(self.places[index].tolist())
+
+    def likeness(self, index: int, level: int) -> Hashable:
+        """Records are not compared: their splits are published as they are."""
+        return self.key(index)
+
+    def read_as(self, reading: Reading) -> "Records":
+        return replace(self, reading=reading)
 
     def take(self, indices: Sequence[int]) -> "Records":
         return replace(self, places=self.places[np.asarray(indices, int)])

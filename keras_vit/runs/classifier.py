@@ -64,7 +64,10 @@ class Classifier:
                 is no such split.
         """
         labels, names = self._labels(data, split)
-        images = data.configured(**_fields(self.pipeline)).evaluation(split)
+        fields = _fields(self.pipeline)
+        for name in ("value_range", "alpha"):  # of the files, where they were given
+            fields[name] = getattr(data.pipeline, name) or fields[name]
+        images = data.configured(**fields).evaluation(split)
         probabilities = self.probabilities(images, verbose=verbose)
         return Evaluation(labels, probabilities, names)
 
@@ -167,6 +170,7 @@ def image_fields(pipeline: Pipeline) -> dict:
     fields = asdict(pipeline)
     augmentation = fields.pop("augmentation")
     kept = ("image_size", "channels", "image_mean", "image_std", "data_format")
+    kept += ("value_range", "alpha")
     crop = ("evaluation_crop", "resize_factor")
     return {**{k: fields[k] for k in kept}, **{k: augmentation[k] for k in crop}}
 

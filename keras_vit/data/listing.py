@@ -1,0 +1,103 @@
+"""The image files of a folder, and a count of what else lies there."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from keras_vit.data.clutter import is_clutter
+from keras_vit.data.images import image_suffixes, is_image
+
+logger = logging.getLogger("keras_vit")
+
+NO_SUFFIX = "without a suffix"
+# Lists, notes and arrays that lie beside images: they are not opened.
+NO_IMAGES = {
+    *(".cfg", ".csv", ".db", ".gz", ".h5", ".html", ".ini", ".ipynb", ".json", ".jsonl"),
+    *(".log", ".mat", ".md", ".npy", ".npz", ".pdf", ".pkl", ".py", ".rst", ".sh", ".tar"),
+    *(".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"),
+}
+# A suffix that nobody knows may be one of a camera, whose raw files are TIFF of a kind:
+# what Pillow reads there is a thumbnail.
+RAW_FORMAT = "TIFF"
+READERS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "pip install pillow-heif"),
+    **dict.fromkeys((".avif", ".avifs"), "pip install 'pillow>=11.3'"),
+}
+
+
+class Listing:
+    """Walks through folders, and counts the files that are left out.
+
+    Attributes:
+        others: a `collections.Counter` of the suffixes of files that are no images.
+    """
+
+    def __init__(self):
+        self.others = Counter()
+        self._suffixes = image_suffixes()
+
+    def images_below(self, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+        """Images in a folder and the folders in it, in the order of their names."""
+        real = folder.resolve()
+        if real in above:  # a link to a folder that it lies in
+            return
+        for path in visible(folder):
+            if path.is_dir():
+                yield from self.images_below(path, (*above, real))
+            elif self.is_image(path):
+                yield path
+
+    def images_in(self, folder: Path) -> list[Path]:
+        """Images in a folder itself."""
+        files = (path for path in visible(folder) if not path.is_dir())
+        return [path for path in files if self.is_image(path)]
+
+    def is_image(self, path: Path) -> bool:
+        """Whether a file is to be read; one that is not is counted."""
+        suffix = path.suffix.lower()
+        if suffix in self._suffixes:
+            # A link to nothing counts as one, so that it is found to be damaged. A pipe
+            # would be waited for.
+            found = path.is_file() or not path.exists()
+        elif suffix in NO_IMAGES or not path.is_file():
+            found = False
+        else:
+            found = is_image(path, without=(RAW_FORMAT,) if suffix else ())
+        if not found:
+            self.others[suffix or NO_SUFFIX] += 1
+        return found
+
+    def left_out(self) -> str:
+        """The counts in words: "3 .txt, 2 .heic (pip install pillow-heif reads them)"."""
+        return ", ".join(
+            f"{count} {suffix}" + _remedy(suffix)
+            for suffix, count in sorted(self.others.items(), key=_most_first)
+        )
+
+    def say_what_is_left_out(self, folder: Path) -> None:
+        """Logs the counts, if there are any."""
+        if self.others:
+            logger.warning(
+                "Left out %d files in %r that are no images, or of a format that is not "
+                "read here: %s",
+                self.others.total(),
+                str(folder),
+                self.left_out(),
+            )
+
+
+def visible(folder: Path) -> Iterator[Path]:
+    """What somebody has put into a folder, in the order of the names."""
+    for path in sorted(folder.iterdir()):
+        if not is_clutter(path.name):
+            yield path
+
+
+def _remedy(suffix: str) -> str:
+    return f" ({READERS[suffix]} reads them)" if suffix in READERS else ""
+
+
+def _most_first(item):
+    suffix, count = item
+    return -count, suffix

@@ -1,0 +1,186 @@
+"""Images that are there several times: one path, a link, or files of the same bytes."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_vit.data.sources import Source
+from keras_vit.data.threads import map_indices
+from keras_vit.data.wording import listed
+
+logger = logging.getLogger("keras_vit")
+
+DUPLICATES = ("raise", "drop", "keep")
+LEVELS = 3  # of comparison, each dearer than the one before
+# From which a copy is left out that is in a later one, too.
+ORDER = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Numbers of the examples of each split, equal where the images are.
+
+    Attributes:
+        files: int arrays (n,), equal where it is the same file.
+        contents: int arrays (n,), equal where it is the same file, or another of the
+            same bytes.
+    """
+
+    files: Mapping[str, np.ndarray]
+    contents: Mapping[str, np.ndarray]
+
+
+def find_repeats(sources: Mapping[str, Source]) -> Repeats:
+    """Compares the examples of all splits.
+
+    Files of the same size are compared by some of their bytes, and those that agree by
+    all.
+    """
+    examples = [(s, i) for s in sources.values() for i in range(len(s))]
+
+    def compared(index):
+        source, place = examples[index]
+        return source.key(place)
+
+    files = _numbers(map_indices(compared, len(examples)))
+    _, first = np.unique(files, return_index=True)  # one of each file
+    contents = _equal([examples[i] for i in first])[files]
+    return Repeats(_by_split(files, sources), _by_split(contents, sources))
+
+
+def _equal(examples: list) -> np.ndarray:
+    """Numbers of the examples, equal where their contents are."""
+    numbers = np.zeros(len(examples), int)
+    for level in range(LEVELS):
+        _, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+        several = np.flatnonzero(counts[inverse] > 1)  # others need no comparison
+
+        def likeness(index, several=several, level=level):
+            source, place = examples[several[index]]
+            return source.likeness(place, level)
+
+        keys = [(-1, i) for i in range(len(examples))]
+        for i, found in zip(several, map_indices(likeness, len(several)), strict=True):
+            keys[i] = numbers[i], found
+        numbers = _numbers(keys)
+    return numbers
+
+
+def _numbers(keys) -> np.ndarray:
+    """A number of each key from 0, by its first appearance."""
+    known = {}
+    return np.array([known.setdefault(key, len(known)) for key in keys], int)
+
+
+def _by_split(numbers, sources) -> dict[str, np.ndarray]:
+    ends = np.cumsum([len(source) for source in sources.values()])[:-1]
+    return dict(zip(sources, np.split(numbers, ends), strict=True))
+
+
+def check_labels(sources: Mapping[str, Source], repeats: Repeats) -> None:
+    """That no file has several labels; those of the same bytes are told.
+
+    Raises:
+        ValueError: if one has.
+    """
+    labels = np.concatenate([source.labels for source in sources.values()])
+    conflicts = _conflicts(np.concatenate(list(repeats.files.values())), labels)
+    if conflicts:
+        raise ValueError(
+            "Each image must have one label. Received several for: "
+            f"{_named(sources, conflicts)}. Leave one row for each image, or keep them "
+            "all with duplicates='keep'."
+        )
+    conflicts = _conflicts(np.concatenate(list(repeats.contents.values())), labels)
+    if conflicts:
+        logger.warning(
+            "%d images are there with several labels, as files of the same bytes: %s",
+            len(conflicts),
+            _named(sources, conflicts),
+        )
+
+
+def _named(sources, numbers) -> str:
+    names = [name for source in sources.values() for name in source.names]
+    return listed(repr(names[i]) for i in numbers)
+
+
+def _conflicts(numbers, labels) -> list[int]:
+    """The first example of each number that has several labels."""
+    pairs = np.unique(np.stack([numbers, labels]), axis=1)[0]
+    several = np.flatnonzero(np.bincount(pairs) > 1)
+    _, first = np.unique(numbers, return_index=True)
+    return sorted(first[several].tolist())
+
+
+def apart(
+    sources: Mapping[str, Source], repeats: Repeats, duplicates: str
+) -> tuple[dict[str, Source], Repeats]:
+    """The splits without images that are on two sides.
+
+    Args:
+        sources: by split.
+        repeats: which of their images are the same.
+        duplicates: `"raise"`, or `"drop"` for leaving out of training what is in
+            another split, and of validation what is in test.
+
+    Raises:
+        ValueError: under `"raise"` if there is such an image.
+    """
+    sources, files, contents = dict(sources), dict(repeats.files), dict(repeats.contents)
+    for place, split in enumerate(ORDER):
+        later = [other for other in ORDER[place + 1 :] if other in sources]
+        if split not in sources or not later:
+            continue
+        others = np.concatenate([contents[other] for other in later])
+        shared = np.isin(contents[split], others)
+        if not shared.any():
+            continue
+        if duplicates == "raise":
+            raise ValueError(_on_two_sides(sources, contents, split, later, shared))
+        left = np.flatnonzero(~shared)
+        logger.warning(
+            "Left out %d of %d images of %r, which are in %s, too.",
+            shared.sum(),
+            len(shared),
+            split,
+            " or ".join(map(repr, later)),
+        )
+        if not left.size:
+            raise ValueError(f"All images of {split!r} are in another split, too")
+        sources[split] = sources[split].take(left)
+        files[split], contents[split] = files[split][left], contents[split][left]
+    return sources, Repeats(files, contents)
+
+
+def _on_two_sides(sources, contents, split, later, shared) -> str:
+    names = [name for other in later for name in sources[other].names]
+    others = np.concatenate([contents[other] for other in later])
+    _, first, inverse = np.unique(others, return_index=True, return_inverse=True)
+    place = dict(zip(others.tolist(), first[inverse].tolist(), strict=True))
+    own = sources[split].names
+    pairs = [
+        f"{own[i]!r} is {names[place[int(contents[split][i])]]!r}"
+        for i in np.flatnonzero(shared)[:11]
+    ]
+    more = [""] * (int(shared.sum()) - len(pairs))
+    return (
+        f"No image must be in several splits. {shared.sum()} of {len(shared)} images of "
+        f"{split!r} are in {' or '.join(map(repr, later))}, too, by their path or their "
+        f"bytes: {listed([*pairs, *more])}. Leave them out of {split!r} with "
+        "duplicates='drop', or keep them with duplicates='keep'."
+    )
+
+
+def say_copies(groups: np.ndarray) -> None:
+    """Logs how many copies stay together as a split is taken."""
+    copies = len(groups) - len(np.unique(groups))
+    if copies:
+        logger.warning(
+            "%d of %d images are copies of others, by their path or their bytes. An image "
+            "and its copies stay in one split.",
+            copies,
+            len(groups),
+        )

@@ -1,0 +1,152 @@
+"""Images that would come out all but black, or over white, though they are neither.
+
+A header does not tell that 12 bits lie in a file of 16, that a mask holds 0 and 1, or
+that a fourth channel is near infrared. A few images of each split do.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_vit.data.images import DEEP_WHITE, WHITE, Header, Reading
+from keras_vit.data.sources import Source
+from keras_vit.data.threads import map_indices
+
+logger = logging.getLogger("keras_vit")
+
+MOST = 32  # images of a split that are looked at
+BITS = (1, 8, 10, 12, 14)  # in files of 16
+DARK = 16  # of 255
+PARTIAL, SHADES = 0.5, 8  # of pixels, and of what opacity seldom has so many
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the pixels of one image say.
+
+    Attributes:
+        header: a `Header`.
+        high: the largest value of a colour.
+        looks_opaque: `False` if the last channel varies as no opacity does.
+    """
+
+    header: Header
+    high: float
+    looks_opaque: bool
+
+
+def check_values(sources: Mapping[str, Source], reading: Reading) -> None:
+    """Looks at some images of each split.
+
+    Raises:
+        ValueError: if they use a small part of the values, or have a last channel that
+            seems to be no opacity, and `reading` does not say how they are meant.
+    """
+    for split, source in sources.items():
+        samples = list(_samples(source))
+        if reading.alpha is None:
+            _check_alpha(samples, split)
+        if reading.value_range is None:
+            _check_deep(samples, split)
+            _check_shallow(samples, split)
+        _say_bands(samples, split)
+
+
+def _samples(source: Source) -> Iterable[Sample]:
+    count = min(MOST, len(source))
+    chosen = np.linspace(0, len(source) - 1, count).round().astype(int)
+    # Those that cannot be decoded are found elsewhere.
+    found = map_indices(lambda i: _sample(source, int(chosen[i])), count)
+    return filter(None, found)
+
+
+def _sample(source: Source, index: int) -> Sample | None:
+    try:
+        stored = source.stored(index)
+    except (ValueError, OSError):
+        return None
+    if stored is None or stored[1] is None:
+        return None
+    header, values = stored
+    if header.mode == "CMYK":
+        return Sample(header, WHITE - values.min(), looks_opaque=True)  # values are ink
+    bands = values.shape[2] if values.ndim == 3 else 1
+    if bands not in (2, 4):
+        return Sample(header, values.max(), looks_opaque=True)
+    looks_opaque = not header.is_alpha or _looks_opaque(values[..., -1])
+    return Sample(header, values[..., :-1].max(), looks_opaque)
+
+
+def _looks_opaque(alpha: np.ndarray) -> bool:
+    partial = alpha[(alpha > 0) & (alpha < WHITE)]
+    return partial.size <= PARTIAL * alpha.size or len(np.unique(partial)) < SHADES
+
+
+def _check_alpha(samples: list[Sample], split: str) -> None:
+    strange = sum(not sample.looks_opaque for sample in samples)
+    if strange > 0.5 * len(samples):
+        raise ValueError(
+            f"The last channel of the images of {split!r} seems to be no opacity, as it "
+            f"varies in {strange} of {len(samples)} that were looked at; near infrared "
+            "does. Leave it out with alpha='drop', or lay the images over white with "
+            "alpha='white'."
+        )
+
+
+def _check_deep(samples: list[Sample], split: str) -> None:
+    """Grey of 16 bits, and colours, of which Pillow gives the upper 8 bits."""
+    grey = [s.high for s in samples if s.header.white == DEEP_WHITE]
+    colors = [s.high for s in samples if s.header.halved]
+    if grey and 0 < max(grey) < 2 ** BITS[-1]:
+        high = int(max(grey))
+        bits = next(bits for bits in BITS if high < 2**bits)
+        raise ValueError(
+            f"The 16-bit images of {split!r} hold values up to {high} of {DEEP_WHITE} (of "
+            f"{len(grey)} looked at), so they seem to be of {bits} bits, and would be all "
+            f"but black. Give the values that are black and white: value_range=(0, "
+            f"{2**bits - 1}), or value_range=(0, {DEEP_WHITE}) if they are that dark."
+        )
+    if colors and 0 < max(colors) < 2 ** (BITS[-1] - 8):
+        raise ValueError(
+            f"The images of {split!r} with 16 bits for each colour hold values below "
+            f"{256 * (int(max(colors)) + 1)} of {DEEP_WHITE} (of {len(colors)} looked at), "
+            "so they seem to be of fewer bits, and would be all but black. Pillow reads "
+            "the upper 8 bits alone: save them with 8 bits a channel."
+        )
+
+
+def _check_shallow(samples: list[Sample], split: str) -> None:
+    highs = [s.high for s in samples if s.header.white == WHITE and not s.header.halved]
+    if not highs or max(highs) >= DARK:
+        return
+    looked_at = f"{len(highs)} looked at"
+    if max(highs) == 1:
+        raise ValueError(
+            f"The images of {split!r} hold the values 0 and 1 of {WHITE} alone (of "
+            f"{looked_at}), so they seem to be masks, and would be all but black. Give the "
+            f"values that are black and white: value_range=(0, 1), or value_range=(0, "
+            f"{WHITE}) if they are that dark."
+        )
+    logger.warning(
+        "The images of %r hold values up to %d of %d (of %s), so they are all but black. "
+        "If that is not meant so, give a value range.",
+        split,
+        max(highs),
+        WHITE,
+        looked_at,
+    )
+
+
+def _say_bands(samples: list[Sample], split: str) -> None:
+    bands = [s.header.bands for s in samples if s.header.bands]
+    if bands:
+        logger.warning(
+            "Of the images of %r, %d of %d that were looked at have channels beside the "
+            "colours (up to %d), such as near infrared. They are left out.",
+            split,
+            len(bands),
+            len(samples),
+            max(bands),
+        )
