@@ -449,6 +449,71 @@ def test_recipes_by_name_and_data(folder):
     assert (changed.freeze, changed.ema_momentum, changed.weight_decay) == (2, 0.9, 0)
 
 
+# Data that says more than it seems to
+
+
+@pytest.mark.one_backend
+def test_finetune_speaks_of_options(folder, fails, tmp_path):
+    """What is refused in the data, and how the command line decides otherwise."""
+    output = ("--output", tmp_path / "run", "--weights", CHECKPOINT)
+    folds = tmp_path / "folds"
+    shutil.copytree(folder, folds / "fold_1")
+    shutil.copytree(folder, folds / "fold_2")
+    assert "--split train=… --split validation=…" in fails("finetune", folds, *output)
+    parts = ("--split", "train=fold_1", "--split", "validation=fold_2")
+    error = fails("finetune", folds, *output, *parts)
+    assert "36 of 36 images of 'train' are in 'validation', too" in error
+    assert "--duplicates drop" in error
+    assert "duplicates=" not in error
+    masks = tmp_path / "masks"
+    for i in range(4):
+        path = masks / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(8, k=i, dtype=np.uint8)).save(path)
+    assert "--value-range 0 1," in fails("finetune", masks, *output)
+    rows = [("path", "label", "fold")]
+    rows += [(folder / "circle" / "00.jpg", "a", 1), (folder / "square" / "00.jpg", "b", 2)]
+    with open(tmp_path / "a.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    error = fails("finetune", tmp_path / "a.csv", *output)
+    assert "the column 'fold'" in error
+    assert "--split-column none" in error
+    parts = ("--split", "train=1", "--split", "train=3")
+    error = fails("finetune", tmp_path / "a.csv", *output, *parts)
+    assert "`--split` must name values in the column 'fold'. Received: '3'" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.one_backend
+def test_a_run_reads_images_as_its_training_did(fails, tmp_path, capsys):
+    """Of 12 bits in files of 16; `evaluate` and `predict` need not be told again."""
+    rng, root = np.random.default_rng(0), tmp_path / "deep"
+    for split, count in (("Training", 6), ("Testing", 2)):
+        for label in "ab":
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                grey = rng.integers(0, 4096, (32, 32)).astype("uint16")
+                Image.fromarray(grey).save(root / split / label / f"{i}.png")
+    run = tmp_path / "run"
+    given = ("finetune", root, "--output", run, "--weights", CHECKPOINT, "--resolution", 32)
+    given += ("--batch-size", 5, "--steps", 1, "--evaluations", 1)
+    assert "--value-range 0 4095" in fails(*given)
+    assert printed(*given, "--value-range", 0, 4095)[0] == 0
+    assert load_classifier(run).pipeline.value_range == (0, 4095)
+    scored = json.loads(printed("evaluate", run, "--json")[1])
+    assert (scored["split"], scored["examples"]) == ("test", 4)
+    other = root.rename(tmp_path / "moved")
+    other_scored = json.loads(printed("evaluate", run, other, "--json")[1])
+    assert other_scored["loss"] == pytest.approx(scored["loss"], rel=1e-6)
+    paths = sorted((other / "Testing").rglob("*.png"))
+    lines = printed("predict", run, *paths, "--json", "--top", 2)[1].splitlines()
+    right = [
+        {row["class"]: row["probability"] for row in json.loads(line)["predictions"]}[label]
+        for line, label in zip(lines, "aabb", strict=True)
+    ]
+    assert -np.log(right).mean() == pytest.approx(scored["loss"], rel=1e-4)
+
+
 # evaluate: images that have moved, changed, or are others
 
 
@@ -692,6 +757,30 @@ def test_predict_takes_a_folder_with_all_in_it(trained, folder):
     assert (status, len(text.splitlines())) == (0, 36)
     names = [line.split()[0] for line in text.splitlines()]
     assert names == sorted(names)
+
+
+@pytest.mark.one_backend
+def test_predict_a_folder_of_all_sorts(trained, folder, tmp_path, capsys):
+    """System's files are passed over, other suffixes are read, and the rest is counted."""
+    picture = folder / "circle" / "00.jpg"
+    for name in ("a.jfif", "b.JPE", "c", "@eaDir/d.jpg", "._e.jpg", "__MACOSX/f.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(picture, tmp_path / name)
+    for name in ("g.heic", "h.HEIC", "README", "labels.csv"):
+        (tmp_path / name).write_text("no image")
+    assert main(["predict", str(trained[0]), str(tmp_path), "--json"]) == 0
+    output, error = capsys.readouterr()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["a.jfif", "b.JPE", "c"]
+    assert lines[0]["predictions"] == lines[2]["predictions"]
+    assert "2 .heic (pip install pillow-heif reads them)" in error
+    assert "1 .csv" in error
+    for name in ("a.jfif", "b.JPE", "c"):
+        (tmp_path / name).unlink()
+    assert main(["predict", str(trained[0]), str(tmp_path)]) == 2
+    assert "no image that can be read in this folder; left out: 2 .heic" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.fixture
