@@ -11,7 +11,7 @@ from keras_vit.tables import table
 from keras_vit.targets import check_free
 from keras_vit.weights.architecture import TOLD
 from keras_vit.weights.inspect import inspect
-from keras_vit.weights.report import LoadReport
+from keras_vit.weights.report import LoadReport, some
 from keras_vit.weights.save import WRITTEN
 from keras_vit.weights.verify import COMPARABLE, compare_models, compare_weights
 
@@ -64,8 +64,10 @@ class Conversion:
         ]
         for path, (old, new) in self.read.resized.items():
             facts.append(("resized", f"{path} from {tuple(old)} to {tuple(new)}"))
-        for name, reason in self.read.dropped.items():
-            facts.append(("dropped", f"{name}: {reason}"))
+        for reason in dict.fromkeys(self.read.dropped.values()):
+            names = [name for name, why in self.read.dropped.items() if why == reason]
+            told = names if len(names) <= 4 else [some(names)]
+            facts += [("dropped", f"{name}: {reason}") for name in told]
         if self.read.fresh:
             facts.append(("new", f"{', '.join(self.read.fresh)}: not from the source"))
         facts.append(("written", f"{self.target} (layout: {self.layout})"))

@@ -15,7 +15,7 @@ from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.download import fetch
 from keras_vit.weights.files import ENDINGS
 from keras_vit.weights.keras_files import is_keras_hub, saved_model
-from keras_vit.weights.load import ModelTensors, assign, load_file
+from keras_vit.weights.load import ModelTensors, assign, check_no_key, load_file
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import save
 
@@ -26,6 +26,7 @@ Model = VisionTransformer | BiTResNet
 def from_pretrained(
     source: str | os.PathLike | keras.Model,
     *,
+    key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
     **overrides,
@@ -36,10 +37,15 @@ def from_pretrained(
         source: name of a preset such as `"ViTB16.imagenet21k"`, or of a file of AugReg or
             BiT; an address (`https://…`, `gs://…`, `hf://owner/name`); the path of a file
             (`.npz` in Google's layout, `.safetensors` in timm's or Hugging Face's,
-            `.pth` or `.bin` of torch, `.keras`), or of a folder with
+            `.pth`, `.bin`, `.ckpt` or `.pth.tar` of torch, `.keras`), or of a folder with
             `model.safetensors`; or a model of this package in memory, of which a copy is
             made. The architecture is inferred from names and shapes, and from a
             `config.json` beside the file. `"….npz:img"` takes a sub-tree of a file.
+        key: where a file of several state dicts or models has the one that is meant, such
+            as `"state_dict_ema"` or `"teacher.backbone"`: a key of its dictionary, a
+            prefix of its names, or several with dots between; `""` is what has none.
+            `None` finds the only one; of weights and their average it takes the weights,
+            of student and teacher the teacher, and says so in the log.
         position_grid: (rows, columns) of the position embedding in the file, which tells
             their product alone. `None` takes what a `config.json` says, else a square.
         resize_patches: bool, whether the patch embedding's kernel is resized to another
@@ -66,18 +72,19 @@ def from_pretrained(
 
     >>> model = from_pretrained("ViT-B_16.npz", input_shape=(384, 384, 3), classes=102)
     """
-    model, _ = read(source, position_grid, resize_patches, **overrides)
+    model, _ = read(source, key, position_grid, resize_patches, **overrides)
     return model
 
 
 def read(
-    source, position_grid=None, resize_patches=False, **overrides
+    source, key=None, position_grid=None, resize_patches=False, **overrides
 ) -> tuple[Model, LoadReport]:
     """The model of `from_pretrained`, and what became of the checkpoint's tensors."""
     if isinstance(source, keras.Model):
+        check_no_key(source.name, key)
         return _from_model(source, source.name, overrides)
     path, preset = locate(source)
-    return from_file(path, preset, overrides, position_grid, resize_patches)
+    return from_file(path, preset, overrides, position_grid, resize_patches, key=key)
 
 
 def load_weights(
@@ -85,6 +92,7 @@ def load_weights(
     source: str | os.PathLike,
     *,
     skip_mismatched_head: bool = True,
+    key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
 ) -> LoadReport:
@@ -99,6 +107,7 @@ def load_weights(
             of a file or folder, as in `from_pretrained`, or of a `.weights.h5` file.
         skip_mismatched_head: bool, whether a head of another size than the checkpoint's
             stays as it is; `False` makes it an error.
+        key: which state dict or model of the file, as in `from_pretrained`.
         position_grid: (rows, columns) of the position embedding in the file, which tells
             their product alone. `None` takes what a `config.json` says, else a square.
         resize_patches: bool, whether a patch embedding's kernel of another size is
@@ -118,6 +127,7 @@ def load_weights(
         model,
         path,
         skip_mismatched_head=skip_mismatched_head,
+        key=key,
         position_grid=position_grid,
         resize_patches=resize_patches or bool(preset and preset.resized),
         known=known_of(preset),
@@ -189,9 +199,11 @@ def known_of(preset: Preset | None) -> dict:
 
 
 def from_file(
-    path, preset, overrides, position_grid=None, resize_patches=False, check=None
+    path, preset, overrides, position_grid=None, resize_patches=False, check=None, key=None
 ) -> tuple[Model, LoadReport]:
     """The model that a file holds; `check` sees its config before it is built."""
+    if path.endswith((".keras", ".weights.h5")) and not is_keras_hub(path):
+        check_no_key(path, key)
     if path.endswith(".keras"):
         return _from_model(saved_model(path), path, overrides, check)
     if path.endswith(".weights.h5") and not is_keras_hub(path):
@@ -213,6 +225,7 @@ def from_file(
         known=known,
         model={"image_size": image_size_of(overrides)},
         position_grid=position_grid,
+        key=key,
     ) as checkpoint:
         config = checkpoint.architecture()
         if preset:

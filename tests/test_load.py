@@ -365,9 +365,9 @@ def test_an_npz_of_something_else(write):
 
 @pytest.mark.one_backend
 def test_unknown_endings(tmp_path):
-    path = tmp_path / "model.ckpt"
+    path = tmp_path / "model.onnx"
     path.write_bytes(b"")
-    message = r"ends in .npz, .safetensors, .*, .keras, or is a folder. Received: '.*ckpt'"
+    message = r"ends in .npz, .safetensors, .*, .keras, or is a folder. Received: '.*onnx'"
     assert_refused(path, message)
     with pytest.raises(ValueError, match=message):
         keras_vit.from_pretrained(path)

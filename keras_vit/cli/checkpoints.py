@@ -57,6 +57,7 @@ def _verify(args):
         weights = None
         stages = compare_stages(model, arrays, args.tolerance)
     else:
+        overrides.pop("key", None)  # it is of the first
         other = keras_vit.from_pretrained(args.other, **overrides)
         weights = compare_weights(model, other, args.tolerance)
         _print_weights(weights)
@@ -93,6 +94,7 @@ def _inspect(args):
         known=known_of(preset) | {key: overrides[key] for key in told if key in overrides},
         model={"image_size": overrides.get("image_size")},
         position_grid=overrides.get("position_grid"),
+        key=overrides.get("key"),
     )
     print(inspection)
     if args.names or inspection.layout is None:

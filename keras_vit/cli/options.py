@@ -181,6 +181,11 @@ def add_overrides(parser) -> None:
         metavar=("H", "W"),
         help="in pixels; the position embedding is resized",
     )
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="which state dict or model of a file with several, such as state_dict_ema",
+    )
     parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads")
     parser.add_argument(
         "--position-grid",
@@ -201,7 +206,7 @@ def add_overrides(parser) -> None:
 
 def overrides_of(args) -> dict:
     """What `from_pretrained` is given beside the source."""
-    names = ("num_heads", "position_grid", "classes", "resize_patches")
+    names = ("key", "num_heads", "position_grid", "classes", "resize_patches")
     overrides = {name: getattr(args, name, None) for name in names}
     overrides["image_size"] = size_of(args.image_size)
     overrides = {name: _tuple(v) for name, v in overrides.items() if v is not None}

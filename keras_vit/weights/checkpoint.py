@@ -1,5 +1,6 @@
 """A checkpoint: a file of tensors, read through the table of its layout."""
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -22,20 +23,15 @@ from keras_vit.weights.architecture import (
     num_units,
 )
 from keras_vit.weights.files import open_tensors
-from keras_vit.weights.google import BIT, GOOGLE
-from keras_vit.weights.huggingface import LAYOUTS
-from keras_vit.weights.keras_hub import KERAS_HUB
+from keras_vit.weights.google import GOOGLE
 from keras_vit.weights.layout import POSITIONS, Layout, Row, numbers_in
 from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.packaging import ALL_LAYOUTS, Package, find_package
 from keras_vit.weights.tensor_file import TensorFile, parse_json
-from keras_vit.weights.timm import TIMM, TIMM_BIT
 
-ALL_LAYOUTS = (GOOGLE, BIT, TIMM, TIMM_BIT, *LAYOUTS, KERAS_HUB)
-
-# Where Google's training code keeps the weights, the whole file or beside other things.
-ROOTS = ("", "params/", "opt/target/", "target/")
-IMAGE_TOWER = "img"
+logger = logging.getLogger("keras_vit")
 MAX_BLOCKS = 999
+_INTEGERS = ("int", "uint", "bool", "I", "U", "BOOL")
 
 
 class Step(NamedTuple):
@@ -60,6 +56,8 @@ class Checkpoint:
             more than what the file tells or its family has in common.
         model: the same of the model to be loaded, asked where the file is silent.
         position_grid: (rows, columns) of the position embedding in the file.
+        key: the key or prefix under which the ViT is, where a file holds several. `None`
+            finds it.
         file: what is at the path, where it is open already.
 
     Attributes:
@@ -80,14 +78,16 @@ class Checkpoint:
         known: Mapping = {},
         model: Mapping = {},
         position_grid: tuple[int, int] | None = None,
+        key: str | None = None,
         file: TensorFile | None = None,
     ):
         self.source = os.fspath(path)
         path, subtree = split_subtree(self.source)
         self.file = file or open_tensors(path)
-        self.layout, root, tree = _find_layout(self.file, subtree)
-        self.dropped: dict[str, str] = {}
-        self._names = self._canonical_names(root, tree)  # canonical → in the file
+        self.package = _package(self.file, subtree, key)
+        self.layout = self.package.layout
+        self.dropped = {**self.file.beside, **self.package.dropped}
+        self._names = self._canonical_names()  # canonical → in the file
         self._shapes = {name: self.file.shapes[n] for name, n in self._names.items()}
         known = {**self._told(), **known}
         if position_grid is not None:
@@ -104,22 +104,26 @@ class Checkpoint:
 
     # What the file is.
 
-    def _canonical_names(self, root, tree):
+    def _canonical_names(self):
         names = {}
-        for name in self.file.shapes:
-            if reason := _outside(name, root, tree):
-                self.dropped[name] = reason
-                continue
-            canonical = self.layout.canonical(name.removeprefix(root + tree))
-            if reason := self.layout.reason_to_drop(canonical):
-                self.dropped[name] = reason
+        for name, raw in self.package.names.items():
+            canonical = self.layout.canonical(name)
+            if reason := self._reason_to_drop(canonical, raw):
+                self.dropped[raw] = reason
             elif canonical in names:
-                raise self._foreign(
-                    f"{name!r} and {names[canonical]!r} are the same tensor"
-                )
+                raise self._foreign(f"{raw!r} and {names[canonical]!r} are the same tensor")
             else:
-                names[canonical] = name
+                names[canonical] = raw
         return names
+
+    def _reason_to_drop(self, canonical, name) -> str | None:
+        """Why a tensor is not needed, or None where it is."""
+        if reason := self.layout.reason_to_drop(canonical):
+            return reason
+        is_counter = self.file.dtypes[name].startswith(_INTEGERS)
+        if is_counter and not self.layout.knows(canonical):
+            return "it counts, and is no weight"
+        return None
 
     def _told(self) -> dict:
         """Arguments that our own metadata or a config tells; empty where neither is."""
@@ -375,46 +379,53 @@ def _drop_other_colours(fields):
             del fields[name]
 
 
-def _outside(name, root, tree) -> str | None:
-    """Why a tensor beside the model's is not needed, or None where it is."""
-    if root and not name.startswith(root) and name.split("/")[0] in ("opt", "state"):
-        return "it is of the optimizer"
-    if tree and name.startswith(root) and not name.startswith(root + tree):
-        return f"it lies outside of the sub-tree {tree[:-1]!r}"
-    return None
-
-
 def split_subtree(source: str) -> tuple[str, str | None]:
     """`"file.npz:img"` → ("file.npz", "img"), as BigVision writes it."""
     path, found, subtree = source.rpartition(".npz:")
     return (f"{path}.npz", subtree) if found else (source, None)
 
 
-def _find_layout(file, subtree) -> tuple[Layout, str, str]:
-    """The layout of a file, the root of its weights and the sub-tree that is a ViT."""
-    trees = [f"{subtree}/"] if subtree else ["", f"{IMAGE_TOWER}/"]
-    for layout in ALL_LAYOUTS:
-        for root in ROOTS if layout is GOOGLE else ("",):
-            for tree in trees if layout is GOOGLE else ("",):
-                prefix = root + tree
-                inside = [name for name in file.shapes if name.startswith(prefix)]
-                if layout.recognises(name.removeprefix(prefix) for name in inside):
-                    return layout, root, tree
-    reason = "its names are of no layout"
-    if subtree:
-        reason = f"it has no ViT in the sub-tree {subtree!r}"
-    raise foreign(file, reason)
+def _package(file, subtree, key) -> Package:
+    """The tensors of the ViT that is meant; says what else there is."""
+    try:
+        package = find_package(file.shapes, subtree, key)
+    except ValueError as error:
+        raise ValueError(f"{file.path!r} cannot be loaded: {error}.") from error
+    if package is None:
+        reason = "its names are of no layout"
+        if subtree:
+            reason = f"it has no ViT in the sub-tree {subtree!r}"
+        raise foreign(file, reason)
+    file.check_claims(package.names.values())
+    if package.others:
+        logger.warning(
+            "%s holds several ViTs. Taken is that under the key %r; `key=…` takes another: "
+            "%s.",
+            file.path,
+            package.key,
+            ", ".join(map(repr, package.others)),
+        )
+    if package.heads and key is None:
+        logger.warning(
+            "%s holds a ViT under the key %r, and beside it %s, which may be its head and "
+            "is left out.",
+            file.path,
+            package.key,
+            ", ".join(package.heads),
+        )
+    return package
 
 
 def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> ValueError:
     """The error of a file that is not what it seems."""
     names = sorted(file.shapes)
     some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    some = f"{len(names)} tensors: {some}" if names else "no tensor"
     what = f"in the layout {layout.name!r}" if layout else "in a layout known here"
     kind = "BiT" if layout and layout.model == "bit" else "ViT"
     return ValueError(
-        f"{file.path!r} is not a {kind} checkpoint {what}: {reason}. It holds {len(names)} "
-        f"tensors: {some}. Layouts: {', '.join({known.name: 0 for known in ALL_LAYOUTS})}."
+        f"{file.path!r} is not a {kind} checkpoint {what}: {reason}. It holds {some}. "
+        f"Layouts: {', '.join({known.name: 0 for known in ALL_LAYOUTS})}."
     )
 
 

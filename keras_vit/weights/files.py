@@ -6,15 +6,19 @@ from keras_vit.weights.hdf5_file import H5File
 from keras_vit.weights.npz_file import NpzFile
 from keras_vit.weights.safetensors_files import SafetensorsFile, ShardedFile
 from keras_vit.weights.tensor_file import TensorFile, check_exists
-from keras_vit.weights.torch_file import TorchFile
+from keras_vit.weights.torch_file import TorchFile, TorchShards
 
 _KINDS = {
     ".npz": NpzFile,
     ".safetensors": SafetensorsFile,
     ".safetensors.index.json": ShardedFile,
+    ".bin.index.json": TorchShards,
     ".pth": TorchFile,
     ".pt": TorchFile,
     ".bin": TorchFile,
+    ".ckpt": TorchFile,  # Lightning
+    ".tar": TorchFile,  # as in .pth.tar, and no archive of tar
+    ".pyth": TorchFile,
     ".h5": H5File,
 }
 ENDINGS = (*_KINDS, ".keras")
@@ -22,6 +26,7 @@ FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
     "model.weights.h5",
 )
 

@@ -13,6 +13,7 @@ from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files import open_tensors
 from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
 from keras_vit.weights.load import listed
+from keras_vit.weights.report import some
 from keras_vit.weights.tensor_file import TensorFile
 
 
@@ -27,6 +28,7 @@ class Inspection:
         shapes: name of a tensor → its shape.
         dtypes: name of a tensor → name of its dtype.
         layout: name of the family's layout; `None` if it is unknown.
+        key: the key or prefix under which the model is; `""` if there is none.
         targets: name of a tensor → the variables of the model that it becomes.
         dropped: name of a tensor that is not needed → the reason.
         unused: names of the tensors that have no place, so that loading is an error.
@@ -42,6 +44,7 @@ class Inspection:
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
     layout: str | None = None
+    key: str = ""
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
@@ -83,6 +86,8 @@ class Inspection:
             ("parameters", f"{self.num_parameters:,}"),
             ("layout", self.layout or "unknown"),
         ]
+        if self.key:
+            facts.append(("key", self.key))
         if self.grid:
             facts.append(("position grid", " × ".join(map(str, self.grid))))
         if self.architecture:
@@ -92,7 +97,7 @@ class Inspection:
             facts += _arguments(self.architecture)
         for reason in dict.fromkeys(self.dropped.values()):
             names = [name for name, why in self.dropped.items() if why == reason]
-            facts.append(("dropped", f"{_some(names)}: {reason}"))
+            facts.append(("dropped", f"{some(names)}: {reason}"))
         if self.unused:
             facts.append(("no place for", listed(self.unused)))
         if self.problem:
@@ -106,6 +111,7 @@ def inspect(
     known: Mapping = {},
     model: Mapping = {},
     position_grid: tuple[int, int] | None = None,
+    key: str | None = None,
 ) -> Inspection:
     """What a local file or folder holds; no tensor is read.
 
@@ -117,6 +123,7 @@ def inspect(
         known: arguments of the model that count more than what the file tells.
         model: the same, for where the file is silent.
         position_grid: (rows, columns) of the position embedding in the file.
+        key: which state dict or model of the file, as in `from_pretrained`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -129,12 +136,18 @@ def inspect(
         facts = _facts_of(file)
         try:
             checkpoint = Checkpoint(
-                path, known=known, model=model, position_grid=position_grid, file=file
+                path,
+                known=known,
+                model=model,
+                position_grid=position_grid,
+                key=key,
+                file=file,
             )
         except ValueError as error:
             return Inspection(**facts, problem=str(error))
         facts |= {
             "layout": checkpoint.layout.name,
+            "key": checkpoint.package.key,
             "dropped": checkpoint.dropped,
             "unused": checkpoint.unused,
             "targets": checkpoint.targets,
@@ -166,12 +179,6 @@ _OF_KERAS = ("dtype", "name", "trainable", "input_shape", "data_format", QUANTIZ
 
 def _text(value):
     return str(tuple(value) if isinstance(value, list) else value)
-
-
-def _some(names):
-    if len(names) <= 4:
-        return ", ".join(names)
-    return f"{', '.join(names[:3])}, … ({len(names)} tensors)"
 
 
 def _facts_of(file: TensorFile) -> dict:

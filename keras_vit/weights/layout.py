@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -40,6 +41,16 @@ def norm(source: str, target: str, scale: str = ".weight", offset: str = ".bias"
 
 
 _NUMBER = r"\{(\w+)(?::\w+)?\}"
+_HEADS = ("head/", "pre_logits/")
+
+
+def _any_of(templates: Iterable[str]) -> re.Pattern:
+    """Matches what templates with `{i}`, … become with any numbers."""
+    patterns = [
+        r"\d{1,5}".join(map(re.escape, re.split(r"\{[^}]*\}", template)))
+        for template in dict.fromkeys(templates)
+    ]
+    return re.compile("|".join(patterns) or "(?!)")
 
 
 def numbers_in(template: str, names: Iterable[str]) -> list[dict[str, int]]:
@@ -133,6 +144,23 @@ class Layout:
         """Whether a file with these names is in this layout."""
         listing = "\n".join(map(self.canonical, names))
         return all(re.search(f"^(?:{mark})$", listing, re.MULTILINE) for mark in self.marks)
+
+    @cached_property
+    def _sources(self) -> re.Pattern:
+        return _any_of(source for row in self.rows for source in row.sources)
+
+    @cached_property
+    def _sources_of_heads(self) -> re.Pattern:
+        heads = [row for row in self.rows if row.targets[0].startswith(_HEADS)]
+        return _any_of(source for row in heads for source in row.sources)
+
+    def knows(self, name: str) -> bool:
+        """Whether a canonical name is in the table."""
+        return bool(self._sources.fullmatch(name))
+
+    def is_of_head(self, name: str) -> bool:
+        """Whether a canonical name becomes a part of the head."""
+        return bool(self._sources_of_heads.fullmatch(name))
 
     def reason_to_drop(self, name: str) -> str | None:
         """Why a canonical name is not needed, or None where it is."""

@@ -66,6 +66,7 @@ def load_file(
     path: str | os.PathLike,
     *,
     skip_mismatched_head: bool = True,
+    key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
     known: Mapping = {},
@@ -76,14 +77,25 @@ def load_file(
         "skip_mismatched_head": skip_mismatched_head,
         "resize_patches": resize_patches,
     }
+    if path.endswith((".keras", ".weights.h5")) and not is_keras_hub(path):
+        check_no_key(path, key)
     if path.endswith(".weights.h5") and not is_keras_hub(path):
         return load_weights_h5(model, path, skip_mismatched_head)
     if path.endswith(".keras"):
         return assign(model, ModelTensors(saved_model(path), path), **options)
     with Checkpoint(
-        path, known=known, model=told_by(model), position_grid=position_grid
+        path, known=known, model=told_by(model), position_grid=position_grid, key=key
     ) as checkpoint:
         return assign(model, checkpoint, **options)
+
+
+def check_no_key(source: str, key: str | None) -> None:
+    """Refuses a key of what is one model; a ValueError."""
+    if key is not None:
+        raise ValueError(
+            "`key` chooses one of the models in a file of tensors. Received: "
+            f"key={key!r} for {source!r}, which is one model. Leave it out."
+        )
 
 
 def told_by(model: keras.Model) -> dict:
@@ -216,7 +228,8 @@ def _mismatch(source, model, unused, missing, misshaped):
     lines.append(
         "`keras_vit.from_pretrained` builds the model that fits a file; "
         "`skip_mismatched_head=True` lets a head of another size be, and "
-        "`resize_patches=True` resizes the patch embedding's kernel."
+        "`resize_patches=True` resizes the patch embedding's kernel. If a tensor is of "
+        "no model, such as one of a loss, take it out and save the file again."
     )
     return ValueError("\n".join(lines))
 

@@ -30,8 +30,10 @@ class LoadReport:
         lines = [f"{self.source}: {len(self.loaded)} variables loaded"]
         for path, (old, new) in self.resized.items():
             lines.append(f"  resized {path} from {old} to {new}")
-        for name, reason in self.dropped.items():
-            lines.append(f"  dropped {name}: {reason}")
+        for reason in dict.fromkeys(self.dropped.values()):
+            names = [name for name, why in self.dropped.items() if why == reason]
+            told = names if len(names) <= 4 else [some(names)]
+            lines += [f"  dropped {name}: {reason}" for name in told]
         for path in self.fresh:
             lines.append(f"  left as it was: {path}")
         return "\n".join(lines)
@@ -45,3 +47,10 @@ def tell_fresh_head(source: str, num_classes: int) -> None:
         source,
         num_classes,
     )
+
+
+def some(names: list[str]) -> str:
+    """All of a few names, or the first of many and how many there are."""
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])}, … ({len(names)} tensors)"

@@ -103,9 +103,10 @@ _SAFETENSORS_DTYPES = {
 
 
 class ShardedFile(TensorFile):
-    """Several `.safetensors` files under one index, as Hugging Face writes them."""
+    """Several files under one index, as Hugging Face writes them."""
 
     kind = "index of .safetensors files"
+    kind_of_shards = SafetensorsFile
 
     def __init__(self, path: str):
         super().__init__(path)
@@ -115,14 +116,15 @@ class ShardedFile(TensorFile):
         for shard in sorted(set(places.values())):
             shard_path = os.path.join(os.path.dirname(path), shard)
             check_exists(shard_path)
-            file = SafetensorsFile(shard_path)
+            file = self.kind_of_shards(shard_path)
             self.paths.append(shard_path)
             indexed = {name for name, place in places.items() if place == shard}
-            if indexed != set(file.shapes):
-                differing = ", ".join(sorted(indexed ^ set(file.shapes))[:4])
+            if indexed != {*file.shapes, *file.beside}:
+                differing = ", ".join(sorted(indexed ^ {*file.shapes, *file.beside})[:4])
                 raise self._damaged(f"{shard!r} does not hold what it says: {differing}")
             self.shapes |= file.shapes
             self.dtypes |= file.dtypes
+            self.beside |= file.beside
             self.metadata |= file.metadata
             self._files |= dict.fromkeys(file.shapes, file)
 

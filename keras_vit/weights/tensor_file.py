@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class TensorFile:
         paths: paths of all files that hold its tensors.
         shapes: dictionary of tensor name → shape, without reading any tensor.
         dtypes: dictionary of tensor name → name of its dtype.
+        beside: dictionary of the name of what is no tensor of numbers → the reason.
         metadata: dictionary of str → str that came with the tensors.
     """
 
@@ -35,6 +37,7 @@ class TensorFile:
         self.paths = [path]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
+        self.beside: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
         self._checked: set[str] = set()
 
@@ -43,6 +46,9 @@ class TensorFile:
 
     def __exit__(self, *exception):
         pass
+
+    def check_claims(self, names: Iterable[str]) -> None:
+        """Raises a ValueError where tensors together claim to be more than the file."""
 
     def read(self, name: str) -> np.ndarray:
         """The tensor `name`, bfloat16 as float32.

@@ -157,7 +157,6 @@ TIMM = Layout(
     rows=ROWS,
     marks=(r"(patch_embed\.|pos_embed|cls_token|norm\.).*", r"blocks\.\d+\.norm1\..*"),
     aliases=(
-        (r"^(?:module|backbone|model)\.", ""),
         # DINOv2's own files, and those of its training in chunks of blocks.
         (r"^register_tokens$", "reg_token"),
         (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
@@ -165,7 +164,12 @@ TIMM = Layout(
         (r"\.mlp\.w3\.", ".mlp.fc2."),
         (r"\.gamma_([12])$", r".ls\1.gamma"),  # DeiT-3
     ),
-    dropped={"mask_token": "only masked pre-training uses it"},
+    dropped={
+        "mask_token": "only masked pre-training uses it",
+        r"decoder_(?:embed|pos_embed|blocks|norm|pred)(?:\..*)?": (
+            "it is of MAE's decoder, which only pre-training uses"
+        ),
+    },
     defaults={
         "gelu_approximate": False,
         "layer_norm_epsilon": 1e-6,
@@ -190,7 +194,6 @@ TIMM_BIT = Layout(
     model="bit",
     rows=_bit_rows(_UNIT, "stage_{stage}_unit_{unit}"),
     marks=(r"stem\.conv\.weight", r"stages\.0\.blocks\.0\.norm1\.weight", r"norm\.weight"),
-    aliases=((r"^(?:module|backbone|model)\.", ""),),
     resnet=_RESNET,
     hints=_bit_hints,
 )

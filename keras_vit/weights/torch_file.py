@@ -1,19 +1,23 @@
-"""torch's state dicts."""
+"""torch's files of tensors."""
 
 import io
 import mmap
 import os
-import re
+import zipfile
+from collections.abc import Iterator
 
 from keras_vit.weights.archives import ZIP_ERRORS, open_zip
+from keras_vit.weights.pickles import as_nothing, full_name, is_of_tensors
+from keras_vit.weights.safetensors_files import ShardedFile
 from keras_vit.weights.tensor_file import TensorFile
-
-# Where training scripts put the weights.
-NESTED = ("state_dict", "model", "teacher", "module")
 
 
 class TorchFile(TensorFile):
-    """A state dict of torch, read by torch without running any code of the file."""
+    """A file of `torch.save`, read by torch without running any code of the file.
+
+    Tensors in dictionaries within dictionaries have the keys before their names:
+    `state_dict.blocks.0.norm1.weight`.
+    """
 
     kind = "state dict of tensors"
 
@@ -26,77 +30,143 @@ class TorchFile(TensorFile):
                 f"Reading {path!r} needs torch, in which the file is written. Install it, "
                 "or take the checkpoint as .safetensors."
             ) from error
-        self._tensors, self._bytes = {}, 0
-        for name, tensor in self._state_dict(torch).items():
-            if isinstance(tensor, torch.Tensor):
-                self._add_tensor(name, tensor)
+        self._tensors = {}
+        content = self._load(torch)
+        for name, tensor in self._tensors_in(torch, content):
+            self._add_tensor(name, tensor)
+        if not self._tensors:
+            what = f"a {type(content).__name__}"
+            if isinstance(content, dict):
+                what = f"a dictionary with {', '.join(map(repr, list(content)[:8]))}"
+            raise self._refused(f"it holds no tensor of torch, but {what}")
+
+    def _tensors_in(self, torch, content) -> Iterator:
+        """(name, tensor) of all in dictionaries and lists, each at its every place."""
+        left = min(_MAX_ITEMS, os.path.getsize(self.path))
+        stack = [((), content)]
+        while stack:
+            parts, item = stack.pop()
+            left -= 1
+            if left < 0 or len(parts) > _MAX_DEPTH:
+                raise self._damaged("its dictionaries hold one another without end")
+            if isinstance(item, torch.Tensor):
+                yield ".".join(parts), item
+            elif isinstance(item, dict):
+                pairs = [((*parts, str(key)), value) for key, value in item.items()]
+                stack += reversed(pairs)
+            elif isinstance(item, list | tuple):
+                pairs = [((*parts, str(i)), value) for i, value in enumerate(item)]
+                stack += reversed(pairs)
 
     def _add_tensor(self, name, tensor):
-        shape = tuple(tensor.shape)
+        if reason := _no_weight(tensor):
+            self.beside[name] = reason
+            return
         try:
-            if not isinstance(name, str):
-                raise ValueError(f"{name!r} is no name of a tensor")
-            # Views can repeat their numbers without end; tied weights do so once.
-            self._bytes += tensor.numel() * tensor.element_size()
-            if self._bytes > 2 * os.path.getsize(self.path):
-                raise ValueError(f"{name!r} claims to be of shape {shape}")
-            self._add(name, shape, str(tensor.dtype).removeprefix("torch."))
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            self._add(name, tuple(tensor.shape), dtype)
         except ValueError as error:
-            raise self._damaged(error) from error
+            raise self._refused(error) from error
         self._tensors[name] = tensor
 
-    def _state_dict(self, torch):
-        import argparse
+    def check_claims(self, names):
+        # Views can repeat their numbers without end; tied weights do so once.
+        claimed = 0
+        for name in names:
+            tensor = self._tensors[name]
+            claimed += tensor.numel() * tensor.element_size()
+            if claimed > 2 * os.path.getsize(self.path):
+                raise self._damaged(f"{name!r} claims to be of shape {self.shapes[name]}")
+
+    def _load(self, torch):
         import pickle
 
         try:
-            self._check_archive()
-            # Training scripts leave their arguments beside the tensors.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(self.path, "cpu", weights_only=True)
-            while True:  # {"model": {…}}, {"state_dict": {…}}, …
-                if not isinstance(content, dict):
-                    raise TypeError(f"it holds a {type(content).__name__}")
-                nested = [key for key in NESTED if isinstance(content.get(key), dict)]
-                if not nested:
-                    return content
-                content = content[nested[0]]
+            objects = self._check_archive()
+        except _RefusedError as error:
+            raise self._refused(error) from error
+        except ZIP_ERRORS as error:
+            raise self._damaged(str(error) or type(error).__name__) from error
+        ignored = [(as_nothing(name), name) for name in sorted(objects)]
+        try:
+            with torch.serialization.safe_globals(ignored):
+                return torch.load(self.path, "cpu", weights_only=True)
         except (*ZIP_ERRORS, pickle.UnpicklingError, AssertionError) as error:
             # As torch suggests to trust the file, only the first sentence is passed on.
             reason = str(error).partition("\n")[0].partition(". ")[0]
-            raise self._damaged(reason or type(error).__name__) from error
+            reason = reason or type(error).__name__
+            if isinstance(error, pickle.UnpicklingError) and self._is_archive():
+                # Its checksums are right: it is as it was written.
+                raise self._refused(reason) from error
+            raise self._damaged(reason) from error
 
-    def _check_archive(self):
-        """Looks for what torch itself does not: checksums, and claims without bytes."""
+    def _is_archive(self):
         with open(self.path, "rb") as file:
-            if file.read(4) != b"PK\x03\x04":  # of torch before 1.6: pickles in a row
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickles:
-                    for _ in range(_LEGACY_PICKLES):
-                        self._check_pickle(pickles)
-                return
+            return file.read(4) == b"PK\x03\x04"
+
+    def _check_archive(self) -> set[str]:
+        """Looks for what torch itself does not: checksums, and claims without bytes.
+
+        Gives the names of the classes that are of no use here.
+        """
+        if not self._is_archive():  # of torch before 1.6: pickles in a row
+            objects = set()
+            with (
+                open(self.path, "rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickles,
+            ):
+                for _ in range(_LEGACY_PICKLES):
+                    objects |= self._check_pickle(pickles)
+            return objects
         with open_zip(self.path) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"the checksum of {damaged!r} is another")
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    self._check_pickle(io.BytesIO(archive.read(name)))
+            return self._check_members(archive)
 
-    def _check_pickle(self, file):
-        """Refuses what torch would make of a pickle, but no state dict needs."""
+    def _check_members(self, archive: zipfile.ZipFile) -> set[str]:
+        names = archive.namelist()
+        parts = {name.rpartition("/")[2] for name in names}
+        if "constants.pkl" in parts:
+            raise _RefusedError("it holds a program of TorchScript, not weights alone")
+        if "data.pkl" not in parts:
+            raise _RefusedError("it is an archive without 'data.pkl', which torch writes")
+        pickles = [archive.read(name) for name in names if name.endswith(".pkl")]
+        return set().union(*(self._check_pickle(io.BytesIO(data)) for data in pickles))
+
+    def _check_pickle(self, file) -> set[str]:
+        """Refuses what torch would make of a pickle, but no state dict needs.
+
+        Gives the names of the classes of which nothing is made.
+        """
         import pickletools
 
-        size, number = os.path.getsize(self.path), None
+        size, number, objects, refused = os.path.getsize(self.path), None, set(), []
         for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "GLOBAL" and not re.fullmatch(_GLOBALS, argument):
-                raise ValueError(f"it holds {argument!r}, which no tensor needs")
+            if opcode.name == "GLOBAL" and not is_of_tensors(argument):
+                if as_nothing(name := full_name(argument)):
+                    objects.add(name)
+                else:
+                    refused.append(argument)
             if isinstance(argument, int) and "PUT" not in opcode.name:
                 number = argument
             # What precedes is a storage, which ends in its number of elements.
             if opcode.name == "BINPERSID" and number is not None and number > size:
                 raise ValueError(f"it claims to hold {number:,} numbers")
+        if refused:
+            raise _RefusedError(f"it holds {refused[0]!r}, which no tensor needs")
+        return objects
+
+    def _refused(self, reason):
+        return ValueError(
+            f"{self.path!r} is not loaded: {reason}. Of torch's files, tensors in "
+            "dictionaries are read, and plain values beside them; other objects could run "
+            "code, or are no weights. Where the file comes from, save the weights alone: "
+            "`torch.save(model.state_dict(), path)`."
+        )
 
     def read(self, name):
         self._check_floating(name)
+        self.check_claims([name])
         tensor = self._tensors[name].detach().contiguous()
         if self.dtypes[name] == "bfloat16":  # which NumPy does not know
             tensor = tensor.float()
@@ -105,13 +175,31 @@ class TorchFile(TensorFile):
         return tensor
 
 
+class TorchShards(ShardedFile):
+    """Several `.bin` files of torch under one index."""
+
+    kind = "index of torch's files"
+    kind_of_shards = TorchFile
+
+    def check_claims(self, names):
+        for name in names:
+            self._files[name].check_claims([name])
+
+
+class _RefusedError(ValueError):
+    """A file that may be complete, but is not of weights alone."""
+
+
 _LEGACY_PICKLES = 5  # two numbers of versions, system, state dict, keys of storages
-# What a state dict is made of (Python 2 and 3). Others that torch allows take memory for
-# the asking: `bytearray`, empty tensors, storages that are in no file.
-_GLOBALS = (
-    r"collections (OrderedDict|Counter)|argparse Namespace|_codecs encode|"
-    r"torch\._utils _rebuild_(tensor(_v2)?|parameter(_with_state)?)|"
-    r"torch\.nn\.parameter Parameter|"
-    r"torch (\w+Storage|Size|device|u?int\d+|b?float\d+|complex\d+|bool)|"
-    r"(builtins|__builtin__) (set|complex)"
-)
+_MAX_ITEMS, _MAX_DEPTH = 1_000_000, 64
+
+
+def _no_weight(tensor) -> str | None:
+    """Why a tensor can be no weight, or None where it can."""
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
+        return "it is sparse or quantized by torch"
+    if tensor.device.type != "cpu":
+        return "it has a shape and no numbers"  # of the device "meta"
+    if not tensor.numel():
+        return "it is empty"
+    return None

@@ -1,0 +1,280 @@
+"""How files pack a ViT: the keys, prefixes and wrappers around its names."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from keras_vit.weights.architecture import KERNEL
+from keras_vit.weights.google import BIT, GOOGLE
+from keras_vit.weights.huggingface import LAYOUTS
+from keras_vit.weights.keras_hub import KERAS_HUB
+from keras_vit.weights.layout import Layout
+from keras_vit.weights.timm import TIMM, TIMM_BIT
+
+ALL_LAYOUTS = (GOOGLE, BIT, TIMM, TIMM_BIT, *LAYOUTS, KERAS_HUB)
+# torch's names are dotted, and training scripts put others before them.
+_DOTTED = tuple(layout for layout in ALL_LAYOUTS if not layout.kernels_of_keras)
+
+# Where Google's training code keeps the weights, the whole file or beside other things.
+ROOTS = ("", "params/", "opt/target/", "target/")
+IMAGE_TOWER = "img"
+
+# Modules that torch puts around others, anywhere in a name.
+_WRAPPERS = (
+    r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_fpw_module|"
+    r"_checkpoint_wrapped_module)\."
+)
+_MAX_PREFIX = 12  # parts of a name before the ViT's own
+_KERNELS = (KERNEL, "root/conv/kernel")  # a ViT's first, and a BiT's
+
+_AVERAGED = "ema|averaged?|avg|swa|polyak|shadow"  # of the weights that lie beside them
+# Of two networks that are trained together, the one that is evaluated and the other.
+_PAIRS = (
+    ("teacher", "student"),  # DINO, iBOT
+    ("base_encoder", "momentum_encoder"),  # MoCo v3
+    ("encoder_q", "encoder_k"),  # MoCo
+)
+_NOT_OF_MODEL = r"(?:.*\.)?(?:\w*optim\w*|opt|\w*sched\w*|\w*state)\."
+
+
+class Package(NamedTuple):
+    """The tensors of one ViT of a file.
+
+    Attributes:
+        layout: the layout of its names.
+        names: name as the layout has it → name in the file.
+        dropped: name in the file of a tensor beside the ViT → the reason.
+        key: what `key=` takes for this ViT, `""` where its names have no prefix.
+        others: the same of the other ViTs in the file.
+        heads: names in the file of matrices beside the ViT that may read its features.
+    """
+
+    layout: Layout
+    names: dict[str, str]
+    dropped: dict[str, str]
+    key: str = ""
+    others: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+
+
+class _Place(NamedTuple):
+    """A prefix, and the layout of the names that follow it."""
+
+    prefix: str
+    layout: Layout
+
+    @property
+    def key(self):
+        return self.prefix.rstrip(".")
+
+    def canonical(self, name):
+        return self.layout.canonical(name.removeprefix(self.prefix))
+
+
+def find_package(
+    shapes: Mapping[str, tuple[int, ...]], subtree: str | None, key: str | None
+) -> Package | None:
+    """Where the ViT of a file is, or `None` where its names are of no layout.
+
+    Args:
+        shapes: name of a tensor in the file → its shape.
+        subtree: the sub-tree of Google's layout that is asked for.
+        key: the key or prefix that is asked for.
+
+    Raises:
+        ValueError: if the file holds several ViTs and nothing tells which is meant, a
+            part of the ViT lies elsewhere, or there is none under the key.
+    """
+    names = _cleaned(shapes)
+    if key is None:
+        return _slashed(names, subtree) or _dotted(names, shapes)
+    key = re.sub(_WRAPPERS, "", f"{key}.").rstrip("./")
+    inside = _under(names, key)
+    start = len(key) + 1 if key else 0
+    package = _slashed({name[start:]: raw for name, raw in inside.items()}, subtree)
+    package = package or _dotted(inside, shapes)
+    if package is None:
+        places = [place.key for place in _complete(_places(names), names)]
+        raise ValueError(
+            f"there is no ViT among the {len(inside)} tensors under the key {key!r}. Keys "
+            f"of ViTs: {', '.join(map(repr, places)) or 'none'}"
+        )
+    asked = {*inside.values()}
+    outside = {n: f"it lies outside of key={key!r}" for n in shapes if n not in asked}
+    return package._replace(key=key, dropped={**outside, **package.dropped}, others=())
+
+
+def _cleaned(shapes) -> dict[str, str]:
+    """Name without the modules that wrap others → name in the file."""
+    names = {re.sub(_WRAPPERS, "", name): name for name in shapes}
+    return names if len(names) == len(shapes) else {name: name for name in shapes}
+
+
+def _under(names, key) -> dict[str, str]:
+    """The names that follow a key; `""` takes what is of no ViT further inside."""
+    if key:
+        return {n: raw for n, raw in names.items() if n.startswith((f"{key}.", f"{key}/"))}
+    inner = tuple(p.prefix for p in _complete(_places(names), names) if p.prefix)
+    return {n: raw for n, raw in names.items() if not n.startswith(inner)}
+
+
+# Google's names and KerasHub's, with slashes.
+
+
+def _slashed(names, subtree) -> Package | None:
+    trees = [f"{subtree}/"] if subtree else ["", f"{IMAGE_TOWER}/"]
+    for layout in (GOOGLE, BIT, KERAS_HUB):
+        for root in ROOTS if layout is GOOGLE else ("",):
+            for tree in trees if layout is GOOGLE else ("",):
+                prefix = root + tree
+                inside = [name for name in names if name.startswith(prefix)]
+                if layout.recognises(name.removeprefix(prefix) for name in inside):
+                    reasons = {name: _outside(name, root, tree) for name in names}
+                    return Package(
+                        layout,
+                        {n.removeprefix(prefix): names[n] for n in names if not reasons[n]},
+                        {names[n]: reason for n, reason in reasons.items() if reason},
+                    )
+    return None
+
+
+def _outside(name, root, tree) -> str | None:
+    """Why a tensor beside the model's is not needed, or None where it is."""
+    if root and not name.startswith(root) and name.split("/")[0] in ("opt", "state"):
+        return "it is of the optimizer"
+    if tree and name.startswith(root) and not name.startswith(root + tree):
+        return f"it lies outside of the sub-tree {tree[:-1]!r}"
+    return None
+
+
+# torch's names, with dots.
+
+
+def _dotted(names, shapes) -> Package | None:
+    places = _places(names)
+    if not places:
+        return None
+    places = _complete(places, names) or places
+    place = _chosen(places)
+    inside, beside, dropped = {}, [], {}
+    for name, raw in names.items():
+        owner = _owner(name, places)
+        if owner is place:
+            inside[name.removeprefix(place.prefix)] = raw
+        elif owner:
+            dropped[raw] = f"it is of another ViT, which key={owner.key!r} takes"
+        else:
+            beside.append(name)
+            dropped[raw] = f"it lies outside of {place.key!r}, where the ViT is"
+    _check_parts(place, inside, beside)
+    others = tuple(other.key for other in places if other is not place)
+    heads = _heads(place, inside, {n: names[n] for n in beside}, shapes)
+    return Package(place.layout, inside, dropped, place.key, others, heads)
+
+
+def _owner(name, places) -> _Place | None:
+    """The innermost place that a name is under."""
+    return max(
+        (place for place in places if name.startswith(place.prefix)),
+        key=lambda place: len(place.prefix),
+        default=None,
+    )
+
+
+def _places(names: Iterable[str]) -> list[_Place]:
+    """Where names of a layout begin, the outermost first, and each ViT once."""
+    inside = defaultdict(list)
+    for name in names:
+        parts = name.split(".")
+        for end in range(min(len(parts), _MAX_PREFIX + 1)):
+            inside["".join(f"{part}." for part in parts[:end])].append(name)
+    places = []
+    for prefix in sorted(inside, key=len):
+        if any(_is_part(place, inside[prefix]) for place in places):
+            continue
+        relative = [name.removeprefix(prefix) for name in inside[prefix]]
+        layout = next((each for each in _DOTTED if each.recognises(relative)), None)
+        if layout:
+            places.append(_Place(prefix, layout))
+    return places
+
+
+def _is_part(place, names):
+    """Whether names are of the ViT at a place, and not of another further inside."""
+    if not names[0].startswith(place.prefix):
+        return False
+    layout = place.layout
+    canonical = map(place.canonical, names)
+    return any(layout.knows(name) or layout.reason_to_drop(name) for name in canonical)
+
+
+def _complete(places, names) -> list[_Place]:
+    """The places of ViTs with a patch embedding, or of a BiT with its root."""
+    return [place for place in places if _width(place, names)]
+
+
+def _width(place, names) -> str | None:
+    """The name of the tensor that tells the width of the first layer."""
+    rows = [row for row in place.layout.rows if row.targets[0] in _KERNELS]
+    sources = {row.sources[0] for row in rows}
+    inside = (name for name in names if name.startswith(place.prefix))
+    return next((name for name in inside if place.canonical(name) in sources), None)
+
+
+def _chosen(places) -> _Place:
+    """The ViT that is meant where there are several, or a ValueError."""
+    left = [place for place in places if not _says(place, places, _AVERAGED)] or places
+    for wanted, other in _PAIRS:
+        if any(_says(place, places, wanted) for place in left):
+            left = [place for place in left if not _says(place, places, other)]
+    if len(left) == 1:
+        return left[0]
+    keys = ", ".join(repr(place.key) for place in places)
+    raise ValueError(
+        f"there are {len(places)} ViTs in it, and nothing tells which is meant. Give "
+        f"`key=…`, one of {keys} (on the command line `--set key=…`)"
+    )
+
+
+def _says(place, places, words):
+    """Whether a place is called so, by the parts of its key that not all keys have."""
+    keys = [other.key.split(".") for other in places]
+    parts = [part for part in place.key.split(".") if any(part not in k for k in keys)]
+    snakes = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part).lower() for part in parts]
+    return any(re.search(rf"(?:^|_)(?:{words})(?:_|\d|$)", part) for part in snakes)
+
+
+def _check_parts(place, inside, beside):
+    """Refuses a ViT of which a part lies beside it, and whose result would be another."""
+    layout = place.layout
+    has = {layout.canonical(name) for name in inside}
+    parts = place.key.split(".")
+    parents = ["".join(f"{part}." for part in parts[:end]) for end in range(len(parts))]
+    for name in beside:
+        for parent in (parent for parent in parents if name.startswith(parent)):
+            canonical = layout.canonical(name.removeprefix(parent))
+            is_part = layout.knows(canonical) and not layout.is_of_head(canonical)
+            if is_part and canonical not in has:
+                raise ValueError(
+                    f"{name!r} is named as a part of the ViT, which lies under "
+                    f"{place.key!r} and has no such part. `key={place.key!r}` takes what "
+                    "is there, and nothing else"
+                )
+
+
+def _heads(place, inside, beside, shapes) -> tuple[str, ...]:
+    """Matrices next to the ViT, in the same module, that may read its features."""
+    kernel = _width(_Place("", place.layout), inside)
+    if not kernel:
+        return ()
+    width = shapes[inside[kernel]][0]
+    parent = place.prefix[: place.key.rfind(".") + 1]
+    return tuple(
+        raw
+        for name, raw in beside.items()
+        if name.startswith(parent)
+        and not re.match(_NOT_OF_MODEL, name)
+        and len(shapes[raw]) == 2
+        and shapes[raw][1] == width
+    )
