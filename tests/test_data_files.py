@@ -15,7 +15,7 @@ from PIL import Image
 from keras_vit.cli.options import as_options, images_in
 from keras_vit.data import Augmentation, Pipeline, load, load_images, read_image
 from keras_vit.data.clutter import is_clutter
-from keras_vit.data.split_names import looks_like_a_split, splits_of
+from keras_vit.data.split_names import look_like_splits, splits_of
 from keras_vit.data.splits import taken_for_split
 
 pytestmark = pytest.mark.one_backend
@@ -90,6 +90,10 @@ def tiff(pixels, path=None, photometric=None, extra=None):
         ("train val eval", "train validation test"),
         ("train test evaluation", "train test validation"),
         ("train eval", "train -"),
+        ("flowers_train flowers_test", "train test"),
+        ("trn tst", "train test"),
+        ("flowers_train insects_test", "- -"),
+        ("racing_train goods_train", "- -"),
         ("trains contest vallhund", "- - -"),
         ("racing_train test_tube train_test", "- - -"),
         ("fold_1 part2 PublicTest", "- - -"),
@@ -100,11 +104,16 @@ def test_splits_by_name(names, expected):
     assert [known.get(name, "-") for name in names.split()] == expected.split()
 
 
-def test_what_looks_like_a_split():
+def test_what_looks_like_splits():
     for name in ("Training", "fold_1", "part2", "PublicTest", "eval", "set 1", "train_val"):
-        assert looks_like_a_split(name), name
+        assert look_like_splits([name]), name
     for name in ("daisy", "racing_train", "1", "images", "sunset", "parttime", ""):
-        assert not looks_like_a_split(name), name
+        assert not look_like_splits([name]), name
+        assert not look_like_splits(["train", name, "test"]), name
+    assert look_like_splits(["trainA", "trainB", "testA", "testB"])
+    assert look_like_splits(["roses fold 1", "roses fold 2"])
+    assert not look_like_splits(["rose 1", "rose 2"])
+    assert not look_like_splits([])
 
 
 @pytest.mark.parametrize(
@@ -159,9 +168,24 @@ def test_an_uncertain_split_beside_a_certain_one(tmp_path):
 
 
 def test_train_and_test_of_images_without_classes(tmp_path):
-    write(tmp_path, ["train/0.png", "test/1.png"])
-    with pytest.raises(ValueError, match="look like parts of a data set"):
-        load(tmp_path)
+    for names in (("train", "test"), ("trainA", "trainB", "testA", "testB")):
+        root = tmp_path / names[0]
+        write(root, [f"{name}/0.png" for name in names])
+        with pytest.raises(ValueError, match="look like parts of a data set"):
+            load(root)
+    batches = write(tmp_path / "batches", ["batch 1/0.png", "batch 2/1.png"])
+    assert load(batches, validation_split=0).class_names == ("batch 1", "batch 2")
+
+
+def test_folders_that_hold_the_same_folders_are_told(tmp_path, caplog):
+    names = [f"{part}/{c}/0.png" for part in ("Entrenamiento", "Prueba") for c in "ab"]
+    load(write(tmp_path / "parts", [*names, "Entrenamiento/c/0.png"]))
+    assert "('Entrenamiento', 'Prueba') hold folders of the same names ('a', 'b', 'c')" in (
+        caplog.text
+    )
+    caplog.clear()
+    load(write(tmp_path / "kinds", ["cat/tame/0.png", "cat/wild/0.png", "dog/big/0.png"]))
+    assert "hold folders" not in caplog.text
 
 
 def test_splits_within_classes(tmp_path):
@@ -201,6 +225,7 @@ def test_columns_of_splits(tmp_path, column, values, expected):
         ("fold", "12"),
         ("kFold", "12"),
         ("is_train", "10"),
+        ("train", "10"),
         ("Subset", "AB"),
         ("Usage", ("Training", "PublicTest")),
     ],
@@ -220,6 +245,8 @@ def test_columns_that_do_not_tell_which_split(tmp_path, column, values):
     assert data.num_examples == {"train": 4}
     with pytest.raises(ValueError, match=r"Received: 'nope'\. There are"):
         load(file, split_column=column, splits={"train": values[0], "test": "nope"})
+    with pytest.raises(ValueError, match="must be of one split"):
+        load(file, split_column=column, splits={"train": list(values), "test": values[1]})
 
 
 def test_two_columns_of_splits(tmp_path):

@@ -781,6 +781,11 @@ def test_predict_a_folder_of_all_sorts(trained, folder, tmp_path, capsys):
     assert "no image that can be read in this folder; left out: 2 .heic" in (
         capsys.readouterr().err
     )
+    deep = np.random.default_rng(0).integers(0, 4096, (32, 32)).astype("uint16")
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for given, is_said in (((), True), (("--value-range", "0", "4095"), False)):
+        assert main(["predict", str(trained[0]), str(tmp_path / "deep.png"), *given]) == 0
+        assert ("--value-range 0 4095" in capsys.readouterr().err) == is_said
 
 
 @pytest.fixture

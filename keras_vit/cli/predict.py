@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from keras_vit.cli.options import (
     reading_of,
 )
 from keras_vit.data import load_images
+from keras_vit.data.samples import check_values
+from keras_vit.data.sources import ImageFiles
 from keras_vit.runs import Classifier, load_classifier
 from keras_vit.tables import table
 from keras_vit.weights.web import fetch_bytes
@@ -73,6 +76,7 @@ def _predict(args):
     classifier = load_classifier(args.source, args.batch_size, **merging_of(args))
     pipeline = replace(classifier.pipeline, **reading_of(args, classifier.pipeline))
     classifier = replace(classifier, pipeline=pipeline)
+    _say_strange_values(sources, pipeline)
     names = _class_names(classifier, args.class_index)
     results = _results(classifier, sources, names, args.top)
     failed = _print_json(results) if args.json else _print_table(results)
@@ -92,6 +96,17 @@ def _sources(given) -> Iterator[tuple[str, str | None]]:
             yield source, f"there is no image that can be read in this folder{left_out}"
         elif others:
             print(f"keras-vit: {_shown(source)}: left out: {others}", file=sys.stderr)
+
+
+def _say_strange_values(sources, pipeline):
+    """What `load` would refuse: images that would be all but black, or over white."""
+    found = (s for s, error in sources if error is None and os.path.isfile(s))
+    paths = tuple(map(Path, found))
+    files = ImageFiles(paths, np.zeros(len(paths), "int32"), Path())
+    try:
+        check_values({"IMAGE": files}, pipeline.reading)
+    except ValueError as error:
+        print(f"keras-vit: {as_options(str(error))}", file=sys.stderr)
 
 
 def _class_names(classifier: Classifier, class_index):

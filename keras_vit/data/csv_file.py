@@ -11,7 +11,12 @@ import numpy as np
 
 from keras_vit.data.sources import ImageFiles
 from keras_vit.data.spelling import one_spelling, spelled_on_disk
-from keras_vit.data.split_names import KNOWN, looks_like_a_split, splits_of
+from keras_vit.data.split_names import (
+    KNOWN,
+    look_like_splits,
+    splits_of,
+    tells_of_training,
+)
 from keras_vit.data.wording import listed
 
 SPLIT_COLUMN = "split"
@@ -150,26 +155,31 @@ class _Rows:
 def _is_split_name(column: str) -> bool:
     words = [word.lower() for word in WORD.findall(column or "")]
     joined = {"".join(pair) for pair in itertools.pairwise(words)}
-    return bool(SPLIT_WORDS & {*words, *joined})
+    return bool(SPLIT_WORDS & {*words, *joined}) or tells_of_training(column or "")
 
 
 def _are_splits(values: set[str]) -> bool:
     if len(values) > MOST_VALUES:  # labels, numbers, texts
         return False
     values = values - {""}
-    all_alike = all(map(looks_like_a_split, values))
-    return all_alike and "train" in splits_of(values).values()
+    return look_like_splits(values) and "train" in splits_of(values).values()
 
 
 def _split_names(splits: Mapping | None, values: set[str], rows) -> dict[str, str]:
     """The split of each value in the split column."""
     if splits is None:
         return splits_of(values)
-    named = {
-        value: split
+    pairs = [
+        (value, split)
         for split, names in splits.items()
         for value in ([names] if isinstance(names, str) else names)
-    }
+    ]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise ValueError(
+            "Each value in the split column must be of one split. Received several for "
+            f"one: splits={dict(splits)}"
+        )
     if unknown := sorted(named.keys() - values):
         raise ValueError(
             f"`splits` must name values in the column {rows.split_column!r}. Received: "

@@ -1,5 +1,6 @@
 """A folder of images as a source: `folder/<class>/…` or `folder/<split>/<class>/…`."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,15 @@ from keras_vit.data.images import image_suffixes
 from keras_vit.data.listing import Listing, visible
 from keras_vit.data.sources import ImageFiles
 from keras_vit.data.spelling import one_spelling, spelled_on_disk
-from keras_vit.data.split_names import KNOWN, looks_like_a_split, splits_of
+from keras_vit.data.split_names import (
+    KNOWN,
+    look_like_splits,
+    mentions_training,
+    splits_of,
+)
 from keras_vit.data.wording import listed
+
+logger = logging.getLogger("keras_vit")
 
 LAYOUTS = "folder/<class>/<image> or folder/{train,validation,test}/<class>/<image>"
 NAME_THEM = "Name the folder of each split: splits={'train': …, 'validation': …, 'test': …}"
@@ -104,23 +112,43 @@ def _innermost(folder: Path, split: str) -> Path:
     return folder
 
 
-def _check_that_they_are_classes(root: Path, subfolders: Sequence[str]) -> None:
+def _check_that_they_are_classes(root: Path, names: Sequence[str]) -> None:
     """That the folders which are to be classes are no parts of a data set."""
-    if len(subfolders) > 1 and all(map(looks_like_a_split, subfolders)):
+    inside = {name: _subfolders(root / name) for name in names}
+    are_parts = any(inside.values()) or mentions_training(names)
+    if len(names) > 1 and are_parts and look_like_splits(names):
         raise ValueError(
             f"The folders in {os.fspath(root)!r} look like parts of a data set, not like "
-            f"classes: {listed(map(repr, subfolders))}. {NAME_THEM}; in each of them lies "
-            "a folder for each class. Where these are the classes, give a CSV file."
+            f"classes: {listed(map(repr, names))}. {NAME_THEM}; in each of them lies a "
+            "folder for each class. Where these are the classes, give a CSV file."
         )
-    inside = {name: _subfolders(root / name) for name in subfolders}
     for name, folders in inside.items():
-        if "train" in splits_of(folders).values() and all(map(looks_like_a_split, folders)):
+        if "train" in splits_of(folders).values() and look_like_splits(folders):
+            folder = os.fspath(root / name)
             raise ValueError(
-                f"The folder {os.fspath(root / name)!r} holds parts of a data set, "
+                f"The folder {folder!r} holds parts of a data set, "
                 f"{listed(map(repr, folders))}, so the images of all of them would be one "
-                f"class. Sort them by split first: {LAYOUTS}; or give a CSV file with a "
+                f"class. Give that folder instead if its parts hold the classes. Else "
+                f"sort the images by split first: {LAYOUTS}; or give a CSV file with a "
                 "column 'split'."
             )
+    _say_if_all_hold_the_same(root, inside)
+
+
+def _say_if_all_hold_the_same(root: Path, inside: Mapping[str, Sequence[str]]) -> None:
+    """Splits may have names of any language; the classes in them have the same."""
+    most = max(inside.values(), key=len, default=[])
+    if len(inside) < 2 or len(most) < 2 or not all(inside.values()):
+        return
+    is_same = all(set(most) >= set(names) for names in inside.values())
+    if is_same and not any(Listing().images_in(root / name) for name in inside):
+        logger.warning(
+            "The folders of the classes (%s) hold folders of the same names (%s). If the "
+            "former are parts of the data set and the latter its classes, name the parts "
+            "as splits.",
+            listed(map(repr, inside)),
+            listed(map(repr, most)),
+        )
 
 
 def _files_by_class(folder: Path, listing: Listing) -> dict[str, list[Path]]:
@@ -128,7 +156,8 @@ def _files_by_class(folder: Path, listing: Listing) -> dict[str, list[Path]]:
     if loose:
         raise ValueError(
             f"Each image must lie in the folder of its class: {LAYOUTS}. Received: "
-            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one"
+            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one. Name the "
+            "folders to take, if this is none: splits={'train': …}"
         )
     classes = [path for path in visible(folder) if path.is_dir()]
     if not classes:

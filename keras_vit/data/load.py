@@ -117,21 +117,15 @@ def load(
     arguments.one_of(duplicates, DUPLICATES, "duplicates")
     _check_arguments(splits, validation_split, test_split, bad_images, seed)
     pipeline = Pipeline(**pipeline)
+    columns = (image_column, label_column, split_column)
     fractions = (validation_split, test_split)
-    if not isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike):
+        name, sources, found = _found_files(
+            source, data_dir, splits, columns, fractions, class_names
+        )
+    else:
         name = "arrays"
         sources, found = load_arrays(source, splits, pipeline.reading, class_names)
-    elif Path(source).is_dir():
-        name = Path(source).resolve().name
-        sources, found = load_folder(source, splits, class_names)
-    elif Path(source).suffix.lower() == ".csv":
-        name = Path(source).stem
-        columns = (image_column, label_column, split_column)
-        sources, found = load_csv(source, *columns, splits, class_names)
-    elif isinstance(source, str) and TFDS_NAME.fullmatch(source):
-        sources, found, name = load_tfds(source, data_dir, splits, *fractions)
-    else:
-        raise FileNotFoundError(f"There is no folder or CSV file {os.fspath(source)!r}")
     _check_names(sources, found)
     is_trained_on = class_names is None
     if is_trained_on:
@@ -155,6 +149,21 @@ def load(
         sources = _with_splits(sources, groups, validation_split, test_split, seed)
     ordered = {split: sources[split] for split in SPLITS if split in sources}
     return ImageData(name, class_names, ordered, pipeline, seed)
+
+
+def _found_files(
+    source: str | os.PathLike, data_dir, splits, columns, fractions, class_names
+) -> tuple[str, dict[str, Source], tuple[str, ...]]:
+    """Name, sources and class names of what lies at a path or in TensorFlow Datasets."""
+    path = Path(source)
+    if path.is_dir():
+        return path.resolve().name, *load_folder(source, splits, class_names)
+    if path.suffix.lower() == ".csv":
+        return path.stem, *load_csv(source, *columns, splits, class_names)
+    if isinstance(source, str) and TFDS_NAME.fullmatch(source):
+        sources, found, name = load_tfds(source, data_dir, splits, *fractions)
+        return name, sources, found
+    raise FileNotFoundError(f"There is no folder or CSV file {os.fspath(source)!r}")
 
 
 def _check_names(sources: Mapping[str, Source], class_names: Sequence[str]) -> None:

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 
 KNOWN = {
-    "train": ("train", "training", "trainval"),
+    "train": ("train", "training", "trainval", "trn"),
     "validation": ("validation", "val", "valid", "dev", "development"),
-    "test": ("test", "testing"),
+    "test": ("test", "testing", "tst"),
 }
 # For some the validation images and for others the test images.
 EVALUATION = ("eval", "evaluation")
@@ -26,10 +26,12 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 def splits_of(names: Iterable[str]) -> dict[str, str]:
     """The split of each name that tells it for certain, such as "Training", "test_set".
 
+    Words that all names have say nothing: "flowers_train" and "flowers_test" are splits.
     `eval` is that of validation and test which no other name is, and uncertain where
     none is.
     """
-    kinds = {name: _kind(name) for name in names}
+    words = _own_words(names)
+    kinds = {name: _kind(own) for name, own in words.items()}
     found = set(kinds.values())
     left = [split for split in ("validation", "test") if split not in found]
     of_evaluation = left[0] if len(left) == 1 else None
@@ -39,26 +41,49 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
     return {name: kind for name, kind in kinds.items() if kind}
 
 
-def looks_like_a_split(name: str) -> bool:
-    """True also for names that leave open which split they are: "fold_1", "eval"."""
-    words = _words(name)
+def look_like_splits(names: Iterable[str]) -> bool:
+    """True if all look like splits, also where they leave open which: "fold_1", "eval"."""
+    words = _own_words(names)
+    return bool(words) and all(map(_may_be_a_split, words.values()))
+
+
+def mentions_training(names: Iterable[str]) -> bool:
+    """True if a name holds a word for training, among others perhaps: "trainA"."""
+    return any(SPLIT_OF.get(word) == "train" for name in names for word in _words(name))
+
+
+def tells_of_training(name: str) -> bool:
+    """True for names of a column such as "train", "test", "train/val"."""
+    words = set(_words(name))
+    return _only(words, SPLIT_OF) and bool(words & {*KNOWN["train"], *KNOWN["test"]})
+
+
+def _own_words(names: Iterable[str]) -> dict[str, list[str]]:
+    """The words of each name, without those that all names have and that say no split."""
+    words = {name: _words(name) for name in names}
+    if len(words) < 2:
+        return words
+    common = set.intersection(*map(set, words.values()))
+    common -= {*SPLIT_OF, *EVALUATION, *UNCERTAIN}
+    return {name: [w for w in own if w not in common] for name, own in words.items()}
+
+
+def _kind(words: list[str]) -> str | None:
+    """The split that words say, or "eval"."""
+    known = (*SPLIT_OF, *EVALUATION)
+    kinds = {SPLIT_OF.get(word, EVALUATION[0]) for word in words if word in known}
+    return kinds.pop() if len(kinds) == 1 and _only(words, known) else None
+
+
+def _may_be_a_split(words: list[str]) -> bool:
     known = (*SPLIT_OF, *EVALUATION, *UNCERTAIN)
+    words = [word for word in words if len(word) > 1 or word.isdecimal()]  # "trainA"
     numbered = "set" in words and any(word.isdecimal() for word in words)
     return _only(words, known) and (numbered or any(word in known for word in words))
 
 
-def _kind(name: str) -> str | None:
-    """The split that a name says, or "eval"."""
-    words = _words(name)
-    kinds = {SPLIT_OF.get(word, word) for word in words if word in (*SPLIT_OF, *EVALUATION)}
-    kinds = {EVALUATION[0] if kind in EVALUATION else kind for kind in kinds}
-    if len(kinds) != 1 or not _only(words, (*SPLIT_OF, *EVALUATION)):
-        return None
-    return kinds.pop()
-
-
-def _only(words: list[str], known: Iterable[str]) -> bool:
-    """Whether there is nothing but these words, numbers and words without a meaning."""
+def _only(words: Iterable[str], known: Iterable[str]) -> bool:
+    """True if there is nothing but these words, numbers and words without a meaning."""
     return all(w in known or w in FILLERS or w.isdecimal() for w in words)
 
 
