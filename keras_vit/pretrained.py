@@ -6,6 +6,11 @@ import keras
 
 from keras_vit.layers import arguments
 from keras_vit.layers.initial import waiting_for_values
+from keras_vit.layers.trainability import (
+    TRAINABLE_PARTS,
+    part_paths,
+    set_trainable_parts,
+)
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.overrides import image_size_of, merge
 from keras_vit.models.quantized import QUANTIZATION, quantize_layers
@@ -57,7 +62,9 @@ def from_pretrained(
             another `input_shape` or `image_size` the position embedding is resized; with
             another number of `classes` the head is new, all zeros, and a `pre_logits`
             layer is left out unless `representation_size` is given too (section 3.2 of
-            the ViT paper); `classifier_activation=None` gives logits.
+            the ViT paper); `classifier_activation=None` gives logits. What is frozen in
+            a `.keras` file or a model stays frozen, a new head excepted, unless
+            `trainable=True` is given.
 
     Returns:
         A `VisionTransformer`, or a `BiTResNet` from a checkpoint of BiT.
@@ -295,7 +302,7 @@ def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadRepor
     config["channels"] = source.input_shape[channel_axis]
     if check:
         check(config)
-    ways = config.pop(QUANTIZATION, [])
+    ways, parts = config.pop(QUANTIZATION, []), config.pop(TRAINABLE_PARTS, {})
     merged = merge(config, overrides)
     if ways and merged["classes"] != config["classes"]:
         raise ValueError(
@@ -306,4 +313,13 @@ def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadRepor
     with waiting_for_values():
         model = type(source)(**merged)
     quantize_layers(model, ways)
-    return model, assign(model, ModelTensors(source, origin), is_new=True)
+    report = assign(model, ModelTensors(source, origin), is_new=True)
+    if "trainable" not in overrides:
+        set_trainable_parts(model, _still_there(parts, model, report.fresh))
+    return model, report
+
+
+def _still_there(parts, model, fresh):
+    """The parts that a copy has of the model that it was made of; a new head is trained."""
+    known = part_paths(model) - ({"head", *fresh} if fresh else set())
+    return {path: trained for path, trained in parts.items() if path in known}

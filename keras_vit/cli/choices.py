@@ -174,6 +174,7 @@ def _from_weights(args, data, recipe, settings):
         "classes": data.num_classes,
         "classifier_activation": None,
         "dtype": args.precision,
+        "trainable": True,  # what `--freeze` says counts, not what a file was trained by
         **settings,
         **recipe.model_arguments(),
     }

@@ -9,10 +9,11 @@ from keras_vit.layers.attend import attend, heads_first
 from keras_vit.layers.dense import EinsumDense, project
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.normalization import LayerNormalization
+from keras_vit.layers.trainability import Composite
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class SelfAttention(keras.layers.Layer):
+class SelfAttention(Composite, keras.layers.Layer):
     """Multi-head self-attention with one projection for queries, keys and values.
 
     Source: ViT (arXiv 2010.11929), appendix A. The projection `qkv` has a kernel of

@@ -9,10 +9,11 @@ from keras_vit.layers.merging import count_merged, merge_tokens
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.regularization import DropPath, LayerScale, drop
+from keras_vit.layers.trainability import Composite
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class EncoderBlock(keras.layers.Layer):
+class EncoderBlock(Composite, keras.layers.Layer):
     """Pre-LN transformer block: attention, then MLP, each added to its input.
 
     Source: ViT (arXiv 2010.11929), section 3.1, equations 2 and 3. Between attention and

@@ -8,13 +8,14 @@ from keras_vit.layers.activation import gelu
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.regularization import drop
+from keras_vit.layers.trainability import Composite
 
 GATED = ("swiglu", "geglu")
 ACTIVATIONS = ("gelu", "quick_gelu", *GATED)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MLP(keras.layers.Layer):
+class MLP(Composite, keras.layers.Layer):
     """Two dense layers with an activation between them, applied to each token.
 
     Source: ViT (arXiv 2010.11929), section 3.1; SwiGLU and GEGLU are those of *GLU

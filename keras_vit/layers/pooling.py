@@ -8,6 +8,7 @@ from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.initial import ValuesByNumPy, initializer
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.normalization import LayerNormalization
+from keras_vit.layers.trainability import Composite
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -82,7 +83,7 @@ class MeanPooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class AttentionPooling(ValuesByNumPy, keras.layers.Layer):
+class AttentionPooling(ValuesByNumPy, Composite, keras.layers.Layer):
     """Lets a learned probe attend to the patch tokens, then applies an MLP block.
 
     Source: *Scaling Vision Transformers* (arXiv 2106.04560), section 3.5 (MAP head).

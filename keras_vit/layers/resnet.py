@@ -7,12 +7,13 @@ from keras_vit.layers import arguments
 from keras_vit.layers.convolve import max_pool
 from keras_vit.layers.normalization import GroupNormalization
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, StandardizedConv2D
+from keras_vit.layers.trainability import Composite
 
 GROUPS = 32
 EXPANSION = 4  # a unit's output has so many times the channels of its 3 x 3 convolution
 
 
-class _Part(keras.layers.Layer):
+class _Part(Composite, keras.layers.Layer):
     """What root and units have in common: their arguments, convolutions and norms."""
 
     def __init__(

@@ -8,6 +8,12 @@ import numpy as np
 
 from keras_vit.layers import arguments
 from keras_vit.layers.dense import Dense
+from keras_vit.layers.trainability import (
+    TRAINABLE_PARTS,
+    set_trainable,
+    set_trainable_parts,
+    trainable_parts,
+)
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
@@ -26,12 +32,15 @@ class ImageModel(keras.Model):
             config["input_shape"] = tuple(config["input_shape"])
         # Read-only, which also keeps Keras' attribute tracking from wrapping it.
         self._config = MappingProxyType(config)
+        if not self.trainable:  # Keras has told it before the model had its layers
+            set_trainable(self, False)
 
     def get_config(self) -> dict:
         """The arguments that make the same model, without its weights.
 
         After `quantize` there is `"quantization"` besides, for `from_config`: which
-        layers, and how.
+        layers, and how. Where a part of the model is trained and another is not,
+        `"trainable_parts"` says so, see `layers.trainability`.
         """
         config = {
             **self._config,
@@ -41,15 +50,18 @@ class ImageModel(keras.Model):
         }
         if ways := quantization_of(self):
             config[QUANTIZATION] = ways
+        if parts := trainable_parts(self):
+            config[TRAINABLE_PARTS] = parts
         return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The model of a `get_config`, with new weights."""
-        ways = config.get(QUANTIZATION, [])
-        fields = {name: value for name, value in config.items() if name != QUANTIZATION}
+        fields = dict(config)
+        ways, parts = fields.pop(QUANTIZATION, []), fields.pop(TRAINABLE_PARTS, {})
         model = super().from_config(fields, custom_objects)
         quantize_layers(model, ways)
+        set_trainable_parts(model, parts)
         return model
 
 

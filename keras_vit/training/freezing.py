@@ -12,7 +12,7 @@ def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
     """Chooses the weights of a model that are trained, and freezes the others.
 
     Compile the model afterwards: an optimizer is made for the weights that are trained.
-    A saved model does not remember what was frozen; freeze it again after loading.
+    What is frozen stays so in a saved model and in copies of it.
 
     Args:
         model: a `VisionTransformer`, a `BiTResNet`, or a model that has the layers of

@@ -31,7 +31,9 @@ def enable_lora(
     3 · heads times as large as the paper's.
 
     Files have the sums: those of `model.save`, `model.save_weights` and
-    `keras_vit.save_weights` are of a model without LoRA, and load into one.
+    `keras_vit.save_weights` are of a model without LoRA, and load into one. What was
+    frozen is frozen after `load_model` too: call `enable_lora` again to go on with it, or
+    `freeze(model, None)` to train all of it.
 
     Args:
         model: a `VisionTransformer`, or a model that has the layers of one, also as a

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from keras_vit.layers.trainability import TRAINABLE_PARTS
 from keras_vit.models.quantized import QUANTIZATION
 from keras_vit.models.sizes import SIZES, image_size_of, size_name
 from keras_vit.tables import table
@@ -174,7 +175,10 @@ def _arguments(architecture):
 
 
 # Quantized layers are told by the tensors' dtypes.
-_OF_KERAS = ("dtype", "name", "trainable", "input_shape", "data_format", QUANTIZATION)
+_OF_KERAS = (
+    *("dtype", "name", "trainable", "input_shape", "data_format"),
+    *(QUANTIZATION, TRAINABLE_PARTS),
+)
 
 
 def _text(value):
