@@ -727,7 +727,7 @@ def test_arrays_of_every_kind():
 @one_backend
 def test_arrays_of_one_and_four_channels():
     color = np.stack([noise(6, 6, 4, seed=i) for i in range(2)])
-    fields = {"image_size": 6, "validation_split": 0, **AS_IT_IS}
+    fields = {"image_size": 6, "validation_split": 0, "alpha": "white", **AS_IT_IS}
     for images in (color, color.astype("float32"), color.astype("int64")):
         data = load((images, [0, 1]), **fields)
         for actual, rgba in zip(data.images("train", [0, 1]), color, strict=True):

@@ -577,6 +577,19 @@ def test_masks_of_zero_and_one(tmp_path, caplog):
     assert "values up to 9 of 255" in caplog.text
 
 
+def test_a_few_deep_images_among_many(tmp_path, caplog):
+    write(tmp_path, [f"{c}/{i}.png" for c in "ab" for i in range(40)])
+    Image.fromarray(deep_images(4095, 1)[0]).save(tmp_path / "a/5x.png")
+    with pytest.raises(ValueError, match=r"up to 4095 of 65535 \(of 1 looked at\)"):
+        load(tmp_path)
+    load(tmp_path, validation_split=0, value_range=(0, 65535))
+    assert "images of 'train' of Pillow's mode 'RGB' are all but black" in caplog.text
+    masks = write_of(tmp_path / "masks", [noise(i, (6, 5)) % 2 for i in range(4)])
+    Image.fromarray(noise(1, (6, 5))).save(masks / "a/9.png")
+    with pytest.raises(ValueError, match="4 of 5 looked at"):
+        load(masks)
+
+
 def test_arrays_of_twelve_bits():
     images = deep_images(4095)
     with pytest.raises(ValueError, match=r"values from \d+.* to 4095.*value_range"):
@@ -641,6 +654,16 @@ def test_near_infrared_is_no_opacity(tmp_path, caplog):
     share = pixels[1][..., 3:] / 255
     expected = pixels[1][..., :3] * share + 255 * (1 - share)
     assert np.abs(data.images("train", [1])[0] - expected).max() <= 1
+
+
+def test_near_infrared_in_arrays():
+    images = np.stack([noise(i, (6, 5, 4)) for i in range(4)])
+    with pytest.raises(ValueError, match="no opacity.*alpha='drop'"):
+        load((images, [0, 1, 0, 1]))
+    data = load((images, [0, 1, 0, 1]), validation_split=0, alpha="drop")
+    np.testing.assert_array_equal(data.images("train", [3])[0], images[3, ..., :3])
+    images[..., 3] = 255
+    load((images, [0, 1, 0, 1]))
 
 
 def test_alpha_that_is_opacity_is_laid_over_white(tmp_path):

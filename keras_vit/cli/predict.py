@@ -104,7 +104,7 @@ def _say_strange_values(sources, pipeline):
     paths = tuple(map(Path, found))
     files = ImageFiles(paths, np.zeros(len(paths), "int32"), Path())
     try:
-        check_values({"IMAGE": files}, pipeline.reading)
+        check_values({"IMAGE": files}, pipeline.reading, {"IMAGE": [None] * len(paths)})
     except ValueError as error:
         print(f"keras-vit: {as_options(str(error))}", file=sys.stderr)
 

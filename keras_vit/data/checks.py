@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from keras_vit.data.images import Header
 from keras_vit.data.sources import Source
 from keras_vit.data.threads import map_indices
 from keras_vit.data.wording import listed
@@ -12,23 +13,30 @@ from keras_vit.data.wording import listed
 logger = logging.getLogger("keras_vit")
 
 
-def check_images(sources: Mapping[str, Source]) -> None:
+def check_images(sources: Mapping[str, Source]) -> dict[str, list[Header | None]]:
     """Looks at the header of every file.
+
+    Returns:
+        The headers of each split; `None` for what is no file.
 
     Raises:
         ValueError: if there are damaged ones, listing them.
     """
-    bad = [
-        reason
-        for source in sources.values()
-        for reason in _failures(source, source.check).values()
-    ]
+    headers, bad = {}, []
+    for split, source in sources.items():
+        headers[split] = [None] * len(source)
+
+        def check(index, found=headers[split], source=source):
+            found[index] = source.check(index)
+
+        bad += _failures(source, check).values()
     if bad:
         count = sum(map(len, sources.values()))
         raise ValueError(
             f"{len(bad)} of {count} images cannot be read. Repair or remove them, or leave "
             f"them out with bad_images='skip':\n  " + listed(bad, "\n  ")
         )
+    return headers
 
 
 def without_bad_images(

@@ -135,13 +135,13 @@ def named_image(
     return _opened(source, name, decoded)
 
 
-def check_header(source: str | os.PathLike, name: str, reading=AS_IT_IS) -> None:
+def check_header(source: str | os.PathLike, name: str, reading=AS_IT_IS) -> Header:
     """Reads as much of an image as tells its format, size and kind of pixels.
 
     Raises:
         ValueError: if that fails or the pixels cannot be read, naming the file.
     """
-    _opened(source, name, lambda image: (image.size, _readable(image, reading)))
+    return _opened(source, name, lambda image: _readable(image, reading))
 
 
 def stored_values(

@@ -133,9 +133,7 @@ def load(
     sources = {split: s.read_as(pipeline.reading) for split, s in sources.items()}
     if bad_images == "skip":
         sources = without_bad_images(sources, found if is_trained_on else None)
-    else:
-        check_images(sources)
-    check_values(sources, pipeline.reading)
+    check_values(sources, pipeline.reading, check_images(sources))
     if is_trained_on:
         class_names = found
     else:

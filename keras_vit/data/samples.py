@@ -5,18 +5,18 @@ that a fourth channel is near infrared. A few images of each split do.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_vit.data.images import DEEP_WHITE, WHITE, Header, Reading
+from keras_vit.data.images import DEEP_WHITE, WHITE, Header, Reading, stretched
 from keras_vit.data.sources import Source
 from keras_vit.data.threads import map_indices
 
 logger = logging.getLogger("keras_vit")
 
-MOST = 32  # images of a split that are looked at
+MOST = 32  # images of a kind and a split that are looked at
 BITS = (1, 8, 10, 12, 14)  # in files of 16
 DARK = 16  # of 255
 PARTIAL, SHADES = 0.5, 8  # of pixels, and of what opacity seldom has so many
@@ -37,29 +37,40 @@ class Sample:
     looks_opaque: bool
 
 
-def check_values(sources: Mapping[str, Source], reading: Reading) -> None:
-    """Looks at some images of each split.
+def check_values(
+    sources: Mapping[str, Source], reading: Reading, headers: Mapping[str, list]
+) -> None:
+    """Looks at some images of each split and of each kind.
+
+    Args:
+        sources: by split.
+        reading: how their values are meant.
+        headers: of each split the images' headers, or `None` for each.
 
     Raises:
         ValueError: if they use a small part of the values, or have a last channel that
             seems to be no opacity, and `reading` does not say how they are meant.
     """
     for split, source in sources.items():
-        samples = list(_samples(source))
+        samples = _samples(source, headers[split])
         if reading.alpha is None:
             _check_alpha(samples, split)
         if reading.value_range is None:
             _check_deep(samples, split)
             _check_shallow(samples, split)
+        else:
+            _say_if_black(samples, split, reading.value_range)
         _say_bands(samples, split)
 
 
-def _samples(source: Source) -> Iterable[Sample]:
-    count = min(MOST, len(source))
-    chosen = np.linspace(0, len(source) - 1, count).round().astype(int)
+def _samples(source: Source, headers: list) -> list[Sample]:
+    kinds = {}
+    for index, header in enumerate(headers):
+        kinds.setdefault(header, []).append(index)
+    chosen = [i for same in kinds.values() for i in same[:: -(-len(same) // MOST)]]
+    found = map_indices(lambda i: _sample(source, chosen[i]), len(chosen))
     # Those that cannot be decoded are found elsewhere.
-    found = map_indices(lambda i: _sample(source, int(chosen[i])), count)
-    return filter(None, found)
+    return [sample for sample in found if sample is not None]
 
 
 def _sample(source: Source, index: int) -> Sample | None:
@@ -119,24 +130,41 @@ def _check_deep(samples: list[Sample], split: str) -> None:
 
 def _check_shallow(samples: list[Sample], split: str) -> None:
     highs = [s.high for s in samples if s.header.white == WHITE and not s.header.halved]
+    masks = sum(high == 1 for high in highs)
+    if masks and masks >= 0.5 * len(highs):
+        raise ValueError(
+            f"Images of {split!r} hold the values 0 and 1 of {WHITE} alone ({masks} of "
+            f"{len(highs)} looked at), so they seem to be masks, and would be all but "
+            "black. Give the values that are black and white: value_range=(0, 1), or "
+            f"value_range=(0, {WHITE}) if they are that dark."
+        )
     if not highs or max(highs) >= DARK:
         return
-    looked_at = f"{len(highs)} looked at"
-    if max(highs) == 1:
-        raise ValueError(
-            f"The images of {split!r} hold the values 0 and 1 of {WHITE} alone (of "
-            f"{looked_at}), so they seem to be masks, and would be all but black. Give the "
-            f"values that are black and white: value_range=(0, 1), or value_range=(0, "
-            f"{WHITE}) if they are that dark."
-        )
     logger.warning(
-        "The images of %r hold values up to %d of %d (of %s), so they are all but black. "
-        "If that is not meant so, give a value range.",
+        "The images of %r hold values up to %d of %d (of %d looked at), so they are all "
+        "but black. If that is not meant so, give a value range.",
         split,
         max(highs),
         WHITE,
-        looked_at,
+        len(highs),
     )
+
+
+def _say_if_black(samples: list[Sample], split: str, value_range) -> None:
+    """As where images of 8 bits lie among those that a range of 12 bits is meant for."""
+    modes = {sample.header.mode for sample in samples}
+    for mode in sorted(modes):
+        high = max(sample.high for sample in samples if sample.header.mode == mode)
+        if stretched(np.array(high), value_range) < DARK:
+            logger.warning(
+                "By the value range from %g to %g, images of %r of Pillow's mode %r are "
+                "all but black: they hold values up to %g. Keep images of several depths "
+                "apart.",
+                *value_range,
+                split,
+                mode,
+                high,
+            )
 
 
 def _say_bands(samples: list[Sample], split: str) -> None:

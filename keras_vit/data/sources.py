@@ -22,6 +22,16 @@ from keras_vit.data.images import (
 )
 from keras_vit.data.packages import require
 
+# Of arrays of four channels.
+RGBA = Header(
+    format="array",
+    mode="RGBA",
+    white=WHITE,
+    halved=False,
+    inverted=False,
+    bands=0,
+    is_alpha=True,
+)
 PROBE = 4096  # bytes at the start, the middle and the end of a file
 
 
@@ -46,11 +56,14 @@ class Source(Protocol):
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         """Pixels (height, width, channels) from 0 to 255 of one image, and its label."""
 
-    def check(self, index: int) -> None:
-        """Raises a ValueError or an OSError if one is seen to be damaged at a glance."""
+    def check(self, index: int) -> Header | None:
+        """The header of a file.
+
+        Raises a ValueError or an OSError if one is seen to be damaged at a glance.
+        """
 
     def stored(self, index: int) -> tuple[Header, np.ndarray | None] | None:
-        """The header of one image and its pixels as stored; `None` of an array."""
+        """The header of one image and its pixels as stored; `None` if they are known."""
 
     def key(self, index: int) -> Hashable:
         """What is equal where two examples are the same file."""
@@ -101,9 +114,9 @@ class ImageFiles:
         image = named_image(path, os.fspath(path), channels, self.reading)
         return image, self.labels[index]
 
-    def check(self, index: int) -> None:
+    def check(self, index: int) -> Header:
         path = self.paths[index]
-        check_header(path, os.fspath(path), self.reading)
+        return check_header(path, os.fspath(path), self.reading)
 
     def stored(self, index: int) -> tuple[Header, np.ndarray | None]:
         path = self.paths[index]
@@ -192,8 +205,10 @@ class ImageArrays:
     def check(self, index: int) -> None:
         """Arrays are checked as a whole when they are given."""
 
-    def stored(self, index: int) -> None:
-        """Arrays are checked as a whole when they are given."""
+    def stored(self, index: int) -> tuple[Header, np.ndarray] | None:
+        """Of four channels, of which the last may be no opacity."""
+        image = self.images[self.indices[index]]
+        return (RGBA, image) if image.shape[-1] == 4 else None
 
     def key(self, index: int) -> Hashable:
         return int(self.indices[index]), id(self.images)
