@@ -72,19 +72,27 @@ def _by_channel(values, images, data_format):
 
 
 def decode_predictions(
-    preds, top: int = 5, class_index: str | os.PathLike | None = None
+    preds,
+    top: int = 5,
+    class_index: str | os.PathLike | None = None,
+    model: keras.Model | None = None,
 ) -> list[list[tuple[str, str, float]]]:
-    """Names the most probable ImageNet-1k classes.
+    """Names the most probable classes: a model's own, or those of ImageNet-1k.
 
     Args:
-        preds: array or tensor (batch, 1000), the output of a model with 1000 classes.
+        preds: array or tensor (batch, classes), the output of a model; without `model` one
+            with the 1000 classes of ImageNet-1k.
         top: int, how many classes to name.
         class_index: path of a copy of Keras' `imagenet_class_index.json`, for use without
             network. `None` takes the file that `keras.applications` downloads once into
             `~/.keras/models/`.
+        model: a model of this package. Where it knows the names of its classes, as one that
+            `training.finetune` has trained does, these are taken, and `class_index` is
+            not read.
 
     Returns:
-        For each image a list of (WordNet id, name, score), the highest score first.
+        For each image a list of (WordNet id, name, score), the highest score first. In
+        place of the WordNet id a model's own classes have their number, as a string.
 
     Raises:
         ValueError: if `preds` has another shape, or the file other contents.
@@ -92,6 +100,8 @@ def decode_predictions(
         ConnectionError: if the file is not there and cannot be downloaded.
     """
     preds = keras.ops.convert_to_numpy(preds)
+    if model is not None and (names := model.get_config().get("class_names")):
+        return _decoded(preds, names, top)
     if preds.ndim != 2 or preds.shape[1] != 1000:
         raise ValueError(
             "`decode_predictions` names the 1000 classes of ImageNet-1k, in an array of "
@@ -116,5 +126,18 @@ def decode_predictions(
     best = np.argsort(-preds, axis=1)[:, :top]
     return [
         [(*names[str(i)], row[i]) for i in indices]
+        for row, indices in zip(preds, best, strict=True)
+    ]
+
+
+def _decoded(preds, names, top):
+    if preds.ndim != 2 or preds.shape[1] != len(names):
+        raise ValueError(
+            f"The model names {len(names)} classes, in an array of shape (batch, "
+            f"{len(names)}). Received: an array of shape {preds.shape}"
+        )
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [
+        [(str(i), names[i], row[i]) for i in indices]
         for row, indices in zip(preds, best, strict=True)
     ]

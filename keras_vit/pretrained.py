@@ -239,6 +239,7 @@ def from_file(
             _check_preset(preset, config, path)
         if check:
             check(config)
+        config |= {**checkpoint.notes(config["classes"]), **_notes_of(preset)}
         with waiting_for_values():
             try:
                 model_class = MODELS[checkpoint.layout.model]
@@ -247,6 +248,17 @@ def from_file(
                 raise ValueError(f"No model can be built from {path!r}: {error}") from error
         report = assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
     return model, report
+
+
+def _notes_of(preset: Preset | None) -> dict:
+    """How a preset's source prepares images, where it says so."""
+    if preset is None or preset.preprocessing.crop_fraction is None:
+        return {}
+    steps = preset.preprocessing
+    if steps.squash:
+        return {"preprocessing": {"evaluation_crop": "resize"}}
+    factor = 1 / steps.crop_fraction
+    return {"preprocessing": {"evaluation_crop": "center", "resize_factor": factor}}
 
 
 def _check_preset(preset, config, path):

@@ -1,7 +1,9 @@
 """Exported files compute what the model does, in their own runtimes."""
 
+import json
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 import keras_vit
 from keras_vit.cli import main
-from keras_vit.exporting import FORMATS, export, load_exported, writers
+from keras_vit.exporting import FORMATS, export, load_exported, read_metadata, writers
 
 BACKEND = keras.backend.backend()
 WRITTEN = [name for name, row in FORMATS.items() if BACKEND in row.backends]
@@ -100,6 +102,91 @@ def test_int8(name, tmp_path):
     # Of both blocks qkv (in two parts in the last), projection and MLP; patches, head.
     assert len(integer_weights(path)) == 11
     assert "int8" in str(report)
+
+
+# What a file says of images and classes.
+
+NOTED = {
+    "classes": 3,
+    "classifier_activation": None,
+    "class_names": ("cat", "dog \u90c1", "a\nb"),
+    "probabilities": "sigmoid",
+    "preprocessing": {"evaluation_crop": "center", "resize_factor": 1.25},
+    "image_mean": (0.5, 0.4, 0.3),
+    "image_std": 0.25,
+}
+TOLD = {
+    "class_names": ["cat", "dog \u90c1", "a\nb"],
+    "probabilities": "sigmoid",
+    "image_size": [32, 32],
+    "data_format": "channels_last",
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": 0.25,
+    "evaluation_crop": "center",
+    "resize_factor": 1.25,
+    "interpolation": "bilinear",
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_format_tells_of_images_and_classes(name, tmp_path):
+    path = path_of(tmp_path, name)
+    model = tiny(**NOTED)
+    assert export(model, path, images=images()).difference <= 1e-5
+    assert read_metadata(path) == TOLD
+    assert in_its_own_way(name, path) == TOLD["class_names"]
+
+
+def in_its_own_way(name, path):
+    """The class names as the format's own readers give them."""
+    if name == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+    if name == "openvino":
+        import openvino
+
+        model = openvino.Core().read_model(path)
+        return json.loads(model.get_rt_info(["keras_vit", "class_names"]).astype(str))
+    if name == "torch":
+        import torch
+
+        files = {"keras_vit.json": ""}
+        torch.export.load(path, extra_files=files)
+        return json.loads(files["keras_vit.json"])["class_names"]
+    if name == "litert":
+        with zipfile.ZipFile(path) as archive:
+            assert archive.read("labels.txt").decode() == "cat\ndog \u90c1\na b\n"
+            return json.loads(archive.read("keras_vit.json"))["class_names"]
+    return json.loads((path / "assets.extra/keras_vit.json").read_text())["class_names"]
+
+
+@only_on_torch
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_int8_tells_of_images_and_classes(name, tmp_path):
+    path = path_of(tmp_path, name)
+    calibration = np.random.default_rng(2).uniform(-1, 1, (20, 32, 32, 3))
+    export(tiny(**NOTED), path, images=images(), calibration=calibration)
+    assert read_metadata(path) == TOLD
+    assert len(integer_weights(path)) == 11
+
+
+@only_on_torch
+def test_models_that_know_little_tell_little(tmp_path):
+    """Pixel values from 0 to 255 are not to be standardised; others are Keras' models."""
+    export(tiny(include_preprocessing=True), tmp_path / "a.onnx")
+    assert read_metadata(tmp_path / "a.onnx") == {
+        "probabilities": "none",
+        "image_size": [32, 32],
+        "data_format": "channels_last",
+    }
+    inner = tiny(classes=0)
+    outer = keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Dense(2)])
+    export(outer, tmp_path / "b.onnx")
+    assert read_metadata(tmp_path / "b.onnx") == {}
+    with pytest.raises(FileNotFoundError, match="no exported model"):
+        read_metadata(tmp_path / "c.onnx")
 
 
 def integer_weights(path):

@@ -514,6 +514,36 @@ def test_a_run_reads_images_as_its_training_did(fails, tmp_path, capsys):
     assert -np.log(right).mean() == pytest.approx(scored["loss"], rel=1e-4)
 
 
+@pytest.mark.one_backend
+def test_the_best_file_alone_is_the_run(trained, folder, tmp_path):
+    """Copied out of its folder, or in one whose files are an earlier version's."""
+    output, _ = trained
+    run = shutil.copytree(output, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["images"] |= {"evaluation_crop": "resize"}
+    (run / "config.json").write_text(json.dumps(config))
+    model = keras_vit.from_pretrained(run / "best.keras")
+    noted = model.get_config()["preprocessing"]
+    assert noted["evaluation_crop"] == "center"
+    model.note(preprocessing=None, class_names=None, probabilities=None)
+    model.save(run / "best.keras")  # as earlier versions wrote it
+    earlier = load_classifier(run)
+    assert earlier.class_names == CLASSES
+    assert earlier.pipeline.augmentation.evaluation_crop == "resize"
+    earlier.model.save(tmp_path / "alone.keras")
+    image = next((folder / "square").iterdir())
+    expected = printed("predict", run, image, "--json")[1]
+    assert printed("predict", tmp_path / "alone.keras", image, "--json")[1] == expected
+    assert printed("predict", output, image, "--json")[1] != expected  # another crop
+    alone = shutil.copy(output / "best.keras", tmp_path / "copy.keras")
+    assert printed("predict", alone, folder) == printed("predict", output, folder)
+    other = tmp_path / "one"
+    shutil.copytree(folder / "triangle", other / "triangle")
+    found = json.loads(printed("evaluate", alone, other, "--json")[1])
+    paths = sorted(other.glob("*/*"))
+    assert (found["correct"], found["examples"]) == scored(output, paths)
+
+
 # evaluate: images that have moved, changed, or are others
 
 

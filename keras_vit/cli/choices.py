@@ -160,7 +160,7 @@ def build(args, data, recipe: Recipe, settings: dict) -> keras.Model:
     model = _from_weights(args, data, recipe, settings)
     head = model.get_layer("head")
     is_new = not np.any(keras.ops.convert_to_numpy(head.kernel))  # zeros, as all new ones
-    if is_new or _classes_of_run(args.weights) == data.class_names:
+    if is_new or _class_names(args.weights, model) == data.class_names:
         return model
     # What another data set of as many classes left in the head says nothing here.
     given = {"classifier_activation": None, **recipe.model_arguments()}
@@ -186,7 +186,9 @@ def _from_weights(args, data, recipe, settings):
     return getattr(keras_vit, args.model)(**given)
 
 
-def _classes_of_run(weights):
-    """Names of the classes of a training that is trained on, else `None`."""
-    found = find_run(weights) if weights else None
+def _class_names(weights, model):
+    """Names of the classes that a model was trained on, `None` where nothing tells them."""
+    if noted := model.get_config().get("class_names"):
+        return noted
+    found = find_run(weights) if weights else None  # an earlier version's
     return tuple(found[0].config()["class_names"]) if found else None

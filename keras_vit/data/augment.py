@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from keras_vit.layers import arguments
+from keras_vit.models.notes import EVALUATION_CROPS, RESIZE_FACTOR
 
 CROPS = ("inception", "random", "square", "resize")
-EVALUATION_CROPS = ("center", "resize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Augmentation:
     crop: str = "inception"
     crop_area: tuple[float, float] = (0.05, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    resize_factor: float = 448 / 384
+    resize_factor: float = RESIZE_FACTOR
     flip: bool = True
     randaugment: tuple[int, float] | None = None
     mixup_alpha: float = 0.0

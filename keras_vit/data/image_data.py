@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from keras_vit.data.pipeline import Pipeline
+from keras_vit.data.pipeline import Pipeline, noted
 from keras_vit.data.sources import Source
 from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
 from keras_vit.distribution import pads_batches
@@ -152,7 +152,8 @@ class ImageData:
         """The same examples as a model of this package takes its images.
 
         Size, channels, data format, mean and standard deviation are the model's; pixel
-        values stay as they are where it has `include_preprocessing`.
+        values stay as they are where it has `include_preprocessing`. Where the model
+        notes how images are prepared for evaluation (`preprocessing`), they are so.
 
         Args:
             model: a `VisionTransformer` or `BiTResNet`.
@@ -170,6 +171,7 @@ class ImageData:
             "image_mean": mean,
             "image_std": std,
         }
+        of_model |= noted(config, self.pipeline.augmentation)
         return self.configured(**{**of_model, **fields})
 
     @functools.cached_property

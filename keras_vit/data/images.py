@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_vit.data.packages import require
 from keras_vit.layers import arguments
+from keras_vit.models.notes import ALPHA
 
 CHANNELS = (1, 3)
-ALPHA = ("white", "drop")
 # Others that Pillow knows run programs (EPS) or are no pictures.
 FORMATS = (
     *("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"),

@@ -1,11 +1,11 @@
 """Labels of data in the order of a model's classes, found by name."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from keras_vit.data.sources import Source
+from keras_vit.data.spelling import one_spelling
 from keras_vit.data.wording import listed
 
 
@@ -41,22 +41,18 @@ def indices_of(found: Sequence[str], class_names: Sequence[str], name: str) -> n
     Raises:
         ValueError: if one is not among them, or there twice.
     """
-    spelt = [_spelling(known) for known in class_names]
-    unknown = [known for known in found if _spelling(known) not in spelt]
+    spelt = [one_spelling(known) for known in class_names]
+    unknown = [known for known in found if one_spelling(known) not in spelt]
     if unknown:
         raise ValueError(
             "The data must have no other classes than the model was trained on. Unknown: "
             f"{listed(map(repr, unknown))}, in {name!r}. Known: "
             f"{listed(map(repr, class_names))}"
         )
-    twice = [known for known in found if spelt.count(_spelling(known)) > 1]
+    twice = [known for known in found if spelt.count(one_spelling(known)) > 1]
     if twice:
         raise ValueError(
             "Classes are found by their names, so each must have one of its own. "
             f"Several classes of the model have the name: {listed(map(repr, twice))}"
         )
-    return np.array([spelt.index(_spelling(known)) for known in found], "int32")
-
-
-def _spelling(name: str) -> str:
-    return unicodedata.normalize("NFC", str(name))
+    return np.array([spelt.index(one_spelling(known)) for known in found], "int32")

@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -90,6 +90,19 @@ class Pipeline:
     def reading(self) -> Reading:
         """How the values in files and arrays are meant."""
         return Reading(value_range=self.value_range, alpha=self.alpha)
+
+
+def noted(config: Mapping, augmentation: Augmentation) -> dict:
+    """Fields of a `Pipeline` that a model notes in its config, see `ImageModel.note`.
+
+    Args:
+        config: of a model.
+        augmentation: an `Augmentation`, of which all stays but what the model notes.
+    """
+    fields = dict(config.get("preprocessing") or {})
+    names = ("evaluation_crop", "resize_factor")
+    crop = {name: fields.pop(name) for name in names if name in fields}
+    return {**fields, "augmentation": replace(augmentation, **crop)}
 
 
 def load_images(

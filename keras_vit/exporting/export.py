@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_vit.exporting.formats import Format, check_can_write, find_format
 from keras_vit.exporting.int8 import BATCH_SIZE, quantizer
+from keras_vit.exporting.metadata import attach, metadata_of
 from keras_vit.exporting.runtimes import load_exported
 from keras_vit.exporting.writers import writer
 from keras_vit.models.quantized import quantization_of
@@ -74,7 +75,9 @@ def export(
 ) -> ExportReport:
     """Writes a model for another runtime, runs it there and compares the outputs.
 
-    Batches may have any size. What is at `path` is replaced at the end, when all is well.
+    Batches may have any size. Class names, mean, deviation, size and crop of the images are
+    written, too, as far as the model knows them: see `read_metadata`. What is at `path` is
+    replaced at the end, when all is well.
 
     Args:
         model: a model of this package, or any built `keras.Model` with one input, images
@@ -127,6 +130,7 @@ def export(
                 float32 = os.path.join(beside, os.path.basename(path))
                 writer(row.name)(model, float32)
                 quantize(float32, file, calibration)
+            attach(row, file, metadata_of(model))
             actual = _run(file, row, images)
         difference, agreement = _compare(actual, _outputs(model, images))
         if not difference <= tolerance:

@@ -14,6 +14,7 @@ from keras_vit.layers.trainability import (
     set_trainable_parts,
     trainable_parts,
 )
+from keras_vit.models.notes import NOTES, check_notes, without_empty
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
@@ -27,17 +28,39 @@ class ImageModel(keras.Model):
         session could change.
         """
         self.dtype_policy = policy
-        config |= {key: getattr(fields, key) for key in resolved}
+        config |= {key: getattr(fields, key) for key in (*resolved, *NOTES)}
         if config["input_shape"] is not None:
             config["input_shape"] = tuple(config["input_shape"])
         # Read-only, which also keeps Keras' attribute tracking from wrapping it.
-        self._config = MappingProxyType(config)
+        self._config = MappingProxyType(without_empty(config))
         if not self.trainable:  # Keras has told it before the model had its layers
             set_trainable(self, False)
+
+    def note(self, **notes) -> None:
+        """Notes facts that the model's file keeps and its computation does not use.
+
+        Args:
+            **notes: of the arguments `class_names`, `probabilities` and `preprocessing`,
+                those that are to be others; `None` takes one away.
+
+        Raises:
+            ValueError: if one is out of its range, or no such argument.
+        """
+        if unknown := set(notes) - set(NOTES):
+            raise ValueError(
+                f"A model notes {', '.join(NOTES)}. Received: {', '.join(sorted(unknown))}"
+            )
+        fields = SimpleNamespace(
+            **{**dict.fromkeys(NOTES), **self._config, **notes},
+        )
+        check_notes(fields)
+        noted = {key: getattr(fields, key) for key in NOTES}
+        self._config = MappingProxyType(without_empty({**self._config, **noted}))
 
     def get_config(self) -> dict:
         """The arguments that make the same model, without its weights.
 
+        `class_names`, `probabilities` and `preprocessing` are there where they are known.
         After `quantize` there is `"quantization"` besides, for `from_config`: which
         layers, and how. Where a part of the model is trained and another is not,
         `"trainable_parts"` says so, see `layers.trainability`.
@@ -86,7 +109,7 @@ def check_images(c: SimpleNamespace) -> None:
 
 
 def check_head(c: SimpleNamespace, poolings: Collection[str]) -> None:
-    """Checks the fields of the head, and brings its activation into one form."""
+    """Checks the fields of the head and the notes, and brings them into one form."""
     if c.classes < 0:
         raise ValueError(
             f"`classes` must be positive, or 0 for no head. Received: classes={c.classes}"
@@ -97,6 +120,7 @@ def check_head(c: SimpleNamespace, poolings: Collection[str]) -> None:
             f"classes={c.classes}, pooling=None. Use pooling={_listed(poolings)}, or "
             "classes=0 to get what comes before it."
         )
+    check_notes(c)
     if callable(c.classifier_activation):
         c.classifier_activation = keras.activations.serialize(c.classifier_activation)
 

@@ -1,6 +1,7 @@
 """Arguments of a model that replace those of a config."""
 
 from keras_vit.layers import arguments
+from keras_vit.models.notes import OF_THE_HEAD
 
 
 def image_size_of(overrides):
@@ -43,7 +44,18 @@ def merge(config: dict, overrides: dict) -> dict:
     if merged["classes"] is None:
         merged["classes"] = config["classes"]
     new_head = merged["classes"] != config["classes"]
+    if new_head:
+        merged |= {name: overrides.get(name) for name in OF_THE_HEAD}
+    if image_size_of(overrides) is not None and "preprocessing" not in overrides:
+        merged["preprocessing"] = _without_size(config.get("preprocessing"))
     layer = "representation_size"
     if new_head and layer in config and layer not in overrides:
         merged["representation_size"] = None
     return merged
+
+
+def _without_size(preprocessing):
+    """What is noted of the preparation of images, for a model of another size."""
+    if preprocessing is None:
+        return None
+    return {name: value for name, value in preprocessing.items() if name != "image_size"}

@@ -1,6 +1,6 @@
 """The Vision Transformer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -117,6 +117,16 @@ class VisionTransformer(ImageModel):
             0.5 is the range [-1, 1] of Google's models.
         include_preprocessing: bool, whether the model itself does so, and takes pixel
             values from 0 to 255.
+        class_names: a name for each class, or `None` where nothing tells them. This and the
+            next two change nothing that the model computes. They are kept in its file for
+            what reads it, are part of the config where they are given, and those of the
+            head are left out where `from_pretrained` makes another one.
+        probabilities: `"softmax"` or `"sigmoid"`, what makes probabilities of the outputs
+            where `classifier_activation` is `None`.
+        preprocessing: how images are prepared for evaluation, beside their size, mean and
+            deviation: a dictionary of `"evaluation_crop"` and `"resize_factor"` (see
+            `data.Augmentation`), `"value_range"` and `"alpha"` (see `data.Pipeline`), and
+            `"image_size"` where it is another than the model's; each may be left out.
         input_shape: shape of an image without the batch, `None` for `image_size` with 3
             channels. Height and width `None` accept any size divisible by the patch:
             the position grid keeps `image_size` and is resized inside the graph.
@@ -181,6 +191,9 @@ class VisionTransformer(ImageModel):
         image_mean: float | tuple[float, ...] = 0.5,
         image_std: float | tuple[float, ...] = 0.5,
         include_preprocessing: bool = False,
+        class_names: Sequence[str] | None = None,
+        probabilities: str | None = None,
+        preprocessing: Mapping | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         input_tensor=None,
         data_format: str | None = None,

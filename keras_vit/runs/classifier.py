@@ -1,14 +1,13 @@
 """A trained model with what it needs to say what is on an image."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from keras_vit.data import Augmentation, ImageData, Pipeline
 from keras_vit.data.labels import indices_of
-from keras_vit.presets import Preset, find_preset
+from keras_vit.data.pipeline import noted
 from keras_vit.pretrained import Model, from_pretrained
 from keras_vit.report import Evaluation
 from keras_vit.runs.folder import RunFolder, find_run
@@ -107,12 +106,9 @@ def load_classifier(
         ValueError: if there is no classifier in it, or it is damaged.
     """
     model, pipeline, run = load_model(source, batch_size, **overrides)
-    model = _with_head(model, source)
-    if run is None:
-        return Classifier(model, pipeline, class_names=None)
-    config = run.config()
-    names, activation = tuple(config["class_names"]), config["activation"]
-    return Classifier(model, pipeline, names, activation, run)
+    config = _with_head(model, source).get_config()
+    names, activation = config.get("class_names"), config.get("probabilities")
+    return Classifier(model, pipeline, names, activation or "softmax", run)
 
 
 def load_model(
@@ -124,45 +120,38 @@ def load_model(
     found = find_run(source)
     if found is None:
         model = from_pretrained(source, **overrides)
-        return model, _pipeline_of(model, source, batch_size), None
+        return model, _pipeline_of(model, batch_size), None
     run, checkpoint = found
     model = from_pretrained(checkpoint, **overrides)
-    pipeline = _pipeline(run.config()["images"], batch_size)
-    size = model.get_config()["image_size"]  # an override may be another
-    return model, replace(pipeline, image_size=size), run
+    _note_run(model, run.config())
+    return model, _pipeline_of(model, batch_size), run
 
 
-def _pipeline_of(model, source, batch_size):
+def _note_run(model, config):
+    """What the files of earlier versions leave to the run's configuration."""
+    images, own = config["images"], model.get_config()
+    if "preprocessing" not in own:
+        kept = ("evaluation_crop", "resize_factor", "value_range", "alpha")
+        known = {name: images[name] for name in kept if images.get(name) is not None}
+        model.note(preprocessing=known)
+    if "class_names" not in own and own["classes"] == len(config["class_names"]):
+        names, activation = config["class_names"], config["activation"]
+        model.note(class_names=names, probabilities=activation)
+
+
+def _pipeline_of(model, batch_size):
     config = model.get_config()
     channels_last = config["data_format"] == "channels_last"
     raw = config["include_preprocessing"]
-    return Pipeline(
-        image_size=config["image_size"],
-        channels=model.input_shape[-1 if channels_last else 1],
-        image_mean=None if raw else config["image_mean"],
-        image_std=None if raw else config["image_std"],
-        data_format=config["data_format"],
-        batch_size=batch_size,
-        augmentation=_evaluation_crop(_preset(source)),
-    )
-
-
-def _preset(source) -> Preset | None:
-    if os.path.exists(source):
-        return None
-    try:
-        return find_preset(os.fspath(source))
-    except ValueError:  # an address, of which nothing more is known
-        return None
-
-
-def _evaluation_crop(preset):
-    """As the preset's source prepares images, where it says so."""
-    if preset is None or preset.preprocessing.crop_fraction is None:
-        return Augmentation()
-    steps = preset.preprocessing
-    crop = "resize" if steps.squash else "center"
-    return Augmentation(evaluation_crop=crop, resize_factor=1 / steps.crop_fraction)
+    fields = {
+        "image_size": config["image_size"],
+        "channels": model.input_shape[-1 if channels_last else 1],
+        "image_mean": None if raw else config["image_mean"],
+        "image_std": None if raw else config["image_std"],
+        "data_format": config["data_format"],
+        "batch_size": batch_size,
+    }
+    return Pipeline(**fields | noted(config, Augmentation()))
 
 
 def image_fields(pipeline: Pipeline) -> dict:
@@ -173,14 +162,6 @@ def image_fields(pipeline: Pipeline) -> dict:
     kept += ("value_range", "alpha")
     crop = ("evaluation_crop", "resize_factor")
     return {**{k: fields[k] for k in kept}, **{k: augmentation[k] for k in crop}}
-
-
-def _pipeline(fields: Mapping, batch_size: int) -> Pipeline:
-    """The pipeline of `image_fields`."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    crop = {k: fields.pop(k) for k in ("evaluation_crop", "resize_factor")}
-    augmentation = Augmentation(**crop)
-    return Pipeline(**fields, augmentation=augmentation, batch_size=batch_size)
 
 
 def _fields(pipeline):

@@ -70,6 +70,7 @@ def finetune(
     data = configured(data, model, recipe)
     check_batches(data.pipeline.batch_size)
     recipe.prepare(model)
+    model.note(**notes(model, data, recipe))
     model.compile(
         optimizer=recipe.optimizer(model),
         loss=recipe.loss_function(model),
@@ -119,6 +120,31 @@ def configured(data, model: keras.Model, recipe: Recipe):
     if None in model.input_shape[1:]:
         fields["image_size"] = arguments.pair(recipe.resolution, "resolution")
     return data.configured_for(model, **fields)
+
+
+def notes(model: keras.Model, data, recipe: Recipe) -> dict:
+    """What a model's file keeps of a training: class names, how images are prepared.
+
+    Args:
+        model: a model of this package.
+        data: `keras_vit.data.ImageData`, as `configured` for it.
+        recipe: `Recipe`.
+    """
+    pipeline = data.pipeline
+    preprocessing = {
+        "evaluation_crop": pipeline.augmentation.evaluation_crop,
+        "resize_factor": pipeline.augmentation.resize_factor,
+    }
+    for name in ("value_range", "alpha"):
+        if (value := getattr(pipeline, name)) is not None:
+            preprocessing[name] = value
+    if pipeline.image_size != model.get_config()["image_size"]:
+        preprocessing["image_size"] = pipeline.image_size
+    return {
+        "class_names": data.class_names,
+        "probabilities": recipe.loss,
+        "preprocessing": preprocessing,
+    }
 
 
 def metrics(num_classes: int) -> list:

@@ -26,6 +26,7 @@ from keras_vit.weights.files import open_tensors
 from keras_vit.weights.google import GOOGLE
 from keras_vit.weights.layout import POSITIONS, Layout, Row, numbers_in
 from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.notes import notes_of
 from keras_vit.weights.packaging import ALL_LAYOUTS, Package, find_package
 from keras_vit.weights.tensor_file import TensorFile, parse_json
 
@@ -132,6 +133,21 @@ class Checkpoint:
             told = parse_json(self.file.metadata.get(METADATA, "{}"))
             hints = self.layout.hints(config or {})
             return checked_told(told | {k: v for k, v in hints.items() if v is not None})
+        except (TypeError, AttributeError, ValueError, LookupError) as error:
+            raise self._foreign(f"in its metadata or config.json, {error}") from error
+
+    def notes(self, classes: int) -> dict:
+        """What the file and the JSON beside it say of images and classes.
+
+        Args:
+            classes: int, outputs of the head that the file holds.
+
+        Raises:
+            ValueError: if that is damaged.
+        """
+        config = None if self.layout is GOOGLE else _config_beside(self.file.path)
+        try:
+            return notes_of(self.file.metadata, config, classes)
         except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._foreign(f"in its metadata or config.json, {error}") from error
 

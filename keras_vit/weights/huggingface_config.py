@@ -4,6 +4,7 @@ import keras
 
 from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.layout import Layout
+from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
 
 
 def model_config(config: dict, layout: Layout, model: keras.Model) -> dict:
@@ -37,7 +38,7 @@ def model_config(config: dict, layout: Layout, model: keras.Model) -> dict:
     else:
         common["intermediate_size"] = config["mlp_dim"]
     if layout is VIT:
-        common |= _labels(config["classes"])
+        common |= hugging_face_labels(config)
         common["pooler_output_size"] = config["representation_size"] or config["hidden_dim"]
     if layout is CLIP and config["classes"]:
         common["projection_dim"] = config["classes"]
@@ -46,14 +47,11 @@ def model_config(config: dict, layout: Layout, model: keras.Model) -> dict:
 
 def processor_config(config: dict, layout: Layout) -> dict:
     """`preprocessor_config.json`: how transformers makes the images for the model."""
-    height, width = config["image_size"]
+    kind = "SiglipImageProcessor" if layout is SIGLIP else "ViTImageProcessor"
+    resample = 2 if layout is VIT else 3  # bilinear, bicubic
     return {
-        "image_processor_type": "SiglipImageProcessor"
-        if layout is SIGLIP
-        else "ViTImageProcessor",
         "do_resize": True,
-        "size": {"height": height, "width": width},
-        "resample": 2 if layout is VIT else 3,  # bilinear, bicubic
+        **hugging_face_images(config, kind, resample),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -127,13 +125,6 @@ def _mlp_dim(config):
     if config["mlp"] != "swiglu":
         return width
     return (int(width * 2 / 3) + 7) // 8 * 8
-
-
-def _labels(classes):
-    if not classes:
-        return {}
-    names = {str(i): f"LABEL_{i}" for i in range(classes)}
-    return {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
 
 
 def _one_or_two(size):

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_vit.layers.position import sincos2d
+from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
 from keras_vit.weights.architecture import METADATA, TOLD
@@ -19,6 +20,7 @@ from keras_vit.weights.huggingface_config import model_config, processor_config
 from keras_vit.weights.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.load import variables
 from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.notes import METADATA as NOTED
 from keras_vit.weights.safetensors_files import CHECKSUMS, checksum
 from keras_vit.weights.timm import TIMM, TIMM_BIT
 
@@ -263,14 +265,19 @@ def _metadata(config, dims):
     told = {key: config[key] for key in TOLD if config.get(key) is not None}
     if "num_units" not in config:
         told["num_prefix_positions"] = dims.num_prefix
-    return {"format": "pt", METADATA: json.dumps(told)}
+    metadata = {"format": "pt", METADATA: json.dumps(told)}
+    if notes := {key: config[key] for key in NOTES if key in config}:
+        metadata[NOTED] = json.dumps(notes)
+    return metadata
 
 
 def _write_safetensors(path, tensors, metadata: Mapping[str, str]):
     from safetensors.numpy import save
 
     sums = {name: checksum(array) for name, array in tensors.items()}
-    sums[METADATA] = checksum(metadata[METADATA].encode())
+    for key in (METADATA, NOTED):
+        if key in metadata:
+            sums[key] = checksum(metadata[key].encode())
     metadata = {**metadata, CHECKSUMS: json.dumps(sums)}
     _write(path, lambda file: file.write(save(tensors, metadata)))
 

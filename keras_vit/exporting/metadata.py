@@ -1,0 +1,208 @@
+"""What an exported file says of its images and classes, where its format has a place."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+
+import keras
+
+from keras_vit.exporting.formats import Format, find_format
+
+NAME = "keras_vit.json"  # of the text, where the format keeps files
+KEY = "keras_vit"  # of the section, where it keeps sections
+LABELS = "labels.txt"  # a class a line, as readers of LiteRT look for
+
+
+def metadata_of(model: keras.Model) -> dict:
+    """What a program needs to prepare images for a model and to name its classes.
+
+    Returns:
+        A dictionary that JSON can hold, with what is known of `"class_names"`,
+        `"probabilities"` (what makes them of the outputs: `"softmax"`, `"sigmoid"`, or
+        `"none"` where they are probabilities already), `"image_size"` (height, width),
+        `"data_format"`, `"image_mean"` and `"image_std"` (of pixel values from 0 to 1;
+        left out where the model takes values from 0 to 255), `"evaluation_crop"` and
+        `"resize_factor"` (see `data.Augmentation`), `"interpolation"`, `"value_range"`
+        and `"alpha"`. Empty for a model of another package.
+    """
+    config = model.get_config()
+    if "image_mean" not in config:
+        return {}
+    told = {"class_names": config.get("class_names")}
+    if config["classes"]:
+        activation = config["classifier_activation"]
+        is_linear = activation in (None, "linear")
+        told["probabilities"] = config.get("probabilities") if is_linear else "none"
+    told |= {name: config[name] for name in ("image_size", "data_format")}
+    if not config["include_preprocessing"]:
+        told |= {name: config[name] for name in ("image_mean", "image_std")}
+    if preprocessing := config.get("preprocessing"):
+        told |= {k: v for k, v in preprocessing.items() if k != "image_size"}
+        if "evaluation_crop" in preprocessing:
+            told["interpolation"] = "bilinear"  # antialiased, as `keras_vit.data` does
+    told = {name: value for name, value in told.items() if value is not None}
+    return json.loads(json.dumps(told))
+
+
+def attach(row: Format, path: str, metadata: Mapping) -> None:
+    """Writes metadata into what was exported to a path, or beside it."""
+    if metadata:
+        _WRITERS[row.name](path, metadata)
+
+
+def read_metadata(path: str | os.PathLike, *, format: str | None = None) -> dict:
+    """What `export` has written of a model's images and classes.
+
+    Args:
+        path: of the file or folder.
+        format: its format; `None` takes that of the ending.
+
+    Returns:
+        The dictionary of `metadata_of`, empty where there is none.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        ImportError: if the package that reads the format is not installed.
+        ValueError: if the format is not told.
+    """
+    path = os.fspath(path)
+    row = find_format(path, format)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no exported model at {path!r}.")
+    return _READERS[row.name](path)
+
+
+# SavedModel: `assets.extra` is the place for what is not the model's.
+
+
+def _extra(path):
+    return os.path.join(path, "assets.extra", NAME)
+
+
+def _write_saved_model(path, metadata):
+    os.makedirs(os.path.dirname(_extra(path)), exist_ok=True)
+    with open(_extra(path), "w", encoding="utf-8") as file:
+        file.write(_text(metadata))
+
+
+def _read_saved_model(path):
+    if not os.path.isfile(_extra(path)):
+        return {}
+    with open(_extra(path), encoding="utf-8") as file:
+        return json.load(file)
+
+
+# ONNX: strings by name.
+
+
+def _write_onnx(path, metadata):
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    others = {prop.key: prop.value for prop in model.metadata_props}
+    onnx.helper.set_model_props(
+        model, others | {k: _text(value) for k, value in metadata.items()}
+    )
+    with open(path, "wb") as file:
+        file.write(model.SerializeToString())
+
+
+def _read_onnx(path):
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return _known({prop.key: prop.value for prop in model.metadata_props})
+
+
+def _known(texts):
+    """Of a format's strings by name those that are ours."""
+    return {k: json.loads(text) for k, text in texts.items() if k in _NAMES}
+
+
+_NAMES = (
+    *("class_names", "probabilities", "image_size", "data_format", "image_mean"),
+    *("image_std", "evaluation_crop", "resize_factor", "interpolation", "value_range"),
+    "alpha",
+)
+
+
+# OpenVINO: sections of strings by name.
+
+
+def _write_openvino(path, metadata):
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    for name, value in metadata.items():
+        model.set_rt_info(_text(value), [KEY, name])
+    # The weights are read from the file beside as they are needed.
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, f"with-metadata-{name}")
+    openvino.save_model(model, beside, compress_to_fp16=False)
+    del model
+    for ending in (".xml", ".bin"):
+        os.replace(
+            f"{beside.removesuffix('.xml')}{ending}", f"{path.removesuffix('.xml')}{ending}"
+        )
+
+
+def _read_openvino(path):
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    names = [name for name in _NAMES if model.has_rt_info([KEY, name])]
+    return {name: json.loads(model.get_rt_info([KEY, name]).astype(str)) for name in names}
+
+
+# LiteRT: files in a ZIP archive behind the model, as its own metadata tools keep labels.
+
+
+def _write_litert(path, metadata):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(NAME, _text(metadata))
+        if names := metadata.get("class_names"):
+            archive.writestr(LABELS, "".join(f"{' '.join(n.split())}\n" for n in names))
+
+
+def _read_litert(path):
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(NAME)) if NAME in archive.namelist() else {}
+
+
+# torch: files beside the program in its archive, which `torch.export.load` gives.
+
+
+def _write_torch(path, metadata):
+    with zipfile.ZipFile(path, "a") as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{root}/extra/{NAME}", _text(metadata))
+
+
+def _read_torch(path):
+    with zipfile.ZipFile(path) as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        name = f"{root}/extra/{NAME}"
+        return json.loads(archive.read(name)) if name in archive.namelist() else {}
+
+
+def _text(value) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+_WRITERS: dict[str, Callable] = {
+    "saved_model": _write_saved_model,
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+    "litert": _write_litert,
+    "torch": _write_torch,
+}
+_READERS: dict[str, Callable] = {
+    "saved_model": _read_saved_model,
+    "onnx": _read_onnx,
+    "openvino": _read_openvino,
+    "litert": _read_litert,
+    "torch": _read_torch,
+}

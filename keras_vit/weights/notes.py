@@ -1,0 +1,164 @@
+"""What files of other projects say of a model's images and classes, in and out."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+from keras_vit.models.notes import NOTES, check_notes, without_empty
+from keras_vit.weights.architecture import METADATA as OURS
+from keras_vit.weights.tensor_file import parse_json
+
+METADATA = "keras_vit.notes"  # of our own .safetensors files
+_BILINEAR = 2  # of Pillow's filters
+
+
+def notes_of(metadata: Mapping[str, str], config: Mapping | None, classes: int) -> dict:
+    """The notes that a file and the JSON beside it tell of a model with so many classes.
+
+    Names that are not as many as the outputs are those of another head, and left out.
+
+    Args:
+        metadata: of the file.
+        config: `config.json` beside it, with `preprocessor_config` where there is one.
+        classes: int, outputs of the head.
+
+    Raises:
+        ValueError: if one is out of its range.
+    """
+    own, beside = parse_json(metadata.get(METADATA, "{}")), _beside(config or {})
+    if OURS in metadata:  # transformers' file cannot leave open how images are prepared
+        beside.pop("preprocessing", None)
+    notes = {name: own.get(name) for name in NOTES}
+    notes |= {name: value for name, value in beside.items() if value is not None}
+    if notes["class_names"] is not None and len(notes["class_names"]) != classes:
+        notes["class_names"] = None
+    if not classes:
+        notes["probabilities"] = None
+    fields = SimpleNamespace(**notes, classes=classes)
+    check_notes(fields)
+    return without_empty({name: getattr(fields, name) for name in NOTES})
+
+
+def _beside(config):
+    pretrained = config.get("pretrained_cfg")
+    if isinstance(pretrained, Mapping):
+        return _of_timm(config, pretrained)
+    return {
+        "class_names": _names(config.get("id2label")),
+        "probabilities": _OF_PROBLEMS.get(config.get("problem_type")),
+        "preprocessing": _of_processor(config.get("preprocessor_config") or {}),
+    }
+
+
+# transformers' `problem_type` → what makes probabilities of logits.
+_OF_PROBLEMS = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+}
+
+
+def _names(table) -> tuple[str, ...] | None:
+    """Names of {"0": "cat", …}; `None` where they are the defaults of transformers."""
+    if not isinstance(table, Mapping):
+        return None
+    keys = [str(i) for i in range(len(table))]
+    names = {str(key): name for key, name in table.items()}
+    if not keys or set(keys) != set(names):
+        return None
+    names = tuple(names[key] for key in keys)
+    if names == _default_names(len(names)) or not all(isinstance(n, str) for n in names):
+        return None
+    return names
+
+
+def _default_names(count):
+    return tuple(f"LABEL_{i}" for i in range(count))
+
+
+def _of_processor(processor) -> dict | None:
+    """How transformers' image processors make an image; `None` where it is another way."""
+    if not processor.get("do_resize", False):
+        return None
+    size, crop = processor.get("size"), processor.get("crop_size")
+    kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
+    if "DeiT" in str(kind):  # a part of the squashed image
+        return None
+    if not processor.get("do_center_crop", False):
+        squashed = isinstance(size, int) or {"height", "width"} <= set(size or ())
+        return {"evaluation_crop": "resize"} if squashed else None
+    shorter = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    if isinstance(crop, Mapping):
+        crop = min(crop.get("height") or 0, crop.get("width") or 0)
+    return _center(shorter, crop)
+
+
+def _center(resized, size) -> dict | None:
+    """A central part of `size` pixels of an image resized to `resized`."""
+    numbers = all(isinstance(value, int) and value > 0 for value in (resized, size))
+    if not numbers or resized < size:
+        return None
+    return {"evaluation_crop": "center", "resize_factor": resized / size}
+
+
+def _of_timm(config, pretrained):
+    names = config.get("label_names") or pretrained.get("label_names")
+    if isinstance(names, Mapping):
+        names = _names(names)
+    elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = None
+    return {
+        "class_names": names and tuple(names),
+        "preprocessing": _of_timm_images(pretrained),
+    }
+
+
+def _of_timm_images(pretrained):
+    share, mode = pretrained.get("crop_pct"), pretrained.get("crop_mode") or "center"
+    size = (pretrained.get("input_size") or (0,))[-1]
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        return None
+    if mode == "squash" and share == 1:
+        return {"evaluation_crop": "resize"}
+    return _center(int(size / share), size) if mode == "center" else None
+
+
+# What `save_weights` writes.
+
+
+def hugging_face_labels(config: Mapping) -> dict:
+    """The fields of transformers' `config.json` that name the classes."""
+    if not config["classes"]:
+        return {}
+    names = config.get("class_names") or _default_names(config["classes"])
+    fields = {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+    for problem, activation in _OF_PROBLEMS.items():
+        if config.get("probabilities") == activation:
+            fields["problem_type"] = problem
+    return fields
+
+
+def hugging_face_images(config: Mapping, kind: str, resample: int) -> dict:
+    """The fields of transformers' `preprocessor_config.json` that say the size.
+
+    Args:
+        config: of the model.
+        kind: transformers' image processor of such models, which does not crop.
+        resample: Pillow's filter that such models are evaluated with.
+    """
+    told = config.get("preprocessing") or {}
+    height, width = told.get("image_size", config["image_size"])
+    size = {"height": height, "width": width}
+    crop = told.get("evaluation_crop")
+    if crop is not None:  # as `keras_vit.data` prepares them
+        resample = _BILINEAR
+    if crop != "center":
+        return {"image_processor_type": kind, "size": size, "resample": resample}
+    return {
+        "image_processor_type": "BitImageProcessor",  # which crops
+        "size": {"shortest_edge": round(min(height, width) * told["resize_factor"])},
+        "do_center_crop": True,
+        "crop_size": size,
+        "resample": resample,
+    }

@@ -1,0 +1,305 @@
+"""Class names and the preparation of images in a model's file."""
+
+import json
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny
+from PIL import Image
+from test_finetune import SGD, blobs
+
+import keras_vit
+from keras_vit.data import Augmentation, load_images
+from keras_vit.runs import load_classifier
+from keras_vit.training import finetune
+
+ONE_BACKEND = pytest.mark.one_backend
+NOTES = {
+    "class_names": ("cat", "dog", "郁"),
+    "probabilities": "sigmoid",
+    "preprocessing": {"evaluation_crop": "center", "resize_factor": 1.5},
+}
+
+
+def noted(**arguments):
+    return tiny(classes=3, num_layers=1, **{**NOTES, **arguments})
+
+
+def noted_bit():
+    return keras_vit.BiTResNet(
+        32, num_units=(1,), width_factor=0.5, classes=3, classifier_activation=None, **NOTES
+    )
+
+
+def notes(model):
+    config = model.get_config()
+    return {name: config[name] for name in NOTES if name in config}
+
+
+@pytest.mark.parametrize("build", [noted, noted_bit])
+def test_notes_outlive_what_a_model_goes_through(build, tmp_path):
+    model, path = build(), tmp_path / "model.keras"
+    assert notes(model) == NOTES
+    model.save(path)
+    again = keras.models.load_model(path)
+    copies = [
+        again,
+        keras_vit.from_pretrained(path),
+        keras_vit.from_pretrained(again, image_size=64),
+        pickle.loads(pickle.dumps(model)),
+        type(model).from_config(json.loads(json.dumps(model.get_config()))),
+    ]
+    assert [notes(each) for each in copies] == [NOTES] * 5
+
+
+@ONE_BACKEND
+def test_a_quantized_model_keeps_them(tmp_path):
+    model = noted()
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    assert notes(keras_vit.from_pretrained(tmp_path / "model.keras")) == NOTES
+
+
+@ONE_BACKEND
+def test_those_of_a_head_go_with_it():
+    model = noted(preprocessing={"evaluation_crop": "resize", "image_size": 48})
+    kept = {"preprocessing": {"evaluation_crop": "resize", "image_size": (48, 48)}}
+    assert notes(keras_vit.from_pretrained(model, classes=0)) == kept
+    assert notes(keras_vit.from_pretrained(model, classes=5)) == kept
+    other = keras_vit.from_pretrained(model, classes=2, class_names=["a", "b"])
+    assert notes(other) == {"class_names": ("a", "b"), **kept}
+    # The size that it was evaluated at is not that of another.
+    other = keras_vit.from_pretrained(model, image_size=64)
+    assert notes(other)["preprocessing"] == {"evaluation_crop": "resize"}
+
+
+@ONE_BACKEND
+def test_notes_can_be_changed_and_taken_away():
+    model = tiny(classes=3)
+    assert notes(model) == {}
+    model.note(class_names=["a", "b", "c"], preprocessing={"evaluation_crop": "center"})
+    assert notes(model) == {
+        "class_names": ("a", "b", "c"),
+        "preprocessing": {"evaluation_crop": "center", "resize_factor": 448 / 384},
+    }
+    model.note(class_names=None)
+    assert "class_names" not in notes(model)
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"class_names": ["a", "b"]}, "2 names, classes=3"),
+        ({"class_names": "abc"}, "a sequence of strings"),
+        ({"class_names": [1, 2, 3]}, "a sequence of strings"),
+        ({"probabilities": "tanh"}, "`probabilities` must be one of"),
+        ({"preprocessing": {"crop": "center"}}, "a dictionary of some of image_size, eval"),
+        ({"preprocessing": {"evaluation_crop": "middle"}}, "`evaluation_crop` must be"),
+        ({"preprocessing": {"resize_factor": 0.9}}, "`resize_factor` must be 1 or more"),
+        ({"preprocessing": {"resize_factor": float("nan")}}, "`resize_factor` must be"),
+        ({"preprocessing": {"value_range": (4, 4)}}, "`value_range` must be a pair"),
+        ({"preprocessing": {"alpha": "black"}}, "`alpha` must be one of"),
+    ],
+)
+def test_notes_that_cannot_be(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        noted(**wrong)
+    model = noted()
+    with pytest.raises(ValueError, match=message):
+        model.note(**wrong)
+    assert notes(model) == NOTES
+    with pytest.raises(ValueError, match="A model notes class_names"):
+        model.note(names=())
+
+
+# What a training leaves in the model's file.
+
+
+@pytest.mark.parametrize("any_size", [False, True])
+def test_a_file_alone_is_the_classifier_that_was_trained(any_size, tmp_path):
+    pictures, labels = blobs()
+    names = np.array(["dark", "grey", "light"])
+    data = keras_vit.data.load((pictures, names[labels]), validation_split=0.25)
+    augmentation = Augmentation(
+        crop="resize", flip=False, evaluation_crop="center", resize_factor=2
+    )
+    recipe = SGD.replace(
+        steps=2, loss="sigmoid", augmentation=augmentation, resolution=64, batch_size=6
+    )
+    shape = (None, None, 3) if any_size else None
+    model = tiny(
+        image_size=32 if any_size else 64,
+        input_shape=shape,
+        num_layers=1,
+        classes=3,
+        classifier_activation=None,
+        image_mean=0.4,
+        image_std=0.3,
+    )
+    finetune(model, data, recipe, evaluations=1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    classifier = load_classifier(tmp_path / "model.keras")
+    assert classifier.class_names == ("dark", "grey", "light")
+
+    # Resized to 128 pixels, the middle of it, in the value range: by Pillow alone.
+    picture = np.random.default_rng(1).integers(0, 256, (40, 60, 3), "uint8")
+    resized = Image.fromarray(picture).resize((192, 128), Image.Resampling.BILINEAR)
+    middle = np.asarray(resized)[32:96, 64:128] / 255
+    prepared = load_images([picture], classifier.pipeline)
+    np.testing.assert_allclose(prepared[0], (middle - 0.4) / 0.3, atol=0.02)
+    probabilities = classifier.probabilities(prepared, verbose=0)
+    logits = keras.ops.convert_to_numpy(model(prepared))
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+    expected = load_images([picture], data.configured_for(model).pipeline)
+    np.testing.assert_array_equal(prepared, expected)
+    decoded = keras_vit.decode_predictions(probabilities, top=1, model=model)
+    best = int(probabilities.argmax())
+    assert decoded[0][0][:2] == (str(best), ("dark", "grey", "light")[best])
+    with pytest.raises(ValueError, match="names 3 classes"):
+        keras_vit.decode_predictions(np.zeros((1, 4)), model=model)
+
+
+@ONE_BACKEND
+def test_presets_and_files_without_notes():
+    plain = tiny(classes=3)
+    again = keras_vit.from_pretrained(plain)
+    assert notes(again) == {}
+    assert keras_vit.data.load(blobs()).configured_for(plain).pipeline.augmentation == (
+        Augmentation()
+    )
+
+
+# Files of other projects.
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize("crop", ["center", "resize"])
+def test_transformers_prepares_images_alike(crop, tmp_path):
+    from transformers import AutoConfig, AutoImageProcessor
+
+    preprocessing = {"evaluation_crop": crop}
+    if crop == "center":
+        preprocessing["resize_factor"] = 1.5
+    model = noted(
+        classifier_activation=None,
+        preprocessing=preprocessing,
+        image_mean=(0.5, 0.4, 0.3),
+        gelu_approximate=False,
+    )
+    keras_vit.save_weights(model, tmp_path / "hf", layout="huggingface")
+    config = AutoConfig.from_pretrained(tmp_path / "hf")
+    assert config.id2label == {0: "cat", 1: "dog", 2: "郁"}
+    assert config.label2id["郁"] == 2
+    assert config.problem_type == "multi_label_classification"
+    again = keras_vit.from_pretrained(tmp_path / "hf", classifier_activation=None)
+    assert notes(again) == notes(model)
+
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "hf", use_fast=False)
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (6, 9, 3), "uint8").repeat(10, 0).repeat(10, 1)
+    theirs = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
+    tmp_file = tmp_path / "model.keras"
+    model.save(tmp_file)
+    ours = load_images([picture], load_classifier(tmp_file).pipeline)[0]
+    assert theirs.shape == (3, 32, 32)
+    np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=0.03)
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize(
+    ("processor", "preprocessing"),
+    [
+        ({"do_resize": True, "size": 32}, {"evaluation_crop": "resize"}),
+        (
+            {"do_resize": True, "size": {"height": 32, "width": 32}},
+            {"evaluation_crop": "resize"},
+        ),
+        (
+            {
+                "do_resize": True,
+                "size": {"shortest_edge": 40},
+                "do_center_crop": True,
+                "crop_size": {"height": 32, "width": 32},
+            },
+            {"evaluation_crop": "center", "resize_factor": 1.25},
+        ),
+        ({"do_resize": True, "size": {"shortest_edge": 40}}, None),  # of any shape
+        ({"do_resize": False}, None),
+        (
+            {
+                "do_resize": True,
+                "size": 40,
+                "do_center_crop": True,
+                "crop_size": 32,
+                "feature_extractor_type": "DeiTFeatureExtractor",  # squashed and cropped
+            },
+            None,
+        ),
+    ],
+)
+def test_what_transformers_files_say(processor, preprocessing, tmp_path):
+    model = tiny(classes=3, gelu_approximate=False)
+    keras_vit.save_weights(model, tmp_path, layout="huggingface")
+    assert notes(keras_vit.from_pretrained(tmp_path)) == {}  # LABEL_0 … are no names
+    without_metadata(tmp_path / "model.safetensors")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    config = json.loads((tmp_path / "config.json").read_text())
+    for table in ({"0": "a", "1": "b", "2": "c"}, {"2": "c", "1": "b", "0": "a"}):
+        config["id2label"] = table
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        found = notes(keras_vit.from_pretrained(tmp_path))
+        assert found["class_names"] == ("a", "b", "c")
+        assert found.get("preprocessing") == preprocessing
+    for table in ({"0": "a", "1": "b"}, {"1": "a", "2": "b", "3": "c"}, ["a", "b", "c"]):
+        config["id2label"] = table
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert "class_names" not in notes(keras_vit.from_pretrained(tmp_path))
+
+
+def without_metadata(path):
+    """The tensors as another program would have written them."""
+    from safetensors.numpy import load_file, save_file
+
+    save_file(load_file(path), path, {"format": "pt"})
+
+
+@ONE_BACKEND
+def test_timm_files(tmp_path):
+    model = noted(gelu_approximate=False)
+    path = tmp_path / "model.safetensors"
+    keras_vit.save_weights(model, path, layout="timm")
+    assert notes(keras_vit.from_pretrained(path)) == NOTES
+    without_metadata(path)
+    assert notes(keras_vit.from_pretrained(path, num_heads=4)) == {}
+    cfg = {"input_size": [3, 32, 32], "crop_pct": 0.9, "crop_mode": "center"}
+    config = {"architecture": "vit_tiny_patch8_32", "num_classes": 3, "pretrained_cfg": cfg}
+    config |= {"label_names": ["a", "b", "c"], "model_args": {"num_heads": 4}}
+
+    def told(**changes):
+        text = json.dumps({**config, "pretrained_cfg": {**cfg, **changes}})
+        (tmp_path / "config.json").write_text(text)
+        found = notes(keras_vit.from_pretrained(path))
+        assert found["class_names"] == ("a", "b", "c")
+        return found.get("preprocessing")
+
+    # timm resizes to floor(32 / 0.9) = 35 pixels.
+    assert told() == {"evaluation_crop": "center", "resize_factor": 35 / 32}
+    assert told(crop_mode="squash", crop_pct=1.0) == {"evaluation_crop": "resize"}
+    assert told(crop_mode="border") is None
+    assert told(crop_pct=None) is None
+
+
+@ONE_BACKEND
+def test_names_of_a_file_that_are_damaged(tmp_path):
+    path = tmp_path / "model.safetensors"
+    keras_vit.save_weights(noted(gelu_approximate=False), path, layout="timm")
+    from safetensors.numpy import load_file, save_file
+
+    text = json.dumps({"probabilities": "tanh"})
+    save_file(load_file(path), path, {"format": "pt", "keras_vit.notes": text})
+    with pytest.raises(ValueError, match="`probabilities` must be one of"):
+        keras_vit.from_pretrained(path, num_heads=4)
