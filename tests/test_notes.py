@@ -1,5 +1,6 @@
 """Class names and the preparation of images in a model's file."""
 
+import dataclasses
 import json
 import pickle
 
@@ -10,7 +11,7 @@ from helpers import tiny
 from PIL import Image
 from test_finetune import SGD, blobs
 
-import keras_vit
+import keras_vit.pretrained
 from keras_vit.data import Augmentation, load_images
 from keras_vit.runs import load_classifier
 from keras_vit.training import finetune
@@ -173,7 +174,29 @@ def test_presets_and_files_without_notes():
     )
 
 
+@ONE_BACKEND
+def test_a_preset_says_how_its_source_prepares_images():
+    row = keras_vit.presets.find_preset("ViTB16.imagenet21k")
+
+    def told(**steps):
+        preprocessing = dataclasses.replace(row.preprocessing, **steps)
+        preset = dataclasses.replace(row, preprocessing=preprocessing)
+        return keras_vit.pretrained._notes_of(preset).get("preprocessing")
+
+    center = {"evaluation_crop": "center", "resize_factor": 1.25}
+    assert told(crop_fraction=0.8, squash=False) == center
+    assert told(crop_fraction=1.0, squash=True) == {"evaluation_crop": "resize"}
+    assert told(crop_fraction=None) is None
+
+
 # Files of other projects.
+
+
+@ONE_BACKEND
+def test_transformers_cannot_crop_every_shape(tmp_path, caplog):
+    model = noted(image_size=(32, 48), gelu_approximate=False)
+    keras_vit.save_weights(model, tmp_path, layout="huggingface")
+    assert "images for 32 × 48 pixels become others" in caplog.text
 
 
 @ONE_BACKEND
