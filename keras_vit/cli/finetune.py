@@ -7,7 +7,9 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import signal
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -54,6 +56,7 @@ from keras_vit.runs.folder import BEST, EXAMPLES, METRICS, REPORT, RESUME, TENSO
 from keras_vit.tables import table
 from keras_vit.training.finetune import configured, finetune
 from keras_vit.training.recipe import Recipe
+from keras_vit.training.resume.signals import EXIT_CODES
 
 # Settings of the model by which it takes other sizes than its name says.
 RESIZING = {"image_size", "input_shape", "patch_size", "stem"}
@@ -215,10 +218,29 @@ def _finetune(args):
     if args.multi_process or is_asked_for():
         initialize()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminated_to_go_on())
         if not is_first_process():
             silence = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(silence))
         return _trained(args)
+
+
+@contextlib.contextmanager
+def _terminated_to_go_on():
+    """SIGTERM ends with the status for "run it again", also before and after `fit`."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit_to_go_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit_to_go_on(number, frame):
+    raise SystemExit(EXIT_CODES[number])
 
 
 def _trained(args):

@@ -10,6 +10,7 @@ import functools
 
 import numpy as np
 
+from keras_vit.data.ending import guarded
 from keras_vit.data.mixing import mix
 from keras_vit.data.packages import tensorflow
 from keras_vit.data.pipeline import (
@@ -110,7 +111,7 @@ def _steps(start: int | StreamStart):
 
     # Asked for when an iterator begins, not when the stream is made.
     def counter(_):
-        (step,) = tf.numpy_function(start.read, [], ["int64"])
+        (step,) = tf.numpy_function(guarded(start.read), [], ["int64"])
         step.set_shape(())
         return tf.data.Dataset.counter(step, dtype="int64")
 
@@ -279,7 +280,7 @@ def _read_now(source: Source, channels: int, index):
 def _python(function, tensor, dtypes: tuple[str, ...]) -> list:
     """Tensors of what a Python function makes of one, their shapes unknown."""
     tf = tensorflow()
-    function = tf.autograph.experimental.do_not_convert(function)
+    function = tf.autograph.experimental.do_not_convert(guarded(function))
     return tf.numpy_function(function, [tensor], dtypes)
 
 

@@ -1,0 +1,319 @@
+"""Programs in processes of their own, each of which must end, whatever ends it: with images
+of a size at which the threads of `tf.data` are always at work."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny
+from PIL import Image
+
+pytest.importorskip("tensorflow_datasets")
+
+BEGIN = 400  # seconds until a program says that it comes to its end; machines can be busy
+END = 60  # seconds until it is gone, then
+INTERRUPTED = 130
+
+IMPORTS = """
+import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
+import keras, keras_vit
+"""
+DATA = """
+data = keras_vit.data.load({folder!r}, batch_size=8)
+iterator = iter(data.train)
+next(iterator)
+"""
+MODEL = """
+model = keras_vit.VisionTransformer(
+    32, 16, 16, 1, 2, 32, classes=2, classifier_activation=None
+)
+model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+small = data.configured_for(model)
+"""
+COMMAND = """
+from keras_vit.cli import main
+from keras_vit.data import streams
+
+read = streams._read_now
+
+def slowly(*args):
+    print("reads", flush=True)
+    time.sleep(0.05)
+    return read(*args)
+
+streams._read_now = slowly
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve images of 700 × 700 in each of two classes."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in "ab":
+        (folder / name).mkdir()
+        for number in range(12):
+            noise = rng.integers(0, 255, (700, 700, 3), "uint8")
+            Image.fromarray(noise).save(folder / name / f"{number}.jpg")
+    return str(folder)
+
+
+@pytest.fixture
+def ended(folder):
+    """Runs a program and gives its status and what it said.
+
+    After the line that begins with `says`, with which it comes to its end, it is sent the
+    signals. It has `END` seconds from there.
+    """
+
+    def ended(*parts, says="ends", signals=(), arguments=()):
+        program = "".join((IMPORTS, *parts)).replace("{folder!r}", repr(folder))
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+        )
+        lines, impatience = [], threading.Timer(BEGIN, process.kill)
+        impatience.start()
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith(says):
+                    break
+            impatience.cancel()
+            for number in signals:
+                process.send_signal(number)
+            rest, _ = process.communicate(timeout=END)
+        finally:
+            impatience.cancel()
+            process.kill()
+            process.wait()
+        return process.returncode, "".join(lines) + rest
+
+    return ended
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.keras"
+    tiny(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16, classes=2).save(path)
+    return path
+
+
+def finetune(folder, checkpoint, run):
+    given = ("--batch-size", 8, "--steps", 100_000, "--evaluations", 1)
+    return ("finetune", folder, "--output", run, "--weights", checkpoint, *given)
+
+
+# On each backend: what it does with iterators itself.
+
+
+def test_an_error_in_fit_while_everything_is_read(ended):
+    """Iterators of `fit`, in a traceback, of another thread, and of the program's own."""
+    status, output = ended(
+        DATA,
+        MODEL,
+        """
+own = [iter(data.train.map(lambda *batch: batch).take(999)) for _ in range(2)]
+threading.Thread(target=list, args=[small.train.ignore_errors()], daemon=True).start()
+
+class Callback(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 3:
+            print("ends", flush=True)
+            raise RuntimeError("of my own")
+
+model.fit(small.train, steps_per_epoch=10**6, verbose=0, callbacks=[Callback()])
+""",
+    )
+    assert (status, "RuntimeError: of my own" in output) == (1, True), output
+
+
+def test_ctrl_c_while_batches_are_predicted_and_evaluated(ended):
+    status, output = ended(
+        DATA,
+        MODEL,
+        """
+model.features(next(iterator)[0][:, :32, :32].numpy())
+model.predict(small.validation, verbose=0)
+try:
+    print("ends", flush=True)
+    while True:
+        model.evaluate(small.validation, verbose=0)
+except KeyboardInterrupt:
+    sys.exit(130)
+""",
+        signals=[signal.SIGINT],
+    )
+    assert status == INTERRUPTED, output
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_to_finetune(ended, folder, checkpoint, tmp_path, number, status):
+    """Wherever it is, from its first image on."""
+    arguments = finetune(folder, checkpoint, tmp_path / "run")
+    given = {"says": "model" if number == signal.SIGTERM else "reads"}
+    actual, output = ended(COMMAND, arguments=arguments, signals=[number], **given)
+    assert actual == status, output
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own")
+def test_an_error_on_mirrored_devices(ended):
+    status, output = ended(
+        """
+import tensorflow as tf
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+""",
+        DATA,
+        """
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+distributed = iter(strategy.experimental_distribute_dataset(data.train))
+next(distributed)
+print("ends", flush=True)
+1 / 0
+""",
+    )
+    assert (status, "ZeroDivisionError" in output) == (1, True), output
+
+
+# On one: what Python does.
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("", 0),
+        ("sys.exit(9)", 9),
+        ("import gc; gc.freeze()", 0),
+        ("import builtins; builtins.kept = iterator", 0),
+        (
+            """
+def batches():
+    yield from data.train
+
+batches = batches()
+next(batches)
+class Cycle: pass
+cycle = Cycle()
+cycle.itself, cycle.iterator = cycle, iter(data.validation)
+next(cycle.iterator)
+del cycle
+raise SystemExit(5)
+""",
+            5,
+        ),
+    ],
+)
+def test_an_iterator_that_is_alive_at_the_end(ended, end, status):
+    actual, output = ended(DATA, "print('ends', flush=True)\n", end)
+    assert actual == status, output
+    assert "Traceback" not in output
+
+
+@pytest.mark.one_backend
+def test_what_is_read_at_the_end(ended):
+    """By what the program has registered after its first stream."""
+    status, output = ended(
+        DATA,
+        """
+import atexit
+atexit.register(lambda: print("at the end", next(iterator)[0].shape, flush=True))
+print("ends", flush=True)
+""",
+    )
+    assert (status, "at the end (8, 224, 224, 3)" in output) == (0, True), output
+
+
+@pytest.mark.one_backend
+def test_a_forked_process(ended):
+    """It ends, as its parent does, and can read streams, but not its parent's iterator."""
+    status, output = ended(
+        DATA,
+        """
+pid = os.fork()
+if not pid:
+    print("read", len(next(iter(data.train))), flush=True)
+    try:
+        next(iterator)
+    except RuntimeError as error:
+        print(error, flush=True)
+    del iterator
+    sys.exit(7)
+status = os.waitpid(pid, 0)[1] >> 8
+next(iterator)
+import multiprocessing
+child = multiprocessing.get_context("fork").Process(target=sys.exit, args=[8])
+child.start()
+child.join()
+print("ends", flush=True)
+sys.exit(status + child.exitcode)
+""",
+    )
+    assert status == 15, output
+    assert "read 2" in output
+    assert "cannot read an iterator of its parent" in output
+
+
+@pytest.mark.one_backend
+def test_a_spawned_process(folder, tmp_path, ended):
+    (tmp_path / "child.py").write_text(
+        f"""
+import keras_vit
+
+def read():
+    global iterator
+    iterator = iter(keras_vit.data.load({folder!r}, batch_size=8).train)
+    next(iterator)
+    print("ends", flush=True)
+"""
+    )
+    status, output = ended(
+        f"""
+import multiprocessing
+sys.path.append({str(tmp_path)!r})
+import child
+child = multiprocessing.get_context("spawn").Process(target=child.read)
+child.start()
+child.join()
+sys.exit(child.exitcode + 3)
+"""
+    )
+    assert status == 3, output
+
+
+@pytest.mark.one_backend
+def test_a_second_ctrl_c_in_finetune(ended, folder, checkpoint, tmp_path):
+    given = finetune(folder, checkpoint, tmp_path / "run")
+    signals = [signal.SIGINT, signal.SIGINT]
+    status, output = ended(COMMAND, arguments=given, says="model", signals=signals)
+    assert status == INTERRUPTED, output
+
+
+@pytest.mark.one_backend
+def test_ctrl_c_in_evaluate_and_predict(ended, folder, checkpoint):
+    given = {"says": "reads", "signals": [signal.SIGINT]}
+    status, output = ended(COMMAND, arguments=("evaluate", checkpoint, folder), **given)
+    assert (status, "interrupted" in output) == (INTERRUPTED, True), output
+    arguments = ("predict", checkpoint, "--json", "--batch-size", 1, *[folder] * 99)
+    given["says"] = "{"
+    status, output = ended(COMMAND, arguments=arguments, **given)
+    assert (status, "interrupted" in output) == (INTERRUPTED, True), output
+
+
+@pytest.mark.one_backend
+def test_a_loss_that_is_no_number_in_finetune(ended, folder, checkpoint, tmp_path):
+    given = (*finetune(folder, checkpoint, tmp_path / "run"), "--learning-rate", 1e30)
+    status, output = ended(COMMAND, arguments=given, says="keras-vit: error: ")
+    assert status == 2, output
