@@ -158,8 +158,8 @@ def hugging_face_images(config: Mapping, kind: str, resample: int) -> dict:
         resample = _BILINEAR
     if crop == "center" and height != width:
         logger.warning(
-            "transformers' image processors crop the middle of an image by its shorter side "
-            "alone: images for %d × %d pixels become others there than here.",
+            "transformers' image processors crop the middle of an image by its shorter "
+            "side alone: images for %d × %d pixels become others there than here.",
             *(height, width),
         )
     if crop != "center":
