@@ -47,6 +47,57 @@ def test_values_and_gradients_are_those_of_keras(ours, theirs, dtype, bound):
     np.testing.assert_allclose(trained(ours, dtype), trained(theirs, dtype), atol=bound)
 
 
+def derivatives(layer):
+    """Of a layer's sum of squares with weights: along a direction, and of second order."""
+    inputs = images(3, 2, 8, batch=1)
+    weights = np.random.default_rng(3).normal(size=inputs.shape).astype("float32")
+    along = np.random.default_rng(4).normal(size=inputs.shape).astype("float32")
+    layer.build(inputs.shape)
+
+    def loss(x):
+        return keras.ops.sum(weights * layer(x) ** 2)
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        gradient = jax.grad(loss)
+        pushed = jax.jvp(gradient, (inputs,), (along,))
+        rows = jax.vmap(layer)(inputs[None])[0]
+        return (
+            *jax.jvp(layer, (inputs,), (along,)),
+            *pushed,
+            jax.hessian(loss)(inputs),
+            jax.jacfwd(layer)(inputs),
+            jax.vmap(jax.grad(lambda x: loss(x[None])))(inputs),
+            rows,
+        )
+    if keras.backend.backend() == "torch":
+        import torch
+
+        inputs, along = torch.tensor(inputs), torch.tensor(along)
+        weights = torch.tensor(weights)
+        both = torch.func.jvp(torch.func.grad(loss), (inputs,), (along,))
+        return (*torch.func.jvp(layer, (inputs,), (along,)), *both)
+    import tensorflow as tf
+
+    inputs = tf.constant(inputs)
+    with tf.autodiff.ForwardAccumulator(inputs, tf.constant(along)) as forward:
+        outputs = layer(inputs)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = loss(inputs)
+    # Of second order Keras' own is 8 % off here, by finite differences in float64.
+    return outputs, forward.jvp(outputs), tape.gradient(value, inputs)
+
+
+@of_each
+def test_derivatives_forward_and_of_second_order(ours, theirs):
+    options = {"epsilon": 1e-3, "gamma_initializer": keras.initializers.Constant(1.5)}
+    actual, expected = derivatives(ours(**options)), derivatives(theirs(**options))
+    for ours_, theirs_ in zip(actual, expected, strict=True):
+        assert_close(ours_, theirs_, tolerance=1e-4)
+
+
 @of_each
 def test_gradients_above_frozen_layers(ours, theirs):
     actual, expected = (trained(layer, "float32", below=False) for layer in (ours, theirs))

@@ -355,20 +355,9 @@ def test_channels_first_equals_channels_last():
     assert keras_vit.VisionTransformer.from_config(last.get_config()).input_shape[-1] == 3
 
 
-def lacks_float16():
-    """JAX on CPU has no float16 matrix products (shared/FEASIBILITY.md, trap 6)."""
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return jax.devices()[0].platform == "cpu"
-
-
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("by", ["argument", "global policy"])
 def test_mixed_precision_trains_with_float32_logits(precision, by):
-    if precision == "mixed_float16" and lacks_float16():
-        pytest.skip("JAX on CPU has no float16 matrix products")
     full = tiny(dropout_rate=0.0, classifier_activation=None)
     if by == "argument":
         model = tiny(classifier_activation=None, dtype=precision)
@@ -388,6 +377,37 @@ def test_mixed_precision_trains_with_float32_logits(precision, by):
     losses = history.history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] / 2
+
+
+PURE = {
+    "plain": {"dropout_rate": 0.1, "attention_dropout_rate": 0.1, "drop_path_rate": 0.1},
+    "modern": MODERN,
+    "hybrid": HYBRID,
+    "map": {"pooling": "map", "include_preprocessing": True},
+    "merged": {"merged_tokens": 2, "mlp": "geglu", "position": "sincos2d"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [*((name, "bfloat16") for name in PURE), ("plain", "float16"), ("hybrid", "float16")],
+)
+def test_weights_in_half_precision(name, precision):
+    """Everything is half but the logits: a forward pass, and a step of training."""
+    fields = {**PURE[name], "classifier_activation": None}
+    full = tiny(**fields)
+    model = tiny(**fields, dtype=precision)
+    model.set_weights(full.get_weights())
+    assert {weight.dtype for weight in model.weights} >= {precision}
+    x = images() * 127 + 128 if "include_preprocessing" in fields else images()
+    assert_close(model.predict(x, verbose=0), full(x), tolerance=0.1)
+    before = model.get_weights()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss)
+    assert np.isfinite(model.fit(x, np.array([3, 7]), verbose=0).history["loss"]).all()
+    after = model.get_weights()
+    assert all(np.isfinite(w.astype("float32")).all() for w in after)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("fields", [MODERN, HYBRID], ids=["modern", "hybrid"])

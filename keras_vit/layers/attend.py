@@ -44,7 +44,7 @@ def attend(query, key, value, *, bias=None, dropout=None, training=None):
         (batch, queries, heads, head_dim).
     """
     is_torch = keras.backend.backend() == "torch"
-    if dropout is not None or not (is_torch or _is_half(query)):
+    if dropout is not None or not (is_torch or _is_half_of_a_kernel(query)):
         is_plain = bias is None and dropout is None and not training
         if is_plain and (number := _heads_in_a_part(query, key)):
             return _swap(_attend_in_parts(query, key, value, number))
@@ -129,6 +129,19 @@ def _scores(query, key):
 
 def _is_half(x):
     return keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+
+
+def _is_half_of_a_kernel(x):
+    """In half precision, which JAX's function multiplies, but not float16 on a CPU.
+
+    XLA's CPU compiler has no product of float16 with sums in float32, as it asks for.
+    """
+    is_jax = keras.backend.backend() == "jax"
+    if is_jax and keras.backend.standardize_dtype(x.dtype) == "float16":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    return _is_half(x)
 
 
 def _at_least_float32(x):

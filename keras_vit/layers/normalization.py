@@ -1,5 +1,7 @@
 """Layer norm whose backward pass is written out, and group norm of fewer passes."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -18,8 +20,6 @@ class LayerNormalization(ValuesByNumPy, keras.layers.LayerNormalization):
     written out here end what XLA would join. TensorFlow does not join it, but takes
     more steps for the gradient that it derives. torch has a kernel.
 
-    On JAX, derivatives of the gradient can be taken, forward-mode ones (`jax.jvp`) not.
-
     Args:
         epsilon: float, added to the variance.
 
@@ -36,40 +36,79 @@ class LayerNormalization(ValuesByNumPy, keras.layers.LayerNormalization):
     def call(self, inputs):
         if keras.backend.backend() == "torch" or not self._is_usual:
             return super().call(inputs)
-        return self._normalize(inputs)
+        # At least in float32, also where the weights are halves.
+        wide = keras.backend.result_type(self.compute_dtype, "float32")
+        gamma, beta = (ops.cast(w, wide) for w in (self.gamma, self.beta))
+        is_jax = keras.backend.backend() == "jax"
+        normalize = _with_tangents() if is_jax else _with_gradient
+        outputs = normalize(inputs, gamma, beta, self.epsilon)
+        return ops.cast(outputs, self.compute_dtype)
 
     @property
     def _is_usual(self):
         return self.scale and self.center and list(self.axis) == [-1]
 
-    def _normalize(self, inputs):
-        @ops.custom_gradient
-        def normalize(inputs, gamma, beta):
-            # At least in float32, also where the inputs are halves.
-            wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-            mean = ops.mean(wide, axis=-1, keepdims=True)
-            variance = ops.mean(ops.square(wide - mean), axis=-1, keepdims=True)
-            inverse = ops.rsqrt(variance + self.epsilon)
-            outputs = (wide - mean) * inverse * gamma + beta
 
-            def gradient(*args, upstream=None):
-                (upstream,) = args if upstream is None else (upstream,)
-                upstream = ops.cast(upstream, wide.dtype)
-                normal = (ops.cast(inputs, wide.dtype) - mean) * inverse
-                scaled = upstream * gamma
-                along = ops.mean(scaled * normal, axis=-1, keepdims=True)
-                across = ops.mean(scaled, axis=-1, keepdims=True)
-                rest = tuple(range(len(inputs.shape) - 1))
-                return (
-                    ops.cast(inverse * (scaled - across - normal * along), inputs.dtype),
-                    ops.cast(ops.sum(upstream * normal, axis=rest), gamma.dtype),
-                    ops.cast(ops.sum(upstream, axis=rest), beta.dtype),
-                )
+def _mean_and_inverse(wide, epsilon):
+    """The mean over the last axis, and the inverse of the deviation."""
+    mean = ops.mean(wide, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(wide - mean), axis=-1, keepdims=True)
+    return mean, ops.rsqrt(variance + epsilon)
 
-            return ops.cast(outputs, self.compute_dtype), gradient
 
-        weights = (ops.convert_to_tensor(w.value) for w in (self.gamma, self.beta))
-        return normalize(inputs, *weights)
+def _less_what_is_normal(values, normal):
+    """The part of a derivative that a normalization lets pass; its own transpose."""
+    along = ops.mean(values * normal, axis=-1, keepdims=True)
+    return values - ops.mean(values, axis=-1, keepdims=True) - normal * along
+
+
+def _with_gradient(inputs, gamma, beta, epsilon):
+    """TensorFlow's function with a gradient of its own, which keeps no wide array."""
+
+    @ops.custom_gradient
+    def normalize(inputs, gamma, beta):
+        wide = ops.cast(inputs, gamma.dtype)
+        mean, inverse = _mean_and_inverse(wide, epsilon)
+        outputs = (wide - mean) * inverse * gamma + beta
+
+        def gradient(upstream):
+            normal = (ops.cast(inputs, gamma.dtype) - mean) * inverse
+            rest = tuple(range(len(inputs.shape) - 1))
+            of_inputs = inverse * _less_what_is_normal(upstream * gamma, normal)
+            return (
+                ops.cast(of_inputs, inputs.dtype),
+                ops.sum(upstream * normal, axis=rest),
+                ops.sum(upstream, axis=rest),
+            )
+
+        return outputs, gradient
+
+    return normalize(inputs, gamma, beta)
+
+
+@functools.cache
+def _with_tangents():
+    """JAX's function with a derivative of its own, of which JAX makes the gradient."""
+    import jax
+
+    @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+    def normalize(inputs, gamma, beta, epsilon):
+        wide = ops.cast(inputs, gamma.dtype)
+        mean, inverse = _mean_and_inverse(wide, epsilon)
+        return (wide - mean) * inverse * gamma + beta
+
+    @normalize.defjvp
+    def derivative(epsilon, values, tangents):
+        inputs, gamma, beta = values
+        of_inputs, of_gamma, of_beta = tangents
+        wide = ops.cast(inputs, gamma.dtype)
+        mean, inverse = _mean_and_inverse(wide, epsilon)
+        normal = (wide - mean) * inverse
+        of_inputs = ops.cast(of_inputs, gamma.dtype)
+        of_normal = inverse * _less_what_is_normal(of_inputs, normal)
+        return normal * gamma + beta, of_normal * gamma + normal * of_gamma + of_beta
+
+    return normalize
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -123,6 +162,8 @@ def _torch_can(images, *weights):
         return False
     import torch
 
+    if torch._C._are_functorch_transforms_active():  # as `torch.func.jvp`
+        return False
     of_weights = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
     return images.requires_grad or not of_weights
 
