@@ -9,6 +9,7 @@ import numpy as np
 from keras_vit.layers import arguments
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.presets import find_preset
+from keras_vit.weights.web import FORBIDDEN, is_offline
 
 
 def preprocess_input(images, preset_or_model=None, data_format: str | None = None):
@@ -107,6 +108,8 @@ def decode_predictions(
             "`decode_predictions` names the 1000 classes of ImageNet-1k, in an array of "
             f"shape (batch, 1000). Received: an array of shape {preds.shape}"
         )
+    if class_index is None and is_offline():
+        class_index = _downloaded_class_index()
     if class_index is None:
         try:
             return keras.applications.imagenet_utils.decode_predictions(preds, top)
@@ -116,7 +119,7 @@ def decode_predictions(
                 "network, copy it from another machine's ~/.keras/models/ and give its "
                 "path as `class_index`."
             ) from error
-    with open(class_index) as file:
+    with open(class_index, encoding="utf-8") as file:
         names = json.load(file)
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(1000)}:
         raise ValueError(
@@ -141,3 +144,15 @@ def _decoded(preds, names, top):
         [(str(i), names[i], row[i]) for i in indices]
         for row, indices in zip(preds, best, strict=True)
     ]
+
+
+def _downloaded_class_index() -> str:
+    """The file as Keras has downloaded it before."""
+    home = os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
+    path = os.path.join(home, "models", "imagenet_class_index.json")
+    if not os.path.exists(path):
+        raise ConnectionError(
+            f"{FORBIDDEN}, and there is no file {path!r}. Copy it from another machine's "
+            "~/.keras/models/, or give its path as `class_index`."
+        )
+    return path

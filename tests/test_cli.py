@@ -156,9 +156,9 @@ def test_convert_notices_a_target_that_is_another_model(tmp_path, monkeypatch):
 def test_convert_refuses_before_it_reads(fails, run, tmp_path):
     taken = tmp_path / "taken.npz"
     taken.write_bytes(b"mine")
-    assert "give `overwrite`" in fails("convert", TOKEN, taken)
+    assert "give `--overwrite`" in fails("convert", TOKEN, taken)
     assert taken.read_bytes() == b"mine"
-    assert "give `overwrite`" in fails("convert", TOKEN, tmp_path)
+    assert "give `--overwrite`" in fails("convert", TOKEN, tmp_path)
     assert run("convert", TOKEN, taken, "--overwrite", "--no-check")[0] == 0
     assert "does not tell the layout" in fails("convert", TOKEN, tmp_path / "m.tar")
     path = tmp_path / "m.npz"
@@ -449,7 +449,7 @@ def test_list_and_describe(run, fails):
     status, output, _ = run("describe", "ViTB16.imagenet21k")
     assert (status, output) == (0, f"{keras_vit.describe('ViTB16.imagenet21k')}\n")
     assert "Near it: ViTB16.imagenet21k" in fails("describe", "ViTB16.imagnet21k")
-    assert "Unknown `family`" in fails("list", "--family", "ResNet")
+    assert "Unknown `--family`" in fails("list", "--family", "ResNet")
 
 
 @pytest.mark.one_backend

@@ -9,7 +9,7 @@ from helpers import TINY, array, weights
 
 import keras_vit
 from keras_vit.data import Augmentation
-from keras_vit.training import SmallData, ViTFineTuning, finetune
+from keras_vit.training import SmallData, ViTFineTuning, configured, finetune
 from keras_vit.training.finetune import cut
 
 PLAIN = Augmentation(crop="resize", flip=False, evaluation_crop="resize")
@@ -117,3 +117,59 @@ def test_fewer_passes_than_evaluations():
     recipe = dataclasses.replace(SGD, steps=20)  # 240 examples
     assert cut(recipe, 48, None) == (5, 4)
     assert cut(recipe, 1000, None) == (1, 20)
+
+
+# What it is given.
+
+
+@pytest.mark.one_backend
+def test_a_model_of_ones_own_is_refused_with_the_way_out():
+    data, network = load(), keras.Sequential([model(classes=0), keras.layers.Dense(3)])
+    network.build((None, 32, 32, 3))
+    with pytest.raises(ValueError, match=r"with a head of its own.*from_pretrained\(model"):
+        finetune(network, data)
+    with pytest.raises(ValueError, match="tells how it takes its images"):
+        data.configured_for(network)
+    with pytest.raises(ValueError, match="the model's layer 'head'"):
+        SmallData().loss_function(network)
+
+
+@pytest.mark.one_backend
+def test_data_that_is_not_loaded_is_refused_with_the_way_out():
+    data, network = load(), model()
+    arrays = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 2
+    for given in (arrays, "a folder", data.train):
+        with pytest.raises(ValueError, match=r"keras_vit\.data\.load\(\(images, labels"):
+            finetune(network, given, SmallData())
+
+
+@pytest.mark.one_backend
+def test_a_resolution_is_never_ignored_in_silence(caplog):
+    data, network = load(), model()
+    with pytest.raises(ValueError, match=r"images of 48 × 48.*takes 32 × 32"):
+        finetune(network, data, SmallData(resolution=48))
+    with pytest.raises(ValueError, match=r"input_shape=\(48, 40, 3\)"):
+        configured(data, network, SmallData(resolution=(48, 40)))
+    assert not caplog.messages
+    configured(data, network, SmallData(resolution=32))
+    assert not caplog.messages
+    found = configured(data, network, SmallData())  # for 224, if nobody says otherwise
+    assert caplog.messages == [
+        "SmallData is for images of 224 × 224; they are of 32 × 32, the size of the model."
+    ]
+    assert found.pipeline.image_size == (32, 32)
+
+
+@pytest.mark.one_backend
+def test_an_augmentation_counts_where_it_is_given():
+    data, network = load(), model()
+    recipe, plain = SmallData(resolution=32), Augmentation(crop="resize", flip=False)
+    assert configured(data, network, recipe).pipeline.augmentation == recipe.augmentation
+    loaded = data.configured(augmentation=plain)
+    assert configured(loaded, network, recipe).pipeline.augmentation == plain
+    of_recipe = recipe.replace(augmentation=recipe.augmentation.replace(flip=False))
+    assert not configured(data, network, of_recipe).pipeline.augmentation.flip
+    with pytest.raises(ValueError, match="two augmentations"):
+        configured(loaded, network, of_recipe)
+    same = recipe.replace(augmentation=plain)
+    assert configured(loaded, network, same).pipeline.augmentation == plain

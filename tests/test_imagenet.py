@@ -81,3 +81,22 @@ def test_decode_predictions_without_network_says_what_to_do(monkeypatch):
     monkeypatch.setattr(keras.applications.imagenet_utils, "decode_predictions", fail)
     with pytest.raises(ConnectionError, match=r"~/.keras/models/.*`class_index`"):
         keras_vit.decode_predictions(np.zeros((1, 1000)))
+
+
+@pytest.mark.one_backend
+def test_names_offline(class_index, tmp_path, monkeypatch):
+    """Those that Keras has downloaded before, and no request."""
+
+    def no_network(*arguments, **options):
+        pytest.fail("the network is asked")
+
+    monkeypatch.setattr(keras.utils, "get_file", no_network)
+    monkeypatch.setattr(keras.applications.imagenet_utils, "decode_predictions", no_network)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_VIT_OFFLINE", "1")
+    preds = np.arange(1000.0)[None]
+    with pytest.raises(ConnectionError, match=r"KERAS_VIT_OFFLINE forbids.*`class_index`"):
+        keras_vit.decode_predictions(preds, top=1)
+    (tmp_path / "models").mkdir()
+    class_index.rename(tmp_path / "models" / class_index.name)
+    assert keras_vit.decode_predictions(preds, top=1)[0][0][1] == "class_999"

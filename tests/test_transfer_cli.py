@@ -7,8 +7,11 @@ import dataclasses
 import http.server
 import io
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -21,8 +24,9 @@ from PIL import Image, ImageDraw
 import keras_vit
 from keras_vit.cli import finetune, main, predict
 from keras_vit.cli.choices import recipe_of
+from keras_vit.data import Augmentation
 from keras_vit.runs import Checkpoints, RunFolder, find_run, load_classifier
-from keras_vit.training import BiTHyperRule, SmallData
+from keras_vit.training import BiTHyperRule, SmallData, configured
 
 CHECKPOINT = str(REFERENCE / "vit_token" / "checkpoint.npz")
 CLASSES = ("circle", "square", "triangle")
@@ -66,6 +70,13 @@ def trained(folder, tmp_path_factory):
     status, text = printed(*given)
     assert status == 0
     return output, text
+
+
+def finetune_arguments(*options):
+    """What `keras-vit finetune` makes of options."""
+    parser = argparse.ArgumentParser()
+    finetune.add_to(parser.add_subparsers())
+    return parser.parse_args(["finetune", "x", "--output", "y", *options])
 
 
 def printed(*arguments):
@@ -149,6 +160,121 @@ def test_a_run_says_what_it_is(trained):
     assert keras.saving.load_model(last).optimizer.iterations == 6
 
 
+# What a training says when it cannot go on.
+
+
+def cut_off(path):
+    """Leaves the header of an image, and not all of its pixels."""
+    path.write_bytes(path.read_bytes()[:-150])
+
+
+def test_an_image_that_fails_in_the_training_is_named(folder, fails, tmp_path):
+    images, output = shutil.copytree(folder, tmp_path / "shapes"), tmp_path / "run"
+    weights = tmp_path / "small.keras"
+    tiny(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16).save(weights)
+    broken = images / "square" / "03.jpg"
+    cut_off(broken)
+    command = ("finetune", images, "--output", output, "--weights", weights, *TRAINING)
+    error = fails(*command)
+    assert str(broken) in error
+    assert "--bad-images skip" in error
+    assert "bad_images" not in error
+    assert len(error) < 400
+
+    broken.unlink()
+    error = fails(*command)
+    assert "`--overwrite`" in error
+    assert "21 train, 6 validation, 9 test before, 20 train, 6 validation, 9 test" in error
+    assert "directory" not in error
+    assert "--bad-images: not given before, 'skip' now" in fails(
+        *command, "--bad-images", "skip"
+    )
+    assert printed(*command, "--overwrite")[0] == 0
+
+
+def test_an_image_that_fails_in_an_evaluation_is_named(folder, tmp_path, capsys):
+    images = shutil.copytree(folder, tmp_path / "shapes")
+    weights = tmp_path / "elsewhere.keras"
+    tiny(num_layers=1, classes=3).save(weights)
+    cut_off(images / "circle" / "07.jpg")
+    capsys.readouterr()
+    assert main(["evaluate", str(weights), str(images)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("keras-vit: error: ")
+    assert str(images / "circle" / "07.jpg") in error
+    assert "--bad-images skip" in error
+    status, text = printed("evaluate", weights, images, "--bad-images", "skip")
+    assert (status, "of 35)" in text) == (0, True)
+
+
+@pytest.mark.one_backend
+def test_no_letter_ends_a_command(trained, folder, tmp_path):
+    """In the locale C, and where a pipe has the letters of another country."""
+    images = shutil.copytree(folder, tmp_path / "снимки")
+    output = tmp_path / "прогон"
+    weights = trained[0] / "best.keras"
+    options = ("--weights", weights, *TRAINING, "--overwrite")
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for command, environment in (
+        (("evaluate", weights, folder, "--report", tmp_path / "page"), bare),
+        (("finetune", images, "--output", output, *options), {"LC_ALL": "C"}),
+        (("predict", output, images / "circle" / "00.jpg"), {"PYTHONIOENCODING": "cp437"}),
+        (("describe", "ViTB16"), {"PYTHONIOENCODING": "ascii"}),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "keras_vit", *map(str, command)],
+            env={**os.environ, **environment},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    page = (output / "report" / "index.html").read_text("utf-8")
+    assert "снимки" in page
+
+
+# Crops and mirroring.
+
+
+@pytest.mark.one_backend
+def test_mirroring_and_crops_are_options(folder):
+    data = keras_vit.data.load(folder, image_size=32)
+    model = tiny(classes=3, classifier_activation=None)
+
+    def asked(*options):
+        args = finetune_arguments("--crop", "resize", *options)
+        recipe = recipe_of(args, data, {}, None)
+        return configured(data, model, recipe.replace(batch_size=21, resolution=32))
+
+    def sums(images):
+        """Of the upper left corner, by which the images are told apart."""
+        return sorted(np.asarray(images)[:, :8, :16].sum((1, 2, 3)).round(2).tolist())
+
+    # Whole and as they are, the images of an epoch are those of the evaluation.
+    plain = asked("--no-flip", "--evaluation-crop", "resize")
+    batch = next(iter(plain.train))[0]
+    of_evaluation = np.concatenate([images for images, _ in plain.evaluation("train")])
+    assert sums(batch)[:5] != sums(batch[:, :, ::-1])[:5]
+    assert set(sums(batch)) <= set(sums(of_evaluation))
+    assert not set(sums(next(iter(asked().train))[0])) <= set(sums(of_evaluation))
+    assert plain.pipeline.augmentation == Augmentation(
+        crop="resize", flip=False, evaluation_crop="resize", crop_area=(0.35, 1.0)
+    )
+
+
+@pytest.mark.one_backend
+def test_a_run_records_how_images_are_cropped(folder, trained, tmp_path):
+    output = tmp_path / "run"
+    options = ("--no-flip", "--crop", "square", "--evaluation-crop", "resize")
+    given = ("finetune", folder, "--output", output, "--weights", trained[0], *TRAINING)
+    status, text = printed(*given, *options)
+    assert status == 0
+    assert "no mirroring" in text
+    config = RunFolder(output).config()
+    augmentation = config["recipe"]["augmentation"]
+    assert (augmentation["flip"], augmentation["crop"]) == (False, "square")
+    assert config["images"]["evaluation_crop"] == "resize"
+    assert load_classifier(output).pipeline.augmentation.evaluation_crop == "resize"
+
+
 # The run folder.
 
 
@@ -202,9 +328,9 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
         patch.setattr(finetune.Progress, "on_epoch_end", dies)
         with pytest.raises(MemoryError):
             printed(*given)
-    assert "`save_freq` must be" in fails(*given[:-2], "--save-freq", 0)
+    assert "`--save-freq` must be" in fails(*given[:-2], "--save-freq", 0)
     message = fails(*given, "--seed", 3)
-    assert "begun with other arguments: seed: 0 before, 3 now" in message
+    assert "begun with other arguments: --seed: 0 before, 3 now" in message
     status, text = printed(*given)
     assert status == 0
     assert "goes on after step 6" in text
@@ -293,11 +419,11 @@ def test_checkpoints_keep_the_best(tmp_path, monkeypatch):
         (["--weights", "ViTB16.imagnet21k"], "Near it: ViTB16.imagenet21k"),
         (["--weights", "nowhere/model.npz"], "There is no checkpoint at"),
         (["--model", "ViTB16", "--resolution", "230"], "divisible"),
-        (["--model", "ViTB16", "--steps", "0"], "`steps` must be a positive integer"),
+        (["--model", "ViTB16", "--steps", "0"], "`--steps` must be a positive integer"),
         (["--model", "ViTB16", "--epochs", "-1"], "`--epochs` must be positive"),
         (
             ["--model", "ViTB16", "--micro-batch-size", "5"],
-            "divisible by `micro_batch_size`",
+            "divisible by `--micro-batch-size`",
         ),
         (
             ["--model", "ViTB16", "--freeze", "all"],
@@ -432,10 +558,7 @@ def test_recipes_by_name_and_data(folder):
     flowers = dataclasses.replace(data, name="oxford_flowers102/2.1.1")
 
     def recipe(data, known, *options):
-        parser = argparse.ArgumentParser()
-        finetune.add_to(parser.add_subparsers())
-        args = ["finetune", "x", "--output", "y", *options]
-        return recipe_of(parser.parse_args(args), data, {}, known)
+        return recipe_of(finetune_arguments(*options), data, {}, known)
 
     assert type(recipe(data, "BiTR50x1")) is BiTHyperRule
     assert recipe(data, "BiTR50x1").resolution == 128  # as the images are small

@@ -8,6 +8,8 @@ import traceback
 import keras_vit
 from keras_vit.cli import checkpoints, evaluate, export, finetune, plan, predict
 from keras_vit.cli.options import EPILOG, ERROR, INTERRUPTED, PIPE_CLOSED
+from keras_vit.cli.output import print_anywhere
+from keras_vit.cli.wording import in_options
 
 # What a wrong argument, file or network raises, a `--set` of the wrong type, and a loss
 # that is no number; anything else is an error of ours.
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: arguments, without the program's name; `None` for those of the process.
     """
+    print_anywhere()
     parser = _parser()
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv, argparse.Namespace(argv=argv))
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     except ERRORS as error:
         if args.traceback:
             traceback.print_exc()
-        message = " ".join(str(error).split())
+        message = in_options(" ".join(str(error).split()), args.command)
         if isinstance(error, TypeError):
             message = f"an argument has the wrong type (--traceback tells more): {message}"
         print(f"keras-vit: error: {message}", file=sys.stderr)

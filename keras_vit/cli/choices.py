@@ -26,6 +26,7 @@ from keras_vit.weights.checkpoint import split_subtree
 from keras_vit.weights.files import ENDINGS
 
 RECIPES = ("auto", "small", "vit", "vtab", "bit", "bigvision")
+AUGMENTATION = ("flip", "crop", "evaluation_crop")  # what of it has an option
 NO_WEIGHTS = "none"
 FROZEN = ("linear", "norms")
 _LOOKED_AT = 16  # images, of which the usual size is taken
@@ -51,6 +52,13 @@ def recipe_of(args, data, settings: dict, known: str | None) -> Recipe:
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = _recipe_of_the_data(args, data, known)
+    augmentation = {
+        name: getattr(args, name)
+        for name in AUGMENTATION
+        if getattr(args, name) is not None
+    }
+    if augmentation:
+        changes["augmentation"] = recipe.augmentation.replace(**augmentation)
     if args.epochs is not None:
         if args.epochs <= 0:
             raise ValueError(f"`--epochs` must be positive. Received: {args.epochs}")

@@ -35,6 +35,7 @@ from keras_vit.cli.results import (
     result_of,
     write_report_of,
 )
+from keras_vit.data.augment import CROPS, EVALUATION_CROPS
 from keras_vit.distribution import (
     STRATEGIES,
     barrier,
@@ -103,6 +104,25 @@ def _add_data(parser):
             metavar="SHARE",
             help=f"of the training images, for {split} where there are none ({default})",
         )
+    group.add_argument(
+        "--no-flip",
+        dest="flip",
+        action="store_false",
+        default=None,
+        help="never mirror an image: for classes that differ in left and right, and text",
+    )
+    group.add_argument(
+        "--crop",
+        choices=CROPS,
+        help="of an image to train on: inception, a random part of any shape; random, of "
+        "the smaller side or less; square, of the whole image made square; resize, "
+        "the whole image, for what lies at its edges (by default the recipe's)",
+    )
+    group.add_argument(
+        "--evaluation-crop",
+        choices=EVALUATION_CROPS,
+        help="of all others: center, or resize for the whole image (the recipe's)",
+    )
 
 
 def _add_model(parser):
@@ -220,7 +240,7 @@ def _finetune(args):
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminated_to_go_on())
         if not is_first_process():
-            silence = stack.enter_context(open(os.devnull, "w"))
+            silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(silence))
         return _trained(args)
 
@@ -259,6 +279,8 @@ def _trained(args):
         seed=args.seed,
     )
     data = _checked(load_data(data_given))
+    if goes_on:
+        _check_same_images(run, data)
     recipe = recipe_of(args, data, settings, known)
     if known and not settings.keys() & RESIZING:
         keras_vit.describe(known, image_size=recipe.resolution)  # or an error
@@ -267,6 +289,7 @@ def _trained(args):
     keras.utils.set_random_seed(args.seed)
     with devices:
         model = build(args, data, recipe, settings)
+        recipe = _of_the_size(model, recipe, settings)
         data = configured(data, model, recipe)
         barrier()  # each has seen that it may write to the folder
         if is_first_process() and not goes_on:
@@ -346,6 +369,30 @@ def _checked(data):
     return data
 
 
+def _check_same_images(run, data):
+    """That the data is still what an unfinished training was begun with."""
+    before = run.config()["data"]
+    if before["fingerprint"] == data.fingerprint:
+        return
+    counts = [_counts(examples) for examples in (before["examples"], data.num_examples)]
+    changed = f"{counts[0]} before, {counts[1]} now"
+    if counts[0] == counts[1]:
+        changed = "as many, but some are others"
+    raise ValueError(
+        f"The training in {os.fspath(run.path)!r} is not finished, and the images are not "
+        f"those that it was begun with: {changed}. Bring them back to go on with it, or "
+        "give `--overwrite` to train anew."
+    )
+
+
+def _of_the_size(model, recipe, settings):
+    """The recipe for the size that `--set` gave the model."""
+    size = model.get_config()["image_size"]
+    if settings.keys() & {"image_size", "input_shape"} and None not in size:
+        return recipe.replace(resolution=size)
+    return recipe
+
+
 # What is written and printed.
 
 
@@ -369,9 +416,15 @@ def _callbacks(run, weights):
 
 
 def _about_data(data):
-    counts = ", ".join(f"{n:,} {split}" for split, n in data.num_examples.items())
     names = listed(data.class_names, most=6)
-    return f"data    {data.name}: {data.num_classes} classes ({names}); images: {counts}"
+    return (
+        f"data    {data.name}: {data.num_classes} classes ({names}); images: "
+        f"{_counts(data.num_examples)}"
+    )
+
+
+def _counts(examples):
+    return ", ".join(f"{n:,} {split}" for split, n in examples.items())
 
 
 def _about_recipe(recipe):
@@ -386,6 +439,8 @@ def _about_recipe(recipe):
         value, default = getattr(recipe, name), Recipe.__dataclass_fields__[name].default
         if value != default:
             parts.append(f"{name.replace('_', ' ')} {value}")
+    if not recipe.augmentation.flip:
+        parts.append("no mirroring")
     return f"recipe  {', '.join(parts)}"
 
 
@@ -430,7 +485,8 @@ def _config(args, data_given, data, model, recipe):
 
 def _given(args):
     """The arguments that say what is trained."""
-    others = ("argv", "run", "traceback", "overwrite", "save_freq", "multi_process")
+    others = ("argv", "run", "command", "traceback", "overwrite", "save_freq")
+    others += ("multi_process",)
     return {
         name: value
         for name, value in vars(args).items()

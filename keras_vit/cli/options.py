@@ -42,7 +42,7 @@ def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--traceback", action="store_true", help="show where an error comes from"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, command=parser)
     return parser
 
 

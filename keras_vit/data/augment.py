@@ -1,5 +1,6 @@
 """What is done to training images, as a record."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from keras_vit.layers import arguments
@@ -66,6 +67,10 @@ class Augmentation:
                 )
         if self.randaugment is not None:
             object.__setattr__(self, "randaugment", _randaugment(self.randaugment))
+
+    def replace(self, **changes) -> "Augmentation":
+        """The same with other fields, such as `flip=False`."""
+        return dataclasses.replace(self, **changes)
 
     @property
     def mixes(self) -> bool:

@@ -1,6 +1,5 @@
 """Damaged images, found as a data set is loaded."""
 
-import logging
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -9,8 +8,7 @@ from keras_vit.data.images import Header
 from keras_vit.data.sources import Source
 from keras_vit.data.threads import map_indices
 from keras_vit.data.wording import listed
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 
 def check_images(sources: Mapping[str, Source]) -> dict[str, list[Header | None]]:
@@ -64,7 +62,7 @@ def without_bad_images(
                 raise ValueError(f"No image of {split!r} can be read: {listed(bad)}")
     if bad:
         count = sum(map(len, sources.values()))
-        logger.warning("Left out %d of %d images:\n  %s", len(bad), count, "\n  ".join(bad))
+        log.warning("Left out %d of %d images:\n  %s", len(bad), count, "\n  ".join(bad))
         if class_names is not None:
             check_classes(good["train"], class_names)
     return good

@@ -12,7 +12,6 @@ import atexit
 import ctypes
 import functools
 import gc
-import logging
 import os
 import signal
 import threading
@@ -20,8 +19,7 @@ import time
 from collections.abc import Callable
 
 from keras_vit.data.packages import tensorflow
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 QUIET = 0.1  # seconds without a call, after which none is expected
 PATIENCE = 5.0  # seconds in which those that have begun should end
@@ -101,7 +99,7 @@ def _end():
         try:
             _empty(iterator)
         except Exception as error:
-            logger.warning("An iterator over images could not be ended: %s", error)
+            log.warning("An iterator over images could not be ended: %s", error)
     _calls.end()  # those of an iterator that another thread is reading
 
 

@@ -1,6 +1,5 @@
 """A folder of images as a source: `folder/<class>/…` or `folder/<split>/<class>/…`."""
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,7 @@ from keras_vit.data.split_names import (
     splits_of,
 )
 from keras_vit.data.wording import listed
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 LAYOUTS = "folder/<class>/<image> or folder/{train,validation,test}/<class>/<image>"
 NAME_THEM = "Name the folder of each split: splits={'train': …, 'validation': …, 'test': …}"
@@ -142,7 +140,7 @@ def _say_if_all_hold_the_same(root: Path, inside: Mapping[str, Sequence[str]]) -
         return
     is_same = all(set(most) >= set(names) for names in inside.values())
     if is_same and not any(Listing().images_in(root / name) for name in inside):
-        logger.warning(
+        log.warning(
             "The folders of the classes (%s) hold folders of the same names (%s). If the "
             "former are parts of the data set and the latter its classes, name the parts "
             "as splits.",

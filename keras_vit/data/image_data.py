@@ -158,8 +158,18 @@ class ImageData:
         Args:
             model: a `VisionTransformer` or `BiTResNet`.
             **fields: fields of the `Pipeline` which are to be others.
+
+        Raises:
+            ValueError: if the model is another one, which does not tell this.
         """
         config = model.get_config()
+        if "include_preprocessing" not in config:
+            raise ValueError(
+                "A VisionTransformer or a BiTResNet tells how it takes its images. "
+                f"Received: a {type(model).__name__}. Give that model, perhaps a layer "
+                "of yours, or say it yourself: data.configured(image_size=…, image_mean=…, "
+                "image_std=…)."
+            )
         mean, std = config["image_mean"], config["image_std"]
         if config["include_preprocessing"]:
             mean, std = None, None

@@ -1,14 +1,12 @@
 """The image files of a folder, and a count of what else lies there."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from keras_vit.data.clutter import is_clutter
 from keras_vit.data.images import image_suffixes, is_image
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 NO_SUFFIX = "without a suffix"
 # Lists, notes and arrays that lie beside images: they are not opened.
@@ -78,7 +76,7 @@ class Listing:
     def say_what_is_left_out(self, folder: Path) -> None:
         """Logs the counts, if there are any."""
         if self.others:
-            logger.warning(
+            log.warning(
                 "Left out %d files in %r that are no images, or of a format that is not "
                 "read here: %s",
                 self.others.total(),

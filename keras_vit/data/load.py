@@ -1,6 +1,5 @@
 """`load`: labelled images from wherever they are."""
 
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,7 @@ from keras_vit.data.spelling import check_utf8, say_look_alikes
 from keras_vit.data.splits import taken_for_split
 from keras_vit.data.tfds import Records, load_tfds
 from keras_vit.layers import arguments
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 VALIDATION_SPLIT = 0.2
 TFDS_NAME = re.compile(r"[a-zA-Z]\w*(:[a-zA-Z]\w*)?(/[\w.\-]+)?(:[\d.*]+)?")
@@ -238,7 +236,7 @@ def _with_splits(
         share = fraction * len(train) / len(rest)
         taken = taken_for_split(rest.labels, groups, share, seed, split)
         if not taken.any():
-            logger.warning(
+            log.warning(
                 "There are no examples for %s: no class has enough for a fraction of %s.",
                 split,
                 fraction,

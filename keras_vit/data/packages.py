@@ -7,6 +7,8 @@ from types import ModuleType
 
 import keras
 
+from keras_vit import remarks
+
 
 def require(module: str) -> ModuleType:
     """The module of that name.
@@ -26,8 +28,10 @@ def require(module: str) -> ModuleType:
 @functools.cache
 def tensorflow() -> ModuleType:
     """TensorFlow, for its pipelines; GPUs are left to Keras' own backend."""
-    tf = require("tensorflow")
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() == "tensorflow":
+        return require("tensorflow")
+    with remarks.left_out(of_gpus=True):
+        tf = require("tensorflow")
         # At its first operation TensorFlow would take nearly all of their memory. If it
         # has done so already, whoever started it has decided.
         with contextlib.suppress(RuntimeError):

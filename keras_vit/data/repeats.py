@@ -1,6 +1,5 @@
 """Images that are there several times: one path, a link, or files of the same bytes."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +8,7 @@ import numpy as np
 from keras_vit.data.sources import Source
 from keras_vit.data.threads import map_indices
 from keras_vit.data.wording import listed
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 DUPLICATES = ("raise", "drop", "keep")
 LEVELS = 3  # of comparison, each dearer than the one before
@@ -95,7 +93,7 @@ def check_labels(sources: Mapping[str, Source], repeats: Repeats) -> None:
         )
     conflicts = _conflicts(np.concatenate(list(repeats.contents.values())), labels)
     if conflicts:
-        logger.warning(
+        log.warning(
             "%d images are there with several labels, as files of the same bytes: %s",
             len(conflicts),
             _named(sources, conflicts),
@@ -141,7 +139,7 @@ def apart(
         if duplicates == "raise":
             raise ValueError(_on_two_sides(sources, contents, split, later, shared))
         left = np.flatnonzero(~shared)
-        logger.warning(
+        log.warning(
             "Left out %d of %d images of %r, which are in %s, too.",
             shared.sum(),
             len(shared),
@@ -178,7 +176,7 @@ def say_copies(groups: np.ndarray) -> None:
     """Logs how many copies stay together as a split is taken."""
     copies = len(groups) - len(np.unique(groups))
     if copies:
-        logger.warning(
+        log.warning(
             "%d of %d images are copies of others, by their path or their bytes. An image "
             "and its copies stay in one split.",
             copies,

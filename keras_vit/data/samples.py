@@ -4,7 +4,6 @@ A header does not tell that 12 bits lie in a file of 16, that a mask holds 0 and
 that a fourth channel is near infrared. A few images of each split do.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +12,7 @@ import numpy as np
 from keras_vit.data.images import DEEP_WHITE, WHITE, Header, Reading, stretched
 from keras_vit.data.sources import Source
 from keras_vit.data.threads import map_indices
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 MOST = 32  # images of a kind and a split that are looked at
 BITS = (1, 8, 10, 12, 14)  # in files of 16
@@ -140,7 +138,7 @@ def _check_shallow(samples: list[Sample], split: str) -> None:
         )
     if not highs or max(highs) >= DARK:
         return
-    logger.warning(
+    log.warning(
         "The images of %r hold values up to %d of %d (of %d looked at), so they are all "
         "but black. If that is not meant so, give a value range.",
         split,
@@ -156,7 +154,7 @@ def _say_if_black(samples: list[Sample], split: str, value_range) -> None:
     for mode in sorted(modes):
         high = max(sample.high for sample in samples if sample.header.mode == mode)
         if stretched(np.array(high), value_range) < DARK:
-            logger.warning(
+            log.warning(
                 "By the value range from %g to %g, images of %r of Pillow's mode %r are "
                 "all but black: they hold values up to %g. Keep images of several depths "
                 "apart.",
@@ -170,7 +168,7 @@ def _say_if_black(samples: list[Sample], split: str, value_range) -> None:
 def _say_bands(samples: list[Sample], split: str) -> None:
     bands = [s.header.bands for s in samples if s.header.bands]
     if bands:
-        logger.warning(
+        log.warning(
             "Of the images of %r, %d of %d that were looked at have channels beside the "
             "colours (up to %d), such as near infrared. They are left out.",
             split,

@@ -1,14 +1,12 @@
 """One spelling of each name: "é" is one character for some systems and two for others."""
 
-import logging
 import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from keras_vit.data.wording import listed
-
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 FORMS = ("NFC", "NFD")
 
@@ -52,7 +50,7 @@ def say_look_alikes(class_names: Iterable[str]) -> None:
         found.setdefault("".join(folded.split()), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in found.values() if len(names) > 1]
     if alike:
-        logger.warning(
+        log.warning(
             "Names of classes differ in case or blanks alone: %s. They stay classes of "
             "their own.",
             listed(alike),

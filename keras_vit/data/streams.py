@@ -10,6 +10,7 @@ import functools
 
 import numpy as np
 
+from keras_vit.data import failures
 from keras_vit.data.ending import guarded
 from keras_vit.data.mixing import mix
 from keras_vit.data.packages import tensorflow
@@ -260,21 +261,24 @@ class ExampleOrder:
 
 def _read(source: Source, index, channels: int):
     """Tensors of an example's pixels and of its label."""
+    tf = tensorflow()
     read = functools.partial(_read_now, source, channels)
-    image, label = _python(read, index, (source.dtype, "int32"))
+    image, label, failure = _python(read, index, (source.dtype, "int32", "string"))
+    # An exception in `read` would reach the user with all calls that led to it.
+    with tf.control_dependencies([tf.debugging.Assert(failure == b"", [failure])]):
+        image = tf.identity(image)
     image.set_shape((None, None, channels))
     label.set_shape(())
     return image, label
 
 
 def _read_now(source: Source, channels: int, index):
+    """Pixels, label and an empty text; or what is wrong, after a picture of nothing."""
     try:
-        return source.read(int(index), channels)
-    except ValueError as error:
-        # TensorFlow prints all that led to an error; the image's name is what helps.
-        raise ValueError(
-            f"{error}. Load the data with bad_images='skip' to leave out such images."
-        ) from None
+        return *source.read(int(index), channels), b""
+    except (ValueError, OSError) as error:
+        nothing = np.zeros((1, 1, channels), source.dtype)
+        return nothing, np.int32(0), failures.noted(error)
 
 
 def _python(function, tensor, dtypes: tuple[str, ...]) -> list:

@@ -18,6 +18,7 @@ import numpy as np
 from keras_vit.data.images import AS_IT_IS, Header, Reading, named_image, stored_values
 from keras_vit.data.packages import require, tensorflow
 from keras_vit.data.threads import map_indices
+from keras_vit.weights.web import FORBIDDEN, is_offline
 
 VALIDATION_SPLIT = 0.02  # of the paper's code where there is no split for it
 HEADER, FOOTER = 12, 4  # bytes before and after a TFRecord
@@ -210,7 +211,7 @@ FILE_FORMATS = {"tfrecord": TFRecordFile, "array_record": ArrayRecordFile}
 def _prepared_builder(name: str, data_dir: str | os.PathLike | None):
     tfds = require("tensorflow_datasets")
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = _builder(tfds, name, data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise FileNotFoundError(
             f"There is neither a file or folder {name!r} here, nor a data set of that "
@@ -219,17 +220,42 @@ def _prepared_builder(name: str, data_dir: str | os.PathLike | None):
         ) from error
     if not builder.is_prepared():
         try:
-            builder.download_and_prepare()
+            _prepare(builder)
         # Network, disk, a missing package, a data set to be fetched by hand …
         except Exception as error:
             raise RuntimeError(
                 f"TensorFlow Datasets could not prepare {name!r} in "
                 f"{os.fspath(builder.data_dir)!r}: {type(error).__name__}: {error}. Where "
                 "another machine has it prepared, copy its folder and give the one above "
-                "it as `data_dir` (`--data_dir`); or give a folder of images, "
-                "folder/<class>/<image>."
+                "it as `data_dir`; or give a folder of images, folder/<class>/<image>."
             ) from error
     return builder
+
+
+def _builder(tfds, name, data_dir):
+    """The builder of a data set; offline without those that are looked up in the web."""
+    if not is_offline():
+        return tfds.builder(name, data_dir=data_dir)
+    if "://" in os.fspath(data_dir or ""):
+        raise ValueError(
+            f"{FORBIDDEN}. Received: data_dir={data_dir!r}, which is not on this machine"
+        )
+    visibility = tfds.core.visibility
+    with visibility.set_availables_tmp([visibility.DatasetType.TFDS_PUBLIC]):
+        if ":" not in name.partition("/")[0]:
+            return tfds.builder(name, data_dir=data_dir)
+        found, arguments = tfds.core.naming.parse_builder_name_kwargs(
+            name, data_dir=data_dir
+        )
+        if not found.namespace:  # the colon is that of a version
+            return tfds.builder(name, data_dir=data_dir)
+        return tfds.core.read_only_builder.builder_from_files(str(found), **arguments)
+
+
+def _prepare(builder):
+    if is_offline():
+        raise ConnectionError(FORBIDDEN)
+    builder.download_and_prepare()
 
 
 def _keys(builder) -> tuple[str, str]:

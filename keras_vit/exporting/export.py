@@ -14,6 +14,7 @@ from keras_vit.exporting.formats import Format, check_can_write, find_format
 from keras_vit.exporting.int8 import BATCH_SIZE, quantizer
 from keras_vit.exporting.metadata import attach, metadata_of
 from keras_vit.exporting.runtimes import load_exported
+from keras_vit.exporting.telemetry import kept_offline
 from keras_vit.exporting.writers import writer
 from keras_vit.models.quantized import quantization_of
 from keras_vit.tables import table
@@ -63,6 +64,7 @@ class ExportReport:
         return table(facts, left=(0, 1))
 
 
+@kept_offline()
 def export(
     model: keras.Model,
     path: str | os.PathLike,
@@ -250,6 +252,12 @@ def _converting(model, row):
         advice = ""
         if any(np.ravel(model.get_config().get("merged_tokens", 0))):
             advice = " Not every format can merge tokens; without: merged_tokens=0."
+        if row.name == "saved_model" and keras.backend.backend() == "jax":
+            advice += (
+                " TensorFlow's release may not read what this one of JAX writes: save the "
+                "model with `model.save('model.keras')` and run: "
+                "KERAS_BACKEND=tensorflow keras-vit export model.keras FOLDER."
+            )
         raise ValueError(
             f"The model {model.name!r} cannot be exported as {row.name}: "
             f"{reason}{'' if reason.endswith('.') else '.'}{advice} Nothing was written."

@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 
 import keras
 
+STABLEHLO = "1.13.0"  # the newest that TensorFlow 2.21 reads; later ones read it, too
 INPUT, OUTPUT = "images", "outputs"
 # Of one file of ONNX (a protocol buffer); what is larger has its weights in a second one.
 MOST_BYTES = 2**31 - 2**20
@@ -26,8 +28,37 @@ def writer(name: str) -> Callable:
 
 
 def _saved_model(model, path):
-    with _quiet():
+    with _quiet(), _stablehlo_of_tensorflow():
         model.export(path, format="tf_saved_model", verbose=False)
+
+
+@contextlib.contextmanager
+def _stablehlo_of_tensorflow():
+    """Has JAX write programs in a version of StableHLO that TensorFlow reads.
+
+    JAX (0.12) writes the version of four weeks before its release, and TensorFlow's last
+    release may be older. There is no argument for it.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    from jaxlib.mlir.dialects import stablehlo
+
+    name = "get_version_from_compatibility_requirement"
+    chosen = getattr(stablehlo, name)
+
+    def known(requirement):
+        return min(chosen(requirement), STABLEHLO, key=_numbers)
+
+    setattr(stablehlo, name, known)
+    try:
+        yield
+    finally:
+        setattr(stablehlo, name, chosen)
+
+
+def _numbers(version):
+    return [int(part) for part in version.split(".")]
 
 
 def _litert(model, path):
@@ -90,7 +121,7 @@ def _openvino(model, path):
     import openvino
 
     if keras.backend.backend() == "torch":
-        with _quiet():
+        with _quiet(), _tensorflow_told():
             converted = openvino.convert_model(_program(model))
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -99,6 +130,33 @@ def _openvino(model, path):
     converted.inputs[0].tensor.set_names({INPUT})
     converted.outputs[0].tensor.set_names({OUTPUT})
     openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def _tensorflow_told():
+    """Has OpenVINO know which TensorFlow is imported.
+
+    It (2026.4) asks whenever there is one, whatever is to be converted, in a way that
+    Python 3.13 has ended: "name 'tensorflow' is not defined".
+    """
+    utils = sys.modules.get("openvino.frontend.tensorflow.utils")
+    tensorflow = sys.modules.get("tensorflow")
+    if utils is None or tensorflow is None:
+        yield
+        return
+    asked = utils.get_environment_setup
+
+    def environment(framework):
+        try:
+            return asked(framework)
+        except NameError:
+            return {"tensorflow": tensorflow.__version__, "sys_platform": sys.platform}
+
+    utils.get_environment_setup = environment
+    try:
+        yield
+    finally:
+        utils.get_environment_setup = asked
 
 
 def _program(model):

@@ -197,7 +197,7 @@ def compile_step(step: Step, chip: Chip | None) -> Compiled | OutOfMemory:
         # `as_text` has JAX read what the compiler has written: that of libtpu 0.0.51 for
         # v6e JAX 0.10.2 does not understand.
         (path,) = Path(folder).glob("*jit_train_step*after_optimizations.txt")
-        return Compiled(executable, path.read_text())
+        return Compiled(executable, path.read_text("utf-8"))
 
 
 def out_of_memory(message: str) -> OutOfMemory:

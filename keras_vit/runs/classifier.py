@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from keras_vit.data import Augmentation, ImageData, Pipeline
+from keras_vit.data import Augmentation, ImageData, Pipeline, failures
 from keras_vit.data.labels import indices_of
 from keras_vit.data.pipeline import noted
 from keras_vit.pretrained import Model, from_pretrained
@@ -44,8 +44,12 @@ class Classifier:
         Args:
             images: an array of prepared images, or a `tf.data.Dataset` of batches.
             **options: of `keras.Model.predict`.
+
+        Raises:
+            ValueError: if an image of the data set cannot be read, naming it.
         """
-        outputs = np.asarray(self.model.predict(images, **options), "float32")
+        with failures.named():
+            outputs = np.asarray(self.model.predict(images, **options), "float32")
         if _activation(self.model) != "linear":
             return outputs
         if self.activation == "sigmoid":

@@ -88,7 +88,7 @@ class RunFolder:
     def _check_same(self, arguments):
         before, now = self.config().get("arguments", {}), _as_json(arguments)
         different = [
-            f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
+            f"{_option(name)}: {_value(before, name)} before, {_value(now, name)} now"
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         ]
@@ -199,6 +199,19 @@ def find_run(path: str | os.PathLike) -> tuple[RunFolder, str] | None:
             "stopped before its first evaluation, or the file was moved."
         )
     return run, os.fspath(checkpoint)
+
+
+def _option(name):
+    """How the command line calls an argument."""
+    names = {"data": "DATA", "flip": "--no-flip"}
+    return names.get(name, f"--{name.replace('_', '-')}")
+
+
+def _value(arguments, name):
+    value = arguments.get(name)
+    if value is None:
+        return "not given"
+    return "given" if isinstance(value, bool) else repr(value)
 
 
 def _text(content):

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_vit.data import Augmentation, ImageData, failures
 from keras_vit.distribution import check, check_batches, check_processes
 from keras_vit.layers import arguments
+from keras_vit.log import log
+from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
 from keras_vit.training.resume import ExactResume
@@ -52,10 +55,11 @@ def finetune(
         The history of `fit`, an entry for each evaluation.
 
     Raises:
-        ValueError: if the head has another number of classes than the data, the model
-            was built with other arguments than the recipe's `model_arguments`, the
-            batches do not divide over the devices, or each process of several would
-            train for itself.
+        ValueError: if the model is none of this package, its head has another number of
+            classes than the data, it was built with other arguments than the recipe's
+            `model_arguments` or for another resolution, the batches do not divide over
+            the devices, an image cannot be read, or each process of several would train
+            for itself.
 
     Example:
 
@@ -65,7 +69,8 @@ def finetune(
     >>> keras_vit.training.finetune(model, data)
     """
     check_processes(model)
-    recipe = recipe or SmallData.for_examples(data.num_examples["train"])
+    _check_data(data)
+    recipe = recipe or _default_recipe(model, data)
     _check_classes(model, data)
     data = configured(data, model, recipe)
     check_batches(data.pipeline.batch_size)
@@ -82,18 +87,43 @@ def finetune(
         numbers = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
         saves = [ExactResume(resume, save_freq, data=data, configuration=numbers)]
     epochs, steps_per_epoch = cut(recipe, data.num_examples["train"], evaluations)
-    return model.fit(
-        data.train,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        validation_data=data.validation,
-        callbacks=[*recipe.callbacks(), *saves, *callbacks],
-        shuffle=False,  # the data is, by its own seed
-        verbose=verbose,
-    )
+    with failures.named():
+        return model.fit(
+            data.train,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=data.validation,
+            callbacks=[*recipe.callbacks(), *saves, *callbacks],
+            shuffle=False,  # the data is, by its own seed
+            verbose=verbose,
+        )
+
+
+def _check_data(data):
+    if not isinstance(data, ImageData):
+        raise ValueError(
+            "`data` must be what `keras_vit.data.load` makes of a folder, a CSV file, the "
+            "name of a data set or arrays, as keras_vit.data.load((images, labels)). "
+            f"Received: {type(data).__name__}"
+        )
+
+
+def _default_recipe(model, data):
+    recipe = SmallData.for_examples(data.num_examples["train"])
+    if not isinstance(model, VisionTransformer | BiTResNet) or _is_of_any_size(model):
+        return recipe
+    return recipe.replace(resolution=model.get_config()["image_size"])
 
 
 def _check_classes(model, data):
+    if not isinstance(model, VisionTransformer | BiTResNet):
+        raise ValueError(
+            "`finetune` trains a VisionTransformer or a BiTResNet, with a head of its own. "
+            f"Received: a {type(model).__name__}. Instead of layers around a model of this "
+            "package give it another head: keras_vit.from_pretrained(model, "
+            f"classes={data.num_classes}, classifier_activation=None). Any other model is "
+            "trained with `compile` and `fit` on data.train."
+        )
     classes = model.get_config()["classes"]
     if classes != data.num_classes:
         raise ValueError(
@@ -107,19 +137,81 @@ def configured(data, model: keras.Model, recipe: Recipe):
     """The data as a recipe feeds it to a model: sizes, value range, augmentation.
 
     Args:
-        data: `keras_vit.data.ImageData`.
+        data: `keras_vit.data.ImageData`. An augmentation that it was loaded with counts
+            where the recipe has that of its class.
         model: a model of this package. Where it takes images of any size, they are of the
             recipe's resolution.
         recipe: `Recipe`.
+
+    Raises:
+        ValueError: if the recipe asks for another resolution than the model has, or the
+            data and the recipe for two augmentations.
     """
     fields = {
         "batch_size": recipe.micro_batch_size or recipe.batch_size,
-        "augmentation": recipe.augmentation,
+        "augmentation": _augmentation(data, recipe),
         "label_mode": "categorical",
     }
-    if None in model.input_shape[1:]:
-        fields["image_size"] = arguments.pair(recipe.resolution, "resolution")
-    return data.configured_for(model, **fields)
+    data = data.configured_for(model, **fields)
+    resolution = arguments.pair(recipe.resolution, "resolution")
+    if _is_of_any_size(model):
+        return data.configured(image_size=resolution)
+    _check_resolution(data.pipeline.image_size, resolution, recipe)
+    return data
+
+
+def _is_of_any_size(model):
+    return None in model.input_shape[1:]
+
+
+def _augmentation(data, recipe):
+    """The data's where it has one and the recipe none of its own, else the recipe's."""
+    loaded, asked = data.pipeline.augmentation, recipe.augmentation
+    if loaded in (Augmentation(), asked):
+        return asked
+    if asked == _default_of(recipe, "augmentation"):
+        return loaded
+    raise ValueError(
+        "The data and the recipe have two augmentations. Received: data with "
+        f"{_changes(loaded)}, a recipe with {_changes(asked)}. Say it once: load the data "
+        "without `augmentation`, or give the recipe the data's: "
+        "recipe.replace(augmentation=data.pipeline.augmentation)."
+    )
+
+
+def _changes(augmentation):
+    """The fields of an augmentation that are not the default's, as text."""
+    default = Augmentation()
+    names = augmentation.__dataclass_fields__
+    values = {n: getattr(augmentation, n) for n in names}
+    changed = [f"{n}={v!r}" for n, v in values.items() if v != getattr(default, n)]
+    return ", ".join(changed) or "the default one"
+
+
+def _check_resolution(size, resolution, recipe):
+    if size == resolution:
+        return
+    asked, taken = (f"{height} × {width}" for height, width in (resolution, size))
+    if recipe.resolution == _default_of(recipe, "resolution"):
+        log.warning(
+            "%s is for images of %s; they are of %s, the size of the model.",
+            *(type(recipe).__name__, asked, taken),
+        )
+        return
+    raise ValueError(
+        f"The recipe asks for images of {asked}, and the model takes {taken}. Build it for "
+        "that size, as keras_vit.from_pretrained(model, "
+        f"input_shape=({resolution[0]}, {resolution[1]}, 3)) does, or give the recipe "
+        f"resolution={size}."
+    )
+
+
+def _default_of(recipe, name):
+    """What a recipe has if nobody says otherwise."""
+    field = recipe.__dataclass_fields__[name]
+    if field.default_factory is dataclasses.MISSING:
+        return field.default
+    return field.default_factory()
 
 
 def notes(model: keras.Model, data, recipe: Recipe) -> dict:

@@ -288,5 +288,11 @@ class Recipe:
 
 
 def _head_activation(model):
+    if "head" not in {layer.name for layer in model.layers}:
+        raise ValueError(
+            "The loss depends on the activation of the model's layer 'head'. Received: "
+            f"the model {model.name!r} without it. Give it one with `classes`, as in "
+            "keras_vit.from_pretrained(model, classes=10, classifier_activation=None)."
+        )
     head = model.get_layer("head")
     return keras.activations.serialize(head.activation)

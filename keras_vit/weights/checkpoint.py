@@ -1,6 +1,5 @@
 """A checkpoint: a file of tensors, read through the table of its layout."""
 
-import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_vit.layers.mlp import GATED
+from keras_vit.log import log
 from keras_vit.models.sizes import SIZES, grid_size, image_size_of
 from keras_vit.weights.architecture import (
     KERNEL,
@@ -30,7 +30,6 @@ from keras_vit.weights.notes import notes_of
 from keras_vit.weights.packaging import ALL_LAYOUTS, Package, find_package
 from keras_vit.weights.tensor_file import TensorFile, parse_json
 
-logger = logging.getLogger("keras_vit")
 MAX_BLOCKS = 999
 _INTEGERS = ("int", "uint", "bool", "I", "U", "BOOL")
 
@@ -414,7 +413,7 @@ def _package(file, subtree, key) -> Package:
         raise foreign(file, reason)
     file.check_claims(package.names.values())
     if package.others:
-        logger.warning(
+        log.warning(
             "%s holds several ViTs. Taken is that under the key %r; `key=…` takes another: "
             "%s.",
             file.path,
@@ -422,7 +421,7 @@ def _package(file, subtree, key) -> Package:
             ", ".join(map(repr, package.others)),
         )
     if package.heads and key is None:
-        logger.warning(
+        log.warning(
             "%s holds a ViT under the key %r, and beside it %s, which may be its head and "
             "is left out.",
             file.path,

@@ -1,14 +1,12 @@
 """What files of other projects say of a model's images and classes, in and out."""
 
-import logging
 from collections.abc import Mapping
 from types import SimpleNamespace
 
+from keras_vit.log import log
 from keras_vit.models.notes import NOTES, check_notes, without_empty
 from keras_vit.weights.architecture import METADATA as OURS
 from keras_vit.weights.tensor_file import parse_json
-
-logger = logging.getLogger("keras_vit")
 
 METADATA = "keras_vit.notes"  # of our own .safetensors files
 _BILINEAR = 2  # of Pillow's filters
@@ -157,7 +155,7 @@ def hugging_face_images(config: Mapping, kind: str, resample: int) -> dict:
     if crop is not None:  # as `keras_vit.data` prepares them
         resample = _BILINEAR
     if crop == "center" and height != width:
-        logger.warning(
+        log.warning(
             "transformers' image processors crop the middle of an image by its shorter "
             "side alone: images for %d × %d pixels become others there than here.",
             *(height, width),

@@ -1,9 +1,8 @@
 """What a load did."""
 
-import logging
 from dataclasses import dataclass, field
 
-logger = logging.getLogger("keras_vit")
+from keras_vit.log import log
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class LoadReport:
 
 def tell_fresh_head(source: str, num_classes: int) -> None:
     """Says in one line of the log that a head did not come from the checkpoint."""
-    logger.warning(
+    log.warning(
         "%s: the head of %d classes is not in the checkpoint and keeps the values it has, "
         "which are zeros if it is new.",
         source,

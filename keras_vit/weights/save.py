@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_vit.layers.position import sincos2d
+from keras_vit.log import log
 from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
@@ -23,8 +23,6 @@ from keras_vit.weights.moves import MOVES, Dims
 from keras_vit.weights.notes import METADATA as NOTED
 from keras_vit.weights.safetensors_files import CHECKSUMS, checksum
 from keras_vit.weights.timm import TIMM, TIMM_BIT
-
-logger = logging.getLogger("keras_vit")
 
 WRITTEN = ("google", "timm", "huggingface")
 PREFIX, GRID = POSITIONS
@@ -252,7 +250,7 @@ def _tell_what_google_does_not_say(path, config, layout):
     different.pop("position_interpolation", None)
     if different:
         arguments = ", ".join(f"{key}={value!r}" for key, value in different.items())
-        logger.warning(
+        log.warning(
             "%s: Google's layout does not record %s; give it again when the file is "
             "loaded.",
             path,

@@ -15,6 +15,7 @@ from keras_vit.weights.retry import DownloadError, persist
 
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
 _BLOCK = 1 << 16  # what is lost when the line breaks
+FORBIDDEN = "the environment variable KERAS_VIT_OFFLINE forbids the network"
 _VALIDATORS = {"etag": "ETag", "generation": "x-goog-generation"}
 
 
@@ -61,9 +62,7 @@ def fetch_bytes(address: str, most: int, seconds: float = 60) -> bytes:
     import requests
 
     if is_offline():
-        raise ConnectionError(
-            "the environment variable KERAS_VIT_OFFLINE forbids the network"
-        )
+        raise ConnectionError(FORBIDDEN)
     deadline, content = time.monotonic() + seconds, bytearray()
     try:
         with requests.get(address, stream=True, timeout=_TIMEOUT) as response:

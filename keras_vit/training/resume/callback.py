@@ -1,7 +1,6 @@
 """`ExactResume`: a training that goes on where it was killed, as if it never had been."""
 
 import dataclasses
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import keras
 from keras_vit.data.image_data import ImageData
 from keras_vit.distribution import check_processes, is_first_process, processes
 from keras_vit.layers import arguments
+from keras_vit.log import log
 from keras_vit.training.resume import (
     callback_states,
     settings,
@@ -21,8 +21,6 @@ from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFol
 from keras_vit.training.resume.fit_loop import FitLoop, Position
 from keras_vit.training.resume.signals import StopSignals
 from keras_vit.weights.tensor_file import is_finite
-
-logger = logging.getLogger("keras_vit")
 
 ON_SAVE_ERROR = ("raise", "warn")
 
@@ -248,7 +246,7 @@ class ExactResume(keras.callbacks.Callback):
             training_state.assign(self.model, group, tensors)
         self.model.stop_training = record["stop_training"]
         self._loop.begin_at(self._position, self.data is not None, self._last_logs)
-        logger.info("Training goes on at %s: %s", self._position, checkpoint.path)
+        log.info("Training goes on at %s: %s", self._position, checkpoint.path)
 
     def _continue_epoch(self):
         """In `on_epoch_begin`, where `fit` has just reset the metrics."""
@@ -376,7 +374,7 @@ class ExactResume(keras.callbacks.Callback):
         )
         if self.on_save_error == "raise":
             raise OSError(error.errno, message) from error
-        logger.warning("%s Training goes on without.", message)
+        log.warning("%s Training goes on without.", message)
 
     def _is_to_stop(self):
         """Whether a signal has come, in whichever process."""
@@ -388,7 +386,7 @@ class ExactResume(keras.callbacks.Callback):
         processes.barrier()
         self._signals.restore()
         self.folder.close()
-        logger.warning(
+        log.warning(
             "%s: stopped at %s. Run the same again to go on.",
             *(self._signals.name, self._position),
         )
@@ -408,7 +406,7 @@ class ExactResume(keras.callbacks.Callback):
         except OSError as error:
             if self.on_save_error == "raise":
                 raise
-            logger.warning(
+            log.warning(
                 "There can be no checkpoints in %s: %s. Training goes on without.",
                 *(self.folder.path, error),
             )

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -13,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit.log import log
 from keras_vit.weights.safetensors_files import CHECKSUMS, checksum
-
-logger = logging.getLogger("keras_vit")
 
 RECORD = "keras_vit.training"  # the key of the metadata under which the record lies
 ENDING, PART, DAMAGED = ".safetensors", ".part", ".damaged"
@@ -149,7 +147,7 @@ class CheckpointFolder:
                 damaged.append((path, error))
                 continue
             for other, error in damaged:
-                logger.warning(
+                log.warning(
                     "The checkpoint %s is damaged (%s). The one before is used: %s",
                     *(other, error, path),
                 )

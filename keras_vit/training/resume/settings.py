@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import logging
 import re
 from collections.abc import Mapping
 
 import keras
 
 from keras_vit.data.image_data import ImageData
+from keras_vit.log import log
 from keras_vit.training.resume import training_state
 from keras_vit.training.resume.checkpoint_files import Checkpoint
 from keras_vit.training.resume.fit_loop import FitLoop, Position
-
-logger = logging.getLogger("keras_vit")
 
 FORMAT = 1  # of the checkpoints
 _REFUSED = ("configuration", "data", "training", "first_epoch")
@@ -123,14 +121,14 @@ def _announce(theirs, ours):
         if part != "versions" or "None" not in line  # of the other backend
     ]
     if said:
-        logger.warning(
+        log.warning(
             "Training goes on, but not bit for bit: weights and optimizer are those of "
             "the checkpoint, while rounding (and on another backend or number of "
             "devices what is random) will differ. %s",
             "; ".join(said),
         )
     if theirs["epochs_asked"] != ours["epochs_asked"]:
-        logger.warning(
+        log.warning(
             "Training was asked for %s epochs, and goes on for %s.",
             *(theirs["epochs_asked"], ours["epochs_asked"]),
         )
