@@ -188,6 +188,52 @@ def test_folders_that_hold_the_same_folders_are_told(tmp_path, caplog):
     assert "hold folders" not in caplog.text
 
 
+def test_names_that_speak_of_splits_hold_the_same_classes(tmp_path):
+    for names in (("train_mini", "val"), ("Train - Copy", "Test"), ("train_aug", "test")):
+        root = write(tmp_path / names[0], [f"{n}/{c}/0.png" for n in names for c in "ab"])
+        with pytest.raises(ValueError, match="seem to be splits"):
+            load(root)
+    station = [f"{n}/{c}/0.png" for n in ("racing_train", "goods_train") for c in "ab"]
+    data = load(write(tmp_path / "trains", station))
+    assert data.class_names == ("goods_train", "racing_train")
+
+
+def test_classes_that_are_called_as_splits_are(tmp_path):
+    """Trains are vehicles: the folder itself, named as a split, holds the classes."""
+    kinds = [f"{c}/{k}/{i}.png" for c in ("train", "bus") for k in "ab" for i in range(2)]
+    with pytest.raises(ValueError, match=r"also: 'bus'.*splits=\{'train': '\.'\}"):
+        load(write(tmp_path / "folders", kinds))
+    write(tmp_path / "images", [f"{c}/{i}.png" for c in ("train", "test") for i in "0123"])
+    with pytest.raises(ValueError, match=r"splits=\{'train': '\.'\}"):
+        load(tmp_path / "images")
+    for folder, count in (("folders", 8), ("images", 8)):
+        data = load(tmp_path / folder, splits={"train": "."}, validation_split=0.25)
+        assert data.num_classes == 2
+        assert data.num_examples == {"train": count - 2, "validation": 2}
+    inside = ["vehicle/train/0.png", "vehicle/train/1.png", "animal/cat/0.png"]
+    assert load(write(tmp_path / "inside", inside)).num_classes == 2
+
+
+def test_a_folder_beside_splits_is_left_out_as_the_message_says(tmp_path):
+    files = [f"seg_{s}/seg_{s}/{c}/0.png" for s in ("train", "test") for c in "ab"]
+    write(tmp_path, [*files, "seg_pred/seg_pred/0.png"])
+    splits = {"test": "seg_test", "train": "seg_train"}
+    with pytest.raises(ValueError, match="seg_pred") as error:
+        load(tmp_path)
+    assert f"splits={splits}" in str(error.value)
+    data = load(tmp_path, splits=splits)
+    assert data.class_names == ("a", "b")
+    assert data.num_examples == {"train": 2, "test": 2}
+
+
+def test_classes_a_folder_below(tmp_path):
+    write(tmp_path, [f"photos/{c}/{i}.png" for c in "ab" for i in range(2)])
+    with pytest.raises(ValueError, match=r"holds one folder, 'photos'.*\('a', 'b'\), give"):
+        load(tmp_path)
+    known = load(tmp_path, class_names=("photos", "other"), validation_split=0)
+    assert known.num_examples == {"train": 4}
+
+
 def test_splits_within_classes(tmp_path):
     write(tmp_path, [f"{c}/{s}/0.png" for c in "ab" for s in ("Train", "Test")])
     with pytest.raises(ValueError, match=r"holds parts of a data set, 'Test', 'Train'"):
@@ -257,6 +303,49 @@ def test_two_columns_of_splits(tmp_path):
         load(file)
 
 
+def csv_of_two(root, text):
+    write(root, [f"img/{i}.png" for i in range(4)])
+    rows = [(f"img/{i}.png", "ab"[i % 2]) for i in range(4)]
+    body = text.partition("\n")[2]
+    lines = [body.format(path=path, label=label) for path, label in rows]
+    (root / "a.csv").write_text("\n".join([text.partition("\n")[0], *lines]), "utf-8-sig")
+    return root / "a.csv"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path;label\n{path};{label}",
+        "path\tlabel\n{path}\t{label}",
+        "path, label\n{path}, {label}",
+        ",path,label\n7,{path},{label}",
+        "path;label;note\n{path} ;{label};1,5",
+    ],
+)
+def test_separators_of_spreadsheets(tmp_path, text):
+    file = csv_of_two(tmp_path, text)
+    data = load(file, validation_split=0)
+    assert data.class_names == ("a", "b")
+    assert data.labels("train").tolist() == [0, 1, 0, 1]
+    file = file.rename(tmp_path / "a.tsv")
+    assert load(file).fingerprint == load(file).fingerprint
+
+
+def test_rows_and_paths_of_spreadsheets(tmp_path):
+    file = csv_of_two(tmp_path, "path,label\n{path},{label}")
+    plain = file.read_text("utf-8-sig")
+    file.write_text(plain.replace("/", "\\") + "\n,\n,\n", "utf-8")
+    assert load(file, validation_split=0).num_examples == {"train": 4}
+    file.write_text(f"{plain}\n{'x' * 300}.png,a\n")
+    with pytest.raises(FileNotFoundError, match="not there.*line 6"):
+        load(file)
+    file.write_text(
+        plain.replace("path,label", "path,label,label").replace(".png,", ".png,c,")
+    )
+    with pytest.raises(ValueError, match="must have one column 'label'. Received 2"):
+        load(file)
+
+
 def test_messages_speak_of_options(tmp_path):
     text = "Name them: splits={'train': …, 'test': …}, or bad_images='skip', `split_column`"
     options = (
@@ -267,6 +356,12 @@ def test_messages_speak_of_options(tmp_path):
         "--value-range 0 4095 or --alpha drop"
     )
     assert as_options("Name it: splits={'train': …}; or so", "Give it") == "Give it; or so"
+    text = "Name it: splits={'train': 'my data'}. Name it: splits={'train': '.'}, "
+    text += "validation_split=0.2"
+    assert as_options(text, "Give it") == "Give it"
+    assert as_options(text) == (
+        "Name it: --split train='my data'. Name it: --split train=. --validation-split 0.2"
+    )
 
 
 # Clutter and other files
@@ -300,6 +395,22 @@ def test_clutter_is_neither_a_class_nor_an_image(tmp_path, caplog):
     files = [f"{s}/{c}/0.png" for s in ("train", "test") for c in "ab"]
     write(splits, [*files, "@eaDir/train/0.png", "train/__MACOSX/._0.png"])
     assert load(splits).num_examples == {"train": 2, "test": 2}
+
+
+def test_links_to_folders_above(tmp_path):
+    root = write(tmp_path / "data", [f"{c}/{i}.png" for c in "ab" for i in range(2)])
+    write(tmp_path, ["outside.png"])
+    for name, target in (("loop", root / "a"), ("up", root), ("out", tmp_path)):
+        os.symlink(target, root / "a" / name)
+    assert load(root, validation_split=0).num_examples == {"train": 4}
+    assert len(images_in(str(root))[0]) == 4
+
+
+def test_files_that_are_still_loaded_down(tmp_path, caplog):
+    write(tmp_path, ["a/0.png", "b/0.png"])
+    (tmp_path / "a/1.png.part").write_bytes((tmp_path / "a/0.png").read_bytes()[:-20])
+    assert load(tmp_path, validation_split=0).num_examples == {"train": 2}
+    assert "1 .part" in caplog.text
 
 
 def test_every_suffix_of_a_format_that_is_read(tmp_path, caplog):
@@ -656,6 +767,16 @@ def test_near_infrared_is_no_opacity(tmp_path, caplog):
     assert np.abs(data.images("train", [1])[0] - expected).max() <= 1
 
 
+def test_images_that_are_transparent_throughout(tmp_path):
+    pixels = [noise(i, (6, 5, 4)) for i in range(2)]
+    for part in pixels:
+        part[..., 3] = 0
+    with pytest.raises(ValueError, match="0 throughout, in 2 of 2.*alpha='drop'"):
+        load(write_of(tmp_path, pixels))
+    data = load(tmp_path, validation_split=0, alpha="drop")
+    np.testing.assert_array_equal(data.images("train", [0])[0], pixels[0][..., :3])
+
+
 def test_near_infrared_in_arrays():
     images = np.stack([noise(i, (6, 5, 4)) for i in range(4)])
     with pytest.raises(ValueError, match="no opacity.*alpha='drop'"):
@@ -699,6 +820,8 @@ def test_colours_of_sixteen_bits(tmp_path):
         ValueError, match=r"16 bits for each colour hold values below 4\d\d\d"
     ):
         load(tmp_path)
+    dark = load(tmp_path, validation_split=0, value_range=(0, 65535))
+    np.testing.assert_array_equal(dark.images("train", [0])[0], pixels // 16 >> 8)
 
 
 def test_files_shorter_than_their_header_says(tmp_path):

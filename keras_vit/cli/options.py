@@ -5,6 +5,7 @@ import ast
 import difflib
 import os
 import re
+import shlex
 from inspect import signature
 from pathlib import Path
 
@@ -21,8 +22,8 @@ CHECKPOINT = (
 )
 DATA = (
     "a folder with a folder of images for each class (also below train, validation and "
-    "test), a .csv file of paths and labels, or the name of a data set of TensorFlow "
-    "Datasets"
+    "test), a .csv or .tsv file of paths and labels, or the name of a data set of "
+    "TensorFlow Datasets"
 )
 EPILOG = """\
 Where a message asks for an argument such as `num_heads=…`, give it as
@@ -147,7 +148,7 @@ def load_data(given: dict, remedy: str | None = None):
         raise ValueError(as_options(str(error), remedy)) from error
 
 
-_SPLITS = re.compile(r"(Name [^:.]*: )?splits=\{([^}]*)\}")
+_SPLITS = re.compile(r"(Name [^:.]*: )?splits=\{([^}]*)\}(, validation_split=[\d.]*\d)?")
 _ARGUMENTS = (
     *("alpha", "bad_images", "data_dir", "duplicates", "image_column", "label_column"),
     *("split_column", "test_split", "validation_split", "value_range"),
@@ -159,17 +160,25 @@ def as_options(text: str, remedy: str | None = None) -> str:
 
     def splits(found):
         parts = re.findall(r"'(\w+)': \[?'?([^,'\]]+)", found[2])
-        options = " ".join(f"--split {split}={part}" for split, part in parts)
-        return f"{found[1] or ''}{options}" if remedy is None else remedy
+        options = " ".join(f"--split {split}={_quoted(part)}" for split, part in parts)
+        return f"{found[1] or ''}{options}{found[3] or ''}" if remedy is None else remedy
 
     text = _SPLITS.sub(splits, text)
+    if remedy is not None:  # once is enough
+        text = text.replace(f"{remedy}. {remedy}", remedy)
     text = text.replace("`splits`", "`--split`")
     for name in _ARGUMENTS:
         option = f"--{name.replace('_', '-')}"
         text = re.sub(rf"\b{name}=\(([^,)]*), ([^)]*)\)", rf"{option} \1 \2", text)
         text = re.sub(rf"\b{name}='([^']*)'", rf"{option} \1", text)
+        text = re.sub(rf",? ?\b{name}=([\d.]*\d)", rf" {option} \1", text)
         text = text.replace(f"`{name}`", f"`{option}`")
     return text
+
+
+def _quoted(part: str) -> str:
+    """As a shell takes it."""
+    return shlex.quote(part) if " " in part else part
 
 
 def add_overrides(parser) -> None:

@@ -21,6 +21,7 @@ from keras_vit.data.wording import listed
 
 SPLIT_COLUMN = "split"
 NO_COLUMN = "none"
+SEPARATORS = (",", ";", "\t")
 MOST_VALUES = 20  # of a column of splits
 # Words in the name of a column that says which images are for what, in some way.
 SPLIT_WORDS = {
@@ -82,12 +83,14 @@ class _Rows:
         try:
             # Excel begins UTF-8 with a byte order mark.
             with open(self._file, encoding="utf-8-sig", newline="") as stream:
-                reader = csv.DictReader(stream)
+                reader = csv.DictReader(stream, **self._dialect())
                 self._check_header(reader.fieldnames or [])
                 for row in reader:
+                    if not any(row.values()):  # as Excel leaves them at the end
+                        continue
                     self._where = f"{os.fspath(self._file)!r}, line {reader.line_num}"
                     path, label, split = self._cells(row)
-                    if path.is_file():
+                    if os.path.isfile(path):
                         yield path, label, split, self._where
                     else:
                         missing.append(f"line {reader.line_num}: {os.fspath(path)}")
@@ -101,6 +104,17 @@ class _Rows:
                 f"paths begin at its own folder. Missing: {listed(missing)}"
             )
 
+    def _dialect(self) -> dict:
+        """What `csv` is told: the separator by which the first line has the columns."""
+        with open(self._file, encoding="utf-8-sig", newline="") as stream:
+            first = stream.readline()
+        for skips, separator in itertools.product((False, True), SEPARATORS):
+            dialect = {"delimiter": separator, "skipinitialspace": skips}
+            columns = next(csv.reader([first], **dialect), [])
+            if set(self._columns) <= set(columns):
+                return dialect
+        return {}
+
     def _check_header(self, columns):
         if self.split_column is None:
             self.split_column = self._found_split_column(columns)
@@ -112,6 +126,11 @@ class _Rows:
                     f"{self._where} must have a column {column!r}, named in its first "
                     f"line. Received the columns: {', '.join(map(repr, columns))}. Name "
                     "others as `image_column`, `label_column` and `split_column`."
+                )
+            if columns.count(column) > 1:
+                raise ValueError(
+                    f"{self._where} must have one column {column!r}. Received "
+                    f"{columns.count(column)}. Rename the others."
                 )
 
     def _found_split_column(self, columns) -> str | None:
@@ -135,7 +154,7 @@ class _Rows:
         """Columns of which every value looks like a split, and some is "train"."""
         values = {column: set() for column in columns}
         with open(self._file, encoding="utf-8-sig", newline="") as stream:
-            for row in csv.DictReader(stream):
+            for row in csv.DictReader(stream, **self._dialect()):
                 for column, known in values.items():
                     if len(known) <= MOST_VALUES:
                         known.add((row[column] or "").strip())

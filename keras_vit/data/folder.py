@@ -13,6 +13,7 @@ from keras_vit.data.spelling import one_spelling, spelled_on_disk
 from keras_vit.data.split_names import (
     KNOWN,
     look_like_splits,
+    mention_several_splits,
     mentions_training,
     splits_of,
 )
@@ -21,6 +22,10 @@ from keras_vit.log import log
 
 LAYOUTS = "folder/<class>/<image> or folder/{train,validation,test}/<class>/<image>"
 NAME_THEM = "Name the folder of each split: splits={'train': …, 'validation': …, 'test': …}"
+ARE_CLASSES = (
+    "Name the folder itself if these are the classes: splits={'train': '.'}, "
+    "validation_split=0.2"
+)
 
 
 def load_folder(
@@ -43,6 +48,7 @@ def load_folder(
                 files[split].setdefault(name, []).extend(paths)
     if known is None:
         class_names = tuple(sorted(files["train"]))
+        _check_depth(files["train"], folders["train"])
         _check_classes(files, folders, listing)
     else:
         class_names = _with_images(files)
@@ -57,7 +63,7 @@ def _split_folders(root: Path, splits: Mapping | None) -> dict[str, list[Path]]:
     """Folders of each split; that of all examples as "train" where there are no splits."""
     if splits is not None:
         return {
-            split: [_existing(root, name) for name in _several(names)]
+            split: [_innermost(_existing(root, name), split) for name in _several(names)]
             for split, names in splits.items()
         }
     subfolders = [path.name for path in visible(root) if path.is_dir()]
@@ -71,7 +77,7 @@ def _split_folders(root: Path, splits: Mapping | None) -> dict[str, list[Path]]:
         raise ValueError(
             f"{os.fspath(root)!r} holds a folder {training[0]!r} of folders, so each "
             f"folder in it must be a split: {', '.join(KNOWN)}. Received also: "
-            f"{listed(map(repr, others))}. {NAME_THEM}"
+            f"{listed(map(repr, others))}. {_to_take(known)}. {ARE_CLASSES}"
         )
     folders = {}
     for split in KNOWN:
@@ -84,6 +90,14 @@ def _split_folders(root: Path, splits: Mapping | None) -> dict[str, list[Path]]:
         if found:
             folders[split] = [_innermost(root / found[0], split)]
     return folders
+
+
+def _to_take(known: Mapping[str, str]) -> str:
+    """How to name the splits that are known and leave other folders out."""
+    if len(set(known.values())) < len(known):  # several of one split
+        return NAME_THEM
+    named = {split: name for name, split in known.items()}
+    return f"Name the folder of each split, others are left out: splits={named}"
 
 
 def _several(names: str | Sequence[str]) -> Sequence[str]:
@@ -118,10 +132,11 @@ def _check_that_they_are_classes(root: Path, names: Sequence[str]) -> None:
         raise ValueError(
             f"The folders in {os.fspath(root)!r} look like parts of a data set, not like "
             f"classes: {listed(map(repr, names))}. {NAME_THEM}; in each of them lies a "
-            "folder for each class. Where these are the classes, give a CSV file."
+            f"folder for each class. {ARE_CLASSES}"
         )
     for name, folders in inside.items():
-        if "train" in splits_of(folders).values() and look_like_splits(folders):
+        is_divided = len(folders) > 1 and look_like_splits(folders)
+        if is_divided and "train" in splits_of(folders).values():
             folder = os.fspath(root / name)
             raise ValueError(
                 f"The folder {folder!r} holds parts of a data set, "
@@ -130,23 +145,30 @@ def _check_that_they_are_classes(root: Path, names: Sequence[str]) -> None:
                 f"sort the images by split first: {LAYOUTS}; or give a CSV file with a "
                 "column 'split'."
             )
-    _say_if_all_hold_the_same(root, inside)
+    _check_if_all_hold_the_same(root, inside)
 
 
-def _say_if_all_hold_the_same(root: Path, inside: Mapping[str, Sequence[str]]) -> None:
+def _check_if_all_hold_the_same(root: Path, inside: Mapping[str, Sequence[str]]) -> None:
     """Splits may have names of any language; the classes in them have the same."""
     most = max(inside.values(), key=len, default=[])
     if len(inside) < 2 or len(most) < 2 or not all(inside.values()):
         return
     is_same = all(set(most) >= set(names) for names in inside.values())
-    if is_same and not any(Listing().images_in(root / name) for name in inside):
-        log.warning(
-            "The folders of the classes (%s) hold folders of the same names (%s). If the "
-            "former are parts of the data set and the latter its classes, name the parts "
-            "as splits.",
-            listed(map(repr, inside)),
-            listed(map(repr, most)),
+    if not is_same or any(Listing().images_in(root / name) for name in inside):
+        return
+    if mention_several_splits(inside):  # "train_mini" and "val", "Train - Copy" and "Test"
+        raise ValueError(
+            f"The folders in {os.fspath(root)!r} hold folders of the same names "
+            f"({listed(map(repr, most))}) and seem to be splits: "
+            f"{listed(map(repr, inside))}. {NAME_THEM}. {ARE_CLASSES}"
         )
+    log.warning(
+        "The folders of the classes (%s) hold folders of the same names (%s). If the "
+        "former are parts of the data set and the latter its classes, name the parts "
+        "as splits.",
+        listed(map(repr, inside)),
+        listed(map(repr, most)),
+    )
 
 
 def _files_by_class(folder: Path, listing: Listing) -> dict[str, list[Path]]:
@@ -154,8 +176,8 @@ def _files_by_class(folder: Path, listing: Listing) -> dict[str, list[Path]]:
     if loose:
         raise ValueError(
             f"Each image must lie in the folder of its class: {LAYOUTS}. Received: "
-            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one. Name the "
-            "folders to take, if this is none: splits={'train': …}"
+            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one. Move them, "
+            "or name the folders to take without this one: splits={'train': …}"
         )
     classes = [path for path in visible(folder) if path.is_dir()]
     if not classes:
@@ -176,6 +198,18 @@ def _with_images(files: dict[str, dict]) -> tuple[str, ...]:
     return tuple(
         sorted({n for by_class in files.values() for n in by_class if by_class[n]})
     )
+
+
+def _check_depth(train: Mapping[str, list], folders: Sequence[Path]) -> None:
+    """That the classes are not a folder below, as where an archive was unpacked."""
+    below = [path for path in visible(folders[0]) if path.is_dir()]
+    inside = _subfolders(below[0])
+    if len(train) == 1 and len(inside) > 1:
+        raise ValueError(
+            f"There must be two classes or more to tell apart. {os.fspath(folders[0])!r} "
+            f"holds one folder, {below[0].name!r}. If the folders in it are the classes "
+            f"({listed(map(repr, inside))}), give it: {os.fspath(below[0])!r}"
+        )
 
 
 def _check_classes(files: dict[str, dict], folders: dict, listing: Listing) -> None:

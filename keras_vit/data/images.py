@@ -262,10 +262,11 @@ def _readable(image, reading: Reading) -> Header:
             "is unknown; give the values that are black and white, value_range=(…, …), or "
             "save it with 8 or 16 bits a channel"
         )
-    if header.halved and reading.value_range is not None:
+    if header.halved and reading.value_range not in (None, (0, DEEP_WHITE)):
         raise ValueError(
             "it has 16 bits for each of several channels, of which Pillow reads the upper "
-            "8, so a `value_range` cannot be applied; save it with 8 bits a channel"
+            f"8, so `value_range` can be (0, {DEEP_WHITE}) alone; save it with 8 bits a "
+            "channel"
         )
     if not _becomes_rgb(header.mode):
         raise ValueError(f"Pillow makes no colours of its mode {header.mode!r}")
@@ -319,7 +320,8 @@ def _pixels(image, channels: int, header: Header, reading: Reading) -> np.ndarra
     image = _without_premultiplied(image)
     drop = reading.alpha == "drop" or not header.is_alpha
     transparent = image.has_transparency_data and not drop
-    if reading.value_range is not None and header.white == WHITE:
+    is_shallow = header.white == WHITE and not header.halved
+    if reading.value_range is not None and is_shallow:
         image = _stretched(image, transparent, reading.value_range)
     if transparent:
         image = _over_white(image.convert("RGBA"))

@@ -41,18 +41,20 @@ def indices_of(found: Sequence[str], class_names: Sequence[str], name: str) -> n
     Raises:
         ValueError: if one is not among them, or there twice.
     """
-    spelt = [one_spelling(known) for known in class_names]
-    unknown = [known for known in found if one_spelling(known) not in spelt]
+    places = {}
+    for place, known in enumerate(class_names):
+        places.setdefault(one_spelling(known), []).append(place)
+    unknown = [known for known in found if one_spelling(known) not in places]
     if unknown:
         raise ValueError(
             "The data must have no other classes than the model was trained on. Unknown: "
             f"{listed(map(repr, unknown))}, in {name!r}. Known: "
             f"{listed(map(repr, class_names))}"
         )
-    twice = [known for known in found if spelt.count(one_spelling(known)) > 1]
+    twice = [known for known in found if len(places[one_spelling(known)]) > 1]
     if twice:
         raise ValueError(
             "Classes are found by their names, so each must have one of its own. "
             f"Several classes of the model have the name: {listed(map(repr, twice))}"
         )
-    return np.array([spelt.index(one_spelling(known)) for known in found], "int32")
+    return np.array([places[one_spelling(known)][0] for known in found], "int32")

@@ -14,6 +14,7 @@ NO_IMAGES = {
     *(".cfg", ".csv", ".db", ".gz", ".h5", ".html", ".ini", ".ipynb", ".json", ".jsonl"),
     *(".log", ".mat", ".md", ".npy", ".npz", ".pdf", ".pkl", ".py", ".rst", ".sh", ".tar"),
     *(".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"),
+    *(".crdownload", ".download", ".part", ".partial", ".tmp"),  # not there to the end
 }
 # A suffix that nobody knows may be one of a camera, whose raw files are TIFF of a kind:
 # what Pillow reads there is a thumbnail.
@@ -38,8 +39,8 @@ class Listing:
     def images_below(self, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         """Images in a folder and the folders in it, in the order of their names."""
         real = folder.resolve()
-        if real in above:  # a link to a folder that it lies in
-            return
+        if any(real == outer or real in outer.parents for outer in above):
+            return  # a link to a folder that it lies in
         for path in visible(folder):
             if path.is_dir():
                 yield from self.images_below(path, (*above, real))

@@ -55,8 +55,9 @@ def load(
               the order of their folders' names. Files and folders that systems leave
               (hidden ones, `__MACOSX`, `@eaDir`, `Thumbs.db`, …) are passed over; other
               files that are no images are counted in a warning;
-            - a `.csv` file in UTF-8 with a header and a row for each image: paths
-              relative to the file's folder, labels, and perhaps splits. The classes are
+            - a `.csv` or `.tsv` file in UTF-8 with a header and a row for each image:
+              paths relative to the file's folder, labels, and perhaps splits, between
+              commas, semicolons or tabs. The classes are
               in the order of their names, or of their numbers if all are whole numbers;
             - the name of a data set of TensorFlow Datasets that has an image and a label,
               such as `"cifar10"` or `"eurosat/rgb:2.0.0"`;
@@ -154,7 +155,7 @@ def _found_files(
     path = Path(source)
     if path.is_dir():
         return path.resolve().name, *load_folder(source, splits, class_names)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         return path.stem, *load_csv(source, *columns, splits, class_names)
     if isinstance(source, str) and TFDS_NAME.fullmatch(source):
         sources, found, name = load_tfds(source, data_dir, splits, *fractions)

@@ -27,7 +27,8 @@ class Sample:
     Attributes:
         header: a `Header`.
         high: the largest value of a colour.
-        looks_opaque: `False` if the last channel varies as no opacity does.
+        looks_opaque: `False` if the last channel varies as no opacity does, or is 0
+            throughout.
     """
 
     header: Header
@@ -90,6 +91,8 @@ def _sample(source: Source, index: int) -> Sample | None:
 
 def _looks_opaque(alpha: np.ndarray) -> bool:
     partial = alpha[(alpha > 0) & (alpha < WHITE)]
+    if not alpha.any():
+        return False
     return partial.size <= PARTIAL * alpha.size or len(np.unique(partial)) < SHADES
 
 
@@ -98,9 +101,9 @@ def _check_alpha(samples: list[Sample], split: str) -> None:
     if strange > 0.5 * len(samples):
         raise ValueError(
             f"The last channel of the images of {split!r} seems to be no opacity, as it "
-            f"varies in {strange} of {len(samples)} that were looked at; near infrared "
-            "does. Leave it out with alpha='drop', or lay the images over white with "
-            "alpha='white'."
+            f"varies, or is 0 throughout, in {strange} of {len(samples)} that were looked "
+            "at; near infrared does. Leave it out with alpha='drop', or lay the images "
+            "over white with alpha='white'."
         )
 
 
@@ -122,7 +125,8 @@ def _check_deep(samples: list[Sample], split: str) -> None:
             f"The images of {split!r} with 16 bits for each colour hold values below "
             f"{256 * (int(max(colors)) + 1)} of {DEEP_WHITE} (of {len(colors)} looked at), "
             "so they seem to be of fewer bits, and would be all but black. Pillow reads "
-            "the upper 8 bits alone: save them with 8 bits a channel."
+            "the upper 8 bits alone: save them with 8 bits a channel, or give "
+            f"value_range=(0, {DEEP_WHITE}) if they are that dark."
         )
 
 
@@ -152,7 +156,8 @@ def _say_if_black(samples: list[Sample], split: str, value_range) -> None:
     """As where images of 8 bits lie among those that a range of 12 bits is meant for."""
     modes = {sample.header.mode for sample in samples}
     for mode in sorted(modes):
-        high = max(sample.high for sample in samples if sample.header.mode == mode)
+        highs = [_high(sample) for sample in samples if sample.header.mode == mode]
+        high = max(highs)
         if stretched(np.array(high), value_range) < DARK:
             log.warning(
                 "By the value range from %g to %g, images of %r of Pillow's mode %r are "
@@ -163,6 +168,11 @@ def _say_if_black(samples: list[Sample], split: str, value_range) -> None:
                 mode,
                 high,
             )
+
+
+def _high(sample: Sample) -> float:
+    """The largest value as it is in the file."""
+    return int(sample.high) * 256 if sample.header.halved else sample.high
 
 
 def _say_bands(samples: list[Sample], split: str) -> None:

@@ -17,14 +17,15 @@ def one_spelling(name: str) -> str:
 
 
 def spelled_on_disk(path: Path) -> Path:
-    """A path as the disk has it, where it has another spelling of its letters."""
-    if path.exists():
-        return path
-    for form in FORMS:
-        other = Path(unicodedata.normalize(form, os.fspath(path)))
-        if other.exists():
-            return other
-    return path
+    """A path as the disk has it, where it has another spelling of its letters.
+
+    Paths with the separator of Windows and with blanks at the end are found, too.
+    """
+    text = os.fspath(path)
+    forms = [unicodedata.normalize(form, text) for form in FORMS]
+    spellings = (text, *forms, text.strip(), text.replace("\\", "/"))
+    # `Path.exists` fails where a name is too long to be one.
+    return Path(next(filter(os.path.exists, spellings), text))
 
 
 def check_utf8(names: Iterable[str]) -> None:

@@ -52,6 +52,12 @@ def mentions_training(names: Iterable[str]) -> bool:
     return any(SPLIT_OF.get(word) == "train" for name in names for word in _words(name))
 
 
+def mention_several_splits(names: Iterable[str]) -> bool:
+    """True if one name mentions training and another validation or test."""
+    kinds = [{SPLIT_OF.get(w) for w in own} - {None} for own in _own_words(names).values()]
+    return {"train"} in kinds and any(kind and "train" not in kind for kind in kinds)
+
+
 def tells_of_training(name: str) -> bool:
     """True for names of a column such as "train", "test", "train/val"."""
     words = set(_words(name))
