@@ -683,7 +683,7 @@ def test_csv_with_splits_and_numbers(folder, tmp_path):
             r"line 4: .*nope\.png",
         ),
         ("file,label\nhere.png,a\n", ValueError, "column 'path'.*columns: 'file', 'label'"),
-        ("path;label\nhere.png;a\n", ValueError, "columns: 'path;label'"),
+        ("path|label\nhere.png|a\n", ValueError, r"columns: 'path\|label'"),
         ("", ValueError, "must have a column 'path'"),
         ("path,label\n", ValueError, "must have rows to train on"),
         ("path,label\nhere.png\n", ValueError, "line 2 must have a value in each column"),
