@@ -24,7 +24,7 @@ ENDINGS = {
 LAYOUTS = (*WRITTEN, "keras", "weights.h5")
 # Arguments that a file must tell for its model to compute the same.
 _NEEDED = (
-    *(name for name in TOLD if name != "num_prefix_positions"),
+    *(name for name in TOLD if name not in ("num_prefix_positions", "position")),
     *("stem", "merged_tokens"),
 )
 

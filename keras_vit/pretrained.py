@@ -16,6 +16,7 @@ from keras_vit.models.overrides import image_size_of, merge
 from keras_vit.models.quantized import QUANTIZATION, quantize_layers
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import Preset, find_preset
+from keras_vit.weights.architecture import TOLD
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.download import fetch
 from keras_vit.weights.files import ENDINGS
@@ -34,6 +35,7 @@ def from_pretrained(
     key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
+    plain_vit: bool = False,
     **overrides,
 ) -> Model:
     """The model that a checkpoint holds, with its weights.
@@ -55,10 +57,14 @@ def from_pretrained(
             their product alone. `None` takes what a `config.json` says, else a square.
         resize_patches: bool, whether the patch embedding's kernel is resized to another
             `patch_size`, as in FlexiViT (arXiv 2212.08013).
+        plain_vit: bool, whether the file is a plain ViT, whatever names say. Rotary
+            positions and the like leave no tensor behind, so a file is refused if its
+            `config.json` or its own name names an architecture that is not known to be
+            computed exactly, or if it has no positions.
         **overrides: arguments of the model that replace those of the
             checkpoint, or that the file does not tell: without a `config.json`, heads in
-            timm's and Hugging Face's layouts are taken as those of the paper's size of
-            this width and depth, else of size 64 (`num_heads=…` says otherwise). With
+            timm's and Hugging Face's layouts are those of the published models of this
+            size, else of size 64 (`num_heads=…` says otherwise). With
             another `input_shape` or `image_size` the position embedding is resized; with
             another number of `classes` the head is new, all zeros, and a `pre_logits`
             layer is left out unless `representation_size` is given too (section 3.2 of
@@ -72,26 +78,34 @@ def from_pretrained(
     Raises:
         FileNotFoundError: if there is no such file.
         ConnectionError: if a file cannot be downloaded.
-        ValueError: if the file is damaged or foreign, does not tell the architecture, or
-            does not fit the overrides.
+        ValueError: if the file is damaged or foreign, does not tell the architecture,
+            only looks like a ViT, or does not fit the overrides.
 
     Example:
 
     >>> model = from_pretrained("ViT-B_16.npz", input_shape=(384, 384, 3), classes=102)
     """
-    model, _ = read(source, key, position_grid, resize_patches, **overrides)
+    reading = {"position_grid": position_grid, "plain_vit": plain_vit}
+    reading |= {"key": key, "resize_patches": resize_patches}
+    model, _ = read(source, **reading, **overrides)
     return model
 
 
 def read(
-    source, key=None, position_grid=None, resize_patches=False, **overrides
+    source,
+    key=None,
+    position_grid=None,
+    resize_patches=False,
+    plain_vit=False,
+    **overrides,
 ) -> tuple[Model, LoadReport]:
     """The model of `from_pretrained`, and what became of the checkpoint's tensors."""
     if isinstance(source, keras.Model):
         check_no_key(source.name, key)
         return _from_model(source, source.name, overrides)
     path, preset = locate(source)
-    return from_file(path, preset, overrides, position_grid, resize_patches, key=key)
+    reading = {"position_grid": position_grid, "plain_vit": plain_vit, "key": key}
+    return from_file(path, preset, overrides, resize_patches=resize_patches, **reading)
 
 
 def load_weights(
@@ -102,6 +116,7 @@ def load_weights(
     key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
+    plain_vit: bool = False,
 ) -> LoadReport:
     """Loads a checkpoint into a model: all of it, or an error and no change.
 
@@ -119,6 +134,8 @@ def load_weights(
             their product alone. `None` takes what a `config.json` says, else a square.
         resize_patches: bool, whether a patch embedding's kernel of another size is
             resized, as in FlexiViT (arXiv 2212.08013), instead of an error.
+        plain_vit: bool, whether the file is a plain ViT, whatever names say; see
+            `from_pretrained`.
 
     Returns:
         A `LoadReport`.
@@ -126,8 +143,8 @@ def load_weights(
     Raises:
         FileNotFoundError: if there is no such file.
         ConnectionError: if a file cannot be downloaded.
-        ValueError: if the file is damaged or foreign, or listing every tensor that is
-            unused, missing or of another shape.
+        ValueError: if the file is damaged or foreign or only looks like a ViT, or listing
+            every tensor that is unused, missing or of another shape.
     """
     path, preset = locate(source)
     return load_file(
@@ -137,7 +154,8 @@ def load_weights(
         key=key,
         position_grid=position_grid,
         resize_patches=resize_patches or bool(preset and preset.resized),
-        known=known_of(preset),
+        preset=told_by_preset(preset),
+        plain_vit=plain_vit,
     )
 
 
@@ -192,21 +210,38 @@ def fetch_file(address: str) -> str:
     return fetch(address) + (f":{subtree}" if subtree else "")
 
 
-def known_of(preset: Preset | None) -> dict:
-    """What a preset's row says of its file."""
+def told_by_preset(preset: Preset | None) -> tuple[str, dict] | None:
+    """(who, arguments of the model): what a preset's row says of its file."""
     if preset is None:
-        return {}
+        return None
     config, images = preset.config(), preset.preprocessing
     known = {**preset.fields, "image_mean": images.mean, "image_std": images.std}
     if "num_heads" in config:
         known["num_heads"] = config["num_heads"]
     if not preset.resized:
         known["image_size"] = config["image_size"]
-    return known
+    return f"the preset {preset.name}", known
+
+
+def told_by_caller(overrides: dict) -> dict:
+    """Arguments of the model that say something of the file, not only of the model."""
+    others = ("image_size", "pooling", "image_mean", "image_std")
+    told = {k: v for k, v in overrides.items() if k in TOLD and k not in others}
+    if overrides.get("classes") is not None:
+        told["classes"] = overrides["classes"]
+    return told
 
 
 def from_file(
-    path, preset, overrides, position_grid=None, resize_patches=False, check=None, key=None
+    path,
+    preset,
+    overrides,
+    *,
+    position_grid=None,
+    resize_patches=False,
+    plain_vit=False,
+    check=None,
+    key=None,
 ) -> tuple[Model, LoadReport]:
     """The model that a file holds; `check` sees its config before it is built."""
     if path.endswith((".keras", ".weights.h5")) and not is_keras_hub(path):
@@ -225,14 +260,14 @@ def from_file(
             overrides = {"image_size": config["image_size"]} | overrides
         overrides = {"patch_size": config["patch_size"]} | overrides
         resize_patches = True
-    told = ("num_heads", "num_prefix_positions", "mlp")
-    known = known_of(preset) | {key: overrides[key] for key in told if key in overrides}
     with Checkpoint(
         path,
-        known=known,
+        known=told_by_caller(overrides),
+        preset=told_by_preset(preset),
         model={"image_size": image_size_of(overrides)},
         position_grid=position_grid,
         key=key,
+        plain_vit=plain_vit,
     ) as checkpoint:
         config = checkpoint.architecture()
         if preset:

@@ -48,6 +48,7 @@ def _constructor(architecture: str) -> Constructor:
         name=None,
         **overrides,
     ):
+        plain_vit = overrides.pop("plain_vit", False)
         overrides["classifier_activation"] = classifier_activation
         overrides["name"] = name or architecture.lower()
         if input_tensor is not None:
@@ -81,7 +82,7 @@ def _constructor(architecture: str) -> Constructor:
             activation = preset.fields.get("classifier_activation", "softmax")
             known["classifier_activation"] = activation
         check = functools.partial(check_architecture, architecture, own, path)
-        model, _ = from_file(path, preset, known, check=check)
+        model, _ = from_file(path, preset, known, plain_vit=plain_vit, check=check)
         return model
 
     constructor.__name__ = constructor.__qualname__ = architecture
@@ -121,7 +122,8 @@ def _describe_constructor(architecture, fields, tags) -> str:
             zeros.
         classifier_activation: activation of the head; `None` returns logits.
         name: str, the model's name.
-        **overrides: further arguments of `{model}`.
+        **overrides: further arguments of `{model}`, or `plain_vit=True`
+            for a file that is one, whatever names say; see `from_pretrained`.
 
     Returns:
         A `{model}`.

@@ -299,7 +299,11 @@ def test_timm_files(tmp_path):
     without_metadata(path)
     assert notes(keras_vit.from_pretrained(path, num_heads=4)) == {}
     cfg = {"input_size": [3, 32, 32], "crop_pct": 0.9, "crop_mode": "center"}
-    config = {"architecture": "vit_tiny_patch8_32", "num_classes": 3, "pretrained_cfg": cfg}
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 3,
+        "pretrained_cfg": cfg,
+    }
     config |= {"label_names": ["a", "b", "c"], "model_args": {"num_heads": 4}}
 
     def told(**changes):

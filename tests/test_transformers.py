@@ -1,10 +1,19 @@
 """Parity with transformers' own models, whose files are read here."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import REFERENCE, array, assert_close, images
+from helpers import (
+    REFERENCE,
+    array,
+    assert_close,
+    assert_same_weights,
+    images,
+    weights,
+)
 
 import keras_vit
 
@@ -37,6 +46,18 @@ MODELS = {
         "logits",
     ),
     "deit": ("DeiTForImageClassification", "DeiTConfig", {**SIZE, "num_labels": 5}, "logits"),
+    "msn": (
+        "ViTMSNForImageClassification",
+        "ViTMSNConfig",
+        {**SIZE, "num_labels": 5},
+        "logits",
+    ),
+    "ijepa": (
+        "IJepaForImageClassification",
+        "IJepaConfig",
+        {**SIZE, "num_labels": 5},
+        "logits",
+    ),
     "mae": ("ViTMAEForPreTraining", "ViTMAEConfig", {**SIZE, **DECODER}, None),
     "dinov2": ("Dinov2Model", "Dinov2Config", {**DINO, "mlp_ratio": 2}, "pooler_output"),
     "dinov2_swiglu": (
@@ -66,12 +87,35 @@ MODELS = {
         {"vision_config": SIZE, "text_config": TEXT},
         "siglip",
     ),
+    "siglip_classifier": (
+        "SiglipForImageClassification",
+        "SiglipConfig",
+        {"vision_config": SIZE, "text_config": TEXT, "num_labels": 5},
+        "logits",
+    ),
+    "chinese_clip": (
+        "ChineseCLIPModel",
+        "ChineseCLIPConfig",
+        {"vision_config": SIZE, "text_config": TEXT},
+        "clip",
+    ),
+    "metaclip": (
+        "MetaClip2VisionModelWithProjection",
+        "MetaClip2VisionConfig",
+        {**SIZE, "projection_dim": 20},
+        "image_embeds",
+    ),
 }  # fmt: skip
 
 
-def published(name, folder):
+def published(name, folder, **changes):
     """A model of transformers with random weights, saved as it is published."""
     kind, config, fields, _ = MODELS[name]
+    fields = dict(fields)
+    if "vision_config" in fields:
+        fields["vision_config"] = {**fields["vision_config"], **changes}
+    else:
+        fields |= changes
     torch.manual_seed(0)
     model = getattr(transformers, kind)(getattr(transformers, config)(**fields)).eval()
     with torch.no_grad():
@@ -116,16 +160,92 @@ def test_what_transformers_computes(name, tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bare_file_needs_the_heads_alone(name, tmp_path):
     """What a config may change, activation and qkv_bias, is in the usual state here."""
-    if name in ("vit_classifier", "clip_projection"):
+    if name in ("vit_classifier", "clip_projection", "msn"):
         pytest.skip(
-            "its activation is not the family's usual one, which only its config says"
+            "its activation or epsilon is not the layout's, as only its config says"
         )
     model = published(name, tmp_path)
     (tmp_path / "config.json").unlink()
-    ours = keras_vit.from_pretrained(
-        tmp_path / "model.safetensors", num_heads=4, classifier_activation=None
-    )
+    told = {"num_heads": 4, "classifier_activation": None}
+    if "clip" in name:  # OpenAI's and OpenCLIP's differ in it
+        with pytest.raises(
+            ValueError, match="'gelu' or 'quick_gelu'.*Give `mlp=…`, or put"
+        ):
+            keras_vit.from_pretrained(tmp_path / "model.safetensors", **told)
+        told["mlp"] = "quick_gelu"
+    ours = keras_vit.from_pretrained(tmp_path / "model.safetensors", **told)
     assert_close(array(ours(images())), computed(model, name, images()).numpy())
+
+
+OMITTED = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "dinov2_swiglu"])
+def test_what_a_config_omits_is_its_class_s_default(name, tmp_path):
+    """Also in a nested `vision_config`: 12 heads, not as many as 64 goes into the width."""
+    default = getattr(transformers, MODELS[name][1])()
+    default = getattr(default, "vision_config", default)
+    changes = {key: getattr(default, key) for key in OMITTED}
+    assert changes["num_attention_heads"] == 12
+    model = published(name, tmp_path, **changes)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for part in (config, config.get("vision_config", {})):
+        for key in OMITTED:
+            part.pop(key, None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ours = keras_vit.from_pretrained(tmp_path, classifier_activation=None)
+    assert_close(array(ours(images())), computed(model, name, images()).numpy())
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
+def test_the_classifier_of_dinov2_is_not_lost(kind, tmp_path):
+    """It reads the class token and the mean of the patches, which no head here does."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**DINO, mlp_ratio=2, num_labels=5)
+    model = getattr(transformers, f"{kind}ForImageClassification")(config).eval()
+    model.save_pretrained(tmp_path)
+    mine = keras_vit.from_pretrained(tmp_path, classes=3)
+    before = weights(mine)
+    for with_config in (True, False):
+        if not with_config:
+            (tmp_path / "config.json").unlink()
+        for classes in ({}, {"classes": 5}):
+            with pytest.raises(ValueError, match="head of .* reads 96 .*Give `classes=0`"):
+                keras_vit.from_pretrained(tmp_path, num_heads=4, **classes)
+    same = keras_vit.from_pretrained(mine, classes=5)
+    with pytest.raises(ValueError, match=r"head/kernel \(96, 5\), expected \(48, 5\)"):
+        keras_vit.load_weights(same, tmp_path)
+    assert "head/kernel" in keras_vit.load_weights(mine, tmp_path).dropped
+    assert_same_weights(weights(mine), before)
+    features = keras_vit.from_pretrained(tmp_path, num_heads=4, classes=0)
+    base = model.base_model(torch.tensor(np.transpose(images(), (0, 3, 1, 2))))
+    assert_close(array(features(images())), base.pooler_output.detach().numpy())
+
+
+OTHERS = {
+    "BeitForImageClassification": ("BeitConfig", SIZE),
+    "CLIPForImageClassification": (
+        "CLIPConfig",
+        {"vision_config": SIZE, "text_config": TEXT},
+    ),
+    "DeiTForImageClassificationWithTeacher": ("DeiTConfig", SIZE),
+    "DPTModel": ("DPTConfig", {**SIZE, "backbone_out_indices": [0, 1, 1, 1]}),
+    "MLCDVisionModel": ("MLCDVisionConfig", SIZE),
+    "YolosModel": ("YolosConfig", {**SIZE, "image_size": [32, 32]}),
+}
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_of_transformers_are_refused_by_name(name, tmp_path):
+    config, fields = OTHERS[name]
+    model = getattr(transformers, name)(getattr(transformers, config)(**fields))
+    model.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    named = f"config.json has (model_type='{told['model_type']}'|architectures='{name}')"
+    with pytest.raises(ValueError, match=f"{named}, which is not known to be computed"):
+        keras_vit.from_pretrained(tmp_path)
 
 
 @pytest.mark.one_backend

@@ -11,7 +11,7 @@ from keras_vit.cli.options import (
     size_of,
 )
 from keras_vit.convert import LAYOUTS, convert
-from keras_vit.pretrained import known_of, locate
+from keras_vit.pretrained import locate, told_by_caller, told_by_preset
 from keras_vit.weights.inspect import inspect
 from keras_vit.weights.verify import (
     COMPARABLE,
@@ -87,14 +87,15 @@ def _print_weights(weights):
 
 def _inspect(args):
     overrides = overrides_of(args)
-    told = ("num_heads", "num_prefix_positions", "mlp")
     path, preset = locate(args.checkpoint)
     inspection = inspect(
         path,
-        known=known_of(preset) | {key: overrides[key] for key in told if key in overrides},
+        known=told_by_caller(overrides),
+        preset=told_by_preset(preset),
         model={"image_size": overrides.get("image_size")},
         position_grid=overrides.get("position_grid"),
         key=overrides.get("key"),
+        plain_vit=overrides.get("plain_vit", False),
     )
     print(inspection)
     if args.names or inspection.layout is None:

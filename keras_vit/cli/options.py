@@ -204,6 +204,12 @@ def add_overrides(parser) -> None:
         help="rows and columns of the position embedding in the file",
     )
     parser.add_argument(
+        "--plain-vit",
+        action="store_true",
+        default=None,
+        help="the file is a plain ViT, whatever its config.json or its name says",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -215,7 +221,8 @@ def add_overrides(parser) -> None:
 
 def overrides_of(args) -> dict:
     """What `from_pretrained` is given beside the source."""
-    names = ("key", "num_heads", "position_grid", "classes", "resize_patches")
+    names = ("key", "num_heads", "position_grid", "classes")
+    names += ("resize_patches", "plain_vit")
     overrides = {name: getattr(args, name, None) for name in names}
     overrides["image_size"] = size_of(args.image_size)
     overrides = {name: _tuple(v) for name, v in overrides.items() if v is not None}

@@ -127,6 +127,7 @@ TOLD = {
     "layer_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
     "position_interpolation": lambda value: value in INTERPOLATIONS,
     "num_prefix_positions": _whole,
+    "position": lambda value: value == "none",
     "group_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
     "standardization": lambda value: value in STANDARDIZATIONS,
     "standardization_epsilon": lambda value: _number(value) and 0 < value < 1,

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_vit.layers.mlp import GATED
 from keras_vit.log import log
-from keras_vit.models.sizes import SIZES, grid_size, image_size_of
+from keras_vit.models.sizes import grid_size, image_size_of
 from keras_vit.weights.architecture import (
     KERNEL,
     METADATA,
@@ -19,15 +19,26 @@ from keras_vit.weights.architecture import (
     STEM,
     architecture_of,
     bit_architecture_of,
-    checked_told,
     num_units,
 )
 from keras_vit.weights.files import open_tensors
-from keras_vit.weights.google import GOOGLE
+from keras_vit.weights.google import BIT, GOOGLE
 from keras_vit.weights.layout import POSITIONS, Layout, Row, numbers_in
 from keras_vit.weights.moves import MOVES, Dims
 from keras_vit.weights.notes import notes_of
 from keras_vit.weights.packaging import ALL_LAYOUTS, Package, find_package
+from keras_vit.weights.resolve import (
+    GIVEN,
+    MODEL,
+    PUBLISHED,
+    SHAPES,
+    Sources,
+    difference,
+    named_difference,
+    refused,
+    told_by_file,
+    usual_heads,
+)
 from keras_vit.weights.tensor_file import TensorFile, parse_json
 
 MAX_BLOCKS = 999
@@ -52,12 +63,15 @@ class Checkpoint:
     Args:
         path: path of a file, or of a folder with `model.safetensors`; a `config.json`
             beside it is read. `….npz:img` takes the sub-tree `img` of the file.
-        known: arguments of `VisionTransformer` that are known from elsewhere and count
-            more than what the file tells or its family has in common.
+        known: arguments of `VisionTransformer` that the caller gives, which count more
+            than what the file tells or its family has in common.
+        preset: (name, arguments) of the preset whose file it is; they count next.
         model: the same of the model to be loaded, asked where the file is silent.
         position_grid: (rows, columns) of the position embedding in the file.
         key: the key or prefix under which the ViT is, where a file holds several. `None`
             finds it.
+        plain_vit: bool, whether the caller says that the file is a plain ViT, whatever
+            names say.
         file: what is at the path, where it is open already.
 
     Attributes:
@@ -65,6 +79,7 @@ class Checkpoint:
             of heads or the grid of its positions, the first look at it is an error.
         unused: names of the tensors that no row of the table takes.
         dropped: name of a tensor that is not needed → the reason.
+        origins: argument of the model → who says its value, after `architecture`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -76,9 +91,11 @@ class Checkpoint:
         path: str | os.PathLike,
         *,
         known: Mapping = {},
+        preset: tuple[str, Mapping] | None = None,
         model: Mapping = {},
         position_grid: tuple[int, int] | None = None,
         key: str | None = None,
+        plain_vit: bool = False,
         file: TensorFile | None = None,
     ):
         self.source = os.fspath(path)
@@ -89,12 +106,16 @@ class Checkpoint:
         self.dropped = {**self.file.beside, **self.package.dropped}
         self._names = self._canonical_names()  # canonical → in the file
         self._shapes = {name: self.file.shapes[n] for name, n in self._names.items()}
-        known = {**self._told(), **known}
-        if position_grid is not None:
-            known.pop("image_size", None)
         self._steps, self.unused = self._plan()
-        self._known, self._model = known, model
+        given = [(GIVEN, known), *([preset] if preset else [])]
+        self._sources = Sources([*given, *self._told()])
+        self._known, self._model = self._sources.values, model
         self._position_grid = position_grid
+        if position_grid is not None:
+            self._known.pop("image_size", None)
+        # A row of ours and a file of ours are known to be what their tensors look like.
+        self._is_plain = plain_vit or bool(preset) or METADATA in self.file.metadata
+        self.origins: dict[str, str] = {}
 
     def __enter__(self):
         return self
@@ -125,13 +146,16 @@ class Checkpoint:
             return "it counts, and is no weight"
         return None
 
-    def _told(self) -> dict:
-        """Arguments that our own metadata or a config tells; empty where neither is."""
-        config = None if self.layout is GOOGLE else _config_beside(self.file.path)
+    @cached_property
+    def _config(self) -> dict | None:
+        return None if self.layout in (GOOGLE, BIT) else _config_beside(self.file.path)
+
+    def _told(self) -> list[tuple[str, dict]]:
+        """(who, arguments) that our own metadata, a config or a name tells."""
         try:
-            told = parse_json(self.file.metadata.get(METADATA, "{}"))
-            hints = self.layout.hints(config or {})
-            return checked_told(told | {k: v for k, v in hints.items() if v is not None})
+            metadata = parse_json(self.file.metadata.get(METADATA, "{}"))
+            path, width = self.file.path, self._width()
+            return told_by_file(self.layout, metadata, self._config, path, width)
         except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._foreign(f"in its metadata or config.json, {error}") from error
 
@@ -149,6 +173,26 @@ class Checkpoint:
             return notes_of(self.file.metadata, config, classes)
         except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._foreign(f"in its metadata or config.json, {error}") from error
+
+    def check_look_alike(self) -> None:
+        """That the file is what its tensors look like, or a ValueError.
+
+        Rotary positions, norms elsewhere and other poolings leave no tensor behind: names
+        of architectures that are not known are refused, and files without positions.
+        """
+        if self._is_plain or self.layout in (GOOGLE, BIT):
+            return
+        facts = (self._config, self.file.path, self._names, self._shapes)
+        if reason := difference(self.layout, *facts):
+            raise refused(self.source, reason)
+        positions = any(step.targets == POSITIONS for step in self._steps)
+        told = self._known.get("position") or self._model.get("position")
+        if self.layout.model == "vit" and not (positions or told):
+            raise refused(
+                self.source,
+                "it has no position embedding, so its positions may be rotary ones. If it "
+                "has none at all, give `position='none'`",
+            )
 
     # Which tensor becomes which.
 
@@ -227,30 +271,42 @@ class Checkpoint:
             return Dims(0)
         known, model = self._known, self._model
         return Dims(
-            known.get("num_heads") or model.get("num_heads") or self._usual_heads(),
-            *self._find_positions(known, model, self._position_grid),
+            self._heads[0], *self._find_positions(known, model, self._position_grid)
         )
 
-    def _usual_heads(self):
-        """The paper's number of heads for a size that has a name, else heads of 64."""
+    @cached_property
+    def _heads(self) -> tuple[int, str]:
+        """The number of attention heads and who says so."""
         if self.layout.kernels_of_keras:
-            return 0  # the shapes tell, and no move asks
-        step = next((s for s in self._steps if KERNEL in s.targets), None)
-        if step is None:
+            return 0, SHAPES  # they tell, and no move asks
+        if number := self._known.get("num_heads"):
+            return number, self._sources.origins["num_heads"]
+        if number := self._model.get("num_heads"):
+            return number, MODEL
+        if not self._shape_of(KERNEL):
             raise self._foreign(f"no tensor of it becomes {KERNEL!r}")
-        hidden_dim = self.file.shapes[step.sources[0]][0]
-        targets = [step.targets[0] for step in self._steps]
-        num_layers = sum(target.endswith("attention_norm/gamma") for target in targets)
-        for size in SIZES.values():
-            if (size["hidden_dim"], size["num_layers"]) == (hidden_dim, num_layers):
-                return size["num_heads"]
-        if hidden_dim % 64:
+        if origin := self._sources.origins.get("num_heads"):
             raise ValueError(
-                f"{self.source!r} does not tell the number of attention heads, and its "
-                f"width of {hidden_dim} is not divisible by the usual head size of 64. "
-                "Give `num_heads=…`."
+                f"{self.source!r} does not tell the number of attention heads: {origin} is "
+                f"not {self._width()} wide. Give `num_heads=…`."
             )
-        return hidden_dim // 64
+        targets = {target for step in self._steps for target in step.targets}
+        num_layers = sum(target.endswith("attention_norm/gamma") for target in targets)
+        mlp_dim = (self._shape_of("block_0/mlp/dense_2/kernel") or (0,))[-1]
+        others = {"class_token/tokens", "pooling/probe", "fc_norm/gamma"}
+        size = (self._width(), num_layers, mlp_dim)
+        return usual_heads(self.source, size, others.isdisjoint(targets)), PUBLISHED
+
+    def _shape_of(self, target):
+        """Shape in the file of the tensor that becomes a variable, or () without one."""
+        step = next((s for s in self._steps if target in s.targets), None)
+        return self.file.shapes[step.sources[0]] if step else ()
+
+    def _width(self) -> int:
+        """The number of channels of a token, 0 where it is not told or not needed."""
+        if self.layout.kernels_of_keras or self.layout.model == "bit":
+            return 0
+        return (self._shape_of(KERNEL) or (0,))[0]
 
     def _find_positions(self, known, model, position_grid):
         """How many position rows are the prefix's, and the grid of the others."""
@@ -297,8 +353,7 @@ class Checkpoint:
         return grid_size(image_size, tuple(patch), stem)
 
     def _patch_size(self):
-        step = next((s for s in self._steps if KERNEL in s.targets), None)
-        shape = self.file.shapes[step.sources[0]] if step else ()
+        shape = self._shape_of(KERNEL)
         if len(shape) != 4 or 0 in shape:
             return None  # told when the tensors are compared
         return shape[:2] if self.layout.kernels_of_keras else shape[2:]
@@ -310,25 +365,75 @@ class Checkpoint:
         """The arguments of the model that the file holds, and `channels`.
 
         Without `image_size` where the file has no positions that tell it.
+
+        Raises:
+            ValueError: if the file only looks like a ViT, or nobody says what published
+                models of these shapes answer differently.
         """
+        self.check_look_alike()
         if self.layout.model == "bit":
             return self._bit_architecture()
-        fields = architecture_of(self.shapes, self._shape)
-        usual = "token" if fields["class_token"] and not fields["fc_norm"] else "gap"
-        fields = {"pooling": usual, **self.layout.defaults, **self._known, **fields}
-        fields["mlp"] = self._activation(fields)
+        of_shapes = architecture_of(self.shapes, self._shape)
+        usual = of_shapes["class_token"] and not of_shapes["fc_norm"]
+        defaults = {"pooling": "token" if usual else "gap", **self.layout.defaults}
+        fields = {**defaults, **self._known, **of_shapes}
+        self._check_head(of_shapes)
+        self._check_settled(fields)
+        activation = self._activation(fields)
+        of_shapes |= {} if activation == fields.get("mlp") else {"mlp": activation}
+        fields["mlp"] = activation
+        self.origins = {
+            **dict.fromkeys((*defaults, "mlp"), f"the layout {self.layout.name!r}"),
+            **self._sources.origins,
+            **dict.fromkeys(of_shapes, SHAPES),
+            "num_heads": self._heads[1],
+        }
         options = {key: fields.pop(key, None) for key in RESNET}
         if stem := fields["stem"]:
             told = {key: value for key, value in options.items() if value is not None}
             fields["stem"] = {**stem, **self.layout.resnet, **told}
         _drop_other_colours(fields)
+        fields.pop("position", None)
         if POSITIONS[1] not in self.shapes:
-            fields["position"] = self.layout.without_positions
+            told = self._known.get("position")
+            fields["position"] = told or self.layout.without_positions
         if self._dims.grid:
             fields["image_size"] = image_size_of(
                 self._dims.grid, fields["patch_size"], fields["stem"]
             )
+            if "image_size" not in self._known or self._position_grid:
+                given = self._position_grid is not None
+                self.origins["image_size"] = GIVEN if given else SHAPES
         return fields
+
+    def _check_head(self, fields):
+        """That the head reads what the model pools, where the caller wants that head."""
+        kernel, classes = self.shapes.get("head/kernel", ()), fields["classes"]
+        features = fields["representation_size"] or fields["hidden_dim"]
+        is_wanted = self._known.get("classes", classes) == classes
+        if len(kernel) != 2 or kernel[0] != 2 * features or not is_wanted:
+            return  # what else does not fit is told when the tensors are compared
+        raise ValueError(
+            f"The head of {self.source!r} reads {kernel[0]} numbers, where the model has "
+            f"{features} features: transformers' DINOv2 puts the class token and the mean "
+            "of the patches side by side, which no head here reads. Give `classes=0` for "
+            "the features, or another number of classes for a new head."
+        )
+
+    def _check_settled(self, fields):
+        """That somebody says what published models of these shapes differ in."""
+        unsettled = {
+            name: " or ".join(map(repr, answers))
+            for name, answers in self.layout.unsettled(fields).items()
+            if name not in self._known
+        }
+        if unsettled:
+            known = ", ".join(f"`{name}` ({text})" for name, text in unsettled.items())
+            give = ", ".join(f"`{name}=…`" for name in unsettled)
+            raise ValueError(
+                f"{self.source!r} does not tell {known}, in which models of these shapes "
+                f"differ. Give {give}, or put the model's config.json beside the file."
+            )
 
     def _bit_architecture(self):
         fields = bit_architecture_of(self.shapes, self._shape)
@@ -338,6 +443,11 @@ class Checkpoint:
         known = {key: self._known[key] for key in possible if key in self._known}
         fields = {**usual, **known, **fields}
         _drop_other_colours(fields)
+        self.origins = {
+            **dict.fromkeys(usual, f"the layout {self.layout.name!r}"),
+            **{key: self._sources.origins[key] for key in known},
+            **dict.fromkeys(bit_architecture_of(self.shapes, self._shape), SHAPES),
+        }
         return fields
 
     def _activation(self, fields):
@@ -408,6 +518,8 @@ def _package(file, subtree, key) -> Package:
         raise ValueError(f"{file.path!r} cannot be loaded: {error}.") from error
     if package is None:
         reason = "its names are of no layout"
+        if named := named_difference(_config_beside(file.path) or {}):
+            reason = f"{reason}, and {named}"
         if subtree:
             reason = f"it has no ViT in the sub-tree {subtree!r}"
         raise foreign(file, reason)

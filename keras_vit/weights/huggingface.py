@@ -1,5 +1,9 @@
 """The layouts of Hugging Face transformers: ViT, DeiT, MAE, DINOv2, CLIP, SigLIP."""
 
+from dataclasses import replace
+from functools import partial
+
+from keras_vit.weights.huggingface_names import EPSILONS, NUM_HEADS
 from keras_vit.weights.layout import POSITIONS, Layout, norm, row, weight_and_bias
 
 _PRETRAINING = "only masked pre-training uses it"
@@ -60,6 +64,29 @@ def _hints(config):
     }
 
 
+def _implied(config, path, width, **activation):
+    """What the class takes of what `config.json` leaves out; the rest is the layout's."""
+    if config is None:
+        return []
+    kind = config.get("model_type")
+    defaults = {"num_heads": NUM_HEADS, **activation}
+    if kind in EPSILONS:
+        defaults["layer_norm_epsilon"] = EPSILONS[kind]
+    return [("the default of its class", defaults)]
+
+
+def _difference(config, names, shapes):
+    """Of the pooler: its activation, and the token that it reads."""
+    if "pooler.dense.weight" not in names:
+        return None
+    activation = config.get("pooler_act")
+    if activation not in (None, "tanh"):
+        return f"config.json has pooler_act={activation!r}, which is not built here"
+    if "embeddings.cls_token" not in names:
+        return "its pooler reads the first patch, which is not built here"
+    return None
+
+
 _IMAGENET = {
     "image_mean": (0.485, 0.456, 0.406),
     "image_std": (0.229, 0.224, 0.225),
@@ -99,6 +126,8 @@ _ONE_TOKEN = {
     "written_prefix": lambda class_token, registers: (1,),
 }
 
+_PREFIX = ("cls_token", "distillation_token")  # neither in I-JEPA
+
 VIT = Layout(
     name="huggingface vit",
     rows=(
@@ -114,7 +143,7 @@ VIT = Layout(
         *weight_and_bias("classifier", "head", "transpose"),
     ),
     marks=(r"embeddings\..*", r"layers\.\d+\.layernorm_before\..*"),
-    aliases=((r"^(?:vit|deit)\.", ""), *_OLDER_BLOCKS),
+    aliases=((r"^(?:vit|deit|ijepa)\.", ""), *_OLDER_BLOCKS),
     written_names=(
         *_WRITTEN_BLOCKS,
         (r"\.mlp\.fc1\.", ".intermediate.dense."),
@@ -129,20 +158,23 @@ VIT = Layout(
         "layer_norm_epsilon": 1e-12,
         "position_interpolation": "bicubic",
     },
-    num_prefix=lambda shapes: (2 if "embeddings.distillation_token" in shapes else 1,),
+    num_prefix=lambda shapes: (sum(f"embeddings.{name}" in shapes for name in _PREFIX),),
     written_prefix=lambda class_token, registers: (1 + registers,),
     hints=_hints,
+    implied=_implied,
+    difference=_difference,
 )
 
 _GATED = ("weights_in", "weights_out")
 
 
 def _other_mlp(config, num_prefix):
-    """The rows of DINOv2's MLP that a model has not, with a gate or without."""
+    """The rows of DINOv2's MLP that a model has not, with a gate or without, and those of
+    its classifier.
+    """
     others = ("fc1", "fc2") if config["mlp"] == "swiglu" else _GATED
-    return tuple(
-        f"layers.{{i}}.mlp.{name}.{part}" for name in others for part in ("weight", "bias")
-    )
+    rows = ("classifier", *(f"layers.{{i}}.mlp.{name}" for name in others))
+    return tuple(f"{row}.{part}" for row in rows for part in ("weight", "bias"))
 
 
 DINOV2 = Layout(
@@ -158,6 +190,9 @@ DINOV2 = Layout(
         *_mlp("layers.{i}.mlp", "block_{i}/mlp", _GATED),
         row("layers.{i}.layer_scale2.lambda1", "block_{i}/mlp_scale/scale"),
         *norm("layernorm", "encoder_norm"),
+        # It reads the class token and the mean of the patches side by side, so that no
+        # head here has its shape.
+        *weight_and_bias("classifier", "head", "transpose"),
     ),
     marks=(r"embeddings\..*", r"layers\.\d+\.norm1\..*"),
     aliases=(
@@ -166,11 +201,7 @@ DINOV2 = Layout(
     ),
     written_names=_WRITTEN_BLOCKS,
     not_written=_other_mlp,
-    dropped={
-        r"embeddings\.mask_token": _PRETRAINING,
-        r"classifier\.(weight|bias)": "it reads the class token and the mean together, "
-        "which no head here does",
-    },
+    dropped={r"embeddings\.mask_token": _PRETRAINING},
     defaults={
         "gelu_approximate": False,
         "layer_norm_epsilon": 1e-6,
@@ -178,6 +209,8 @@ DINOV2 = Layout(
         **_IMAGENET,
     },
     hints=_hints,
+    implied=_implied,
+    difference=_difference,
     **_ONE_TOKEN,
 )
 
@@ -220,6 +253,8 @@ CLIP = Layout(
     ),
     dropped=_BESIDE_THE_TOWER,
     **_TOWER_NAMES,
+    # OpenAI's and Meta's have the one, OpenCLIP's the other.
+    unsettled=lambda fields: {"mlp": ("gelu", "quick_gelu")},
     defaults={
         "mlp": "quick_gelu",
         "layer_norm_epsilon": 1e-5,
@@ -227,6 +262,8 @@ CLIP = Layout(
         **_CLIP_IMAGES,
     },
     hints=_hints,
+    implied=partial(_implied, mlp="quick_gelu"),
+    difference=_difference,
     **_ONE_TOKEN,
 )
 
@@ -245,7 +282,6 @@ SIGLIP = Layout(
         ),
         *norm("head.layernorm", "pooling/mlp_norm"),
         *_mlp("head.mlp", "pooling/mlp"),
-        *weight_and_bias("classifier", "head", "transpose"),
     ),
     marks=(r"embeddings\..*", r"layers\.\d+\.layer_norm1\..*"),
     dropped=_BESIDE_THE_TOWER,
@@ -256,6 +292,20 @@ SIGLIP = Layout(
         "position_interpolation": "bicubic",
     },
     hints=_hints,
+    implied=_implied,
+    difference=_difference,
 )
 
-LAYOUTS = (VIT, DINOV2, CLIP, SIGLIP)
+# SiglipForImageClassification, whose classifier reads the mean of the tokens.
+SIGLIP_CLASSIFIER = replace(
+    SIGLIP,
+    rows=(*SIGLIP.rows, *weight_and_bias("classifier", "head", "transpose")),
+    marks=(*SIGLIP.marks, r"classifier\.weight"),
+    dropped={
+        **SIGLIP.dropped,
+        r"head\..*": "the classifier reads the mean of the tokens instead",
+    },
+    defaults={**SIGLIP.defaults, "pooling": "gap"},
+)
+
+LAYOUTS = (VIT, DINOV2, CLIP, SIGLIP_CLASSIFIER, SIGLIP)

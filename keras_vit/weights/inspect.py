@@ -35,6 +35,7 @@ class Inspection:
         unused: names of the tensors that have no place, so that loading is an error.
         architecture: arguments of the model and `channels`; `None` where
             they are not told.
+        origins: argument of the model → who says its value.
         grid: (rows, columns) of the position embedding, where there is one.
         problem: why no model can be built from the file; `None` where one can.
     """
@@ -50,6 +51,7 @@ class Inspection:
     dropped: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     architecture: Mapping | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
     grid: tuple[int, int] | None = None
     problem: str | None = None
 
@@ -95,7 +97,7 @@ class Inspection:
             facts.append(
                 ("architecture", size_name(self.architecture) or "no size of a paper")
             )
-            facts += _arguments(self.architecture)
+            facts += _arguments(self.architecture, self.origins)
         for reason in dict.fromkeys(self.dropped.values()):
             names = [name for name, why in self.dropped.items() if why == reason]
             facts.append(("dropped", f"{some(names)}: {reason}"))
@@ -110,9 +112,11 @@ def inspect(
     path: str | os.PathLike,
     *,
     known: Mapping = {},
+    preset: tuple[str, Mapping] | None = None,
     model: Mapping = {},
     position_grid: tuple[int, int] | None = None,
     key: str | None = None,
+    plain_vit: bool = False,
 ) -> Inspection:
     """What a local file or folder holds; no tensor is read.
 
@@ -122,9 +126,11 @@ def inspect(
         path: path of anything that `from_pretrained` or `load_weights` takes, also of
             a foreign file with one of their endings.
         known: arguments of the model that count more than what the file tells.
-        model: the same, for where the file is silent.
+        preset: (name, arguments) of the preset whose file it is.
+        model: arguments, for where the file is silent.
         position_grid: (rows, columns) of the position embedding in the file.
         key: which state dict or model of the file, as in `from_pretrained`.
+        plain_vit: bool, whether the file is a plain ViT, whatever names say.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -139,8 +145,10 @@ def inspect(
             checkpoint = Checkpoint(
                 path,
                 known=known,
+                preset=preset,
                 model=model,
                 position_grid=position_grid,
+                plain_vit=plain_vit,
                 key=key,
                 file=file,
             )
@@ -159,18 +167,24 @@ def inspect(
             return Inspection(**facts, problem=str(error))
         facts["targets"] = _those_of(checkpoint.shapes, checkpoint.targets)
         grid = checkpoint.shapes.get(GRID, ())[:2] or None
-        return Inspection(**facts, architecture=architecture, grid=grid)
+        told = {"architecture": architecture, "origins": checkpoint.origins}
+        return Inspection(**facts, **told, grid=grid)
 
 
-def _arguments(architecture):
-    """Those that describe a network, the usual first."""
+def _arguments(architecture, origins):
+    """Those that describe a network, the usual first, and who says so."""
     of_size = (*next(iter(SIZES.values())), "num_units", "width_factor")
     first = ("image_size", "patch_size", *of_size, "channels", "classes")
     names = [*(name for name in first if name in architecture), *architecture]
-    return [
-        (f"  {name}", _text(architecture[name]))
+    shown = {
+        name: _text(architecture[name])
         for name in dict.fromkeys(names)
         if architecture[name] is not None and name not in _OF_KERAS
+    }
+    width = max(map(len, shown.values()), default=0)
+    return [
+        (f"  {name}", f"{text:{width}}  ({origins[name]})" if name in origins else text)
+        for name, text in shown.items()
     ]
 
 

@@ -35,6 +35,13 @@ def _hints(config):
     }
 
 
+def _difference(config, names, shapes):
+    name = config.get("class_name", "ViTBackbone")
+    if name != "ViTBackbone":
+        return f"config.json has class_name={name!r}, which is not built here"
+    return None
+
+
 KERAS_HUB = Layout(
     name="keras_hub",
     rows=(
@@ -80,5 +87,6 @@ KERAS_HUB = Layout(
     },
     num_prefix=lambda shapes: (int(f"{_EMBEDDING}/vars/0" in shapes),),
     hints=_hints,
+    difference=_difference,
     kernels_of_keras=True,
 )

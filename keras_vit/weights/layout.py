@@ -89,6 +89,16 @@ class Layout:
         num_prefix: function of the canonical names' shapes → how many position rows may
             belong to the prefix, the usual number first.
         hints: function of a `config.json` → arguments of `VisionTransformer` in it.
+        implied: function of the `config.json` or None, the file's path and the width of
+            its tokens → (who, such arguments) that an architecture's name stands for or
+            its class takes where the config is silent, in order; None is an argument
+            that cannot be told.
+        difference: function of a `config.json`, of canonical names → names in the file
+            and of canonical names → shapes → why the model may compute something else
+            than its tensors tell, or None.
+        unsettled: function of the arguments → argument → values that published models of
+            these shapes have, where they differ; it must then be told.
+        names_in_paths: bool, whether files and folders are named by timm's architectures.
         resnet: arguments of the ResNet's parts that a file with one does not tell.
         gate: function of the arguments known and of the file's shapes by name → the
             activation of an MLP with a gate, `"swiglu"` or `"geglu"`.
@@ -113,6 +123,14 @@ class Layout:
     resnet: Mapping[str, object] = field(default_factory=dict)
     num_prefix: Callable[[Mapping], tuple[int, ...]] = lambda shapes: (0,)
     hints: Callable[[dict], dict] = lambda config: {}
+    implied: Callable[[dict | None, str, int], Iterable[tuple[str, dict]]] = (
+        lambda config, path, width: ()
+    )
+    difference: Callable[[dict, Mapping, Mapping], str | None] = (
+        lambda config, names, shapes: None
+    )
+    unsettled: Callable[[Mapping], Mapping[str, tuple]] = lambda fields: {}
+    names_in_paths: bool = False
     gate: Callable[[Mapping, Mapping], str] = lambda fields, shapes: "swiglu"
     kernels_of_keras: bool = False
     without_positions: str = "none"

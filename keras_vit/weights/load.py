@@ -69,7 +69,8 @@ def load_file(
     key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
-    known: Mapping = {},
+    preset: tuple[str, Mapping] | None = None,
+    plain_vit: bool = False,
 ) -> LoadReport:
     """Loads a local checkpoint; see `keras_vit.load_weights`."""
     path = os.fspath(path)
@@ -84,8 +85,14 @@ def load_file(
     if path.endswith(".keras"):
         return assign(model, ModelTensors(saved_model(path), path), **options)
     with Checkpoint(
-        path, known=known, model=told_by(model), position_grid=position_grid, key=key
+        path,
+        preset=preset,
+        model=told_by(model),
+        position_grid=position_grid,
+        plain_vit=plain_vit,
+        key=key,
     ) as checkpoint:
+        checkpoint.check_look_alike()
         return assign(model, checkpoint, **options)
 
 
@@ -104,6 +111,8 @@ def told_by(model: keras.Model) -> dict:
     told = {}
     if "block_0/attention/qkv/kernel" in shapes:
         told["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
+        if GRID not in shapes:
+            told["position"] = "none"  # or a fixed one
     if GRID in shapes and KERNEL in shapes:
         units = num_units(shapes, STEM)
         stem = None if units is None else {"num_units": units}
@@ -209,11 +218,18 @@ def _drop_head(ours, shapes, skip_mismatched_head):
 
 
 def _is_another_head(ours, shapes):
-    """Whether there is a whole head, of other sizes than the model's."""
+    """Whether there is a whole head, of other sizes than the model's.
+
+    One that reads twice the features is of transformers' DINOv2, and counts only where
+    the classes differ, too: none here can be what it is.
+    """
     kernel, bias = (shapes.get(f"head/{name}", ()) for name in ("kernel", "bias"))
     features = ("pre_logits/kernel", KERNEL, "norm/gamma")  # the last is BiT's
     width = next((shapes[path] for path in features if path in shapes), ())[-1:]
-    return kernel == width + bias and kernel != tuple(ours["head/kernel"].shape)
+    expected = tuple(ours["head/kernel"].shape)
+    if width and kernel == (2 * width[0], *bias):
+        return kernel[-1] != expected[-1]
+    return kernel == width + bias and kernel != expected
 
 
 def _mismatch(source, model, unused, missing, misshaped):

@@ -261,6 +261,8 @@ def _tell_what_google_does_not_say(path, config, layout):
 def _metadata(config, dims):
     """What names and shapes do not say, for the way back."""
     told = {key: config[key] for key in TOLD if config.get(key) is not None}
+    if told.get("position") != "none":  # as a file that has positions is read
+        told.pop("position", None)
     if "num_units" not in config:
         told["num_prefix_positions"] = dims.num_prefix
     metadata = {"format": "pt", METADATA: json.dumps(told)}

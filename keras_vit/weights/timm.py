@@ -3,6 +3,13 @@
 import re
 
 from keras_vit.weights.layout import POSITIONS, Layout, norm, row, weight_and_bias
+from keras_vit.weights.timm_names import (
+    SIZES,
+    arguments_of,
+    facts,
+    known_name,
+    name_in_path,
+)
 
 _BLOCK = "blocks.{i}"
 _STEM = "patch_embed.backbone"
@@ -95,10 +102,6 @@ ROWS = (
 )
 
 
-# Architectures whose GELU is the tanh approximation (timm 1.0.31).
-_TANH = r"(so400m|giantopt)_patch16_siglip|base_patch32_siglip|large_patch16_siglip_\w*512"
-
-
 def _num_prefix(shapes):
     class_token = int("cls_token" in shapes)
     registers = shapes["reg_token"][1] if "reg_token" in shapes else 0
@@ -114,29 +117,113 @@ def _gate(fields, shapes):
     return "swiglu" if dinov2 or giant == (1536, 40, 4096) else "geglu"
 
 
+_POOLINGS = {"avg": "gap", "token": "token", "map": "map"}
+# `act_layer` → arguments.
+_ACTIVATIONS = {
+    "gelu": {"mlp": "gelu", "gelu_approximate": False},
+    "gelu_tanh": {"mlp": "gelu", "gelu_approximate": True},
+    "quick_gelu": {"mlp": "quick_gelu"},
+    "silu": {"mlp": "swiglu"},  # timm has it with a gate alone
+    "swish": {"mlp": "swiglu"},
+}
+
+
 def _hints(config):
     """Timm's `config.json`, or the arguments of its VisionTransformer."""
-    arguments = {**config, **(config.get("model_args") or {})}
+    arguments = arguments_of(config)
     pretrained = config.get("pretrained_cfg") or {}
-    architecture = str(config.get("architecture", ""))
-    activation = str(arguments.get("act_layer", ""))
     hints = {"num_heads": arguments.get("num_heads")}
     size = arguments.get("img_size") or (pretrained.get("input_size") or (None,))[1:]
     hints["image_size"] = size or None
     hints |= {"image_mean": pretrained.get("mean"), "image_std": pretrained.get("std")}
-    pooling = arguments.get("global_pool")
-    hints["pooling"] = {"avg": "gap", "token": "token", "map": "map"}.get(pooling)
-    if "quickgelu" in architecture or activation == "quick_gelu":
-        hints["mlp"] = "quick_gelu"
-    elif activation == "gelu_tanh" or re.search(_TANH, architecture):
-        hints["gelu_approximate"] = True
-    if "silu" in activation.lower():  # timm has it with a gate alone
-        hints["mlp"] = "swiglu"
-    if "_clip_" in architecture:
-        hints["layer_norm_epsilon"] = 1e-5
+    hints["pooling"] = _POOLINGS.get(arguments.get("global_pool"))
+    hints |= _ACTIVATIONS.get(arguments.get("act_layer"), {})
     if arguments.get("no_embed_class"):
         hints["num_prefix_positions"] = 0
+    if arguments.get("pos_embed") in ("", "none"):
+        hints["position"] = "none"
     return hints
+
+
+def _implied(config, path, width):
+    """What the architecture's name stands for; without one, timm's VisionTransformer."""
+    config = config or {}
+    architecture = config.get("architecture")
+    name = known_name(str(architecture)) if architecture else name_in_path(path)
+    arguments = arguments_of(config)
+    if name in SIZES:
+        origin = f"the {'architecture' if architecture else 'name'} {name}"
+        same = width in (SIZES[name][0], arguments.get("embed_dim"))
+        heads = SIZES[name][1] if same else None
+        return [(origin, {"num_heads": heads, **facts(name)})]
+    if architecture or "embed_dim" not in arguments:
+        return []
+    usual = {"num_heads": 12, "layer_norm_epsilon": 1e-6, **_ACTIVATIONS["gelu"]}
+    return [("the default of timm's VisionTransformer", usual)]
+
+
+# Arguments of timm's VisionTransformer by which it computes something else, though its
+# tensors look the same → the values of which that is not so.
+_USUAL = {
+    "global_pool": (*_POOLINGS, ""),
+    "act_layer": tuple(_ACTIVATIONS),
+    "norm_layer": ("layernorm",),
+    "pool_include_prefix": (False,),
+    "block_fn": (),
+    "attn_layer": (),
+    "use_rot_pos_emb": (False,),
+    "use_post_norm": (False,),
+}
+
+
+def _difference(config, names, shapes):
+    arguments = arguments_of(config)
+    for name, value in arguments.items():
+        usual = _USUAL.get(name)
+        if usual is not None and value is not None and value not in usual:
+            return f"config.json has {name}={value!r}, which is not built here"
+    if arguments.get("global_pool") == "" and "head.weight" in names:
+        return "config.json has global_pool='', and a head for each token is not built here"
+    if "architecture" in config or "embed_dim" in arguments:
+        return None
+    return _look_alike(names, shapes)
+
+
+def _look_alike(names, shapes):
+    """Which published model that is not built here has these very tensors, or None."""
+    if "cls_token" in names and "attn_pool.latent" in names:
+        return (
+            "models with a class token beside an attention pool also have rotary positions "
+            "(PE core) or pool the class token with the patches"
+        )
+    kernel = shapes.get("patch_embed.proj.weight", ())
+    depth = sum(name.endswith(".norm1.weight") for name in names)
+    size = (*kernel[:1], depth, *kernel[3:])
+    prefix = "cls_token" in names or "reg_token" in names
+    if size == (768, 12, 16) and "fc_norm.weight" in names and not prefix:
+        return "timm's vit_base_patch16_rpn_224 has these tensors, with its norms elsewhere"
+    sizes = [(384, 12, 16), (768, 12, 16), (1024, 24, 16)]
+    scales = any(name.endswith(".gamma_1") for name in names.values())
+    if size in sizes and scales and "cls_token" in names:
+        return (
+            "timm's vit_…_patch16_rope_ape_224 has these tensors as DeiT-3's own files do"
+        )
+    return None
+
+
+# SigLIP's sizes of which timm publishes models with the tanh GELU: width, blocks, patch.
+_SOME_TANH = ((768, 12, 32), (1024, 24, 16), (1152, 27, 16), (1536, 40, 16))
+
+
+def _unsettled(fields):
+    """CLIP's activations and SigLIP's, of which the tensors tell nothing."""
+    if fields["pre_norm"]:
+        return {"mlp": ("gelu", "quick_gelu"), "layer_norm_epsilon": (1e-5, 1e-6)}
+    size = (fields["hidden_dim"], fields["num_layers"], fields["patch_size"][0])
+    no_prefix = not fields["class_token"] and not fields["num_registers"]
+    if no_prefix and not fields["fc_norm"] and size in _SOME_TANH:
+        return {"gelu_approximate": (False, True)}
+    return {}
 
 
 def _not_written(config, num_prefix):
@@ -178,6 +265,10 @@ TIMM = Layout(
     num_prefix=_num_prefix,
     written_prefix=lambda class_token, registers: (class_token + registers, 0),
     hints=_hints,
+    implied=_implied,
+    difference=_difference,
+    unsettled=_unsettled,
+    names_in_paths=True,
     gate=_gate,
     resnet=_RESNET,
     not_written=_not_written,
@@ -196,4 +287,5 @@ TIMM_BIT = Layout(
     marks=(r"stem\.conv\.weight", r"stages\.0\.blocks\.0\.norm1\.weight", r"norm\.weight"),
     resnet=_RESNET,
     hints=_bit_hints,
+    names_in_paths=True,
 )

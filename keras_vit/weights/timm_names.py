@@ -1,0 +1,182 @@
+"""timm's names of architectures: which are computed exactly here, and what they tell."""
+
+import os
+import re
+from collections.abc import Mapping
+
+# (width, attention heads) → the names that `from_pretrained` computes as timm does, from
+# the registry of timm 1.0.31.
+_EXACT = {
+    (64, 2): "test_vit test_vit2",
+    (192, 3): """
+        deit_tiny_patch16_224 vit_tiny_patch16_224 vit_tiny_patch16_384
+        vit_tiny_r_s16_p8_224 vit_tiny_r_s16_p8_384""",
+    (256, 4): "vit_wee_patch16_reg1_gap_256 vit_xsmall_patch16_clip_224",
+    (320, 5): "vit_little_patch16_reg1_gap_256 vit_little_patch16_reg4_gap_256",
+    (384, 6): """
+        deit3_small_patch16_224 deit3_small_patch16_384 deit_small_patch16_224
+        flexivit_small vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2
+        vit_small_patch16_224 vit_small_patch16_36x1_224 vit_small_patch16_384
+        vit_small_patch32_224 vit_small_patch32_384 vit_small_patch8_224
+        vit_small_r26_s32_224 vit_small_r26_s32_384""",
+    (512, 8): """
+        deit3_medium_patch16_224 vit_medium_patch16_clip_224 vit_medium_patch16_gap_240
+        vit_medium_patch16_gap_256 vit_medium_patch16_gap_384
+        vit_medium_patch16_reg1_gap_256 vit_medium_patch16_reg4_gap_256
+        vit_medium_patch32_clip_224 vit_mediumd_patch16_reg4_gap_256
+        vit_mediumd_patch16_reg4_gap_384""",
+    (640, 10): """
+        vit_betwixt_patch16_gap_256 vit_betwixt_patch16_reg1_gap_256
+        vit_betwixt_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_384
+        vit_betwixt_patch32_clip_224""",
+    (768, 12): """
+        deit3_base_patch16_224 deit3_base_patch16_384 deit_base_patch16_224
+        deit_base_patch16_384 flexivit_base vit_base_patch14_dinov2
+        vit_base_patch14_reg1_tipsv2 vit_base_patch14_reg4_dinov2 vit_base_patch16_224
+        vit_base_patch16_224_miil vit_base_patch16_384 vit_base_patch16_clip_224
+        vit_base_patch16_clip_384 vit_base_patch16_clip_quickgelu_224
+        vit_base_patch16_reg4_gap_256 vit_base_patch16_siglip_224
+        vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
+        vit_base_patch16_siglip_512 vit_base_patch16_siglip_gap_224
+        vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384
+        vit_base_patch16_siglip_gap_512 vit_base_patch32_224 vit_base_patch32_384
+        vit_base_patch32_clip_224 vit_base_patch32_clip_256 vit_base_patch32_clip_384
+        vit_base_patch32_clip_448 vit_base_patch32_clip_quickgelu_224
+        vit_base_patch32_siglip_256 vit_base_patch32_siglip_gap_256 vit_base_patch8_224
+        vit_base_r26_s32_224 vit_base_r50_s16_224 vit_base_r50_s16_384""",
+    (768, 16): "vit_base_patch16_gap_224",
+    (832, 13): """
+        vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384
+        vit_so150m2_patch16_reg1_gap_448""",
+    (896, 14): """
+        vit_base_patch16_plus_240 vit_base_patch16_plus_clip_240
+        vit_base_patch32_plus_256 vit_so150m_patch16_reg4_gap_256
+        vit_so150m_patch16_reg4_gap_384 vit_so150m_patch16_reg4_map_256""",
+    (1024, 16): """
+        deit3_large_patch16_224 deit3_large_patch16_384 eva_large_patch14_196
+        eva_large_patch14_336 flexivit_large vit_large_patch14_224
+        vit_large_patch14_clip_224 vit_large_patch14_clip_336
+        vit_large_patch14_clip_quickgelu_224 vit_large_patch14_clip_quickgelu_336
+        vit_large_patch14_dinov2 vit_large_patch14_reg1_tipsv2
+        vit_large_patch14_reg4_dinov2 vit_large_patch16_224 vit_large_patch16_384
+        vit_large_patch16_siglip_256 vit_large_patch16_siglip_384
+        vit_large_patch16_siglip_512 vit_large_patch16_siglip_gap_256
+        vit_large_patch16_siglip_gap_384 vit_large_patch16_siglip_gap_512
+        vit_large_patch32_224 vit_large_patch32_384 vit_large_r50_s32_224
+        vit_large_r50_s32_384""",
+    (1152, 16): """
+        vit_so400m_patch14_reg1_tipsv2 vit_so400m_patch14_siglip_224
+        vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384
+        vit_so400m_patch14_siglip_gap_224 vit_so400m_patch14_siglip_gap_378
+        vit_so400m_patch14_siglip_gap_384 vit_so400m_patch14_siglip_gap_448
+        vit_so400m_patch14_siglip_gap_896 vit_so400m_patch16_siglip_256
+        vit_so400m_patch16_siglip_384 vit_so400m_patch16_siglip_512
+        vit_so400m_patch16_siglip_gap_256 vit_so400m_patch16_siglip_gap_384
+        vit_so400m_patch16_siglip_gap_512""",
+    (1280, 16): """
+        deit3_huge_patch14_224 vit_huge_patch14_224 vit_huge_patch14_clip_224
+        vit_huge_patch14_clip_336 vit_huge_patch14_clip_378
+        vit_huge_patch14_clip_quickgelu_224 vit_huge_patch14_clip_quickgelu_378
+        vit_huge_patch14_gap_224 vit_huge_patch16_gap_448""",
+    (1408, 16): """
+        vit_giant_patch14_224 vit_giant_patch14_clip_224 vit_giant_patch16_gap_224""",
+    (1536, 16): """
+        vit_giantopt_patch16_siglip_256 vit_giantopt_patch16_siglip_384
+        vit_giantopt_patch16_siglip_gap_256 vit_giantopt_patch16_siglip_gap_384""",
+    (1536, 24): """
+        vit_giant_patch14_dinov2 vit_giant_patch14_reg1_tipsv2
+        vit_giant_patch14_reg4_dinov2""",
+    (1664, 16): """
+        vit_gigantic_patch14_224 vit_gigantic_patch14_clip_224
+        vit_gigantic_patch14_clip_378 vit_gigantic_patch14_clip_quickgelu_224""",
+}
+SIZES = {name: size for size, names in _EXACT.items() for name in names.split()}
+_BIT = r"resnetv2_\d+x\d_bit"
+
+# Names of earlier versions of timm, in which the tag was a part of the name.
+_EARLIER = (
+    (r"_(\d+)_clip_laion2b$", r"_clip_\1"),
+    (r"_(in21k|in21ft1k|sam|dino)$", ""),
+    (r"_resnet50_(\d+)$", r"_r50_s16_\1"),
+    (r"_bitm$|_bit_(distilled|teacher|teacher_384)$", "_bit"),
+)
+
+# Pattern of a name → what such a model does, of which its tensors tell nothing.
+_DIFFERENCES = {
+    r"_rope(?![a-z])|_dinov3|_pe_(core|spatial|lang)(?![a-z])|^eva02|_lingbot|_sapiens": (
+        "it turns queries and keys by their positions (RoPE)"
+    ),
+    r"_rpn(?![a-z])": "its norms come after attention and MLP",
+    r"^test_vit3$": "it pools the class token together with the patches",
+    r"_distilled_": "it averages two heads",
+    r"^naflexvit": "its images have any aspect ratio",
+    r"^beit|relpos|^eva_giant": "its attention differs",
+}
+# Where in the name of a file or folder a name of timm's may begin.
+_IN_PATH = (
+    r"(?<![a-z0-9])(?:vit|deit3?|eva(?:02)?|beit(?:v2|3)?|cait|flexivit|naflexvit|test)_"
+    r"[a-z0-9_]+"
+)
+_DEIT3 = r"(?<![a-z0-9])deit_3_([a-z]+)_(224|384)"  # in the names of its own files
+
+# Architectures whose GELU is the tanh approximation.
+_TANH = r"(so400m|giantopt)_patch16_siglip|base_patch32_siglip|large_patch16_siglip_\w*512"
+
+
+def known_name(text: str) -> str:
+    """Timm's name in an architecture as a config or a hub writes it, without its tag."""
+    name = text.rsplit("/", 1)[-1].rsplit(":", 1)[-1].split(".")[0]
+    for pattern, replacement in _EARLIER:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def is_exact(name: str) -> bool:
+    """Whether a model of this name computes here what it computes in timm."""
+    return name in SIZES or bool(re.fullmatch(_BIT, name))
+
+
+def difference(name: str) -> str | None:
+    """What an architecture computes that its tensors do not tell, or None if unknown."""
+    return next((text for p, text in _DIFFERENCES.items() if re.search(p, name)), None)
+
+
+def name_in_path(path: str) -> str | None:
+    """The name that a file, its folder or the hub's cache carries, or None without one.
+
+    Only names that are known here count, also where more follows ("…_224_flowers"), and
+    any name of a repository of timm's.
+    """
+    folder, file = os.path.split(os.path.abspath(path))
+    folders = folder.split(os.sep)
+    for part in (file, folders[-1]):
+        if name := _name_in(part.split(".")[0].lower()):
+            return name
+    repository = next((f for f in reversed(folders) if f.startswith("models--")), "")
+    owner, name = (*repository.split("--")[1:], "", "")[:2]
+    return known_name(name) if owner == "timm" else _name_in(name.split(".")[0].lower())
+
+
+def _name_in(text):
+    text = re.sub(_DEIT3, r"deit3_\1_patch16_\2", text)
+    match = re.search(_IN_PATH, known_name(text))
+    if match is None or difference(match[0]):
+        return match and match[0]
+    begin = [name for name in SIZES if re.match(f"{name}(?![a-z0-9])", match[0])]
+    return max(begin, key=len, default=None)
+
+
+def facts(name: str) -> dict:
+    """Arguments of `VisionTransformer` that a known name stands for, beside its heads."""
+    told: dict = {"mlp": "gelu", "gelu_approximate": bool(re.search(_TANH, name))}
+    if "quickgelu" in name:
+        told["mlp"] = "quick_gelu"
+    elif SIZES.get(name) == (1536, 24):  # DINOv2's giant and TIPSv2's
+        told["mlp"] = "swiglu"
+    told["layer_norm_epsilon"] = 1e-5 if "_clip_" in name else 1e-6
+    return told
+
+
+def arguments_of(config: Mapping) -> dict:
+    """Arguments of timm's VisionTransformer that a `config.json` holds."""
+    return {**config, **(config.get("model_args") or {})}
