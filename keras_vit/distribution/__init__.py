@@ -14,8 +14,8 @@ from keras_vit.distribution.replicas import (
     check_batches,
     check_gradient_accumulation,
     check_processes,
+    clip_over_replicas,
     pads_batches,
-    sum_over_replicas,
 )
 from keras_vit.distribution.rows import own_rows
 from keras_vit.distribution.strategies import (
@@ -40,6 +40,7 @@ __all__ = [
     "check_batches",
     "check_gradient_accumulation",
     "check_processes",
+    "clip_over_replicas",
     "data_parallel",
     "fully_sharded",
     "initialize",
@@ -51,7 +52,6 @@ __all__ = [
     "pads_batches",
     "process_index",
     "strategy",
-    "sum_over_replicas",
     "tensor_parallel",
     "tpu",
     "whole_weights",

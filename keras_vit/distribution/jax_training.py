@@ -1,11 +1,15 @@
-"""`fit`, `evaluate` and `predict` of Keras on JAX, by several processes together.
+"""Keras' training and prediction on JAX, on several devices of one process or more.
 
 Keras takes what each process yields for its part of a batch: NumPy arrays that all were
 given would be trained on once in each. Here every process is given the same data, as on
 torch, and hands on the rows that its devices compute.
 
-`predict` of Keras 3.15 fails where other processes have some of the outputs, and on any
-number of devices where the last batch does not divide; here it does neither.
+Keras fails on a batch whose rows the devices do not divide, and loses the weights. Here
+each device is given the whole batch, and XLA divides it within the step, where parts may
+be of different sizes. The step computes exactly the rows that there are.
+
+`predict` of Keras 3.15 also fails where other processes have some of the outputs. Here it
+fills such a batch up, and cuts off what it has added.
 """
 
 import contextlib
@@ -25,6 +29,11 @@ from keras_vit.distribution.rows import SHARD, check_first
 
 # Attributes of a stream: how many examples it has, and how many rows that fill it up.
 EXAMPLES, PADDING = "keras_vit_examples", "keras_vit_padding"
+# Of a model's state, in Keras' order.
+_GROUPS = (
+    *("trainable_variables", "non_trainable_variables"),
+    *("optimizer_variables", "metrics_variables"),
+)
 _installed = []
 _predictions = []  # of the calls of `predict` that are running, the sizes of their batches
 
@@ -38,11 +47,17 @@ def install() -> None:
     _installed.append(True)
     for name in ("fit", "evaluate"):
         replace_method(trainer.JAXTrainer, name, _call)
+    for name in ("train_step", "test_step"):
+        replace_method(trainer.JAXTrainer, name, _step)
+    replace_method(trainer.JAXTrainer, "_get_jax_state", _get_state)
     replace_method(trainer.JAXTrainer, "predict", _predict)
     replace_method(trainer.JAXTrainer, "make_predict_function", _make_predict_function)
     for name in ("train_on_batch", "test_on_batch", "predict_on_batch"):
         replace_method(trainer.JAXTrainer, name, _refused)
     replace_method(trainer.JAXEpochIterator, "__init__", _init_iterator)
+    replace_method(
+        trainer.JAXEpochIterator, "_get_distributed_iterator", _distributed_batches
+    )
     for name in ("save", "save_weights"):
         replace_method(keras.Model, name, _save)
 
@@ -64,45 +79,121 @@ def _is_divided():
 
 def _init_iterator(original, iterator, x=None, *arguments, **named):
     distribution = _ours()
-    if distribution is None:
-        return original(iterator, x, *arguments, **named)
-    part = distribution.own_part()
-    stream, rows = x, None
-    if part[1] > 1 and hasattr(x, SHARD):
-        stream, rows = getattr(x, SHARD)(*part)
-    if rows is not None:
-        original(iterator, stream, *arguments, **named)
-        return None
+    iterator._has_own_rows = False
+    if distribution is not None:
+        part = distribution.own_part()
+        if part[1] > 1 and hasattr(x, SHARD):
+            stream, rows = getattr(x, SHARD)(*part)
+            # Else the last process would have copies of the last row.
+            if rows is not None and rows % distribution.num_model_replicas == 0:
+                x, iterator._has_own_rows = stream, True
+    iterator._sizes = _predictions[-1] if _predictions else None
     original(iterator, x, *arguments, **named)
-    adapter = iterator.data_adapter
-    batches = adapter.get_jax_iterator
-    sizes = _predictions[-1] if _predictions else None
-    if num_processes() > 1 or sizes is not None:
-        adapter.get_jax_iterator = lambda: _own(batches(), part, sizes)
-    return None
 
 
-def _own(batches, part, sizes):
-    """The own rows of each batch; in `predict`, where they need not divide, filled up."""
-    index, count = part
-    number = _ours().num_model_replicas
-    for batch in check_first(batches) if num_processes() > 1 else batches:
-        rows = len(next(leaf for leaf in keras.tree.flatten(batch) if leaf is not None))
-        padded = -(-rows // number) * number
-        if sizes is not None:
-            sizes.append((rows, padded))
-        elif padded != rows:
-            raise ValueError(
-                f"The rows of a batch must be divisible by {number}, the devices that "
-                f"divide it. Received: a batch of {rows}. Leave out the last one "
-                "(drop_remainder=True), or evaluate streams of keras_vit.data, which fill "
-                "it up with images that do not count."
-            )
+def _distributed_batches(original, iterator, distribution):
+    if _ours() is None:
+        return original(iterator, distribution)
+    batches = iterator.data_adapter.get_jax_iterator()
+    if iterator._has_own_rows:
+        return map(_divided, batches)
+    if num_processes() > 1:
+        batches = check_first(batches)
+    return (_distributed(batch, iterator._sizes) for batch in batches)
+
+
+def _distributed(batch, sizes):
+    """A batch on the devices: divided, or where it does not divide whole on each.
+
+    Args:
+        batch: all rows, in every process.
+        sizes: list to which `predict`, whose batches are filled up, has the rows of each
+            added, and those with the copies that fill it up; else `None`.
+    """
+    rows, parts = _rows(batch), _ours().num_model_replicas
+    padded = -(-rows // parts) * parts
+    if sizes is not None:
+        sizes.append((rows, padded))
+    elif padded != rows:
+        return _map(lambda leaf: _put(leaf, _whole(leaf.shape)), batch)
+    index, count = _ours().own_part()
+    if padded != rows or count > 1:
         own = np.arange(index * padded // count, (index + 1) * padded // count)
         own = np.minimum(own, rows - 1)
-        yield keras.tree.map_structure(
-            lambda leaf, own=own: None if leaf is None else np.asarray(leaf)[own], batch
-        )
+        batch = _map(lambda leaf: np.asarray(leaf)[own], batch)
+    return _divided(batch)
+
+
+def _divided(batch):
+    """The own rows of a batch, on the devices that compute them."""
+    return _map(
+        lambda leaf: _put(leaf, _ours().get_data_layout(leaf.shape).backend_layout), batch
+    )
+
+
+def _put(leaf, layout):
+    from keras.src.backend.jax.distribution_lib import distribute_data_input
+
+    return distribute_data_input(leaf, layout, _ours().batch_dim_name)
+
+
+def _whole(shape):
+    """The layout of an array that each device has all of."""
+    layout = keras.distribution.TensorLayout((None,) * len(shape), _ours().device_mesh)
+    return layout.backend_layout
+
+
+def _rows(batch):
+    return len(next(leaf for leaf in keras.tree.flatten(batch) if leaf is not None))
+
+
+def _map(function, batch):
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else function(leaf), batch
+    )
+
+
+# A step.
+
+
+def _step(original, model, state, data):
+    """On rows that the devices do not divide, each computes a part of them anyway."""
+    distribution = _ours()
+    if distribution is None or _rows(data) % distribution.num_model_replicas == 0:
+        return original(model, state, data)
+    return original(model, state, _map(_divided_in_step, data))
+
+
+def _divided_in_step(leaf):
+    import jax
+
+    if not isinstance(leaf, jax.core.Tracer):
+        return leaf  # step by step JAX has no arrays of uneven parts
+    distribution = _ours()
+    axes = (distribution.batch_dim_name, *(None,) * (leaf.ndim - 1))
+    layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
+    return jax.lax.with_sharding_constraint(leaf, layout.backend_layout)
+
+
+def _get_state(original, model, *arguments, **named):
+    """Keras takes the weights out of the model, and here does not lose them on an error
+    of the data that comes before the first step.
+    """
+    state = original(model, *arguments, **named)
+    if named.get("purge_model_variables") and _ours() is not None:
+        taken = [name for name in _GROUPS if named.get(name)]
+        model._jax_state = dict(zip(taken, state, strict=True))
+    return state
+
+
+@contextlib.contextmanager
+def _weights_kept(model):
+    """Gives the model its weights back where a call of Keras ends with an error."""
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()
+        raise
 
 
 # A call of `fit`, `evaluate` or `predict`.
@@ -126,13 +217,14 @@ def _call(original, model, *arguments, **named):
     if not _is_divided():
         if is_fit:
             _check_alone()
-        return original(model, *arguments, **named)
+        with _weights_kept(model):
+            return original(model, *arguments, **named)
     callbacks = given.arguments.get("callbacks")
     _check_savers(model, callbacks)
     given.arguments["callbacks"] = of_this_process(callbacks)
     if not is_first_process():
         given.arguments["verbose"] = 0
-    with jax_processes.connected():
+    with jax_processes.connected(), _weights_kept(model):
         result = original(*given.args, **given.kwargs)
     barrier()  # what the first process writes is there
     return result
@@ -197,7 +289,7 @@ def _predict(original, model, x, *arguments, **named):
     if not is_first_process():
         given.arguments["verbose"] = 0
     total, sizes = getattr(x, EXAMPLES, None), []
-    with _predicting(sizes), jax_processes.connected():
+    with _predicting(sizes), jax_processes.connected(), _weights_kept(model):
         outputs = original(*given.args, **given.kwargs)
     chosen = slice(None)
     if sizes:

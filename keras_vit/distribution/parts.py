@@ -21,6 +21,16 @@ class ProcessParts:
         super().__init__(*arguments, auto_shard_dataset=False, **named)
         jax_training.install()
 
+    def get_data_layout(self, data_shape):
+        """The `TensorLayout` of rows; of those that do not divide, on each device whole."""
+        layout = super().get_data_layout(data_shape)
+        # Of several processes a shape is that of the own rows.
+        count = self.own_part()[1] if num_processes() > 1 else 1
+        if data_shape[0] * count % self.num_model_replicas == 0:
+            return layout
+        axes = (None,) * len(data_shape)
+        return keras.distribution.TensorLayout(axes, self.device_mesh)
+
     def own_part(self) -> tuple[int, int]:
         """(index, count): which part of a batch is this process', and of how many.
 

@@ -4,6 +4,8 @@ import functools
 
 import keras
 
+from keras_vit.distribution import mirrored_training
+from keras_vit.distribution.fitting import replace_method
 from keras_vit.distribution.parts import ProcessParts
 from keras_vit.distribution.processes import num_processes
 from keras_vit.distribution.torch_processes import num_launched
@@ -29,16 +31,20 @@ def check_batches(batch_size: int) -> None:
 def pads_batches(rows: int) -> bool:
     """Whether the last batch of an evaluation must be as large as the others.
 
-    On JAX under a distribution. `tf.distribute` divides whatever there is, but Keras 3.15
-    adds up the parts of the first batch, which must therefore have one size.
+    Under the strategies of this module batches need not divide. With several processes of
+    JAX each one decodes its own rows, of which all have as many. Under a distribution of
+    Keras or TensorFlow that was made elsewhere, Keras divides what it can.
 
     Args:
         rows: of the first batch.
     """
     parts = _num_parts()
     if keras.backend.backend() == "jax":
-        return parts > 1
-    return keras.backend.backend() == "tensorflow" and rows % parts > 0
+        is_ours = isinstance(keras.distribution.distribution(), ProcessParts)
+        return parts > 1 and (num_processes() > 1 or not is_ours)
+    if keras.backend.backend() == "tensorflow":
+        return rows % parts > 0 and not mirrored_training.is_in_use()
+    return False
 
 
 def _num_parts() -> int:
@@ -114,6 +120,23 @@ def sum_over_replicas(tensors: list) -> tuple[list, int]:
         return tensors, 1
     summed = context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
     return summed, context.num_replicas_in_sync
+
+
+@functools.cache
+def clip_over_replicas() -> None:
+    """Has Keras' optimizers clip the whole gradient under a `tf.distribute` strategy.
+
+    Keras 3.15 clips that of each replica, and then adds them up.
+    """
+
+    def clipped(original, optimizer, gradients):
+        ways = (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)
+        if not any(ways):
+            return original(optimizer, gradients)
+        gradients, number = sum_over_replicas(gradients)
+        return [gradient / number for gradient in original(optimizer, gradients)]
+
+    replace_method(keras.optimizers.Optimizer, "_clip_gradients", clipped)
 
 
 @functools.cache

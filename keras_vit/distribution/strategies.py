@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import keras
 
+from keras_vit.distribution import mirrored_training
 from keras_vit.distribution.layouts import BATCH, MODEL, ShardedWeights
 from keras_vit.distribution.parts import ReplicatedWeights
-from keras_vit.distribution.replicas import seed_replicas
+from keras_vit.distribution.replicas import clip_over_replicas, seed_replicas
 from keras_vit.distribution.torch_processes import TorchProcesses, num_launched
 from keras_vit.layers import arguments
 
@@ -208,6 +209,8 @@ def _mirrored(devices):
     import tensorflow as tf
 
     seed_replicas()
+    clip_over_replicas()
+    mirrored_training.install()
     return tf.distribute.MirroredStrategy(devices and list(devices))
 
 
@@ -228,6 +231,7 @@ def tpu(address: str = ""):
     import tensorflow as tf
 
     seed_replicas()
+    clip_over_replicas()
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)

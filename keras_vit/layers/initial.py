@@ -103,7 +103,12 @@ class ByNumPy(initializers.Initializer):
         values = values.astype(dtype, copy=False)
         if layout is not None:
             # It says how the axes of a mesh split them, and not of which devices.
-            layout = jax.sharding.NamedSharding(jax.sharding.get_mesh(), layout.spec)
+            mesh = jax.sharding.get_mesh()
+            layout = jax.sharding.NamedSharding(mesh, layout.spec)
+            usual = jax.device_put(np.zeros(())).sharding
+            if mesh.size == 1 and usual.is_equivalent_to(layout, len(shape)):
+                # Keras leaves an array where it is, and warns of a model that has both.
+                layout = usual
         # `convert_to_tensor` would compile a program for each shape, and copy.
         return jax.device_put(values, layout)
 

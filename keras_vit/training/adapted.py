@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import keras
 from keras import ops
 
-from keras_vit.distribution import sum_over_replicas
+from keras_vit.distribution import clip_over_replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -17,8 +17,7 @@ class AdaptedOptimizer:
       path. Weight decay, which Keras multiplies by the learning rate, follows it.
     - Variables without weight decay, by path, so that a saved optimizer keeps them
       (Keras' `exclude_from_weight_decay` is not saved).
-    - Clipping of the whole gradient under `tf.distribute` (Keras 3.15 clips that of each
-      replica).
+    - Clipping of the whole gradient under `tf.distribute`, see `clip_over_replicas`.
     - `use_ema=True` averages the weights once an update, also where an update takes
       several steps, and leaves no array in two variables (both wrong in Keras 3.15).
 
@@ -65,12 +64,6 @@ class AdaptedOptimizer:
             self._adapted.multiplier = multiplier
             super()._apply_weight_decay(group)
         self._adapted.multiplier = 1.0
-
-    def _clip_gradients(self, gradients):
-        # Under tf.distribute Keras clips the part of each replica, and then sums them.
-        gradients, num_replicas = sum_over_replicas(gradients)
-        clipped = super()._clip_gradients(gradients)
-        return [gradient / num_replicas for gradient in clipped]
 
     def _get_current_learning_rate(self):
         # Each backend's weight decay asks for it itself, of one group at a time.
@@ -172,6 +165,8 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
             f"{optimizer.name}, which has been built. Make a new one, and compile the "
             "model with it."
         )
+    if keras.backend.backend() == "tensorflow":
+        clip_over_replicas()
     if not isinstance(optimizer, AdaptedOptimizer):
         optimizer.__class__ = _adapted_class(_base_class(optimizer))
         # One object, which Keras' tracking of attributes leaves as it is.

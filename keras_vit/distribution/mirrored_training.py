@@ -1,0 +1,420 @@
+"""Keras' training and prediction on the replicas of a `tf.distribute.MirroredStrategy`.
+
+Keras 3.15 takes the mean loss of each replica's rows and gives it the weight of one by
+the number of replicas, however many rows it has: a batch that does not divide makes a
+wrong update. It clips the gradient of each replica. And what it is given as one batch,
+each replica computes as a whole.
+
+Here each replica has as many rows; those that would come after the last row are copies of
+it. The outputs of all replicas come together and the copies are cut off, so that any loss
+and any metric is that of the whole batch.
+"""
+
+import contextlib
+import functools
+import threading
+
+import keras
+
+from keras_vit.distribution.fitting import replace_method
+
+# The keys of a batch on its way to the replicas, and of the number of its rows, once for
+# each row.
+_BATCH, _ROWS = "keras_vit_batch", "keras_vit_rows"
+_STEPS = (
+    *("train_step", "test_step", "compute_loss", "_compute_loss"),
+    *("compute_metrics", "get_metrics_result"),
+)
+_UNEVEN = "The rows of a batch must be divisible by the number of devices, "
+# Each replica is traced in a thread of its own.
+_here = threading.local()
+_installed = []
+
+
+def is_in_use() -> bool:
+    """Whether batches are divided so under the strategy in use."""
+    import tensorflow as tf
+
+    return bool(_installed) and _several(tf.distribute.get_strategy())
+
+
+def install() -> None:
+    """Has Keras' trainer do this under any `MirroredStrategy`; once is enough."""
+    if _installed:
+        return
+    _installed.append(True)
+    from keras.src.backend.tensorflow import trainer
+    from keras.src.losses import loss
+
+    replace_method(trainer.TensorFlowTrainer, "train_step", _train_step)
+    replace_method(trainer.TensorFlowTrainer, "test_step", _test_step)
+    replace_method(trainer.TensorFlowTrainer, "_make_function", _make_function)
+    predicting = "make_predict_function"
+    replace_method(trainer.TensorFlowTrainer, predicting, _make_predict_function)
+    building = "_maybe_symbolic_build"
+    replace_method(trainer.TensorFlowTrainer, building, _symbolic_build)
+    replace_method(trainer.TFEpochIterator, "__init__", _init_iterator)
+    for name in ("scale_loss_for_distribution", "unscale_loss_for_distribution"):
+        setattr(loss, name, _not_of_whole_batches(getattr(loss, name)))
+
+
+def _several(strategy):
+    """Whether a strategy has replicas that this is for."""
+    import tensorflow as tf
+
+    is_mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
+    return is_mirrored and strategy.num_replicas_in_sync > 1
+
+
+# Batches, on their way to the replicas.
+
+
+def _init_iterator(original, iterator, distribute_strategy=None, *arguments, **named):
+    if not _several(distribute_strategy):
+        return original(iterator, distribute_strategy, *arguments, **named)
+    divider = _Divider(distribute_strategy)
+    original(iterator, divider, *arguments, **named)
+    iterator._distribute_strategy = distribute_strategy
+    iterator._spec = divider.spec
+    return None
+
+
+class _Divider:
+    """What an epoch's iterator uses of a strategy.
+
+    Args:
+        strategy: a `tf.distribute.MirroredStrategy`.
+    """
+
+    def __init__(self, strategy):
+        self.strategy = strategy
+        self.spec = None
+
+    def experimental_distribute_dataset(self, dataset):
+        """Batches of which each replica gets as many rows."""
+        import tensorflow as tf
+
+        leaves = tf.nest.flatten(dataset.element_spec)
+        if not all(isinstance(leaf, tf.TensorSpec | tf.NoneTensorSpec) for leaf in leaves):
+            return self.strategy.experimental_distribute_dataset(dataset)
+        self.spec = dataset.element_spec
+        count = self.strategy.num_replicas_in_sync
+
+        def parts(*batch):
+            whole = batch if isinstance(dataset.element_spec, tuple) else batch[0]
+            return tf.data.Dataset.from_tensor_slices(_marked(whole, count))
+
+        stream, number = dataset.flat_map(parts), dataset.cardinality()
+        if number >= 0:
+            stream = stream.apply(tf.data.experimental.assert_cardinality(number * count))
+        elif number == tf.data.INFINITE_CARDINALITY:
+            stream = stream.apply(tf.data.experimental.assert_cardinality(number))
+        stream = stream.prefetch(count)
+        return self.strategy.distribute_datasets_from_function(lambda context: stream)
+
+
+def _marked(batch, count):
+    """A batch as one part for each replica, (count, rows, …), with its number of rows."""
+    import tensorflow as tf
+
+    batch = _map(tf.convert_to_tensor, batch)
+    rows = tf.shape(next(x for x in keras.tree.flatten(batch) if x is not None))[0]
+    own = -(-rows // count)
+
+    def parts(leaf):
+        indices = tf.minimum(tf.range(count * own), rows - 1)
+        filled = tf.cond(
+            tf.equal(rows, count * own), lambda: leaf, lambda: tf.gather(leaf, indices)
+        )
+        return tf.reshape(filled, tf.concat([[count, own], tf.shape(leaf)[1:]], 0))
+
+    def with_shape(leaf):
+        divided = parts(leaf)
+        divided.set_shape((count, None, *leaf.shape[1:]))
+        return divided
+
+    return {_BATCH: _map(with_shape, batch), _ROWS: tf.fill([count, own], rows)}
+
+
+def _is_marked(data):
+    return isinstance(data, dict) and set(data) == {_BATCH, _ROWS}
+
+
+def _values(batch, strategy):
+    """A batch that is given as one, on the replicas."""
+    count = strategy.num_replicas_in_sync
+    marked = _marked(batch, count)
+    leaves = [leaf for leaf in keras.tree.flatten(marked) if leaf is not None]
+    values = iter(
+        strategy.experimental_distribute_values_from_function(
+            lambda context, leaf=leaf: leaf[context.replica_id_in_sync_group]
+        )
+        for leaf in leaves
+    )
+    return _map(lambda _: next(values), marked)
+
+
+def _map(function, data):
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else function(leaf), data
+    )
+
+
+def _symbolic_build(original, model, iterator=None, data_batch=None):
+    """Keras reads a batch, of which it adds up the parts; here nothing is read."""
+    spec = getattr(iterator, "_spec", None)
+    if model._distribute_strategy is None or spec is None:
+        return original(model, iterator, data_batch)
+
+    def symbolic(leaf):
+        return keras.KerasTensor(tuple(leaf.shape), leaf.dtype.name)
+
+    if any(leaf.shape.rank is None for leaf in keras.tree.flatten(spec) if leaf is not None):
+        return original(model, iterator, data_batch)
+    with model.distribute_strategy.scope():
+        return model._symbolic_build(data_batch=_map(symbolic, spec))
+
+
+# A step.
+
+
+def _make_function(original, model, step_function):
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    if not _several(strategy):
+        return original(model, step_function)
+    function = original(model, lambda data: _step_in_replica(model, step_function, data))
+    streams = (tf.data.Iterator, tf.distribute.DistributedIterator)
+
+    def divided(iterator):
+        if not isinstance(iterator, streams):
+            iterator = (_values(batch, strategy) for batch in iterator)
+        with _own_words():
+            return function(iterator)
+
+    return divided
+
+
+@contextlib.contextmanager
+def _own_words():
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        start = error.message.find(_UNEVEN)
+        if start < 0:
+            raise
+        raise ValueError(error.message[start:].splitlines()[0]) from None
+
+
+def _step_in_replica(model, step_function, data):
+    rows = None
+    if _is_marked(data):
+        rows, data = data[_ROWS][0], data[_BATCH]
+    reason = _needs_equal_parts(model)
+    if rows is None:
+        rows = _sum(_num_rows(data))
+        reason = "as it is given as a distributed data set"
+    if reason is not None:
+        data = _only_if_even(data, rows, reason)
+    _here.rows = None if reason else rows
+    try:
+        return step_function(data)
+    finally:
+        _here.rows = None
+
+
+def _needs_equal_parts(model):
+    """Why a model has to be left to Keras, for whose steps batches must divide."""
+    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+
+    for name in _STEPS:
+        usual = getattr(TensorFlowTrainer, name)
+        if getattr(type(model), name) is not usual or name in vars(model):
+            return f"as {type(model).__name__} has a {name} of its own"
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            return f"as BatchNormalization ({layer.name}) has statistics of each one's rows"
+    return None
+
+
+def _only_if_even(data, rows, reason):
+    """The data, where each replica has as many rows of it; else an error."""
+    import tensorflow as tf
+
+    count = _context().num_replicas_in_sync
+    message = (
+        f"{_UNEVEN}{reason}. Received: a batch of rows for {count} devices that is not. "
+        f"Take a batch size that is a multiple of {count}, and leave out what is left at "
+        "the end (drop_remainder=True), or use one device."
+    )
+    with tf.control_dependencies(
+        [tf.debugging.assert_equal(rows % count, 0, message=message)]
+    ):
+        return _map(tf.identity, data)
+
+
+def _num_rows(data):
+    import tensorflow as tf
+
+    return tf.shape(next(x for x in keras.tree.flatten(data) if x is not None))[0]
+
+
+def _train_step(original, model, data):
+    if getattr(_here, "rows", None) is None:
+        return original(model, data)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss, logs = _loss_and_logs(model, data, training=True)
+        # Gradients are summed over the replicas, of which each has the whole loss.
+        scaled = model.optimizer.scale_loss(loss / _context().num_replicas_in_sync)
+    weights = model.trainable_weights
+    model.optimizer.apply_gradients(
+        zip(tape.gradient(scaled, weights), weights, strict=True)
+    )
+    return logs
+
+
+def _test_step(original, model, data):
+    if getattr(_here, "rows", None) is None:
+        return original(model, data)
+    return _loss_and_logs(model, data, training=False)[1]
+
+
+def _loss_and_logs(model, data, training):
+    """The loss of a whole batch, and what the metrics say after it, in each replica."""
+    from keras.src.trainers.data_adapters.data_adapter_utils import (
+        unpack_x_y_sample_weight,
+    )
+
+    rows = _here.rows
+    x, y, sample_weight = unpack_x_y_sample_weight(data)
+    options = {"training": training} if model._call_has_training_arg else {}
+    y_pred = keras.tree.map_structure(
+        lambda output: _whole_output(output, rows), model(x, **options)
+    )
+    y, sample_weight = _map(lambda leaf: _whole(leaf)[:rows], (y, sample_weight))
+    _here.is_whole = True
+    try:
+        loss = model._compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+        )
+    finally:
+        _here.is_whole = False
+    value = loss
+    if model.losses:
+        if len(model.losses) > len(model._get_regularization_losses()):
+            loss = _only_if_even(loss, rows, "as layers add losses of their own rows")
+        value = _sum(loss) / _context().num_replicas_in_sync
+    # Keras adds up what the replicas have counted, so that one of them counts.
+    if _index() == 0:
+        model._loss_tracker.update_state(value, sample_weight=rows)
+        logs = model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+    else:
+        logs = model.get_metrics_result()
+    return loss, _map(_of_first, logs)
+
+
+def _not_of_whole_batches(scale):
+    """Keras' scaling of a part's loss, left out where a loss is that of all parts."""
+
+    @functools.wraps(scale)
+    def scaled(value):
+        return value if getattr(_here, "is_whole", False) else scale(value)
+
+    return scaled
+
+
+# What replicas exchange.
+
+
+def _context():
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context()
+
+
+def _index():
+    import tensorflow as tf
+
+    return int(tf.get_static_value(_context().replica_id_in_sync_group))
+
+
+def _sum(tensor):
+    import tensorflow as tf
+
+    return _context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+
+def _of_first(tensor):
+    """A tensor of the first replica, in each."""
+    import tensorflow as tf
+
+    tensor = tf.convert_to_tensor(tensor)
+    return _sum(tensor if _index() == 0 else tf.zeros_like(tensor))
+
+
+def _whole(own):
+    """The rows of all replicas."""
+    import tensorflow as tf
+
+    if own.dtype.is_bool or own.dtype.size < 2:  # which not every device adds up
+        return tf.cast(_whole(tf.cast(own, "int32")), own.dtype)
+    index, count, rows = _index(), _context().num_replicas_in_sync, tf.shape(own)[0]
+    around = [[index * rows, (count - 1 - index) * rows]]
+    return _sum(tf.pad(own, around + [[0, 0]] * (own.shape.rank - 1)))
+
+
+def _whole_output(own, rows):
+    """The outputs for all rows, of which the gradients of its own come back here."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def gathered(own):
+        def back(gradient):
+            index, number = _index(), tf.shape(own)[0]
+            part = gradient[index * number : (index + 1) * number]
+            return part * _context().num_replicas_in_sync
+
+        return _whole(own), back
+
+    whole = gathered(own)[:rows]
+    mask = keras.src.backend.get_keras_mask(own)
+    if mask is not None:
+        keras.src.backend.set_keras_mask(whole, _whole(mask)[:rows])
+    return whole
+
+
+# Predictions.
+
+
+def _make_predict_function(original, model, force=False):
+    before = model.predict_function
+    original(model, force)
+    function, strategy = model.predict_function, model.distribute_strategy
+    if function is before or not _several(strategy):
+        return
+
+    def predict(steps):
+        import tensorflow as tf
+
+        outputs = [_predicted(function, step, strategy) for step in steps]
+        return keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
+
+    model.predict_function = predict
+
+
+def _predicted(function, step, strategy):
+    import tensorflow as tf
+
+    leaves = keras.tree.flatten(step)
+    if not any(isinstance(leaf, tf.distribute.DistributedValues) for leaf in leaves):
+        step = _values(step, strategy)
+    if not _is_marked(step):
+        return function([step])
+    rows = strategy.experimental_local_results(step[_ROWS])[0][0]
+    outputs = function([step[_BATCH]])
+    return keras.tree.map_structure(lambda output: output[:rows], outputs)
