@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from resumed import outcome
 from trainings import SAVE_FREQ, Kept, distance, images, vit
+from uneven import BATCH, ONE_HOT, PIXELS, ROWS, on_several_devices
 
 import keras_vit
 from keras_vit.data import Augmentation
@@ -69,7 +70,7 @@ def killed(folder):
 
 
 def masks():
-    """What dropout leaves of ones, by step and device."""
+    """What dropout leaves of ones, by step."""
     seen = []
 
     def note(outputs):
@@ -86,7 +87,7 @@ def masks():
             model = keras.Model(inputs, keras.layers.Dropout(0.5, seed=seed)(ones))
             model.compile(keras.optimizers.SGD(0.0), loss, jit_compile=False)
         model.fit(np.ones((8, 64)), np.ones((8, 64)), epochs=2, verbose=0)
-    return seen
+    return seen[::2]  # each device has the loss of all rows
 
 
 def refusals():
@@ -98,6 +99,47 @@ def refusals():
         return None
 
     return {"divide": answer(batch_size=9), "accumulation": answer(micro_batch_size=4)}
+
+
+def left_to_keras():
+    """What is said of rows that do not divide to models whose steps are not ours, and
+    whether they have changed; even rows they are given.
+    """
+
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    seen = {}
+    layers = {
+        "own": [],
+        "norm": [keras.layers.BatchNormalization(name="norm")],
+        "penalty": [keras.layers.ActivityRegularization(0.1)],
+    }
+    for name, others in layers.items():
+        with strategy("mirrored"):
+            kind = Own if name == "own" else keras.Sequential
+            ends = (keras.layers.Flatten(), keras.layers.Dense(3))
+            model = kind([keras.Input((8, 8, 3)), *others, *ends])
+            model.compile("sgd", "mse")
+        model.fit(PIXELS[:BATCH], ONE_HOT[:BATCH], batch_size=BATCH, verbose=0)
+        before = model.get_weights()
+        try:
+            model.fit(PIXELS[:ROWS], ONE_HOT[:ROWS], batch_size=ROWS, verbose=0)
+        except ValueError as error:
+            after = model.get_weights()
+            same = all(map(np.array_equal, before, after))
+            seen[name] = str(error) if same else "changed"
+    return seen
+
+
+def one_for_all():
+    """Whether the ways to name devices give one strategy, as two of them would clash."""
+    mirrored = keras_vit.distribution.mirrored
+    full = [device.name for device in tf.config.list_logical_devices("CPU")]
+    ways = [None, full, ["CPU:0", "CPU:1"], ["/cpu:0", "/device:CPU:1"]]
+    found = {id(mirrored(way)) for way in ways}
+    return len(found | {id(keras_vit.distribution.data_parallel())}) == 1
 
 
 def main(folder):
@@ -113,6 +155,9 @@ def main(folder):
         "killed": killed(folder),
         "masks": masks(),
         "refusals": refusals(),
+        "uneven": on_several_devices("mirrored"),
+        "left to Keras": left_to_keras(),
+        "one for all": one_for_all(),
     }
     with open(os.path.join(folder, "seen.json"), "w") as file:
         json.dump(seen, file)

@@ -14,6 +14,7 @@ from collections import Counter
 import keras
 import numpy as np
 from trainings import commands, images, killed, photos
+from uneven import on_several_devices
 
 import keras_vit
 from keras_vit.distribution import check, checks, layouts, strategy
@@ -266,6 +267,67 @@ def of_commands(folder):
     return commands(folder, COMMANDS, ended="fully_sharded")
 
 
+def uneven():
+    """Rows that do not divide: of every kind of data, and under every strategy."""
+    return {
+        "kinds": on_several_devices("data_parallel"),
+        "strategies": uneven_under_strategies(),
+        "after errors": after_errors(),
+    }
+
+
+def uneven_under_strategies():
+    """How far a ViT is from that of one device; its own data is scored with `metrics`."""
+    seen = {}
+    images, labels = batches(1)[0]
+    data = keras_vit.data.load((images[:5].astype("uint8"), np.arange(5) % 3))
+    for name in ("none", *NAMES):
+        keras.utils.set_random_seed(0)
+        with strategy(name):
+            model = vit(dropout_rate=0.1)
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+            model.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy", "mse"])
+            stream = data.configured_for(model, batch_size=4, label_mode="categorical")
+            found = [
+                *(model.train_on_batch(images[:n], labels[:n]) for n in (5, 3)),
+                model.evaluate(stream.evaluation("train"), verbose=0),
+                model.predict_on_batch(images[:3]),
+                *arrays(model.weights),
+            ]
+        found = [np.asarray(numbers) for numbers in found]
+        if name == "none":
+            expected = found
+            continue
+        seen[name] = worst(found, expected)
+    return seen
+
+
+def after_errors():
+    """How far a model is from before, where the data ended a call in its first batch."""
+    with strategy("data_parallel"):
+        model = compiled(vit(), PLAIN)
+        images, labels = batches(1)[0]
+        before = model.evaluate(images, labels, verbose=0)
+        seen = {}
+        for name in ("fit", "evaluate", "predict"):
+            try:
+                getattr(model, name)(Broken(), verbose=0)
+            except OSError as error:
+                after = model.evaluate(images, labels, verbose=0)
+                seen[name] = [str(error), abs(after - before)]
+    return seen
+
+
+class Broken(keras.utils.PyDataset):
+    """Has a first batch, which is read to build a model, but once."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise OSError("no such image")
+
+
 def errors():
     """What is said of mistakes, by what they are."""
 
@@ -320,14 +382,6 @@ def errors():
         with strategy("data_parallel"):
             keras_vit.training.finetune(vit(), data, PLAIN.replace(batch_size=9))
 
-    def padded_metrics():
-        with strategy("data_parallel"):
-            model = vit()
-            model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
-            images = np.zeros((5, 16, 16, 3), "uint8")
-            data = keras_vit.data.load((images, np.arange(5) % 3))
-            model.evaluate(data.configured_for(model, batch_size=8).evaluation("train"))
-
     mine = {"mine/kernel": (None, "model"), "mine/bias": ("model",)}
     return {
         "heads": of(lambda: build("tensor_parallel", 8)),
@@ -350,7 +404,6 @@ def errors():
         "mirrored": of(keras_vit.distribution.mirrored),
         "colon": of(lambda: strategy("data_parallel:4")),
         "no number": of(lambda: strategy("tensor_parallel")),
-        "metrics": of(padded_metrics),
     }
 
 
@@ -364,6 +417,7 @@ PARTS = {
     "others": lambda _: others(),
     "killed": killed,
     "commands": of_commands,
+    "uneven": lambda _: uneven(),
     "errors": lambda _: errors(),
 }
 

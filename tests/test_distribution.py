@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers import tiny
 
 import keras_vit
 
@@ -50,7 +52,7 @@ def test_a_killed_training_goes_on_bit_for_bit(seen):
 
 @on_tensorflow
 def test_dropout_differs_by_device_and_step(seen):
-    for steps in (seen["masks"][:4], seen["masks"][4:]):
+    for steps in (seen["masks"][:2], seen["masks"][2:]):
         rows = np.concatenate(steps)
         assert rows.shape == (16, 64)
         assert len(np.unique(rows, axis=0)) == 16
@@ -62,6 +64,50 @@ def test_what_cannot_be_trained_is_refused(seen):
     refusals = seen["refusals"]
     assert "micro_batch_size) 9 for 2 devices" in refusals["divide"]
     assert "Keras cannot accumulate gradients under a tf" in refusals["accumulation"]
+
+
+@on_tensorflow
+def test_rows_that_do_not_divide_are_trained_on_and_scored_as_on_one_device(seen):
+    """With each number of rows left, kind of data, reduction, and batch by batch."""
+    assert len(seen["uneven"]) == 21
+    assert max(seen["uneven"].values()) <= 1e-5, seen["uneven"]
+
+
+@on_tensorflow
+def test_rows_that_do_not_divide_are_refused_where_keras_takes_the_step(seen):
+    says = {
+        "own": "as Own has a train_step of its own",
+        "norm": "as BatchNormalization (norm) has statistics of the rows of each",
+        "penalty": "as layers add losses of their own rows",
+    }
+    assert seen["left to Keras"].keys() == says.keys()
+    for name, reason in says.items():
+        said = seen["left to Keras"][name]
+        start = "The rows of a batch must be divisible by the number of devices, "
+        assert said.startswith(f"{start}{reason}. Received: a batch of 11 for 2 devices.")
+        assert said.endswith("or use one device.")
+
+
+@on_tensorflow
+def test_the_same_devices_have_one_strategy(seen):
+    assert seen["one for all"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a warning of Keras on JAX")
+def test_a_distribution_of_keras_over_one_device_warns_of_nothing():
+    """Keras does where a model has weights of two kinds of placement."""
+    devices = keras.distribution.list_devices()[:1]
+    with keras.distribution.DataParallel(devices=devices).scope():
+        model = tiny(dropout_rate=0.1)
+        model.compile("sgd", "mse")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Detected a mix")
+            model.train_on_batch(*[np.zeros((2, *s[1:])) for s in shapes_of(model)])
+    assert len({type(v.value.sharding) for v in model.variables}) == 1
+
+
+def shapes_of(model):
+    return model.input_shape, model.output_shape
 
 
 def test_a_single_device_is_used_as_it_is():

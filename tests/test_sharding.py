@@ -216,6 +216,28 @@ def test_the_command_trains_under_each_strategy_and_predicts_on_one_device(seen)
 
 
 @on_jax
+def test_rows_that_do_not_divide_are_trained_on_and_scored_as_on_one_device(seen):
+    """With each number of rows left, kind of data, reduction, and batch by batch."""
+    found = seen["uneven"]["kinds"]
+    assert len(found) == 21
+    assert max(found.values()) <= 1e-5, found
+
+
+@on_jax
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vit_is_trained_on_rows_that_do_not_divide(seen, name):
+    assert seen["uneven"]["strategies"][name] <= 1e-5
+
+
+@on_jax
+@pytest.mark.parametrize("name", ["fit", "evaluate", "predict"])
+def test_a_model_has_its_weights_after_an_error_of_the_data(seen, name):
+    message, distance = seen["uneven"]["after errors"][name]
+    assert "no such image" in message
+    assert distance == 0
+
+
+@on_jax
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
@@ -239,7 +261,6 @@ def test_the_command_trains_under_each_strategy_and_predicts_on_one_device(seen)
         "divide": "Received: batch_size (or micro_batch_size) 9 for 8 devices",
         "mirrored": "mirrored() is a strategy of TensorFlow. Received: the backend jax",
         "colon": "Received: 'data_parallel:4'",
-        "metrics": "filled up with images of weight 0, here 3, which `metrics` count",
         "no number": "'tensor_parallel:4'. Received: 'tensor_parallel'",
     }.items(),
 )

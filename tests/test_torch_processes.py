@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch_ranks
 import trainings
+import uneven
 
 import keras_vit
 from keras_vit.data import Augmentation
@@ -86,6 +87,22 @@ def test_two_processes_do_what_one_does(ranks, tmp_path, training, bound):
     assert max(differences(alone, first).values()) < bound
     assert max(differences(first, second).values()) == 0
     assert np.ptp(alone["losses"]) > 0.1  # something has been learned
+
+
+@on_torch
+def test_rows_that_do_not_divide_are_trained_on_and_scored_as_in_one_process(ranks):
+    """With each number of rows left, kind of data, reduction, and batch by batch."""
+    alone = uneven.everything()
+    for found in ranks:
+        distances = uneven.distances(found["uneven_rows"], alone)
+        assert len(distances) == 21
+        assert max(distances.values()) <= 1e-5, distances
+
+
+@on_torch
+def test_a_refused_batch_size_leaves_no_folder(ranks):
+    for found in ranks:
+        assert found["killed"]["refused command"] == (2, False)
 
 
 @on_torch

@@ -347,6 +347,56 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
 
 
 @pytest.mark.one_backend
+def test_a_folder_without_a_step_is_nobodys(tmp_path):
+    def begun(**arguments):
+        run = RunFolder.check(tmp_path, arguments=arguments)
+        goes_on = run.is_unfinished()
+        run.create({"arguments": arguments})
+        return run, goes_on
+
+    run, _ = begun(seed=0)  # by a command that is refused after this
+    run.file("resume").mkdir()
+    run.file("resume/step-00000000.safetensors").touch()
+    run, goes_on = begun(seed=1)
+    assert not goes_on
+    assert run.config()["arguments"] == {"seed": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    for name in ("best.keras", "resume/step-00000002.orbax"):
+        run, _ = begun(seed=2)
+        run.file(name).parent.mkdir(exist_ok=True)
+        run.file(name).touch()
+        with pytest.raises(ValueError, match="other arguments: seed: 2 before, 3 now"):
+            begun(seed=3)
+        run.file(name).unlink()
+
+
+@pytest.mark.one_backend
+def test_a_folder_in_which_another_process_begins_is_not_taken(tmp_path):
+    run = RunFolder.check(tmp_path, arguments={"seed": 0})
+    run.create({"arguments": {"seed": 0}})
+    program = (
+        "import sys; from pathlib import Path; from keras_vit.runs import RunFolder\n"
+        "RunFolder(Path(sys.argv[1])).take(); print('taken', flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, tmp_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline().strip() == b"taken"
+        with pytest.raises(ValueError, match="Another process begins a training"):
+            RunFolder.check(tmp_path, arguments={"seed": 1})
+        process.communicate(b"\n")
+    RunFolder.check(tmp_path, arguments={"seed": 1})
+
+
+def test_a_refused_command_can_be_given_again(trained, folder, fails, tmp_path):
+    """By the recipe, when the configuration has been written."""
+    given = ("finetune", folder, "--output", tmp_path / "run", *TRAINING)
+    given += ("--weights", trained[0].with_name("small.keras"))
+    assert "block" in fails(*given, "--freeze", 99)
+    assert "begun" not in fails(*given, "--freeze", 98)
+
+
+@pytest.mark.one_backend
 def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
     run = RunFolder.check(tmp_path / "a" / "b")
     run.create({"class_names": ["x"]})

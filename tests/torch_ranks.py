@@ -13,6 +13,7 @@ import numpy as np
 from trainings import commands
 
 import keras_vit
+from keras_vit.cli import main as main_of_command
 from keras_vit.data import Augmentation
 from keras_vit.distribution import num_processes, process_index, strategy
 from keras_vit.training import ExactResume, SmallData, ViTFineTuning
@@ -264,8 +265,23 @@ def resumed(folder, name="whole", mark=None):
     return outcome(model, losses, history)
 
 
+def uneven_rows(folder):
+    import uneven
+
+    return uneven.everything()
+
+
+def refused_command(folder):
+    """The status of a command whose batches do not divide, and whether it left a folder."""
+    output = os.path.join(folder, "refused")
+    given = ["finetune", os.path.join(folder, "photos"), "--recipe", "vit", "--steps", 1]
+    given += ["--weights", os.path.join(folder, "small.keras"), "--resolution", 16]
+    given += ["--batch-size", 5, "--output", output]
+    return main_of_command([str(word) for word in given]), os.path.exists(output)
+
+
 COMPARED = (by_hand, other_data, finetuned, in_bfloat16)
-TOGETHER = (with_dropout, masks, refusals, resumed)
+TOGETHER = (uneven_rows, with_dropout, masks, refusals, resumed)
 
 
 def main(folder):
@@ -281,6 +297,7 @@ def main(folder):
             write(folder, "all", found)
         found = resumed(folder, "killed", mark)
     found = {"resumed": found, "outside": outside()}
+    found["refused command"] = refused_command(folder)
     found["commands"] = commands(folder, ["auto"], ended="auto")
     write(folder, "killed", found)
 

@@ -39,6 +39,7 @@ from keras_vit.data.augment import CROPS, EVALUATION_CROPS
 from keras_vit.distribution import (
     STRATEGIES,
     barrier,
+    check_batches,
     initialize,
     is_asked_for,
     is_first_process,
@@ -288,6 +289,7 @@ def _trained(args):
     print(_about_recipe(recipe), flush=True)
     keras.utils.set_random_seed(args.seed)
     with devices:
+        check_batches(recipe.micro_batch_size or recipe.batch_size)
         model = build(args, data, recipe, settings)
         recipe = _of_the_size(model, recipe, settings)
         data = configured(data, model, recipe)
@@ -295,6 +297,7 @@ def _trained(args):
         if is_first_process() and not goes_on:
             run.create(_config(args, data_given, data, model, recipe))
         if is_first_process():
+            run.take()
             _keep_examples(run, data)
         finetune(
             model,

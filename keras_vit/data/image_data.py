@@ -114,8 +114,8 @@ class ImageData:
             split: name of the split.
             padded: whether batches are (images, labels, sample weights) all of one size,
                 the last filled up with zeros of weight 0. `None`: where the distribution
-                in use needs it: with several devices on JAX, and on TensorFlow if there
-                is one batch that they do not divide.
+                in use needs it: with several processes of JAX, and under a distribution
+                that was made without `keras_vit.distribution`.
                 The weight of an image is the images with the padding by those without:
                 so the loss of `evaluate`, which Keras divides by all, is that of the
                 split, and so are `weighted_metrics`.

@@ -12,6 +12,7 @@ and any metric is that of the whole batch.
 
 import contextlib
 import functools
+import re
 import threading
 
 import keras
@@ -26,6 +27,7 @@ _STEPS = (
     *("compute_metrics", "get_metrics_result"),
 )
 _UNEVEN = "The rows of a batch must be divisible by the number of devices, "
+_WAY_OUT = "or use one device."
 # Each replica is traced in a thread of its own.
 _here = threading.local()
 _installed = []
@@ -94,8 +96,7 @@ class _Divider:
         """Batches of which each replica gets as many rows."""
         import tensorflow as tf
 
-        leaves = tf.nest.flatten(dataset.element_spec)
-        if not all(isinstance(leaf, tf.TensorSpec | tf.NoneTensorSpec) for leaf in leaves):
+        if not all(map(_is_dense, tf.nest.flatten(dataset.element_spec))):
             return self.strategy.experimental_distribute_dataset(dataset)
         self.spec = dataset.element_spec
         count = self.strategy.num_replicas_in_sync
@@ -111,6 +112,14 @@ class _Divider:
             stream = stream.apply(tf.data.experimental.assert_cardinality(number))
         stream = stream.prefetch(count)
         return self.strategy.distribute_datasets_from_function(lambda context: stream)
+
+
+def _is_dense(spec):
+    import tensorflow as tf
+
+    if isinstance(spec, tf.NoneTensorSpec):
+        return True
+    return isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
 
 
 def _marked(batch, count):
@@ -169,7 +178,9 @@ def _symbolic_build(original, model, iterator=None, data_batch=None):
     def symbolic(leaf):
         return keras.KerasTensor(tuple(leaf.shape), leaf.dtype.name)
 
-    if any(leaf.shape.rank is None for leaf in keras.tree.flatten(spec) if leaf is not None):
+    if any(
+        leaf.shape.rank is None for leaf in keras.tree.flatten(spec) if leaf is not None
+    ):
         return original(model, iterator, data_batch)
     with model.distribute_strategy.scope():
         return model._symbolic_build(data_batch=_map(symbolic, spec))
@@ -203,20 +214,18 @@ def _own_words():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        start = error.message.find(_UNEVEN)
-        if start < 0:
+        said = re.search(f"{_UNEVEN}.*?{_WAY_OUT}", error.message)
+        if said is None:
             raise
-        raise ValueError(error.message[start:].splitlines()[0]) from None
+        raise ValueError(said[0]) from None
 
 
 def _step_in_replica(model, step_function, data):
-    rows = None
     if _is_marked(data):
         rows, data = data[_ROWS][0], data[_BATCH]
-    reason = _needs_equal_parts(model)
-    if rows is None:
-        rows = _sum(_num_rows(data))
-        reason = "as it is given as a distributed data set"
+        reason = _needs_equal_parts(model)
+    else:
+        rows, reason = _sum(_num_rows(data)), "as they were divided elsewhere"
     if reason is not None:
         data = _only_if_even(data, rows, reason)
     _here.rows = None if reason else rows
@@ -236,7 +245,9 @@ def _needs_equal_parts(model):
             return f"as {type(model).__name__} has a {name} of its own"
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
-            return f"as BatchNormalization ({layer.name}) has statistics of each one's rows"
+            return (
+                f"as BatchNormalization ({layer.name}) has statistics of the rows of each"
+            )
     return None
 
 
@@ -245,21 +256,22 @@ def _only_if_even(data, rows, reason):
     import tensorflow as tf
 
     count = _context().num_replicas_in_sync
-    message = (
-        f"{_UNEVEN}{reason}. Received: a batch of rows for {count} devices that is not. "
-        f"Take a batch size that is a multiple of {count}, and leave out what is left at "
-        "the end (drop_remainder=True), or use one device."
+    said = tf.strings.format(
+        f"{_UNEVEN}{reason}. Received: a batch of {{}} for {count} devices. Take a "
+        f"multiple of {count}, and leave out the rows that are left at the end "
+        f"(drop_remainder=True), {_WAY_OUT}",
+        rows,
     )
-    with tf.control_dependencies(
-        [tf.debugging.assert_equal(rows % count, 0, message=message)]
-    ):
+    with tf.control_dependencies([tf.debugging.Assert(rows % count == 0, [said])]):
         return _map(tf.identity, data)
 
 
 def _num_rows(data):
+    """Of a part that is dense, sparse or ragged."""
     import tensorflow as tf
 
-    return tf.shape(next(x for x in keras.tree.flatten(data) if x is not None))[0]
+    first = next(x for x in keras.tree.flatten(data) if x is not None)
+    return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
 
 
 def _train_step(original, model, data):

@@ -24,8 +24,8 @@ _ALIASES = {"fsdp": "fully_sharded"}
 def strategy(name: str = "auto", devices: Sequence | None = None) -> AbstractContextManager:
     """What a model is to be built and trained under, by name.
 
-    The global batch must be divisible by the number of devices (with tensor parallelism:
-    of groups of them).
+    Batches need not be divisible by the number of devices: `fit`, `evaluate` and `predict`
+    do what they do on one device. `keras_vit.training.finetune` asks for such batches.
 
     Args:
         name: of a function of this module: `"auto"`, `"data_parallel"`,
@@ -189,7 +189,9 @@ def tensor_parallel(
 def mirrored(devices: Sequence[str] | None = None):
     """Data parallelism of TensorFlow on one machine: a `tf.distribute.MirroredStrategy`.
 
-    Dropout differs by device; under a strategy made without this module all draw the same.
+    Dropout differs by device; under a strategy made without this module all draw the same,
+    and batches that the devices do not divide make a wrong update. A loss is given the
+    outputs of all devices.
 
     Args:
         devices: names such as `"GPU:0"`; `None` for all GPUs.
@@ -198,7 +200,13 @@ def mirrored(devices: Sequence[str] | None = None):
         ValueError: on another backend.
     """
     _check_tensorflow("mirrored")
-    return _mirrored(None if devices is None else tuple(devices))
+    devices = _devices() if devices is None else devices
+    return _mirrored(tuple(map(_short_name, devices)) or None)
+
+
+def _short_name(device):
+    """`"GPU:0"` of each way to write it."""
+    return device.rpartition("/")[2].upper().removeprefix("DEVICE:")
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit._version import __version__
+from keras_vit.training.resume.checkpoint_files import CheckpointFolder
 
 CONFIG, BEST, LAST = "config.json", "best.keras", "last.keras"
 METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
@@ -51,11 +52,11 @@ class RunFolder:
             path: of the folder.
             overwrite: whether a training that is in it is to be replaced.
             arguments: of the command. An unfinished training of the same may be in it, to
-                go on; `None` if none may.
+                go on, or one of others that has no step yet; `None` if none may.
 
         Raises:
-            ValueError: if there is something else in it and `overwrite` is not set, or if
-                it is no folder.
+            ValueError: if there is something else in it and `overwrite` is not set, if
+                another process begins a training in it, or if it is no folder.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
@@ -66,12 +67,18 @@ class RunFolder:
         run = cls(path)
         if overwrite or not run._is_in_use():
             return run
-        if arguments is None or not run.is_unfinished():
+        if arguments is None or not run._is_begun():
             raise ValueError(
                 f"The folder {os.fspath(path)!r} is not empty. Choose another one, or give "
                 "`--overwrite` to replace the training in it."
             )
-        run._check_same(arguments)
+        if run._has_steps():
+            run._check_same(arguments)
+        elif run._checkpoints().is_in_use():
+            raise ValueError(
+                f"Another process begins a training in {os.fspath(path)!r}. Wait for it "
+                "or end it, or choose another folder."
+            )
         return run
 
     def _is_in_use(self):
@@ -80,10 +87,30 @@ class RunFolder:
         return self.path.is_dir() and any(p.name != first for p in self.path.iterdir())
 
     def is_unfinished(self) -> bool:
-        """Whether a training was begun in it that has no results."""
+        """Whether a training is in it that has steps, and no results."""
+        return self._is_begun() and self._has_steps()
+
+    def _is_begun(self):
         if not self.file(CONFIG).is_file() or self.file(RESULTS).exists():
             return False
         return _MARK in self.config()
+
+    def _has_steps(self):
+        """Whether there is something to go on with; a refused command leaves nothing."""
+        if any(self.file(name).exists() for name in (BEST, LAST)) or self.history():
+            return True
+        return any(step > 0 for step in self._checkpoints().steps())
+
+    def _checkpoints(self):
+        return CheckpointFolder(self.file(RESUME), keep=2)
+
+    def take(self) -> None:
+        """Keeps other processes from training in it, until this one has trained or ends.
+
+        Raises:
+            ValueError: if another one does.
+        """
+        self._checkpoints().open()
 
     def _check_same(self, arguments):
         before, now = self.config().get("arguments", {}), _as_json(arguments)

@@ -88,6 +88,21 @@ class CheckpointFolder:
         for part in (*self.path.glob(f"*{PART}"), *self.path.glob(f"*{_ORBAX_PART}*")):
             _delete(part)
 
+    def is_in_use(self) -> bool:
+        """Whether another process trains in it."""
+        import filelock
+
+        path = self.path / _LOCK
+        if str(self.path.resolve()) in _locks or not path.exists():
+            return False
+        lock = filelock.FileLock(path)
+        try:
+            lock.acquire(timeout=1)  # others may be asking just now
+        except filelock.Timeout:
+            return True
+        lock.release()
+        return False
+
     def write_beside(self, write) -> None:
         """Has a thread call a function that writes to the folder.
 
