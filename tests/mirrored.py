@@ -98,7 +98,21 @@ def refusals():
             return str(error)
         return None
 
-    return {"divide": answer(batch_size=9), "accumulation": answer(micro_batch_size=4)}
+    def several_steps():
+        with strategy("mirrored"):
+            model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
+            model.compile("sgd", "mse", steps_per_execution=2)
+        try:
+            model.fit(np.ones((8, 64)), np.ones((8, 64)), verbose=0)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return {
+        "divide": answer(batch_size=9),
+        "accumulation": answer(micro_batch_size=4),
+        "steps": several_steps(),
+    }
 
 
 def left_to_keras():

@@ -64,6 +64,7 @@ def test_what_cannot_be_trained_is_refused(seen):
     refusals = seen["refusals"]
     assert "micro_batch_size) 9 for 2 devices" in refusals["divide"]
     assert "Keras cannot accumulate gradients under a tf" in refusals["accumulation"]
+    assert "Received: steps_per_execution=2" in refusals["steps"]
 
 
 @on_tensorflow

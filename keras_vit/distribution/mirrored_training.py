@@ -195,6 +195,12 @@ def _make_function(original, model, step_function):
     strategy = model.distribute_strategy
     if not _several(strategy):
         return original(model, step_function)
+    if model.steps_per_execution > 1:
+        raise ValueError(
+            "Keras cannot take several steps at once under a tf.distribute strategy. "
+            f"Received: steps_per_execution={model.steps_per_execution}. Leave it out of "
+            "`compile`."
+        )
     function = original(model, lambda data: _step_in_replica(model, step_function, data))
     streams = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
