@@ -365,7 +365,7 @@ def test_a_folder_without_a_step_is_nobodys(tmp_path):
         run, _ = begun(seed=2)
         run.file(name).parent.mkdir(exist_ok=True)
         run.file(name).touch()
-        with pytest.raises(ValueError, match="other arguments: seed: 2 before, 3 now"):
+        with pytest.raises(ValueError, match="other arguments: --seed: 2 before, 3 now"):
             begun(seed=3)
         run.file(name).unlink()
 
