@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
+import keras
+
 from keras_vit.layers import arguments
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.cost import cost
@@ -107,8 +109,8 @@ class Description:
         lines.append(("parameters", f"{self.parameters:,}"))
         if self.preset:
             lines += [*_score(self.preset), *_preprocessing(self.preset)]
-        lines += [*self._config.items(), *_costs(self)]
         rows = [(key, "unknown" if value is None else str(value)) for key, value in lines]
+        rows += [*_arguments(self._config), *_costs(self)]
         return table(rows + _recipe_details(self.recipe), left=(0, 1))
 
 
@@ -260,6 +262,14 @@ def _preprocessing(preset):
     else:
         crop = None
     return [("resize", crop), ("mean", steps.mean), ("std", steps.std)]
+
+
+def _arguments(config):
+    """The arguments of the model; what it has not is `none`."""
+    rows = {key: value for key, value in config.items() if key != "name"}
+    if not isinstance(rows.get("dtype", ""), str | None):
+        rows["dtype"] = keras.dtype_policies.get(rows["dtype"]).name
+    return [(key, "none" if value is None else str(value)) for key, value in rows.items()]
 
 
 def _costs(description):

@@ -8,7 +8,7 @@ from inspect import signature
 from keras_vit.models.sizes import grid_size, size_name
 from keras_vit.pretrained import Model, from_pretrained, load_weights, read, save_weights
 from keras_vit.tables import table
-from keras_vit.targets import check_free
+from keras_vit.targets import check_free, check_kind
 from keras_vit.weights.architecture import TOLD
 from keras_vit.weights.inspect import inspect
 from keras_vit.weights.report import LoadReport, some
@@ -106,6 +106,7 @@ def convert(
     """
     target = os.fspath(target)
     layout = _checked_layout(target, layout)
+    check_kind(target, is_folder=layout == "huggingface")
     check_free(target, overwrite)
     model, report = read(source, **overrides)
     _write(model, target, layout)

@@ -12,8 +12,13 @@ from keras_vit.layers.trainability import (
     set_trainable_parts,
 )
 from keras_vit.models import BiTResNet, VisionTransformer
-from keras_vit.models.overrides import image_size_of, merge
-from keras_vit.models.quantized import QUANTIZATION, quantize_layers
+from keras_vit.models.overrides import (
+    check_overrides,
+    image_size_of,
+    merge,
+    of_applications,
+)
+from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import Preset, find_preset
 from keras_vit.weights.architecture import TOLD
@@ -100,6 +105,7 @@ def read(
     **overrides,
 ) -> tuple[Model, LoadReport]:
     """The model of `from_pretrained`, and what became of the checkpoint's tensors."""
+    overrides = of_applications(overrides)
     if isinstance(source, keras.Model):
         check_no_key(source.name, key)
         return _from_model(source, source.name, overrides)
@@ -247,7 +253,8 @@ def from_file(
     if path.endswith((".keras", ".weights.h5")) and not is_keras_hub(path):
         check_no_key(path, key)
     if path.endswith(".keras"):
-        return _from_model(saved_model(path), path, overrides, check)
+        saved = saved_model(path)
+        return _from_model(saved, path, _with_policy(saved, overrides), check)
     if path.endswith(".weights.h5") and not is_keras_hub(path):
         raise ValueError(
             "A model is built from a file that tells the architecture. Received: "
@@ -278,6 +285,7 @@ def from_file(
         with waiting_for_values():
             try:
                 model_class = MODELS[checkpoint.layout.model]
+                check_overrides(model_class, overrides)
                 model = model_class(**merge(config, overrides))
             except ValueError as error:
                 raise ValueError(f"No model can be built from {path!r}: {error}") from error
@@ -337,6 +345,17 @@ def _plain(key, value):
     return arguments.pair(value, key) if key == "patch_size" and value else value
 
 
+def _with_policy(saved, overrides) -> dict:
+    """Overrides with the global dtype policy, where one is set and no other is asked for.
+
+    Quantized layers stay as they were.
+    """
+    policy = keras.config.dtype_policy().name
+    if policy == "float32" or "dtype" in overrides or quantization_of(saved):
+        return overrides
+    return {**overrides, "dtype": policy}
+
+
 def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadReport]:
     if not isinstance(source, Model):
         raise ValueError(
@@ -344,6 +363,7 @@ def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadRepor
             f"{type(source).__name__} {source.name!r} of {origin!r}. Use "
             "`keras.models.load_model` for other models."
         )
+    check_overrides(type(source), overrides)
     config = source.get_config()
     channel_axis = -1 if config["data_format"] == "channels_last" else 1
     config["channels"] = source.input_shape[channel_axis]

@@ -21,3 +21,20 @@ def check_free(target: str, overwrite: bool) -> None:
         raise FileNotFoundError(
             f"There is no folder {folder!r} to write to. Make it first."
         )
+
+
+def check_kind(target: str, is_folder: bool) -> None:
+    """That no folder lies where a file is to be written, and no file for a folder.
+
+    Raises:
+        ValueError: if one does, which is never replaced by the other.
+    """
+    if not is_folder and os.path.isdir(target):
+        raise ValueError(
+            f"{target!r} is a folder, and a file is to be written. Give the path of a file "
+            "in it."
+        )
+    if is_folder and os.path.isfile(target):
+        raise ValueError(
+            f"{target!r} is a file, and a folder is to be written. Choose another path."
+        )

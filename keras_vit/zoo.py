@@ -5,7 +5,7 @@ import os
 from typing import Protocol
 
 from keras_vit.models import BiTResNet, VisionTransformer
-from keras_vit.models.overrides import merge
+from keras_vit.models.overrides import check_overrides, merge
 from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
 from keras_vit.presets import PRESETS
@@ -66,6 +66,7 @@ def _constructor(architecture: str) -> Constructor:
             overrides["classes"] = classes
         defaults = {"image_size": (224, 224), "channels": 3, "classes": 1000}
         defaults |= fields
+        check_overrides(model_class, overrides)
         if weights is None:
             return model_class(**merge(defaults, overrides))
         path, preset = _find_weights(architecture, weights, tags)

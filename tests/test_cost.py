@@ -7,7 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import TINY
+from helpers import TINY, tiny
 
 import keras_vit
 from keras_vit.layers.initial import waiting_for_values
@@ -371,6 +371,17 @@ def test_description_of_every_preset_has_its_cost():
     assert larger.parameters == larger.preset.parameters + (24**2 - 14**2) * 768
     assert f"parameters               {larger.parameters:,}\n" in str(larger)
     assert larger.resolution == 224
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("dtype", [None, "mixed_bfloat16"])
+def test_a_description_says_what_is_absent_and_says_it_once(dtype):
+    lines = str(keras_vit.describe(tiny(name="mine", dtype=dtype))).split("\n")
+    table = [line.split(maxsplit=1) for line in lines]
+    assert [line for line in table if line[0] == "name"] == [["name", "mine"]]
+    assert ["dtype", dtype or "float32"] in table
+    assert ["layer_scale", "none"] in table
+    assert not any("unknown" in line or "{" in line for line in lines)
 
 
 @pure

@@ -299,6 +299,51 @@ def test_refuses(fields, arguments, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_model_that_keras_quantized(name, tmp_path):
+    """It is written as it is, or an error says what to do, in no compiler's words."""
+    model = tiny()
+    model.quantize("int8")
+    model.predict(images(), verbose=0)
+    if name in ("saved_model", "torch", "onnx"):
+        assert export(model, path_of(tmp_path, name)).difference < 1e-5
+        return
+    message = (
+        r"(quantized by Keras \(int8\)|computes something else).*Export the model that it "
+        "was made of"
+    )
+    with pytest.raises(ValueError, match=message):
+        export(model, path_of(tmp_path, name))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of its own")
+def test_a_model_within_a_strategy(tmp_path):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = tiny()
+        report = export(model, tmp_path / "model", images=images())
+    assert report.difference < 1e-5
+
+
+@only_on_torch
+def test_few_images_to_calibrate_with_are_warned_of(tmp_path, caplog):
+    model = tiny(classifier_activation=None)
+    with caplog.at_level("WARNING", "keras_vit"):
+        report = export(model, tmp_path / "m.onnx", calibration=images(batch=1))
+        assert "taken from 1 images" in caplog.text
+        assert (report.num_images, report.generated) == (1, False)
+        caplog.clear()
+        report = export(
+            model, tmp_path / "m.onnx", calibration=images(batch=40), overwrite=True
+        )
+    assert not caplog.text
+    assert (report.num_images, report.generated) == (40, False)
+
+
 @only_on_torch
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_a_model_is_quantized_once(tmp_path):

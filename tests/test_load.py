@@ -459,3 +459,80 @@ def test_layers_resize_only_grids_of_their_own_width(tmp_path):
     tiny(hidden_dim=32).save_weights(tmp_path / "narrow.weights.h5")
     with pytest.raises(ValueError, match="could not be loaded"):
         tiny().load_weights(tmp_path / "narrow.weights.h5")
+
+
+# Arguments of `keras.applications`, and the global dtype policy.
+
+
+@pytest.mark.one_backend
+def test_a_keras_file_follows_the_global_policy(tmp_path):
+    first = tiny()
+    first.save(tmp_path / "full.keras")
+    tiny(dtype="mixed_bfloat16").save(tmp_path / "half.keras")
+    load = keras_vit.from_pretrained
+    assert load(tmp_path / "full.keras").dtype_policy.name == "float32"
+    assert load(tmp_path / "half.keras").dtype_policy.name == "mixed_bfloat16"
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = load(tmp_path / "full.keras")
+    assert model.dtype_policy.name == "mixed_bfloat16"
+    assert model.get_layer("block_0").compute_dtype == "bfloat16"
+    assert_same_weights(weights(model), weights(first))
+    assert load(TOKEN).dtype_policy.name == "mixed_bfloat16"
+    full = load(tmp_path / "full.keras", dtype="float32")
+    assert full.dtype_policy.name == "float32"
+    assert load(full).dtype_policy.name == "float32"  # a copy of a model in memory
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("kind", ["npz", "keras"])
+def test_without_a_head_as_in_keras_applications(kind, tmp_path):
+    path = REPRESENTATION
+    if kind == "keras":
+        keras_vit.from_pretrained(path).save(path := tmp_path / "m.keras")
+    model = keras_vit.from_pretrained(path, include_top=False, pooling="token")
+    config = model.get_config()
+    assert (config["classes"], config["representation_size"]) == (0, None)
+    assert model.output_shape == (None, 48)
+    assert keras_vit.from_pretrained(path, include_top=False).output_shape[1:] == (17, 48)
+    whole = keras_vit.from_pretrained(path, include_top=True)
+    assert whole.output_shape == (None, 21)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"weights": None}, r"new weights|constructors, such as `keras_vit\.ViTB16"),
+        ({"include_top": False, "classes": 3}, "leaves out the head. Received: also"),
+        ({"pooling": "avg"}, "pooling='gap' here"),
+        ({"num_head": 4}, "no argument 'num_head'. Near it: .*num_heads"),
+        ({"foo_zzz": 4}, "no argument 'foo_zzz'. Known: image_size, "),
+    ],
+)
+def test_arguments_that_are_of_others(overrides, message, tmp_path):
+    tiny().save(tmp_path / "m.keras")
+    for source in (TOKEN, tmp_path / "m.keras", tiny()):
+        with pytest.raises(ValueError, match=message):
+            keras_vit.from_pretrained(source, **overrides)
+    if not overrides.keys() & {"weights", "include_top"}:
+        with pytest.raises(ValueError, match=message):
+            keras_vit.ViTTi16(weights=None, **overrides)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", ["m.safetensors", "m.npz", "m.keras", "m.weights.h5"])
+def test_a_folder_where_a_file_is_to_be(name, tmp_path):
+    from keras_vit.convert import convert
+
+    (tmp_path / name).mkdir()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="is a folder, and a file is to be written"):
+            convert(TOKEN, tmp_path / name, overwrite=overwrite)
+    layout = {"m.safetensors": "timm", "m.npz": "google"}.get(name)
+    if layout:
+        with pytest.raises(ValueError, match="is a folder, and a file is to be written"):
+            keras_vit.save_weights(tiny(), tmp_path / name, layout=layout)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file, and a folder is to be written"):
+        convert(TOKEN, tmp_path / "file", layout="huggingface", overwrite=True)
+    assert list((tmp_path / name).iterdir()) == []

@@ -2,9 +2,11 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import keras
@@ -24,6 +26,9 @@ from keras_vit.targets import check_free
 # worst of the formats. Half precision rounds in another order.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
 GENERATED = 4  # images, where none are given
+# Images from which ranges can be told, and on how many of them at most is compared.
+ENOUGH, COMPARED = 32, 128
+logger = logging.getLogger("keras_vit")
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,11 @@ def export(
         format: `"saved_model"`, `"onnx"`, `"litert"`, `"openvino"` or `"torch"`; `None`
             takes the one that the ending says.
         images: a batch of images as the model takes them, float (n, …), on which the file
-            is compared; `None` draws a few, smooth ones.
+            is compared; `None` takes those of the calibration, or draws a few, smooth ones.
         calibration: a batch of images as the model takes them, a hundred or more of those
             that the model is for: weights and activations become int8, in the ranges
-            that these have. ONNX and OpenVINO. `None` leaves them in float32.
+            that these have. Fewer than 32 are warned of. ONNX and OpenVINO. `None` leaves
+            them in float32.
         tolerance: float, the largest difference allowed, as a fraction of the largest
             output; `None` is 1e-4, 5e-2 in half precision, and for int8 any.
         overwrite: bool, whether what is at `path` may be replaced.
@@ -111,12 +117,15 @@ def export(
     check_can_write(row)
     _check_model(model, row, int8=calibration is not None)
     check_targets(row, path, overwrite)
-    generated = images is None
-    images = _generated(model) if generated else _checked(images, model, "images")
     quantize = None
     if calibration is not None:
         calibration = _checked(calibration, model, "calibration")
+        _tell_of_few(calibration)
         quantize = quantizer(row.name)
+        if images is None:
+            images = calibration[:COMPARED]
+    generated = images is None
+    images = _generated(model) if generated else _checked(images, model, "images")
     if tolerance is None:
         tolerance = _tolerance(model, quantize)
     # Beside its place, and moved there once it is complete and compared.
@@ -126,20 +135,21 @@ def export(
         os.mkdir(made)
         file = os.path.join(made, os.path.basename(path))
         with _converting(model, row):
+            write = _outside_of_strategies(writer(row.name))
             if quantize is None:
-                writer(row.name)(model, file)
+                write(model, file)
             else:
                 float32 = os.path.join(beside, os.path.basename(path))
-                writer(row.name)(model, float32)
+                write(model, float32)
                 quantize(float32, file, calibration)
             attach(row, file, metadata_of(model))
-            actual = _run(file, row, images)
+            actual = _outside_of_strategies(_run)(file, row, images)
         difference, agreement = _compare(actual, _outputs(model, images))
         if not difference <= tolerance:
             raise ValueError(
                 "The exported model computes something else: its outputs differ by "
                 f"{difference:.2g} of the largest, and {tolerance:g} is allowed "
-                "(`tolerance`). Nothing was written."
+                f"(`tolerance`).{_advice(model, row)} Nothing was written."
             )
         size = sum(_sizes(made))
         _move(made, folder, os.path.basename(path))
@@ -153,6 +163,33 @@ def export(
         difference=difference,
         agreement=agreement,
     )
+
+
+def _tell_of_few(calibration):
+    if len(calibration) < ENOUGH:
+        logger.warning(
+            "Ranges of activations are taken from %d images; outputs for others may be "
+            "far off. Calibrate on a hundred or more of those that the model is for.",
+            len(calibration),
+        )
+
+
+def _outside_of_strategies(function):
+    """The function, in a thread where it is called within a strategy of TensorFlow.
+
+    A SavedModel that is written or run within `mirrored` would be one of its replicas. A
+    strategy is entered for a thread.
+    """
+
+    def call(*arguments):
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(function, *arguments).result()
+
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return call if tf.distribute.has_strategy() else function
 
 
 def _check_model(model, row: Format, int8):
@@ -248,20 +285,40 @@ def _converting(model, row):
         cause = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
-        advice = ""
-        if any(np.ravel(model.get_config().get("merged_tokens", 0))):
-            advice = " Not every format can merge tokens; without: merged_tokens=0."
-        if row.name == "saved_model" and keras.backend.backend() == "jax":
-            advice += (
-                " TensorFlow's release may not read what this one of JAX writes: save the "
-                "model with `model.save('model.keras')` and run: "
-                "KERAS_BACKEND=tensorflow keras-vit export model.keras FOLDER."
-            )
+        modes = {way["mode"] for way in quantization_of(model)}
+        reason = _reason(cause)
+        if modes:  # a compiler's words about operations that nobody wrote
+            reason = f"its layers are quantized by Keras ({', '.join(sorted(modes))})"
         raise ValueError(
             f"The model {model.name!r} cannot be exported as {row.name}: "
-            f"{reason}{'' if reason.endswith('.') else '.'}{advice} Nothing was written."
+            f"{reason}{'' if reason.endswith('.') else '.'}{_advice(model, row)} Nothing "
+            "was written."
         ) from error
+
+
+def _reason(error) -> str:
+    """The first line of an error that says something."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), type(error).__name__)
+
+
+def _advice(model, row) -> str:
+    """What to do instead, as a sentence after others, or nothing."""
+    advice = ""
+    if quantization_of(model):
+        advice += (
+            " Not every format knows layers that Keras has quantized. Export the model "
+            "that it was made of: onnx and openvino make int8 of it by `calibration`."
+        )
+    if any(np.ravel(model.get_config().get("merged_tokens", 0))):
+        advice += " Not every format can merge tokens; without: merged_tokens=0."
+    if row.name == "saved_model" and keras.backend.backend() == "jax":
+        advice += (
+            " TensorFlow's release may not read what this one of JAX writes: save the "
+            "model with `model.save('model.keras')` and run: "
+            "KERAS_BACKEND=tensorflow keras-vit export model.keras FOLDER."
+        )
+    return advice
 
 
 def _outputs(model, images) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Arguments of a model that replace those of a config."""
 
+import difflib
+from inspect import signature
+
 from keras_vit.layers import arguments
 from keras_vit.models.notes import OF_THE_HEAD
 
@@ -11,6 +14,45 @@ def image_size_of(overrides):
         return overrides.get("image_size")
     data_format = arguments.image_data_format(overrides.get("data_format"))
     return shape[:2] if data_format == "channels_last" else shape[1:]
+
+
+def of_applications(overrides: dict) -> dict:
+    """Overrides with what `keras.applications` calls `include_top` under our names.
+
+    Raises:
+        ValueError: if `keras.applications` has an argument that means nothing here.
+    """
+    overrides = dict(overrides)
+    if "weights" in overrides:
+        raise ValueError(
+            "`from_pretrained` takes the checkpoint as its first argument, and always its "
+            f"weights. Received: weights={overrides['weights']!r}. New weights come from "
+            "the constructors, such as `keras_vit.ViTB16(weights=None)`."
+        )
+    if overrides.pop("include_top", True):
+        return overrides
+    if overrides.get("classes"):
+        raise ValueError(
+            "`include_top=False` leaves out the head. Received: also "
+            f"classes={overrides['classes']!r}. Leave out one of them."
+        )
+    return {"pooling": None, **overrides, "classes": 0}
+
+
+def check_overrides(model_class: type, overrides: dict) -> None:
+    """That a model has arguments of these names, or a ValueError."""
+    known = [name for name in signature(model_class).parameters if name != "self"]
+    if unknown := [name for name in overrides if name not in known]:
+        near = {near for name in unknown for near in difflib.get_close_matches(name, known)}
+        raise ValueError(
+            f"A `{model_class.__name__}` has no argument {', '.join(map(repr, unknown))}. "
+            f"{'Near it' if near else 'Known'}: {', '.join(sorted(near) or known)}."
+        )
+    if overrides.get("pooling") in ("avg", "max"):
+        raise ValueError(
+            "The mean that `keras.applications` calls 'avg' is pooling='gap' here, and "
+            f"there is no largest value. Received: pooling={overrides['pooling']!r}"
+        )
 
 
 def merge(config: dict, overrides: dict) -> dict:

@@ -13,6 +13,7 @@ from keras_vit.log import log
 from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
+from keras_vit.targets import check_kind
 from keras_vit.weights.architecture import METADATA, TOLD
 from keras_vit.weights.google import BIT, GOOGLE
 from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
@@ -36,6 +37,8 @@ def save(model: keras.Model, path: str | os.PathLike, layout: str) -> None:
             f"The model {model.name!r} is quantized, of which no layout but Keras' own "
             "tells. Save it by `model.save`, or the model that it was made of."
         )
+    if layout != "huggingface":
+        check_kind(path, is_folder=False)
     config = _config(model)
     is_bit = "num_units" in config
     if layout == "google":
