@@ -13,6 +13,7 @@ from test_finetune import SGD, blobs
 
 import keras_vit.pretrained
 from keras_vit.data import Augmentation, load_images
+from keras_vit.exporting.metadata import metadata_of
 from keras_vit.runs import load_classifier
 from keras_vit.training import finetune
 
@@ -53,6 +54,47 @@ def test_notes_outlive_what_a_model_goes_through(build, tmp_path):
         type(model).from_config(json.loads(json.dumps(model.get_config()))),
     ]
     assert [notes(each) for each in copies] == [NOTES] * 5
+
+
+@ONE_BACKEND
+def test_a_head_that_is_loaded_brings_its_names(tmp_path):
+    other = {"class_names": ("x", "y", "z"), "probabilities": "softmax"}
+    noted(**other).save(tmp_path / "x.keras")
+    keras_vit.save_weights(noted(**other), tmp_path / "x.safetensors", layout="timm")
+    noted().save_weights(tmp_path / "x.weights.h5")
+    for name in ("x.keras", "x.safetensors"):
+        for model in (noted(), tiny(classes=3, num_layers=1)):
+            keras_vit.load_weights(model, tmp_path / name)
+            assert {**notes(model), "preprocessing": None} == {
+                **other,
+                "preprocessing": None,
+            }
+    told_nothing = noted(**other)  # whoever built it may mean the head of this file
+    keras_vit.load_weights(told_nothing, tmp_path / "x.weights.h5")
+    assert notes(told_nothing) == {**NOTES, **other}
+    of_two = tiny(classes=2, num_layers=1, class_names=("a", "b"))  # whose head stays
+    keras_vit.load_weights(of_two, tmp_path / "x.keras")
+    assert notes(of_two) == {"class_names": ("a", "b")}
+
+
+@ONE_BACKEND
+def test_a_size_that_may_vary_keeps_the_one_to_evaluate_at():
+    noted_size = {"evaluation_crop": "resize", "image_size": (64, 64)}
+    model = noted(preprocessing=noted_size)
+    varying = keras_vit.from_pretrained(model, input_shape=(None, None, 3))
+    assert notes(varying)["preprocessing"] == noted_size
+    resized = keras_vit.from_pretrained(model, input_shape=(48, 48, 3))
+    assert notes(resized)["preprocessing"] == {"evaluation_crop": "resize"}
+
+
+@ONE_BACKEND
+@pytest.mark.parametrize(
+    ("activation", "told"),
+    [("softmax", "none"), ("sigmoid", "none"), (None, "sigmoid"), ("tanh", None)],
+)
+def test_probabilities_are_told_of_outputs_that_are_known(activation, told):
+    metadata = metadata_of(noted(classifier_activation=activation))
+    assert metadata.get("probabilities") == told
 
 
 @ONE_BACKEND

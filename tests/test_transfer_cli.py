@@ -26,6 +26,7 @@ from keras_vit.cli import finetune, main, predict
 from keras_vit.cli.choices import recipe_of
 from keras_vit.data import Augmentation
 from keras_vit.runs import Checkpoints, RunFolder, find_run, load_classifier
+from keras_vit.runs.examples import digests
 from keras_vit.training import BiTHyperRule, SmallData, configured
 
 CHECKPOINT = str(REFERENCE / "vit_token" / "checkpoint.npz")
@@ -884,6 +885,35 @@ def test_evaluate_images_of_some_classes(trained, folder, fails, tmp_path, capsy
     (some / "triangle").rename(some / "round")
     error = fails("evaluate", output, some)
     assert "Unknown: 'round', in 'some'. Known: 'circle', 'square', 'triangle'" in error
+    assert "give --by-order" in error
+    (some / "circle").rmdir()
+    for name in ("1", "2"):  # as many classes as the model has, of other names
+        (some / name).mkdir()
+        shape({"1": "circle", "2": "square"}[name], rng).save(some / name / "0.jpg")
+    named = [some / "1/0.jpg", some / "2/0.jpg", *sorted((some / "round").glob("*"))]
+    names = ["circle", "square", *["triangle"] * 4]
+    predicted = load_classifier(output)
+    images = keras_vit.data.load_images(named, predicted.pipeline)
+    best = predicted.probabilities(images, verbose=0).argmax(axis=1)
+    right = sum(
+        predicted.class_names[i] == name for i, name in zip(best, names, strict=True)
+    )
+    assert result(output, some, "--by-order") == ("train", right, 6)
+
+
+@pytest.mark.one_backend
+def test_images_that_differ_in_the_middle_alone_are_others(tmp_path):
+    """As uncompressed pictures of one size with plain borders are."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            pixels = np.full((100, 100, 3), 255, "uint8")
+            pixels[40:60, 40:60] = rng.integers(0, 255, (20, 20, 3))
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.bmp")
+    data = keras_vit.data.load(tmp_path, validation_split=0.34)
+    found = digests(data)
+    assert len(np.unique(np.concatenate([*found.values()]))) == 6
 
 
 @pytest.mark.one_backend

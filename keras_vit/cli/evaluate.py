@@ -26,6 +26,7 @@ from keras_vit.cli.results import (
     write_report_of,
 )
 from keras_vit.data import ImageData
+from keras_vit.data.labels import UnknownClassError
 from keras_vit.runs import load_classifier, reunite
 
 SPLITS = ("train", "validation", "test")
@@ -55,6 +56,12 @@ def add_to(commands) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="images (%(default)s)"
     )
+    parser.add_argument(
+        "--by-order",
+        action="store_true",
+        help="take the classes of DATA, in the order of their names or numbers, for the "
+        "outputs of the model, whatever the model calls them",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--report", metavar="FOLDER", help="write a report there, too")
     add_merging(parser)
@@ -65,9 +72,21 @@ def _evaluate(args):
     if args.data is not None:
         args.data = found_again(args.data)
     classifier = load_classifier(args.source, args.batch_size, **merging_of(args))
-    data, split = _data(args, classifier)
+    if args.by_order:
+        classifier = replace(classifier, class_names=None)
     verbose = 1 if sys.stdout.isatty() and not args.json else 0
-    evaluation = classifier.evaluate(data, split, verbose=verbose)
+    try:
+        data, split = _data(args, classifier)
+        evaluation = classifier.evaluate(data, split, verbose=verbose)
+    except ValueError as error:
+        if not isinstance(error, UnknownClassError) and not isinstance(
+            error.__cause__, UnknownClassError
+        ):
+            raise
+        raise ValueError(
+            f"{error}. If the data's classes are the model's, in the same order, give "
+            "--by-order."
+        ) from error
     if args.json:
         print(json.dumps(result_of(classifier, evaluation, split)))
     else:
@@ -143,7 +162,7 @@ def _default_split(splits) -> str:
 
 
 def _tell_changed(args, data):
-    """Of a training's images that have changed, where nothing tells which are which."""
+    """Warns that the training's images have changed; an error if all were trained on."""
     if _default_split(data.splits) == "train" and args.split != "train":
         raise ValueError(
             "The images are not those of the training any more, and nothing tells which "

@@ -50,7 +50,7 @@ def result_of(classifier: Classifier, evaluation: Evaluation, split: str) -> dic
 
 
 def accuracy_name(data: ImageData, split: str) -> str:
-    """Of what the accuracy is."""
+    """Label of the accuracy: the split, or the images that are scored."""
     if split == UNSEEN:
         return "accuracy on images not trained on"
     if set(data.splits) == {"train"}:

@@ -9,6 +9,10 @@ from keras_vit.data.spelling import one_spelling
 from keras_vit.data.wording import listed
 
 
+class UnknownClassError(ValueError):
+    """Classes of data that have no place among a model's, by their names."""
+
+
 def relabelled(
     sources: Mapping[str, Source],
     found: Sequence[str],
@@ -46,14 +50,14 @@ def indices_of(found: Sequence[str], class_names: Sequence[str], name: str) -> n
         places.setdefault(one_spelling(known), []).append(place)
     unknown = [known for known in found if one_spelling(known) not in places]
     if unknown:
-        raise ValueError(
+        raise UnknownClassError(
             "The data must have no other classes than the model was trained on. Unknown: "
             f"{listed(map(repr, unknown))}, in {name!r}. Known: "
             f"{listed(map(repr, class_names))}"
         )
     twice = [known for known in found if len(places[one_spelling(known)]) > 1]
     if twice:
-        raise ValueError(
+        raise UnknownClassError(
             "Classes are found by their names, so each must have one of its own. "
             f"Several classes of the model have the name: {listed(map(repr, twice))}"
         )

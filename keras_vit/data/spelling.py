@@ -46,7 +46,7 @@ def check_utf8(names: Iterable[str]) -> None:
 def say_look_alikes(class_names: Iterable[str]) -> None:
     """Logs names of classes that differ in case, blanks or the width of letters alone."""
     found = {}
-    for name in class_names:
+    for name in dict.fromkeys(class_names):  # two classes of one name differ in nothing
         folded = unicodedata.normalize("NFKC", name).casefold()
         found.setdefault("".join(folded.split()), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in found.values() if len(names) > 1]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import keras
 
 from keras_vit.exporting.formats import Format, find_format
+from keras_vit.models.notes import PROBABILITIES
 
 NAME = "keras_vit.json"  # of the text, where the format keeps files
 KEY = "keras_vit"  # of the section, where it keeps sections
@@ -31,9 +32,7 @@ def metadata_of(model: keras.Model) -> dict:
         return {}
     told = {"class_names": config.get("class_names")}
     if config["classes"]:
-        activation = config["classifier_activation"]
-        is_linear = activation in (None, "linear")
-        told["probabilities"] = config.get("probabilities") if is_linear else "none"
+        told["probabilities"] = _probabilities(config)
     told |= {name: config[name] for name in ("image_size", "data_format")}
     if not config["include_preprocessing"]:
         told |= {name: config[name] for name in ("image_mean", "image_std")}
@@ -43,6 +42,13 @@ def metadata_of(model: keras.Model) -> dict:
             told["interpolation"] = "bilinear"  # antialiased, as `keras_vit.data` does
     told = {name: value for name, value in told.items() if value is not None}
     return json.loads(json.dumps(told))
+
+
+def _probabilities(config) -> str | None:
+    activation = config["classifier_activation"]
+    if activation in (None, "linear"):
+        return config.get("probabilities")
+    return "none" if activation in PROBABILITIES else None  # of others nothing is known
 
 
 def attach(row: Format, path: str, metadata: Mapping) -> None:

@@ -88,7 +88,9 @@ def merge(config: dict, overrides: dict) -> dict:
     new_head = merged["classes"] != config["classes"]
     if new_head:
         merged |= {name: overrides.get(name) for name in OF_THE_HEAD}
-    if image_size_of(overrides) is not None and "preprocessing" not in overrides:
+    asked = image_size_of(overrides)
+    varies = not isinstance(asked, int) and None in (asked or (None,))
+    if not varies and "preprocessing" not in overrides:
         merged["preprocessing"] = _without_size(config.get("preprocessing"))
     layer = "representation_size"
     if new_head and layer in config and layer not in overrides:

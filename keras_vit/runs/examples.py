@@ -5,7 +5,6 @@ file that comes or goes. So a run keeps a digest of each file.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from keras_vit.data import ImageData
 from keras_vit.data.sources import ImageFiles
 from keras_vit.data.threads import map_indices
 
-END = 4096  # bytes at each end of a file that its digest is made of
+CHUNK = 2**20  # bytes that are read at a time
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class Reunion:
 def digests(data: ImageData) -> dict[str, np.ndarray] | None:
     """uint64 array by split, a number for each file; `None` where there are no files.
 
-    Made of a file's size and of what it begins and ends with: its name is no part of it.
+    A digest is made of all bytes of a file, as uncompressed images of one size may differ
+    in the middle alone. The file's name is no part of it.
     """
     if not all(isinstance(source, ImageFiles) for source in data.splits.values()):
         return None
@@ -103,11 +103,8 @@ def _digests(paths) -> np.ndarray:
 
 
 def _digest(path: Path) -> int:
-    size = path.stat().st_size
-    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    digest = hashlib.blake2b(digest_size=8)
     with open(path, "rb") as file:
-        digest.update(file.read(END))
-        if size > END:
-            file.seek(max(END, size - END), os.SEEK_SET)
-            digest.update(file.read(END))
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
     return int.from_bytes(digest.digest(), "little")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_vit.distribution.processes import whole
+from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
 from keras_vit.weights.architecture import KERNEL, STEM, num_units
 from keras_vit.weights.checkpoint import Checkpoint
@@ -83,7 +84,10 @@ def load_file(
     if path.endswith(".weights.h5") and not is_keras_hub(path):
         return load_weights_h5(model, path, skip_mismatched_head)
     if path.endswith(".keras"):
-        return assign(model, ModelTensors(saved_model(path), path), **options)
+        saved = saved_model(path)
+        report = assign(model, ModelTensors(saved, path), **options)
+        _take_names(model, report, saved.get_config())
+        return report
     with Checkpoint(
         path,
         preset=preset,
@@ -93,7 +97,22 @@ def load_file(
         key=key,
     ) as checkpoint:
         checkpoint.check_look_alike()
-        return assign(model, checkpoint, **options)
+        report = assign(model, checkpoint, **options)
+        if "head/bias" in report.loaded:
+            classes = checkpoint.shapes["head/bias"][0]
+            _take_names(model, report, checkpoint.notes(classes))
+        return report
+
+
+def _take_names(model, report, told: Mapping) -> None:
+    """Notes what a source tells of its head, where the model has that head now.
+
+    Where the source tells nothing, the model's own names stay: whoever gave them may mean
+    this head.
+    """
+    told = {name: told[name] for name in OF_THE_HEAD if told.get(name) is not None}
+    if told and "head/bias" in report.loaded and hasattr(model, "note"):
+        model.note(**told)
 
 
 def check_no_key(source: str, key: str | None) -> None:
