@@ -122,7 +122,7 @@ WRITE = """
 import keras_vit
 model = getattr(keras_vit, model_name)(weights=None, **json.loads(fields))
 for weight in model.weights:
-    if weight.path.startswith("head/"):
+    if "/head/" in weight.path:
         weight.assign(0.01 * numpy.random.default_rng(0).normal(size=weight.shape))
 keras_vit.save_weights(model, path + "/google.npz", layout="google")
 keras_vit.save_weights(model, path + "/timm.safetensors", layout="timm")

@@ -27,6 +27,7 @@ from sklearn.datasets import load_digits
 
 import keras_vit
 from keras_vit.data import Augmentation
+from keras_vit.paths import public
 from keras_vit.training import SmallData, ViTFineTuning
 
 PIXELS = 32
@@ -126,7 +127,7 @@ def optimizer_of(model, recipe):
     for variable in model.trainable_variables:
         decays = variable.path.endswith("kernel") and "head_norm" not in variable.path
         scale = recipe.layerwise_decay ** (
-            NETWORK["num_layers"] + 1 - depth_of(variable.path)
+            NETWORK["num_layers"] + 1 - depth_of(public(variable.path))
         )
         groups.append(
             {

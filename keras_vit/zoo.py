@@ -8,6 +8,7 @@ from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.overrides import check_overrides, merge
 from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
+from keras_vit.paths import automatic_name
 from keras_vit.presets import PRESETS
 from keras_vit.pretrained import check_architecture, fetch_file, from_file, locate
 from keras_vit.weights.keras_files import is_keras_hub
@@ -50,7 +51,7 @@ def _constructor(architecture: str) -> Constructor:
     ):
         plain_vit = overrides.pop("plain_vit", False)
         overrides["classifier_activation"] = classifier_activation
-        overrides["name"] = name or architecture.lower()
+        overrides["name"] = name or automatic_name(architecture.lower())
         if input_tensor is not None:
             overrides["input_tensor"] = input_tensor
             input_shape = input_shape or tuple(input_tensor.shape[1:])
@@ -122,7 +123,8 @@ def _describe_constructor(architecture, fields, tags) -> str:
             `weights=None`). Another number than the checkpoint's gives a new head, all
             zeros.
         classifier_activation: activation of the head; `None` returns logits.
-        name: str, the model's name.
+        name: str, the model's name, with which the paths of its weights begin; `None` for
+            the architecture's in lower case, numbered where there was one before.
         **overrides: further arguments of `{model}`, or `plain_vit=True`
             for a file that is one, whatever names say; see `from_pretrained`.
 

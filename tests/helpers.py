@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 import keras_vit
+from keras_vit.paths import named_weights, public
 
 REFERENCE = Path(__file__).parent / "reference"
 TINY = {
@@ -52,8 +53,13 @@ def assert_close(actual, expected, tolerance=1e-5):
 
 
 def weights(model):
-    """Copies of a model's weights by path."""
-    return {weight.path: array(weight).copy() for weight in model.weights}
+    """Copies of a model's weights by path, without the name of a model of ours."""
+    return {path: array(weight).copy() for path, weight in named_weights(model)}
+
+
+def path_of(weight):
+    """A weight's path, without the name of a model of ours."""
+    return public(weight.path)
 
 
 def assert_same_weights(actual, expected):

@@ -13,11 +13,13 @@ from collections import Counter
 
 import keras
 import numpy as np
+from helpers import path_of
 from trainings import commands, images, killed, photos
 from uneven import on_several_devices
 
 import keras_vit
 from keras_vit.distribution import check, checks, layouts, strategy
+from keras_vit.paths import slot_paths
 from keras_vit.training import SmallData, enable_lora
 
 NAMES = ("fully_sharded", "tensor_parallel:4", "fully_sharded:4")
@@ -89,11 +91,11 @@ def worst(ours, theirs):
     return max(float(np.abs(a - b).max()) for a, b in pairs if a.size)
 
 
-def specs(variables):
+def specs(paths, variables):
     """The axes of each variable's dimensions, as JAX has them, by path."""
     return {
-        re.sub(r"^adam_?\d*/", "adam/", v.path): list(v.value.sharding.spec)
-        for v in variables
+        re.sub(r"^adam_?\d*/", "adam/", path): list(v.value.sharding.spec)
+        for path, v in zip(paths, variables, strict=True)
         if len(v.shape)
     }
 
@@ -116,8 +118,8 @@ def train(names, recipe, dtype, steps):
             "weights": worst(state[0], expected[1][0]),
             "slots": worst(state[1], expected[1][1]),
             "moved": abs(float(losses[-1] - start)),
-            "specs": specs(model.weights),
-            "slot specs": specs(model.optimizer.variables),
+            "specs": specs(map(path_of, model.weights), model.weights),
+            "slot specs": specs(slot_paths(model), model.optimizer.variables),
         }
     return seen
 
@@ -252,7 +254,7 @@ def others():
                 "loss": float(np.abs(np.subtract(losses, expected[0])).max()),
                 "weights": worst(arrays(model.weights), expected[1]),
                 "moved": worst(arrays(model.trainable_weights), start),
-                "specs": specs(model.weights),
+                "specs": specs(map(path_of, model.weights), model.weights),
             }
     return seen
 
@@ -334,8 +336,8 @@ def errors():
     def of(function):
         try:
             function()
-        except ValueError as error:
-            return str(error)
+        except ValueError as error:  # models are numbered in a process
+            return re.sub(r"vision_transformer(_\d+)?[/_]", "", str(error))
         return None
 
     def build(name, *arguments, make=vit, **fields):

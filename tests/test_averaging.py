@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, assert_same_weights, weights
+from helpers import array, assert_same_weights, path_of, weights
 
 from keras_vit.training import (
     SwapAveragedWeights,
@@ -43,7 +43,7 @@ def fit(model, callbacks=(), epochs=1, batch_size=8, **options):
 
 def averages(model):
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    return {v.path: array(average) for v, average in optimizer.averages()}
+    return {path_of(v): array(average) for v, average in optimizer.averages()}
 
 
 def averaged(trajectory):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import REFERENCE, array, assert_close, assert_same_weights, images, randomize
 
-from helpers import reference, weights  # isort: skip
+from helpers import path_of, reference, weights  # isort: skip
 
 import keras_vit
 from keras_vit.weights.verify import compare_models
@@ -80,7 +80,7 @@ def test_layers_and_weights_have_public_names():
         *("root", "stage_0_unit_0", "stage_1_unit_0", "stage_1_unit_1"),
         *("norm", "relu", "pooling", "head"),
     ]
-    paths = [w.path for w in model.weights if w.path.startswith("stage_1_unit_0/")]
+    paths = [path_of(w) for w in model.weights if path_of(w).startswith("stage_1_unit_0/")]
     assert paths == [
         *("stage_1_unit_0/norm_1/gamma", "stage_1_unit_0/norm_1/beta"),
         "stage_1_unit_0/conv_1/kernel",

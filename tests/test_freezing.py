@@ -7,6 +7,7 @@ from helpers import (
     array,
     assert_close,
     images,
+    path_of,
     randomize,
     tiny,
     weights,
@@ -33,7 +34,7 @@ def resnet():
 
 
 def layers_trained(model):
-    return {weight.path.split("/")[0] for weight in model.trainable_weights}
+    return {path_of(weight).split("/")[0] for weight in model.trainable_weights}
 
 
 @pytest.mark.parametrize("make", [small, hybrid, resnet])
@@ -41,7 +42,7 @@ def layers_trained(model):
 def test_what_is_trained(make, nested):
     model = make()
     whole = keras.Sequential([keras.Input((32, 32, 3)), model]) if nested else model
-    everything = {weight.path for weight in model.weights}
+    everything = {path_of(weight) for weight in model.weights}
     after = {"encoder_norm", "norm", "pooling", "head"} & layers_trained(model)
     block = "stage_1_unit_1" if make is resnet else "block_1"
     last = {"stage_1_unit_0" if make is resnet else "block_0", block}
@@ -54,11 +55,11 @@ def test_what_is_trained(make, nested):
     freeze(whole, 0)
     assert layers_trained(whole) == after
     freeze(whole, "norms")
-    trained = {weight.path for weight in whole.trainable_weights}
+    trained = {path_of(weight) for weight in whole.trainable_weights}
     norms = {path for path in everything if path.split("/")[-1] in ("gamma", "beta")}
     assert trained == {*norms, "head/kernel", "head/bias"}
     freeze(whole, None)
-    assert {weight.path for weight in whole.trainable_weights} == everything
+    assert {path_of(weight) for weight in whole.trainable_weights} == everything
 
 
 @pytest.mark.one_backend
@@ -75,7 +76,7 @@ def test_an_own_head_is_trained():
 def test_frozen_weights_stay_bit_for_bit(make, what):
     model = freeze(make(), what)
     before = weights(model)
-    trained = {weight.path for weight in model.trainable_weights}
+    trained = {path_of(weight) for weight in model.trainable_weights}
     optimizer = keras.optimizers.SGD(0.1, weight_decay=0.1)
     model.compile(optimizer, "sparse_categorical_crossentropy")
     model.fit(images(), np.array([0, 1]), verbose=0)
@@ -106,7 +107,7 @@ def test_lora_trains_little_and_saves_merged(tmp_path):
     freeze(model, "linear")  # which must not stay
     assert enable_lora(model, 2, alpha=4) is model
     assert_close(model(images()), expected, 1e-6)
-    trained = {weight.path for weight in model.trainable_weights}
+    trained = {path_of(weight) for weight in model.trainable_weights}
     assert trained == {"head/kernel", "head/bias"} | {
         f"block_{i}/{layer}/lora_kernel_{name}"
         for i in (0, 1)
@@ -138,7 +139,9 @@ def test_lora_trains_little_and_saves_merged(tmp_path):
 @pytest.mark.one_backend
 def test_lora_by_layer():
     model = enable_lora(small(), 3, layers=("qkv", "dense_2"))
-    shapes = {w.path: w.shape for w in model.trainable_weights if "block_1" in w.path}
+    shapes = {
+        path_of(w): w.shape for w in model.trainable_weights if "block_1" in path_of(w)
+    }
     assert shapes == {
         "block_1/attention/qkv/lora_kernel_a": (8, 3, 2, 3),
         "block_1/attention/qkv/lora_kernel_b": (3, 4),
@@ -159,7 +162,7 @@ def test_lora_refuses():
         enable_lora(small(), 2, layers=())
     model = enable_lora(small(), 2)
     for again in (lambda: enable_lora(model, 2), lambda: freeze(model, "linear")):
-        with pytest.raises(ValueError, match="LoRA weights in block_0/"):
+        with pytest.raises(ValueError, match="LoRA weights in .*/block_0/"):
             again()
     model = small()
     model.get_layer("block_1").attention.qkv.quantize("int8")

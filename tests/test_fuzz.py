@@ -23,7 +23,7 @@ import keras
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import weights
+from helpers import path_of, weights
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -363,7 +363,7 @@ class Target:
         start = 0
         for weight in self.model.weights:
             end = start + math.prod(weight.shape)
-            if weight.path in report.fresh:
+            if path_of(weight) in report.fresh:
                 expected[start:end] = self.before[start:end]
             start = end
         return expected

@@ -13,6 +13,7 @@ import keras_vit
 from keras_vit import layers
 from keras_vit.layers import initial
 from keras_vit.layers.initial import by_numpy, waiting_for_values
+from keras_vit.paths import inner_paths
 
 SHAPE = (40, 30, 50)
 CUT = 0.87962566103423978  # the standard deviation of a normal cut off at 2
@@ -171,8 +172,8 @@ def test_layers_draw_different_numbers_and_the_global_seed_the_same():
 
 def test_configs_have_the_usual_initializers():
     model = everything(representation_size=8)
-    parts = list(model._flatten_layers())
-    configs = {layer.path: layer.get_config() for layer in parts if layer is not model}
+    parts, paths = list(model._flatten_layers()), inner_paths(model)
+    configs = {paths[id(part)]: part.get_config() for part in parts if part is not model}
     assert "NumPy" not in json.dumps(configs, default=str)
     dense = configs["block_0/mlp/dense_1"]
     assert dense["kernel_initializer"]["class_name"] == "GlorotUniform"

@@ -138,7 +138,7 @@ def test_multipliers_of_a_vision_transformer():
     multipliers = learning_rate_multipliers(model, 0.5)
     assert multipliers.keys() == {weight.path for weight in model.weights}
     for path, multiplier in multipliers.items():
-        assert multiplier == 0.5 ** depths[path.split("/")[0]], path
+        assert multiplier == 0.5 ** depths[path.split("/")[1]], path
     # The same as a layer of another model, whose own layers learn at full rate.
     outer = keras.Sequential([keras.Input((32, 32, 3)), model, keras.layers.Dense(2)])
     assert learning_rate_multipliers(outer, 0.5) == {
@@ -153,7 +153,7 @@ def test_multipliers_of_a_resnet():
     units = ("root", "stage_0_unit_0", "stage_1_unit_0", "stage_1_unit_1", "norm")
     depths = {name: len(units) - 1 - i for i, name in enumerate(units)} | {"head": 0}
     for path, multiplier in learning_rate_multipliers(model, 0.5).items():
-        assert multiplier == 0.5 ** depths[path.split("/")[0]], path
+        assert multiplier == 0.5 ** depths[path.split("/")[1]], path
 
 
 def test_refusals():

@@ -6,7 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import array, assert_same_weights, images, tiny, weights
+from helpers import array, assert_same_weights, images, path_of, tiny, weights
 
 import keras_vit
 from keras_vit.weights.inspect import inspect
@@ -24,7 +24,7 @@ def quantized(mode="int8", filters=None, **fields):
 def assert_same(actual, expected):
     """The same weights, dtypes and outputs, to the last bit."""
     assert_same_weights(weights(actual), weights(expected))
-    dtypes = [{w.path: w.dtype for w in model.weights} for model in (actual, expected)]
+    dtypes = [{path_of(w): w.dtype for w in model.weights} for model in (actual, expected)]
     assert dtypes[0] == dtypes[1]
     np.testing.assert_array_equal(array(actual(images())), array(expected(images())))
 

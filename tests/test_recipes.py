@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, tiny
+from helpers import array, path_of, tiny
 
 import keras_vit
 from keras_vit.data import Augmentation
@@ -215,7 +215,7 @@ def test_prepare_wants_the_model_that_the_recipe_asks_for():
 
 def test_prepare_freezes_and_sets_the_head():
     model = SmallData(freeze="linear", init_head_bias=-10).prepare(tiny())
-    assert {weight.path for weight in model.trainable_weights} == {
+    assert {path_of(weight) for weight in model.trainable_weights} == {
         "head/kernel",
         "head/bias",
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from helpers import tiny
+from helpers import path_of, tiny
 from sharded import COMMANDS, NAMES, OF_OTHERS
 from trainings import TRAININGS, check_runs
 
@@ -296,7 +296,7 @@ def sharded(*shape, **options):
 )
 def test_no_large_weight_stays_whole(build):
     """Of the sizes that people train, under the threshold that they have."""
-    shapes = {weight.path: tuple(weight.shape) for weight in build().weights}
+    shapes = {path_of(weight): tuple(weight.shape) for weight in build().weights}
     large = {path for path, shape in shapes.items() if math.prod(shape) >= MIN_SIZE}
     assert len(large) >= 5
     for mesh, by_batch in (((8,), True), ((4, 4), False), ((16, 4), True)):

@@ -5,7 +5,13 @@ import re
 
 import keras
 
-from keras_vit.distribution.layouts import MIN_SIZE, ShardedWeights, tensor_parallel_axes
+from keras_vit.distribution.layouts import (
+    MIN_SIZE,
+    Layouts,
+    ShardedWeights,
+    tensor_parallel_axes,
+)
+from keras_vit.paths import public
 
 
 def check(model: keras.Model) -> None:
@@ -56,12 +62,17 @@ def _check_patterns(layouts, variables):
         # Those of outputs, which Keras calls so, are known only in a call.
         if pattern.endswith("output"):
             continue
-        if not any(re.fullmatch(pattern, variable.path) for variable in variables):
+        if not any(_matches(pattern, variable.path, layouts) for variable in variables):
             raise ValueError(
                 "Each pattern of `layouts` must match the whole path of a weight. "
                 f"Received: {pattern!r}, which matches none; paths are such as "
                 f"{variables[0].path!r}. Begin it with '.*' to match an end."
             )
+
+
+def _matches(pattern, path, layouts):
+    spellings = (path, public(path)) if isinstance(layouts, Layouts) else (path,)
+    return any(re.fullmatch(pattern, spelling) for spelling in spellings)
 
 
 def _check_large(weights, layouts):

@@ -6,6 +6,7 @@ import re
 import keras
 
 from keras_vit.distribution.parts import ProcessParts
+from keras_vit.paths import public
 
 BATCH, MODEL = "batch", "model"
 # Numbers from which on a weight must be split: 256 KiB in float32. Below are norms,
@@ -64,13 +65,21 @@ def tensor_parallel_axes(path: str, shape: tuple[int, ...]) -> tuple | None:
     """The axis of each dimension under tensor parallelism, `None` where no rule is.
 
     Args:
-        path: of the weight, as Keras has it: `"block_0/attention/qkv/kernel"`.
+        path: of the weight, as Keras has it: `"vit/block_0/attention/qkv/kernel"`.
         shape: of the weight.
     """
     for pattern, axes in _TENSOR_PARALLEL.items():
         if len(axes) == len(shape) and re.fullmatch(f"(.*/)?{pattern}", path):
             return axes
     return None
+
+
+class Layouts(keras.distribution.LayoutMap):
+    """A `LayoutMap` whose patterns may be of paths without the name of the model."""
+
+    def __getitem__(self, path):
+        found = super().__getitem__(path)
+        return super().__getitem__(public(path)) if found is None else found
 
 
 class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
@@ -87,7 +96,8 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
             along the longest dimension that divides and is not split over `"model"`; one
             that is, and has no other such dimension, is left as it is.
         layouts: dictionary of regular expressions that match a whole path, as in
-            `keras.distribution.LayoutMap`, to a tuple with an axis or None for each
+            `keras.distribution.LayoutMap`, or the path from a public layer of our models
+            on (`"head/kernel"`), to a tuple with an axis or None for each
             dimension: of weights that are not of this package, or are to be otherwise.
 
     Raises:
@@ -96,7 +106,7 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
     """
 
     def __init__(self, device_mesh, *, shard_batch_axis: bool = False, layouts=None):
-        self.layouts = keras.distribution.LayoutMap(device_mesh)
+        self.layouts = Layouts(device_mesh)
         for pattern, axes in (layouts or {}).items():
             self.layouts[pattern] = tuple(axes)
         super().__init__(layout_map=self.layouts, batch_dim_name=BATCH)
@@ -173,7 +183,7 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
             raise ValueError(
                 f"The weight {path!r} of shape {shape} has no dimension that the {size} "
                 f"devices of the axis {BATCH!r} divide. Take another number of devices, "
-                f"or leave it whole: layouts={{{path!r}: {(None,) * len(shape)}}}."
+                f"or leave it whole: layouts={{{public(path)!r}: {(None,) * len(shape)}}}."
             )
         longest = max(free, key=lambda i: (shape[i], i))
         return (*axes[:longest], BATCH, *axes[longest + 1 :])
@@ -209,4 +219,4 @@ def _in_step():
 
 def _example(path, shape, axis):
     axes = (*(None,) * (len(shape) - 1), axis)
-    return f"such as layouts={{{path!r}: {axes}}}"
+    return f"such as layouts={{{public(path)!r}: {axes}}}"

@@ -33,6 +33,7 @@ from keras_vit.distribution.torch_processes import (
     has_group,
     share_in_place,
 )
+from keras_vit.paths import inner_paths, slot_paths
 
 _ROWS = "keras_vit_rows"  # that of a tensor of own rows: how many the whole batch has
 _STEPS = (
@@ -382,7 +383,12 @@ def _synchronize(model, always):
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
     variables = _variables(model)
-    if not same_everywhere([(v.path, tuple(v.shape), v.dtype) for v in variables]):
+    # Processes may have built other numbers of models before, which Keras counts.
+    paths = inner_paths(model)
+    names = [paths[id(variable)] for variable in model.variables]
+    names += [] if optimizer is None else slot_paths(model)
+    facts = [(tuple(v.shape), v.dtype) for v in variables]
+    if not same_everywhere([*zip(names, facts, strict=True)]):
         raise ValueError(
             "Each process must build the same model with the same optimizer. Received: "
             "variables of other names, shapes or dtypes in some."

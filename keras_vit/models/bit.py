@@ -19,6 +19,7 @@ from keras_vit.models.images import (
     rescaling,
 )
 from keras_vit.models.resnet_stem import checked_units, checked_width, resnet
+from keras_vit.paths import automatic_name
 
 POOLINGS = ("gap", None)
 
@@ -67,7 +68,8 @@ class BiTResNet(ImageModel):
             `keras.config.image_data_format()`. Feature maps are channels_last always.
         dtype: dtype policy of all layers, `None` for the global one. Under any policy
             the standardisation of kernels, the norms and the head compute in float32.
-        name: str, the model's name.
+        name: str, the model's name, with which the paths of its weights begin; `None` for
+            one of Keras' numbered names.
         trainable: bool, whether the model's weights are to be trained.
 
     Returns:
@@ -115,7 +117,9 @@ class BiTResNet(ImageModel):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         inputs = image_input(fields, input_tensor)
-        outputs = _head(_feature_map(inputs, fields, policy), fields, policy)
+        name = name or automatic_name(type(self).__name__)
+        with keras.name_scope(name):
+            outputs = _head(_feature_map(inputs, fields, policy), fields, policy)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
         resolved = (

@@ -6,6 +6,7 @@ from types import MappingProxyType, SimpleNamespace
 import keras
 import numpy as np
 
+from keras_vit import paths
 from keras_vit.layers import arguments
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.trainability import (
@@ -33,6 +34,9 @@ class ImageModel(keras.Model):
             config["input_shape"] = tuple(config["input_shape"])
         # Read-only, which also keeps Keras' attribute tracking from wrapping it.
         self._config = MappingProxyType(without_empty(config))
+        paths.mark(self)
+        if keras.backend.backend() == "torch":
+            self._track_variables()  # by paths that are known now
         if not self.trainable:  # Keras has told it before the model had its layers
             set_trainable(self, False)
 
@@ -77,6 +81,37 @@ class ImageModel(keras.Model):
             config[TRAINABLE_PARTS] = parts
         return config
 
+    def set_state_tree(self, state_tree):
+        """As Keras', also of a tree of the same model by another name, or by none."""
+        ours = {paths.public(v.path): v.path for v in self.variables}
+        if getattr(self, "optimizer", None) is not None:
+            slots = (v.path for v in self.optimizer.variables)
+            ours |= dict(zip(paths.slot_paths(self), slots, strict=True))
+        groups = {group: dict(_flat(tree)) for group, tree in state_tree.items()}
+        weights = ("trainable_variables", "non_trainable_variables")
+        theirs = {p: paths.public(p) for group in weights for p in groups.get(group, ())}
+        slots = list(groups.get("optimizer_variables", ()))
+        theirs |= dict(zip(slots, paths.short_slots(slots, theirs), strict=True))
+
+        def renamed(path):
+            return ours.get(theirs.get(path), path)
+
+        super().set_state_tree(
+            {
+                group: {renamed(path): value for path, value in tree.items()}
+                for group, tree in groups.items()
+            }
+        )
+
+    # Keras calls it on torch, where the names of a state dict come from here.
+    def _track_variables(self):
+        import torch
+
+        names = paths.inner_paths(self)
+        self._torch_params = torch.nn.ParameterDict(
+            {names[id(variable)]: variable.value for variable in self.variables}
+        )
+
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The model of a `get_config`, with new weights."""
@@ -86,6 +121,14 @@ class ImageModel(keras.Model):
         quantize_layers(model, ways)
         set_trainable_parts(model, parts)
         return model
+
+
+def _flat(tree, before=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}/")
+        else:
+            yield f"{before}{key}", value
 
 
 def config_of(arguments_: dict) -> dict:

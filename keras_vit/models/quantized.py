@@ -6,6 +6,8 @@ makes those layers anew without it, so that such a file does not load.
 
 import keras
 
+from keras_vit.paths import inner_paths
+
 QUANTIZATION = "quantization"  # in a config
 
 
@@ -17,14 +19,14 @@ def quantization_of(model: keras.Model) -> list[dict]:
         `QuantizationConfig`, serialized, or `None`) and `"layers"`, their paths; empty
         where no layer is quantized.
     """
-    ways = []
+    ways, paths = [], inner_paths(model)
     for layer in _layers(model):
         if mode := getattr(layer, "quantization_mode", None):
             way = {"mode": mode, "config": _config(layer)}
             found = next((one for one in ways if way.items() <= one.items()), None)
             if found is None:
                 ways.append(found := {**way, "layers": []})
-            found["layers"].append(layer.path)
+            found["layers"].append(paths[id(layer)])
     return ways
 
 
@@ -34,7 +36,8 @@ def quantize_layers(model: keras.Model, ways: list[dict]) -> None:
     Raises:
         ValueError: if a layer is none of the model's, or has no such mode.
     """
-    layers = {layer.path: layer for layer in _layers(model)}
+    paths = inner_paths(model)
+    layers = {paths[id(layer)]: layer for layer in _layers(model)}
     for way in ways:
         if unknown := [path for path in way["layers"] if path not in layers]:
             raise ValueError(

@@ -30,6 +30,7 @@ from keras_vit.models.images import (
 )
 from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
+from keras_vit.paths import automatic_name
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -135,7 +136,8 @@ class VisionTransformer(ImageModel):
             `keras.config.image_data_format()`.
         dtype: dtype policy of all layers, `None` for the global one. Under any policy the
             head computes in float32.
-        name: str, the model's name.
+        name: str, the model's name, with which the paths of its weights begin; `None` for
+            one of Keras' numbered names.
         trainable: bool, whether the model's weights are to be trained.
 
     Returns:
@@ -207,11 +209,13 @@ class VisionTransformer(ImageModel):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
         inputs = image_input(fields, input_tensor)
-        patches = _embed_patches(inputs, fields, policy)
-        tokens = _embed_positions(patches, fields, policy)
-        tokens = _drop_and_norm(tokens, fields, policy)
-        tokens, sizes, last_block_inputs = _encode(tokens, fields, policy)
-        outputs = _head(_pool(tokens, sizes, fields, policy), fields, policy)
+        name = name or automatic_name(type(self).__name__)
+        with keras.name_scope(name):
+            patches = _embed_patches(inputs, fields, policy)
+            tokens = _embed_positions(patches, fields, policy)
+            tokens = _drop_and_norm(tokens, fields, policy)
+            tokens, sizes, last_block_inputs = _encode(tokens, fields, policy)
+            outputs = _head(_pool(tokens, sizes, fields, policy), fields, policy)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
         self._last_block_inputs = last_block_inputs

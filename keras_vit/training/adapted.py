@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_vit.distribution import clip_over_replicas
+from keras_vit.paths import tails
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -17,6 +18,7 @@ class AdaptedOptimizer:
       path. Weight decay, which Keras multiplies by the learning rate, follows it.
     - Variables without weight decay, by path, so that a saved optimizer keeps them
       (Keras' `exclude_from_weight_decay` is not saved).
+      Both paths may be without the name of the model, as in files of before.
     - Clipping of the whole gradient under `tf.distribute`, see `clip_over_replicas`.
     - `use_ema=True` averages the weights once an update, also where an update takes
       several steps, and leaves no array in two variables (both wrong in Keras 3.15).
@@ -27,22 +29,30 @@ class AdaptedOptimizer:
 
     def build(self, variables):
         if not self.built:
-            self._adapted.paths = [variable.path for variable in variables]
-            self._check_multipliers()
+            paths = [variable.path for variable in variables]
+            self._adapted.factors = self._factors(paths)
+            self._adapted.decays = [self._decays(path) for path in paths]
         super().build(variables)
 
-    def _check_multipliers(self):
+    def _factors(self, paths):
+        """The multiplier of each path."""
         multipliers = self._adapted.multipliers
-        unknown = (
-            set() if multipliers is None else set(self._adapted.paths) - {*multipliers}
-        )
-        if unknown:
+        if multipliers is None:
+            return [1.0] * len(paths)
+        by_tail = _by_tail(multipliers)
+        factors = [_found(path, multipliers, by_tail) for path in paths]
+        pairs = zip(paths, factors, strict=True)
+        if unknown := {path for path, factor in pairs if factor is None}:
             raise ValueError(
                 "`multipliers` must have the path of every variable that is trained. "
                 f"Received none for: {', '.join(sorted(unknown))}. Take them from the "
                 "model as it is trained: learning_rate_multipliers(model, decay), after "
                 "`enable_lora` if it is used."
             )
+        return factors
+
+    def _decays(self, path):
+        return not any(tail in self._adapted.undecayed for tail in tails(path))
 
     def update_step(self, gradient, variable, learning_rate):
         multiplier = self._multiplier(variable)
@@ -70,9 +80,8 @@ class AdaptedOptimizer:
         return _times(super()._get_current_learning_rate(), self._adapted.multiplier)
 
     def _use_weight_decay(self, variable):
-        return self._path(
-            variable
-        ) not in self._adapted.undecayed and super()._use_weight_decay(variable)
+        decays = self._adapted.decays[self._get_variable_index(variable)]
+        return decays and super()._use_weight_decay(variable)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         if not self.use_ema:
@@ -107,12 +116,8 @@ class AdaptedOptimizer:
         )
         return [(variable, average) for variable, average in pairs if average is not None]
 
-    def _path(self, variable):
-        return self._adapted.paths[self._get_variable_index(variable)]
-
     def _multiplier(self, variable):
-        multipliers = self._adapted.multipliers
-        return 1.0 if multipliers is None else multipliers[self._path(variable)]
+        return self._adapted.factors[self._get_variable_index(variable)]
 
     def _groups(self, variables):
         """(multiplier, variables) for each multiplier there is."""
@@ -171,7 +176,7 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
         optimizer.__class__ = _adapted_class(_base_class(optimizer))
         # One object, which Keras' tracking of attributes leaves as it is.
         optimizer._adapted = SimpleNamespace(
-            multipliers=None, undecayed=frozenset(), paths=(), multiplier=1.0
+            multipliers=None, undecayed=frozenset(), factors=(), decays=(), multiplier=1.0
         )
     vars(optimizer._adapted).update(rules)
 
@@ -217,6 +222,22 @@ def _serialized(optimizer_class, config):
         "config": config,
         "registered_name": registered_name,
     }
+
+
+def _found(path, multipliers, by_tail):
+    """The factor of a path, or of its longest tail: a model may have another name now."""
+    if path in multipliers:
+        return multipliers[path]
+    return next((by_tail[t] for t in tails(path) if by_tail.get(t) is not None), None)
+
+
+def _by_tail(multipliers):
+    """The factors by every tail of their paths; `None` of one that has several."""
+    found: dict[str, float | None] = {}
+    for path, factor in multipliers.items():
+        for tail in tails(path):
+            found[tail] = factor if found.get(tail, factor) == factor else None
+    return found
 
 
 def _times(learning_rate, multiplier):

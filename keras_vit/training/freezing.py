@@ -2,7 +2,13 @@
 
 import keras
 
-from keras_vit.training.layerwise import BEFORE_BLOCKS, BLOCK, block_order, top_layers
+from keras_vit.training.layerwise import (
+    BEFORE_BLOCKS,
+    BLOCK,
+    block_order,
+    networks,
+    top_layers,
+)
 from keras_vit.training.weight_decay import NORMS
 
 AFTER_BLOCKS = ("encoder_norm", "norm", "fc_norm", "pooling", "pre_logits")
@@ -37,7 +43,7 @@ def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
     >>> model.compile(keras.optimizers.SGD(0.1), loss)
     """
     layers = list(top_layers(model))
-    trained = _trained_layers(layers, what)
+    trained = _trained_layers(model, layers, what)
     check_plain(model)
     unfreeze(model)
     train_only(model, [weight for layer in trained for weight in layer.weights])
@@ -96,7 +102,7 @@ def check_plain(model: keras.Model) -> None:
             )
 
 
-def _trained_layers(layers, what):
+def _trained_layers(model, layers, what):
     ours = [layer for layer in layers if is_ours(layer.name)]
     others = [layer for layer in layers if not is_ours(layer.name)]  # with the head
     if what is None:
@@ -106,17 +112,22 @@ def _trained_layers(layers, what):
     if what == "norms":
         inner = [part for layer in ours for part in layer._flatten_layers()]
         return [*others, *(layer for layer in inner if isinstance(layer, NORMS))]
-    blocks = block_order(layers)
     if not isinstance(what, int) or isinstance(what, bool) or what < 0:
         raise ValueError(
             "`what` must be 'linear', 'norms', the number of blocks that are trained, or "
             f"None. Received: what={what!r}"
         )
-    if what > len(blocks):
+    last = [layer for network in networks(model) for layer in _last_blocks(network, what)]
+    after = [layer for layer in ours if layer.name in AFTER_BLOCKS]
+    return [*last, *after, *others]
+
+
+def _last_blocks(layers, number):
+    blocks = block_order(layers)
+    if number > len(blocks):
         raise ValueError(
             f"`what` must be at most the number of blocks, {len(blocks)}. Received: "
-            f"what={what}. Use None to train all of the model."
+            f"what={number}. Use None to train all of the model."
         )
-    last = blocks[len(blocks) - what :]
-    after = [layer for layer in ours if layer.name in (*last, *AFTER_BLOCKS)]
-    return [*after, *others]
+    last = blocks[len(blocks) - number :]
+    return [layer for layer in layers if layer.name in last]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 
+from keras_vit.paths import prefix
 from keras_vit.training.adapted import adapt
 
 BLOCK = re.compile(r"block_(\d+)|stage_\d+_unit_\d+")
@@ -39,14 +40,14 @@ def learning_rate_multipliers(model: keras.Model, decay: float) -> dict[str, flo
     """
     if not 0 < decay <= 1:
         raise ValueError(f"`decay` must be in (0, 1]. Received: decay={decay}")
-    layers = list(top_layers(model))
-    blocks = block_order(layers)
-    exponents = {name: len(blocks) - i for i, name in enumerate(blocks)}
     multipliers = {weight.path: 1.0 for weight in model.weights}
-    for layer in layers:
-        before = BEFORE_BLOCKS.fullmatch(layer.name)
-        exponent = len(blocks) + 1 if before else exponents.get(layer.name, 0)
-        multipliers |= {weight.path: decay**exponent for weight in layer.weights}
+    for layers in networks(model):
+        blocks = block_order(layers)
+        exponents = {name: len(blocks) - i for i, name in enumerate(blocks)}
+        for layer in layers:
+            before = BEFORE_BLOCKS.fullmatch(layer.name)
+            exponent = len(blocks) + 1 if before else exponents.get(layer.name, 0)
+            multipliers |= {weight.path: decay**exponent for weight in layer.weights}
     return multipliers
 
 
@@ -94,13 +95,36 @@ def top_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
+def networks(model: keras.Model) -> list[list[keras.layers.Layer]]:
+    """The `top_layers` of each of the models of this package that a model is made of.
+
+    Each has encoder blocks or ResNet units; layers of others are left out where there is
+    more than one.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    groups: dict[str, list] = {}
+    for layer in top_layers(model):
+        groups.setdefault(prefix(layer), []).append(layer)
+    with_blocks = [
+        layers
+        for layers in groups.values()
+        if any(BLOCK.fullmatch(layer.name) for layer in layers)
+    ]
+    if not with_blocks:
+        block_order(top_layers(model))  # which says so
+    return with_blocks
+
+
 def block_order(layers: Iterable[keras.layers.Layer]) -> list[str]:
     """The names of encoder blocks or ResNet units among layers, the first one first.
 
     Raises:
         ValueError: if there are none.
     """
-    blocks = [layer.name for layer in layers if BLOCK.fullmatch(layer.name)]
+    layers = list(layers)
+    blocks = {layer.name for layer in layers if BLOCK.fullmatch(layer.name)}
     if not blocks:
         raise ValueError(
             "`model` must have layers `block_0`, `block_1`, … or `stage_0_unit_0`, …, "

@@ -3,6 +3,7 @@
 import keras
 
 from keras_vit.layers import LayerScale, PositionEmbedding, Registers
+from keras_vit.paths import inner_paths
 from keras_vit.training.adapted import adapt
 
 NORMS = (
@@ -36,11 +37,11 @@ def exclude_from_weight_decay(
     Raises:
         ValueError: if the optimizer has been built, or is a `MultiOptimizer`.
     """
-    undecayed = set()
+    undecayed, paths = set(), inner_paths(model)
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, UNDECAYED_LAYERS):
-            undecayed |= {weight.path for weight in layer.weights}
+            undecayed |= {paths[id(weight)] for weight in layer.weights}
         attributes = (getattr(layer, name, None) for name in UNDECAYED_WEIGHTS)
-        undecayed |= {w.path for w in attributes if isinstance(w, keras.Variable)}
+        undecayed |= {paths[id(w)] for w in attributes if isinstance(w, keras.Variable)}
     adapt(optimizer, undecayed=frozenset(undecayed))
     return optimizer

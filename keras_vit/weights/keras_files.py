@@ -13,6 +13,7 @@ import keras
 
 from keras_vit.models.quantized import QUANTIZATION, quantization_of
 from keras_vit.models.sizes import count_parameters
+from keras_vit.paths import named_weights
 from keras_vit.weights.archives import ZIP_ERRORS, open_zip
 from keras_vit.weights.hdf5_file import H5_ERRORS, datasets
 from keras_vit.weights.layout import Layout
@@ -65,9 +66,9 @@ def saved_model(path: str) -> keras.Model:
 
 def _check_grid(shapes, model):
     """Refuses a grid that is not the config's, as the layer would resize it."""
-    for variable in model.weights:
-        saved = shapes.get(SAVED_GRID)
-        if variable.path == GRID and saved not in (None, tuple(variable.shape)):
+    saved = shapes.get(SAVED_GRID)
+    for path, variable in named_weights(model):
+        if path == GRID and saved not in (None, tuple(variable.shape)):
             raise ValueError(
                 f"its position grid is of shape {saved}, and its config says "
                 f"{tuple(variable.shape)}"
@@ -121,8 +122,8 @@ def load_weights_h5(model, path: str, skip_mismatched_head: bool) -> LoadReport:
         raise ValueError(
             f"{path!r} does not fit the model {model.name!r}, which is unchanged: {error}"
         ) from error
-    saved_grid = shapes.get(SAVED_GRID)
-    return _report(model, path, saved_grid, fresh_head=bool(skipped))
+    saved_grids = [shape for name, shape in shapes.items() if name.endswith(SAVED_GRID)]
+    return _report(model, path, saved_grids, fresh_head=bool(skipped))
 
 
 def _checked_weights(path, model):
@@ -184,16 +185,20 @@ def _is_another(head, shapes):
     return width == kernel[0] and classes == biases != kernel[1]
 
 
-def _report(model, path, saved_grid, fresh_head):
-    shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
+def _report(model, path, saved_grids, fresh_head):
+    named = named_weights(model)
+    if len(dict(named)) < len(named):  # of two models
+        named = [(weight.path, weight) for weight in model.weights]
+    shapes = {path: tuple(weight.shape) for path, weight in named}
     fresh = tuple(p for p in shapes if fresh_head and p.startswith("head/"))
     if fresh:
         tell_fresh_head(path, shapes["head/bias"][0])
-    grid = shapes.get(GRID)
+    grids = [p for p in shapes if p == GRID or p.endswith(f"/{GRID}")]
+    pairs = zip(grids, saved_grids, strict=False)
     return LoadReport(
         path,
         loaded=tuple(p for p in shapes if p not in fresh),
-        resized={GRID: (saved_grid, grid)} if saved_grid != grid else {},
+        resized={p: (old, shapes[p]) for p, old in pairs if old != shapes[p]},
         dropped={"head": "the model's head has another size"} if fresh else {},
         fresh=fresh,
     )

@@ -9,6 +9,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from keras_vit import paths
 from keras_vit.distribution.processes import whole
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
@@ -194,8 +195,24 @@ def assign(
 
 
 def variables(model: keras.Model) -> dict:
-    """The model's weights by path; the names by which conversion tables know them."""
-    return {variable.path: variable for variable in model.weights}
+    """The model's weights by path; the names by which conversion tables know them.
+
+    Raises:
+        ValueError: if two have one path, as in a model of two.
+    """
+    found = dict(named := paths.named_weights(model))
+    if len(found) < len(named):
+        raise ValueError(
+            "Weights are loaded into one `VisionTransformer` or `BiTResNet` at a time. "
+            f"Received: {model.name!r} with several: "
+            f"{', '.join(map(repr, paths.prefixes(model)))}. {_one_by_one(model)}"
+        )
+    return found
+
+
+def _one_by_one(model):
+    first, *_ = paths.prefixes(model) or ["name"]
+    return f"Load into each: load_weights(model.get_layer({first!r}), …)."
 
 
 def _resizers(model, shapes, ours, resize_patches):
@@ -266,6 +283,8 @@ def _mismatch(source, model, unused, missing, misshaped):
         "`resize_patches=True` resizes the patch embedding's kernel. If a tensor is of "
         "no model, such as one of a loss, take it out and save the file again."
     )
+    if len(paths.prefixes(model)) > 1:
+        lines.append(_one_by_one(model))
     return ValueError("\n".join(lines))
 
 

@@ -13,6 +13,7 @@ from keras_vit.log import log
 from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
+from keras_vit.paths import inner_paths
 from keras_vit.targets import check_kind
 from keras_vit.weights.architecture import METADATA, TOLD
 from keras_vit.weights.google import BIT, GOOGLE
@@ -86,11 +87,13 @@ def _config(model) -> dict:
 def _merged(model) -> dict[str, np.ndarray]:
     """The weights by path, with what LoRA adds to kernels added."""
     arrays = {path: keras.ops.convert_to_numpy(v) for path, v in variables(model).items()}
+    paths = inner_paths(model)
     for layer in model._flatten_layers(include_self=False):
         if getattr(layer, "lora_enabled", False):
-            a, b = (arrays.pop(f"{layer.path}/lora_kernel_{name}") for name in "ab")
+            path = paths[id(layer)]
+            a, b = (arrays.pop(f"{path}/lora_kernel_{name}") for name in "ab")
             scale = layer.lora_alpha / layer.lora_rank
-            kernel = f"{layer.path}/kernel"
+            kernel = f"{path}/kernel"
             # Not `layer.kernel`, which is rounded to the dtype of computation.
             arrays[kernel] = arrays[kernel] + (scale * (a @ b)).astype(arrays[kernel].dtype)
     return arrays

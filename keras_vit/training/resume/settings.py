@@ -9,6 +9,7 @@ import keras
 
 from keras_vit.data.image_data import ImageData
 from keras_vit.log import log
+from keras_vit.paths import public
 from keras_vit.training.resume import training_state
 from keras_vit.training.resume.checkpoint_files import Checkpoint
 from keras_vit.training.resume.fit_loop import FitLoop, Position
@@ -97,7 +98,7 @@ def _differences(checkpoint, ours, model):
     different = [
         line
         for part in _REFUSED
-        for line in _compare(theirs[part], ours[part], part)
+        for line in _compare(*map(_without_models, (theirs[part], ours[part])), part)
         # Keras' optimizers are other classes of the same name on each backend.
         if same_backend or not _IMPLEMENTATION.match(line)
     ]
@@ -162,6 +163,24 @@ def _without_numbers(config):
         else _without_numbers(value)
         for key, value in config.items()
     }
+
+
+def _without_models(config):
+    """Multipliers by path within a model: the name of one may be numbered, or of before."""
+    if isinstance(config, list):
+        return [_without_models(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _without_models(value) for key, value in config.items()}
+    if isinstance(multipliers := config.get("multipliers"), dict):
+        factors: dict[str, list] = {}
+        for path, factor in multipliers.items():
+            factors.setdefault(public(path), []).append(factor)
+        config["multipliers"] = {
+            path: found[0] if len(set(found)) == 1 else sorted(found)
+            for path, found in factors.items()
+        }
+    return config
 
 
 _IMPLEMENTATION = re.compile(r"training\.[\w.]*\.(module|registered_name): ")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_vit.distribution import num_processes
+from keras_vit.paths import inner_paths, slot_paths
 
 GROUPS = ("model", "optimizer", "metrics")
 _NUMBER = re.compile(r"_\d+(?=[/_]|$)")
@@ -25,11 +26,21 @@ def grouped_variables(model: keras.Model) -> dict[str, list]:
 def named_variables(model: keras.Model, groups=GROUPS) -> dict:
     """Variables under names that are unique and in order, `"model/00003/head/kernel"`."""
     return {
-        f"{group}/{i:05d}/{variable.path}": variable
+        f"{group}/{i:05d}/{path}": variable
         for group, variables in grouped_variables(model).items()
         if group in groups
-        for i, variable in enumerate(variables)
+        for i, (path, variable) in enumerate(
+            zip(_paths(model, group, variables), variables, strict=True)
+        )
     }
+
+
+def _paths(model, group, variables):
+    """Without the names of models, which a process may have numbered."""
+    if group == "optimizer":
+        return slot_paths(model)
+    names = inner_paths(model)
+    return [names.get(id(variable), variable.path) for variable in variables]
 
 
 class HostCopy:
@@ -111,10 +122,9 @@ def differences(
         exact: whether integers must have the same dtype; seeds have another on each
             backend.
     """
-    ours = [
-        (v.path, (tuple(v.shape), variable_dtype(v)))
-        for v in grouped_variables(model)[group]
-    ]
+    variables = grouped_variables(model)[group]
+    facts = [(tuple(v.shape), variable_dtype(v)) for v in variables]
+    ours = list(zip(_paths(model, group, variables), facts, strict=True))
     names = [name for name in sorted(tensors) if name.startswith(f"{group}/")]
     theirs = [
         (name.split("/", 2)[2], (tensors[name].shape, tensors[name].dtype.name))
