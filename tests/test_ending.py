@@ -265,6 +265,18 @@ import multiprocessing
 child = multiprocessing.get_context("fork").Process(target=sys.exit, args=[8])
 child.start()
 child.join()
+
+def fork_often():
+    for _ in range(10):
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+other = threading.Thread(target=fork_often)
+other.start()
+while other.is_alive():  # it disturbs nothing that this thread is making
+    tuple(i for i in range(100_000))
 print("ends", flush=True)
 sys.exit(status + child.exitcode)
 """,

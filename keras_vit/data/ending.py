@@ -64,7 +64,6 @@ class Calls:
 
 
 _calls = Calls()
-_inherited = []  # iterators, while the process is being forked
 
 
 def guarded(function: Callable) -> Callable:
@@ -84,11 +83,9 @@ def _watch() -> None:
     # TensorFlow is imported by now, so this comes before what it does at the end itself.
     atexit.register(_end)
     if hasattr(os, "register_at_fork"):  # not on Windows
-        os.register_at_fork(
-            before=lambda: _inherited.extend(_iterators()),
-            after_in_parent=_inherited.clear,
-            after_in_child=_lose_inherited,
-        )
+        # In the child, which has no other thread: while a list of all objects is held,
+        # Python fails in any thread that is making a tuple.
+        os.register_at_fork(after_in_child=_lose_inherited)
 
 
 def _end():
@@ -152,8 +149,7 @@ def _nothing(iterator):
 def _lose_inherited():
     """In a forked process: no destructor waits for threads that are not here."""
     _calls.begin()
-    while _inherited:
-        iterator = _inherited.pop()
+    for iterator in _iterators():
         for name in RESOURCES:
             if hasattr(iterator, name):
                 _keep_for_ever(getattr(iterator, name))
