@@ -25,7 +25,7 @@ from keras_vit.weights.architecture import TOLD
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.download import fetch
 from keras_vit.weights.files import ENDINGS
-from keras_vit.weights.keras_files import is_keras_hub, saved_model
+from keras_vit.weights.keras_files import is_keras_hub, is_saved_model, saved_model
 from keras_vit.weights.load import ModelTensors, assign, check_no_key, load_file
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import save
@@ -250,12 +250,14 @@ def from_file(
     key=None,
 ) -> tuple[Model, LoadReport]:
     """The model that a file holds; `check` sees its config before it is built."""
-    if path.endswith((".keras", ".weights.h5")) and not is_keras_hub(path):
+    is_model = is_saved_model(path)
+    is_weights = path.endswith(".weights.h5") and not is_model and not is_keras_hub(path)
+    if is_model or is_weights:
         check_no_key(path, key)
-    if path.endswith(".keras"):
+    if is_model:
         saved = saved_model(path)
         return _from_model(saved, path, _with_policy(saved, overrides), check)
-    if path.endswith(".weights.h5") and not is_keras_hub(path):
+    if is_weights:
         raise ValueError(
             "A model is built from a file that tells the architecture. Received: "
             f"{path!r}. For .weights.h5, build the model and use "

@@ -11,7 +11,7 @@ from keras_vit.models.sizes import BITS, architecture_fields, paper_name
 from keras_vit.paths import automatic_name
 from keras_vit.presets import PRESETS
 from keras_vit.pretrained import check_architecture, fetch_file, from_file, locate
-from keras_vit.weights.keras_files import is_keras_hub
+from keras_vit.weights.keras_files import is_keras_hub, is_saved_model
 from keras_vit.weights.load import load_file
 
 
@@ -71,7 +71,8 @@ def _constructor(architecture: str) -> Constructor:
         if weights is None:
             return model_class(**merge(defaults, overrides))
         path, preset = _find_weights(architecture, weights, tags)
-        if path.endswith(".weights.h5") and not is_keras_hub(path):
+        is_weights = path.endswith(".weights.h5") and not is_saved_model(path)
+        if is_weights and not is_keras_hub(path):
             model = model_class(**merge(defaults, overrides))
             load_file(model, path)
             return model

@@ -18,6 +18,7 @@ from keras_vit.layers.trainability import (
 from keras_vit.models.notes import NOTES, check_notes, without_empty
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 
+LEGACY = (".h5", ".hdf5")  # of Keras before its version 3
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
 
 
@@ -102,6 +103,42 @@ class ImageModel(keras.Model):
                 for group, tree in groups.items()
             }
         )
+
+    def save(self, filepath, *args, **kwargs):
+        """As Keras', but for its legacy HDF5 format.
+
+        Raises:
+            ValueError: if the file ends in `.h5` or `.hdf5`; nothing is written.
+        """
+        if str(filepath).endswith(LEGACY):
+            raise ValueError(
+                "Keras' legacy HDF5 files name a class without its package, so that "
+                f"`load_model` does not find {type(self).__name__} again. Received: "
+                f"filepath={str(filepath)!r}. Save the model as .keras, or its weights by "
+                "`model.save_weights` as .weights.h5."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def load_weights(self, filepath, *args, **kwargs):
+        """As Keras'. Positions of another grid are resized, but those of a legacy file.
+
+        Raises:
+            ValueError: if the file does not fit. By a legacy HDF5 file the model is
+                unchanged then.
+        """
+        path = str(filepath)
+        if not path.endswith(LEGACY) or path.endswith(".weights.h5"):
+            return super().load_weights(filepath, *args, **kwargs)
+        before = self.get_weights()
+        try:
+            return super().load_weights(filepath, *args, **kwargs)
+        except ValueError as error:
+            self.set_weights(before)
+            raise ValueError(
+                f"{path!r} does not fit the model {self.name!r}, which is unchanged: "
+                f"{error}. keras_vit.load_weights(model, path) resizes positions, and "
+                "leaves out a head of another size."
+            ) from error
 
     # Keras calls it on torch, where the names of a state dict come from here.
     def _track_variables(self):

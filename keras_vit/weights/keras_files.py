@@ -29,19 +29,38 @@ from keras_vit.weights.tensor_file import (
 GRID = "position_embedding/grid"
 SAVED_GRID = "layers/position_embedding/vars/grid"
 INTEGERS = ("int8", "uint8")  # of quantized kernels
+LEGACY = (".h5", ".hdf5")
 WEIGHTS = "model.weights.h5"  # in a .keras file
 # Keras reads and writes these files itself: there is no table.
 KERAS = Layout(name="keras", rows=(), marks=())
 
 
+def is_saved_model(path: str) -> bool:
+    """Whether a file is a `.keras` file, or one of Keras' legacy HDF5 files."""
+    return path.endswith(".keras") or is_legacy(path)
+
+
+def is_legacy(path: str) -> bool:
+    """Whether a file is of Keras' legacy HDF5 format: what `model.save("….h5")` writes."""
+    if not path.endswith(LEGACY):
+        return False
+    try:
+        with h5py.File(path) as file:
+            return bool({"model_config", "layer_names"} & set(file.attrs))
+    except H5_ERRORS:
+        return False
+
+
 def saved_model(path: str) -> keras.Model:
-    """The model of a `.keras` file, not compiled.
+    """The model of a `.keras` file or of a legacy HDF5 file, not compiled.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or not a model that Keras can load.
     """
     check_exists(path)
+    if is_legacy(path):
+        return _legacy_model(path)
     try:
         with open_zip(path) as archive:
             if damaged := archive.testzip():
@@ -62,6 +81,41 @@ def saved_model(path: str) -> keras.Model:
             f"{path!r} is not a complete .keras file of a model known here: {error}"
         ) from error
     return model
+
+
+def _legacy_model(path):
+    # Keras writes the name of a class there without that of its package, by which it
+    # finds no class again.
+    names = ("VisionTransformer", "BiTResNet")
+    ours = {name: keras.saving.get_registered_object(f"keras_vit>{name}") for name in names}
+    try:
+        with h5py.File(path) as file:
+            if "model_config" not in file.attrs:
+                raise ValueError("it holds weights alone: `model.load_weights` reads them")
+            config = parse_json(file.attrs["model_config"])
+            number = _check_legacy_weights(file)
+            _check_claims(config, os.path.getsize(path))
+        model = keras.models.load_model(path, custom_objects=ours, compile=False)
+        if number != len(model.weights):
+            raise ValueError(
+                f"it holds {number} weights, and its model has {len(model.weights)}"
+            )
+    except Exception as error:  # Keras passes on whatever its layers raise
+        raise ValueError(
+            f"{path!r} is not a complete HDF5 file of a model known here: {error}"
+        ) from error
+    return model
+
+
+def _check_legacy_weights(file):
+    """The number of weights, all of them finite."""
+    found = {n: d for n, d in datasets(file).items() if n.startswith("model_weights/")}
+    for name, dataset in found.items():
+        if dataset.dtype.name in INTEGERS:
+            continue
+        if dataset.dtype.name not in FLOATING or not is_finite(dataset[()]):
+            raise ValueError(f"{name!r} holds NaN, infinity or no floating point")
+    return len(found)
 
 
 def _check_grid(shapes, model):

@@ -19,6 +19,7 @@ from keras_vit.weights.keras_files import (
     GRID,
     KERAS,
     is_keras_hub,
+    is_saved_model,
     load_weights_h5,
     saved_model,
 )
@@ -80,11 +81,13 @@ def load_file(
         "skip_mismatched_head": skip_mismatched_head,
         "resize_patches": resize_patches,
     }
-    if path.endswith((".keras", ".weights.h5")) and not is_keras_hub(path):
+    is_model = is_saved_model(path)
+    is_weights = path.endswith(".weights.h5") and not is_model and not is_keras_hub(path)
+    if is_model or is_weights:
         check_no_key(path, key)
-    if path.endswith(".weights.h5") and not is_keras_hub(path):
+    if is_weights:
         return load_weights_h5(model, path, skip_mismatched_head)
-    if path.endswith(".keras"):
+    if is_model:
         saved = saved_model(path)
         report = assign(model, ModelTensors(saved, path), **options)
         _take_names(model, report, saved.get_config())
