@@ -287,3 +287,51 @@ def test_a_state_tree_fits_whatever_the_model_is_called():
         pairs = zip(target.optimizer.variables, source.optimizer.variables, strict=True)
         for ours, theirs in pairs:
             np.testing.assert_array_equal(array(ours), array(theirs))
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="others list weights by themselves")
+def test_torch_refuses_models_of_one_name(tmp_path):
+    small(1, name="same").save(tmp_path / "same.keras")
+    pixels, labels = data()
+    first, second = (
+        keras.Sequential([keras.Input((32, 32, 3)), model])
+        for model in [keras_vit.from_pretrained(tmp_path / "same.keras") for _ in "ab"]
+    )
+    model = average(first, second)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert model.predict(pixels, verbose=0).shape == (6, 3)
+    with pytest.raises(ValueError, match="the name 'same' in common. Give each its own"):
+        model.fit(pixels, labels, verbose=0)
+    other = keras_vit.from_pretrained(tmp_path / "same.keras", name="other")
+    model = average(first, keras.Sequential([keras.Input((32, 32, 3)), other]))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(pixels, labels, verbose=0)
+    # Weights that are new, or trained anew, are listed too.
+    training.enable_lora(model, 2)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(pixels, labels, verbose=0)
+
+
+class Distiller(keras.Model):
+    """A teacher and a student of one name, in a model with a step of its own."""
+
+    def __init__(self, teacher, student):
+        super().__init__()
+        self.student, self.teacher = student, teacher
+
+    def call(self, inputs, training=None):
+        wanted = keras.ops.stop_gradient(self.teacher(inputs, training=False))
+        return self.student(inputs, training=training) + 0 * wanted
+
+
+def test_a_student_of_the_teachers_name_is_trained_as_alone():
+    pixels, labels = data()
+    teacher, student, alone = (small(seed, name="same") for seed in (1, 2, 2))
+    teacher.trainable = False
+    before = weights(teacher)
+    for model in (Distiller(teacher, student), alone):
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        model.fit(pixels, labels, batch_size=3, epochs=2, shuffle=False, verbose=0)
+    assert_same_weights(weights(teacher), before)
+    for path, value in weights(alone).items():
+        np.testing.assert_allclose(weights(student)[path], value, atol=1e-6)

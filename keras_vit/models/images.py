@@ -16,6 +16,7 @@ from keras_vit.layers.trainability import (
     trainable_parts,
 )
 from keras_vit.models.notes import NOTES, check_notes, without_empty
+from keras_vit.models.parameters import check_listed
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 
 LEGACY = (".h5", ".hdf5")  # of Keras before its version 3
@@ -103,6 +104,11 @@ class ImageModel(keras.Model):
                 for group, tree in groups.items()
             }
         )
+
+    def __call__(self, *args, **kwargs):
+        if keras.backend.backend() == "torch":
+            check_listed(self)
+        return super().__call__(*args, **kwargs)
 
     def save(self, filepath, *args, **kwargs):
         """As Keras', but for its legacy HDF5 format.

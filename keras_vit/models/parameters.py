@@ -1,0 +1,42 @@
+"""Whether a model around one of ours lists all of its weights for torch.
+
+Keras lists a model's parameters by path, and clears the gradients of those that it lists:
+of two weights with one path the other's gradients pile up.
+"""
+
+import weakref
+
+import keras
+
+_checked = weakref.WeakKeyDictionary()  # models → number of weights that they had
+
+
+def check_listed(model: keras.Model) -> None:
+    """Checks, on torch, the model whose training calls this one.
+
+    Raises:
+        ValueError: if it lists some of the weights that it trains, and not others.
+    """
+    outer = _trained(model)
+    if outer is None or _checked.get(outer) == len(weights := outer.trainable_weights):
+        return
+    listed = {id(parameter) for parameter in outer.parameters()}
+    missing = [weight.path for weight in weights if id(weight._value) not in listed]
+    if missing:
+        raise ValueError(
+            "On torch, Keras trains the weights of a model by their paths, which must be "
+            f"unique. Received: {outer.name!r} with {missing[0]!r} and {len(missing) - 1} "
+            f"more twice, as models in it have the name {model.name!r} in common. Give "
+            "each its own: from_pretrained(…, name=…), or name= where it is built."
+        )
+    _checked[outer] = len(weights)
+
+
+def _trained(model):
+    """The outermost model that is called in a step of training, if it is another one."""
+    from keras.src.backend.common import global_state
+
+    context = global_state.get_global_attribute("current_call_ctx")
+    outer = getattr(context, "entry_layer", None)
+    is_other = isinstance(outer, keras.Model) and outer is not model
+    return outer if is_other and context.get_value("training") else None
