@@ -1,4 +1,4 @@
-"""What is done before anything imports Keras, which may import TensorFlow or torch."""
+"""Settings made before anything imports Keras, which may import TensorFlow or torch."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def wait_passively() -> None:
 
 
 def is_command() -> bool:
-    """Whether this process is `keras-vit`; any other one has its own settings."""
+    """True if this process is `keras-vit`; any other program keeps its own settings."""
     program = Path(sys.argv[0]).stem if sys.argv else ""
     return program == "keras-vit" or sys.orig_argv[1:3] == ["-m", "keras_vit"]
 

@@ -1,4 +1,4 @@
-"""What the package has to say in a program's log."""
+"""The package's messages in a program's log."""
 
 import logging
 

@@ -22,9 +22,8 @@ _PREFIX = "_keras_vit_prefix"  # attribute of the layers of our models
 
 def automatic_name(name: str) -> str:
     """A name that no layer of this process was given so far, as Keras numbers them."""
-    from keras.src.utils import naming
-
-    return naming.auto_name(name)
+    number = keras.backend.get_uid(name)
+    return f"{name}_{number - 1}" if number > 1 else name
 
 
 def mark(model: keras.Model) -> None:
@@ -37,7 +36,7 @@ def mark(model: keras.Model) -> None:
 
 
 def prefix(layer: keras.layers.Layer) -> str:
-    """What the paths of a layer of a model of ours begin with; nothing of others."""
+    """The beginning of the paths in a layer of a model of ours; `""` for other layers."""
     return getattr(layer, _PREFIX, "")
 
 

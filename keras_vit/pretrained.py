@@ -296,7 +296,7 @@ def from_file(
 
 
 def _notes_of(preset: Preset | None) -> dict:
-    """How a preset's source prepares images, where it says so."""
+    """The preparation of images by a preset's source, where it says so."""
     if preset is None or preset.preprocessing.crop_fraction is None:
         return {}
     steps = preset.preprocessing

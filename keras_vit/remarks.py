@@ -123,7 +123,7 @@ def _end(stream, process):
 
 
 def _has_python():
-    """Whether `sys.executable` is an interpreter, and not a program that holds one."""
+    """True if `sys.executable` is an interpreter, and not a program that holds one."""
     name = os.path.basename(sys.executable or "")
     return os.name == "posix" and "python" in name and not hasattr(sys, "frozen")
 

@@ -24,7 +24,7 @@ def check_free(target: str, overwrite: bool) -> None:
 
 
 def check_kind(target: str, is_folder: bool) -> None:
-    """That no folder lies where a file is to be written, and no file for a folder.
+    """Refuses a folder where a file is to be written, and a file in place of a folder.
 
     Raises:
         ValueError: if one does, which is never replaced by the other.

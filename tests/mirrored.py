@@ -70,7 +70,7 @@ def killed(folder):
 
 
 def masks():
-    """What dropout leaves of ones, by step."""
+    """Ones after dropout, by step."""
     seen = []
 
     def note(outputs):
@@ -116,7 +116,7 @@ def refusals():
 
 
 def left_to_keras():
-    """What is said of rows that do not divide to models whose steps are not ours, and
+    """The messages to models whose steps are not ours on rows that do not divide, and
     whether they have changed; even rows they are given.
     """
 
@@ -148,7 +148,7 @@ def left_to_keras():
 
 
 def one_for_all():
-    """Whether the ways to name devices give one strategy, as two of them would clash."""
+    """True if the ways to name devices give one strategy, as two of them would clash."""
     mirrored = keras_vit.distribution.mirrored
     full = [device.name for device in tf.config.list_logical_devices("CPU")]
     ways = [None, full, ["CPU:0", "CPU:1"], ["/cpu:0", "/device:CPU:1"]]

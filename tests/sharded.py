@@ -279,7 +279,7 @@ def uneven():
 
 
 def uneven_under_strategies():
-    """How far a ViT is from that of one device; its own data is scored with `metrics`."""
+    """Distances of a ViT from that of one device; its own data is scored with `metrics`."""
     seen = {}
     images, labels = batches(1)[0]
     data = keras_vit.data.load((images[:5].astype("uint8"), np.arange(5) % 3))
@@ -305,7 +305,7 @@ def uneven_under_strategies():
 
 
 def after_errors():
-    """How far a model is from before, where the data ended a call in its first batch."""
+    """Distances of a model from before, where the data ended a call in its first batch."""
     with strategy("data_parallel"):
         model = compiled(vit(), PLAIN)
         images, labels = batches(1)[0]

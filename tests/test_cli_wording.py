@@ -1,4 +1,4 @@
-"""What the command line says: in options, and on any terminal."""
+"""Messages of the command line: in options, and on any terminal."""
 
 import argparse
 import io
@@ -8,7 +8,7 @@ import pytest
 
 from keras_vit.cli import _parser
 from keras_vit.cli.output import print_anywhere
-from keras_vit.cli.wording import in_options
+from keras_vit.cli.wording import in_options, without_splits
 
 pytestmark = pytest.mark.one_backend
 
@@ -34,6 +34,17 @@ def command(name):
             "Name one: splits={'train': …, 'test': …}",
             "Name one: --split train=… --split test=…",
         ),
+        (
+            "Name it: splits={'train': 'my data'}. Or: splits={'train': '.'} and "
+            "validation_split=0.2",
+            "Name it: --split train='my data'. Or: --split train=. and "
+            "--validation-split 0.2",
+        ),
+        (
+            "Received: splits={'train': ['1', '2'], 'test': '3'}",
+            "Received: --split train=1 --split train=2 --split test=3",
+        ),
+        ("value_range=(0, 4095) or alpha='drop'", "--value-range 0 4095 or --alpha drop"),
         ("`splits` must name 'train'", "`--split` must name 'train'"),
         (
             "`validation_split` and `test_split` must leave examples",
@@ -70,6 +81,13 @@ def test_only_the_options_of_the_command_count():
     assert in_options(message, command("convert")) == (
         "Give `class_index`, --classes 10 or `--overwrite`."
     )
+
+
+def test_advice_on_splits_is_left_out_where_none_are_given():
+    text = "Name it: splits={'train': …}; or so"
+    assert without_splits(text, "Give it") == "Give it; or so"
+    text = "Name it: splits={'train': 'my data'}. Name it: splits={'train': '.'} and "
+    assert without_splits(f"{text}validation_split=0.2", "Give it") == "Give it"
 
 
 @pytest.mark.parametrize(

@@ -915,7 +915,7 @@ def test_tfds_that_cannot_be_had(tmp_path, monkeypatch):
 
 @one_backend
 def test_tfds_offline(tfds_folder, tmp_path, monkeypatch):
-    """What is prepared is read; nothing is asked of the network, not even a name."""
+    """Prepared data is read; nothing is asked of the network, not even a name."""
     import tensorflow_datasets as tfds
 
     def no_network(*arguments, **options):

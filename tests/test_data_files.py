@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit.cli.options import as_options, images_in
+from keras_vit.cli.options import images_in
 from keras_vit.data import Augmentation, Pipeline, load, load_images, read_image
 from keras_vit.data.clutter import is_clutter
 from keras_vit.data.split_names import look_like_splits, splits_of
@@ -344,24 +344,6 @@ def test_rows_and_paths_of_spreadsheets(tmp_path):
     )
     with pytest.raises(ValueError, match="must have one column 'label'. Received 2"):
         load(file)
-
-
-def test_messages_speak_of_options(tmp_path):
-    text = "Name them: splits={'train': …, 'test': …}, or bad_images='skip', `split_column`"
-    options = (
-        "Name them: --split train=… --split test=…, or --bad-images skip, `--split-column`"
-    )
-    assert as_options(text) == options
-    assert as_options("value_range=(0, 4095) or alpha='drop'") == (
-        "--value-range 0 4095 or --alpha drop"
-    )
-    assert as_options("Name it: splits={'train': …}; or so", "Give it") == "Give it; or so"
-    text = "Name it: splits={'train': 'my data'}. Name it: splits={'train': '.'}, "
-    text += "validation_split=0.2"
-    assert as_options(text, "Give it") == "Give it"
-    assert as_options(text) == (
-        "Name it: --split train='my data'. Name it: --split train=. --validation-split 0.2"
-    )
 
 
 # Clutter and other files

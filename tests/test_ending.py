@@ -65,7 +65,7 @@ def folder(tmp_path_factory):
 
 
 def _until(process, seconds, says=None):
-    """What a process says up to a line, or to its end; it is killed where that is late."""
+    """The output of a process up to a line, or to its end; a late one is killed."""
     lines, impatience = [], threading.Timer(seconds, process.kill)
     impatience.start()
     for line in process.stdout:
@@ -232,7 +232,7 @@ def test_an_iterator_that_is_alive_at_the_end(ended, end, status):
 
 @pytest.mark.one_backend
 def test_what_is_read_at_the_end(ended):
-    """By what the program has registered after its first stream."""
+    """The program has registered its reader after its first stream."""
     status, output = ended(
         DATA,
         """

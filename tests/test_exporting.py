@@ -1,6 +1,7 @@
 """Exported files compute what the model does, in their own runtimes."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ on_torch = pytest.mark.one_backend  # of which none has a part in what is tested
 
 
 def is_newer_than_tensorflow():
-    """Whether JAX writes what the last release of TensorFlow does not read."""
+    """True if JAX writes programs that the last release of TensorFlow does not read."""
     if keras.backend.backend() != "jax":
         return False
     import jax
@@ -313,9 +314,12 @@ def test_a_model_that_keras_quantized(name, tmp_path):
         r"(quantized by Keras \(int8\)|computes something else).*Export the model that it "
         "was made of"
     )
+    root = logging.getLogger()
+    before = root.level, root.handlers[:], root.filters[:]
     with pytest.raises(ValueError, match=message):
         export(model, path_of(tmp_path, name))
     assert list(tmp_path.iterdir()) == []
+    assert (root.level, root.handlers, root.filters) == before
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of its own")
@@ -472,7 +476,7 @@ def test_nothing_is_reported_offline(monkeypatch):
 
 @only_on_torch
 def test_openvino_need_not_ask_for_tensorflow(tmp_path, monkeypatch):
-    """On Python 3.13 it cannot, where TensorFlow is imported."""
+    """It cannot on Python 3.13, where TensorFlow is imported."""
     utils = pytest.importorskip("openvino.frontend.tensorflow.utils")
 
     def as_on_python_3_13(framework):

@@ -85,7 +85,7 @@ def test_decode_predictions_without_network_says_what_to_do(monkeypatch):
 
 @pytest.mark.one_backend
 def test_names_offline(class_index, tmp_path, monkeypatch):
-    """Those that Keras has downloaded before, and no request."""
+    """Names that Keras has downloaded before are read without a request."""
 
     def no_network(*arguments, **options):
         pytest.fail("the network is asked")

@@ -48,7 +48,7 @@ def test_values_and_gradients_are_those_of_keras(ours, theirs, dtype, bound):
 
 
 def derivatives(layer):
-    """Of a layer's sum of squares with weights: along a direction, and of second order."""
+    """Derivatives of a layer's weighted sum of squares: along a direction, and second ones."""
     inputs = images(3, 2, 8, batch=1)
     weights = np.random.default_rng(3).normal(size=inputs.shape).astype("float32")
     along = np.random.default_rng(4).normal(size=inputs.shape).astype("float32")

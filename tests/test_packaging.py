@@ -40,7 +40,7 @@ def state():
 
 @pytest.fixture(scope="module")
 def expected(state):
-    """What each of our variables must be."""
+    """The array that each of our variables must be."""
     with Checkpoint(REFERENCE / CASE / "model.safetensors", known=HEADS) as checkpoint:
         return dict(checkpoint.read(set(checkpoint.shapes)))
 
@@ -56,7 +56,7 @@ def tensors(state, prefix="", factor=1):
 
 
 def assert_holds(path, expected, factor=1, **options):
-    """That a file holds exactly the variables expected; gives the checkpoint."""
+    """Checks that a file holds exactly the variables expected; gives the checkpoint."""
     with Checkpoint(path, known=HEADS, **options) as checkpoint:
         assert not checkpoint.unused
         assert checkpoint.shapes.keys() == expected.keys()
@@ -312,7 +312,7 @@ def test_what_nothing_tells_is_asked(state, expected, saved):
 
 
 def test_the_key_by_every_way(state, saved, tmp_path, capsys):
-    """Of the functions and of the command line; and where there is nothing to choose."""
+    """The functions and the command line take it; without a choice it is an error."""
     path = saved({"state_dict": tensors(state, factor=2), "ema": tensors(state)})
     logits = reference(CASE)["logits"]
     options = {"key": "ema", "num_heads": 4, "classifier_activation": None}

@@ -122,7 +122,7 @@ def test_one_class_of_95_percent():
 
 
 def test_means_leave_out_classes_without_examples():
-    """Those that are predicted, too: what scikit-learn's balanced accuracy does."""
+    """Classes that are only predicted count as in scikit-learn's balanced accuracy."""
     labels, predictions = np.array([0, 0, 0, 3, 3]), np.array([0, 0, 1, 3, 2])
     result = Evaluation(labels, np.eye(5)[predictions], list("abcde"))
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):

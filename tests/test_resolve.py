@@ -38,7 +38,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture
 def beside(plain, tmp_path):
-    """That file in a folder, with a `config.json` beside it."""
+    """The file in a folder, with a `config.json` beside it."""
 
     def beside(config=None, folder="run"):
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -243,7 +243,7 @@ def test_activations_that_shapes_do_not_tell(tmp_path):
 
 
 def assert_refused(source, message, monkeypatch=None):
-    """By every way in, before anything changes."""
+    """Every way in refuses the file before anything changes."""
     target = source.parent / "converted.npz"
     model = tiny(image_size=16, num_layers=1)
     before = weights(model)
@@ -343,7 +343,7 @@ def test_spellings_of_known_architectures(written, name):
     "case", ["timm_dinov3", "timm_pe_core", "timm_rope_axial", "timm_rope_reg_gap"]
 )
 def test_published_look_alikes(case, tmp_path):
-    """By their config, and without one as far as their tensors tell."""
+    """They are refused by their config, and without one as far as their tensors tell."""
     bare = tmp_path / "bare.safetensors"
     shutil.copy(REFERENCE / case / "model.safetensors", bare)
     for source in (REFERENCE / case, bare):

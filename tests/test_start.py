@@ -1,4 +1,4 @@
-"""How the command starts, in processes of its own."""
+"""The start of the command, in processes of its own."""
 
 import os
 import re

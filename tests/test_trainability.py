@@ -59,7 +59,7 @@ def cloned(model, tmp_path):
 
 
 def flags(model):
-    """What every layer and weight inside a model says, in the order of both.
+    """The flags of every layer and weight inside a model, in the order of both.
 
     Not the names of weights: those of Keras' own layers are numbered in a process.
     """

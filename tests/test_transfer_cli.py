@@ -74,7 +74,7 @@ def trained(folder, tmp_path_factory):
 
 
 def finetune_arguments(*options):
-    """What `keras-vit finetune` makes of options."""
+    """Arguments that `keras-vit finetune` makes of options."""
     parser = argparse.ArgumentParser()
     finetune.add_to(parser.add_subparsers())
     return parser.parse_args(["finetune", "x", "--output", "y", *options])
@@ -176,6 +176,7 @@ def test_an_image_that_fails_in_the_training_is_named(folder, fails, tmp_path):
     broken = images / "square" / "03.jpg"
     cut_off(broken)
     command = ("finetune", images, "--output", output, "--weights", weights, *TRAINING)
+    command += ("--save-freq", 1)  # so that there is a step to go on from
     error = fails(*command)
     assert str(broken) in error
     assert "--bad-images skip" in error
@@ -210,7 +211,7 @@ def test_an_image_that_fails_in_an_evaluation_is_named(folder, tmp_path, capsys)
 
 @pytest.mark.one_backend
 def test_no_letter_ends_a_command(trained, folder, tmp_path):
-    """In the locale C, and where a pipe has the letters of another country."""
+    """Commands work in the locale C, and on a pipe with the letters of another country."""
     images = shutil.copytree(folder, tmp_path / "снимки")
     output = tmp_path / "прогон"
     weights = trained[0] / "best.keras"
@@ -246,7 +247,7 @@ def test_mirroring_and_crops_are_options(folder):
         return configured(data, model, recipe.replace(batch_size=21, resolution=32))
 
     def sums(images):
-        """Of the upper left corner, by which the images are told apart."""
+        """Sums of the upper left corner, by which the images are told apart."""
         return sorted(np.asarray(images)[:, :8, :16].sum((1, 2, 3)).round(2).tolist())
 
     # Whole and as they are, the images of an epoch are those of the evaluation.
@@ -390,7 +391,7 @@ def test_a_folder_in_which_another_process_begins_is_not_taken(tmp_path):
 
 
 def test_a_refused_command_can_be_given_again(trained, folder, fails, tmp_path):
-    """By the recipe, when the configuration has been written."""
+    """The recipe refuses it when the configuration has been written."""
     given = ("finetune", folder, "--output", tmp_path / "run", *TRAINING)
     given += ("--weights", trained[0].with_name("small.keras"))
     assert "block" in fails(*given, "--freeze", 99)
@@ -628,7 +629,7 @@ def test_recipes_by_name_and_data(folder):
 
 @pytest.mark.one_backend
 def test_finetune_speaks_of_options(folder, fails, tmp_path):
-    """What is refused in the data, and how the command line decides otherwise."""
+    """Refused data, and the options by which the command line decides otherwise."""
     output = ("--output", tmp_path / "run", "--weights", CHECKPOINT)
     folds = tmp_path / "folds"
     shutil.copytree(folder, folds / "fold_1")
@@ -660,7 +661,7 @@ def test_finetune_speaks_of_options(folder, fails, tmp_path):
 
 @pytest.mark.one_backend
 def test_a_run_reads_images_as_its_training_did(fails, tmp_path, capsys):
-    """Of 12 bits in files of 16; `evaluate` and `predict` need not be told again."""
+    """Images of 12 bits in files of 16; `evaluate` and `predict` need not be told again."""
     rng, root = np.random.default_rng(0), tmp_path / "deep"
     for split, count in (("Training", 6), ("Testing", 2)):
         for label in "ab":
@@ -843,7 +844,7 @@ def test_evaluate_others_draws_no_split(trained, fails, tmp_path, capsys):
 
 @pytest.mark.one_backend
 def test_evaluate_a_run_that_kept_no_list(trained, folder, fails, tmp_path, capsys):
-    """Those of earlier versions."""
+    """Runs of earlier versions have none."""
     output = shutil.copytree(trained[0], tmp_path / "run")
     (output / "examples.npz").unlink()
     moved = shutil.copytree(folder, tmp_path / "shapes")

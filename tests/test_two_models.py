@@ -220,7 +220,7 @@ def test_resuming_two_models_ends_bit_for_bit(tmp_path):
 
 
 def test_a_training_of_before_goes_on(tmp_path):
-    """From a checkpoint whose names have no model in them, to the end of an own one.
+    """A checkpoint whose names have no model in them leads to the end of an own one.
 
     Bit for bit on torch, where it was begun, up to rounding of other processors.
     """

@@ -61,7 +61,7 @@ def _compiled(model, loss, **options):
 
 
 def remainders():
-    """What is trained and scored with each number of rows left at the end."""
+    """Results of training and scoring with each number of rows left at the end."""
     model, found = classifier(), {}
     start = model.get_weights()
     for left in range(1, BATCH):
@@ -130,7 +130,7 @@ def generated():
 
 
 def trained(model, given, steps=None, **options):
-    """Of a training, and of an evaluation on the same data."""
+    """Results of a training, and of an evaluation on the same data."""
     data = given() if callable(given) else given
     sizes = {"batch_size": BATCH} if len(data) == 2 else {}
     rates = {"steps_per_epoch": steps} if steps else {}
@@ -155,7 +155,7 @@ def flat(history):
 
 
 def distances(one, other):
-    """By training, the number that differs the most, of arrays of one shape."""
+    """The largest difference by training, of arrays of one shape."""
     assert one.keys() == other.keys()
     return {name: _worst(one[name], other[name]) for name in one}
 
@@ -171,7 +171,7 @@ def everything():
 
 
 def on_several_devices(name):
-    """How far each training is from that of one device."""
+    """Distances of each training from that of one device."""
     with strategy("none"):
         expected = everything()
     with strategy(name):

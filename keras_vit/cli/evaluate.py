@@ -25,6 +25,7 @@ from keras_vit.cli.results import (
     result_of,
     write_report_of,
 )
+from keras_vit.cli.wording import without_splits
 from keras_vit.data import ImageData
 from keras_vit.data.labels import UnknownClassError
 from keras_vit.runs import load_classifier, reunite
@@ -78,11 +79,7 @@ def _evaluate(args):
     try:
         data, split = _data(args, classifier)
         evaluation = classifier.evaluate(data, split, verbose=verbose)
-    except ValueError as error:
-        if not isinstance(error, UnknownClassError) and not isinstance(
-            error.__cause__, UnknownClassError
-        ):
-            raise
+    except UnknownClassError as error:
         raise ValueError(
             f"{error}. If the data's classes are the model's, in the same order, give "
             "--by-order."
@@ -110,8 +107,19 @@ def _data(args, classifier) -> tuple[ImageData, str]:
             "Which images? The folder of a training would tell. Received: "
             f"{args.source!r}, which is none. Give DATA."
         )
-    data = load_data({**data_arguments(args, args.data), **known, **UNDIVIDED}, ALONE)
+    data = _load({**data_arguments(args, args.data), **known, **UNDIVIDED})
     return data, _own_split(args, data)
+
+
+def _load(given) -> ImageData:
+    """The images; errors name no splits, which are not to be given here."""
+    try:
+        return load_data(given)
+    except (ValueError, FileNotFoundError) as error:
+        said = without_splits(str(error), ALONE)
+        if said == str(error):
+            raise
+        raise type(error)(said) from error
 
 
 def _of_training(args, run, known) -> tuple[ImageData, str]:
@@ -121,7 +129,7 @@ def _of_training(args, run, known) -> tuple[ImageData, str]:
     is_other = source != used["source"]
     given = {**data_arguments(args, source), **known}
     try:
-        data = load_data({**used, **given}, ALONE)
+        data = _load({**used, **given})
     except (ValueError, FileNotFoundError):
         if not is_other:
             raise
@@ -131,7 +139,7 @@ def _of_training(args, run, known) -> tuple[ImageData, str]:
             if is_other:
                 _say("these are the images of the training, so its splits are used.")
             return data, args.split or _default_split(data.splits)
-    data, examples = load_data({**used, **given, **UNDIVIDED}, ALONE), run.examples()
+    data, examples = _load({**used, **given, **UNDIVIDED}), run.examples()
     reunion = reunite(data, examples) if examples else None
     if reunion is not None and reunion.known:
         return _reunited(args, data, reunion, examples, is_other)

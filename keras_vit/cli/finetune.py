@@ -373,7 +373,7 @@ def _checked(data):
 
 
 def _check_same_images(run, data):
-    """That the data is still what an unfinished training was begun with."""
+    """Raises a ValueError if the images of an unfinished training have changed."""
     before = run.config()["data"]
     if before["fingerprint"] == data.fingerprint:
         return

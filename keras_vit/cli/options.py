@@ -4,8 +4,6 @@ import argparse
 import ast
 import difflib
 import os
-import re
-import shlex
 from inspect import signature
 from pathlib import Path
 
@@ -69,7 +67,7 @@ def add_data_options(parser) -> None:
 
 
 def add_reading(parser) -> None:
-    """How the values in images are meant."""
+    """Adds the options that say how the values in images are meant."""
     parser.add_argument(
         "--value-range",
         type=float,
@@ -87,7 +85,7 @@ def add_reading(parser) -> None:
 
 
 def reading_of(args, pipeline) -> dict:
-    """What a pipeline is to be told of how values are meant; the options come first."""
+    """Fields of a pipeline that say how values are meant; options come before its own."""
     names = ("value_range", "alpha")
     return {name: getattr(args, name) or getattr(pipeline, name) for name in names}
 
@@ -130,55 +128,13 @@ def found_again(source: str) -> str:
     return os.path.abspath(source) if os.path.exists(source) else source
 
 
-def load_data(given: dict, remedy: str | None = None):
-    """The `keras_vit.data.ImageData` of `data_arguments`.
-
-    Args:
-        given: the arguments.
-        remedy: what errors say instead of `--split NAME=PART`, where there is no such
-            option.
-    """
+def load_data(given: dict):
+    """The `keras_vit.data.ImageData` of `data_arguments`."""
     given = dict(given)
     try:
         return keras_vit.data.load(given.pop("source"), **given)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(as_options(str(error), remedy)) from error
-    # TensorFlow Datasets cannot prepare them, or they are no data set.
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(as_options(str(error), remedy)) from error
-
-
-_SPLITS = re.compile(r"(Name [^:.]*: )?splits=\{([^}]*)\}(, validation_split=[\d.]*\d)?")
-_ARGUMENTS = (
-    *("alpha", "bad_images", "data_dir", "duplicates", "image_column", "label_column"),
-    *("split_column", "test_split", "validation_split", "value_range"),
-)
-
-
-def as_options(text: str, remedy: str | None = None) -> str:
-    """A message of `keras_vit.data.load` with the options of the command line."""
-
-    def splits(found):
-        parts = re.findall(r"'(\w+)': \[?'?([^,'\]]+)", found[2])
-        options = " ".join(f"--split {split}={_quoted(part)}" for split, part in parts)
-        return f"{found[1] or ''}{options}{found[3] or ''}" if remedy is None else remedy
-
-    text = _SPLITS.sub(splits, text)
-    if remedy is not None:  # once is enough
-        text = text.replace(f"{remedy}. {remedy}", remedy)
-    text = text.replace("`splits`", "`--split`")
-    for name in _ARGUMENTS:
-        option = f"--{name.replace('_', '-')}"
-        text = re.sub(rf"\b{name}=\(([^,)]*), ([^)]*)\)", rf"{option} \1 \2", text)
-        text = re.sub(rf"\b{name}='([^']*)'", rf"{option} \1", text)
-        text = re.sub(rf",? ?\b{name}=([\d.]*\d)", rf" {option} \1", text)
-        text = text.replace(f"`{name}`", f"`{option}`")
-    return text
-
-
-def _quoted(part: str) -> str:
-    """As a shell takes it."""
-    return shlex.quote(part) if " " in part else part
+    except RuntimeError as error:  # TensorFlow Datasets cannot prepare them
+        raise ValueError(str(error)) from error
 
 
 def add_overrides(parser) -> None:

@@ -1,4 +1,4 @@
-"""What is printed, on any terminal: letters that it does not have never end the work."""
+"""Output on any terminal: letters that its encoding lacks never end the work."""
 
 import codecs
 import sys

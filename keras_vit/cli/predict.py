@@ -17,11 +17,11 @@ from keras_vit.cli.options import (
     add_command,
     add_merging,
     add_reading,
-    as_options,
     images_in,
     merging_of,
     reading_of,
 )
+from keras_vit.cli.wording import in_options
 from keras_vit.data import load_images
 from keras_vit.data.samples import check_values
 from keras_vit.data.sources import ImageFiles
@@ -76,9 +76,13 @@ def _predict(args):
     classifier = load_classifier(args.source, args.batch_size, **merging_of(args))
     pipeline = replace(classifier.pipeline, **reading_of(args, classifier.pipeline))
     classifier = replace(classifier, pipeline=pipeline)
-    _say_strange_values(sources, pipeline)
+    if strange := _strange_values(sources, pipeline):
+        print(f"keras-vit: {in_options(strange, args.command)}", file=sys.stderr)
     names = _class_names(classifier, args.class_index)
-    results = _results(classifier, sources, names, args.top)
+    results = (
+        (source, in_options(found, args.command) if isinstance(found, str) else found)
+        for source, found in _results(classifier, sources, names, args.top)
+    )
     failed = _print_json(results) if args.json else _print_table(results)
     return ERROR if failed else OK
 
@@ -98,15 +102,16 @@ def _sources(given) -> Iterator[tuple[str, str | None]]:
             print(f"keras-vit: {_shown(source)}: left out: {others}", file=sys.stderr)
 
 
-def _say_strange_values(sources, pipeline):
-    """What `load` would refuse: images that would be all but black, or over white."""
+def _strange_values(sources, pipeline) -> str:
+    """The reason for which `load` would refuse the images: all but black, over white."""
     found = (s for s, error in sources if error is None and os.path.isfile(s))
     paths = tuple(map(Path, found))
     files = ImageFiles(paths, np.zeros(len(paths), "int32"), Path())
     try:
         check_values({"IMAGE": files}, pipeline.reading, {"IMAGE": [None] * len(paths)})
     except ValueError as error:
-        print(f"keras-vit: {as_options(str(error))}", file=sys.stderr)
+        return str(error)
+    return ""
 
 
 def _class_names(classifier: Classifier, class_index):
@@ -142,7 +147,7 @@ def _read(source, pipeline) -> np.ndarray | str:
     except FileNotFoundError:
         return "there is no such file"
     except (ValueError, OSError) as error:  # a ConnectionError is one
-        return " ".join(as_options(str(error)).split())
+        return " ".join(str(error).split())
 
 
 def _most_probable(classifier, images, names, top):

@@ -27,7 +27,7 @@ def print_result(evaluation: Evaluation, name: str, loss_note: str = "") -> None
 
 
 def loss_note(classifier: Classifier) -> str:
-    """How the loss of an evaluation differs from a training's `val_loss`, if it does."""
+    """Sentence on how an evaluation's loss differs from `val_loss`, or nothing."""
     recipe = classifier.run.config()["recipe"] if classifier.run else {}
     parts = []
     if recipe.get("loss") == "sigmoid":

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 
 # Arguments whose option has another name.
 _OTHERS = {"learning_rate": "base_learning_rate", "ema": "ema_momentum"}
@@ -11,7 +12,11 @@ _PHRASES = {
     "choose another `directory`": "give `--overwrite`",
 }
 _QUOTED = r"(?<![\w=])'[^']*'(?!\w)"  # names of files, which stay as they are
-_VALUE = r"""\{[^}]*\}|\([^)]*\)|'[^']*'|"[^"]*"|[^\s,;:(){}'"`]*[^\s,;:(){}'"`.]"""
+_VALUE = (
+    r"""\{[^}]*\}|\([^)]*\)|\[[^\]]*\]|'[^']*'|"[^"]*"|[^\s,;:(){}'"`]*[^\s,;:(){}'"`.]"""
+)
+# Advice to say which part of the data is which split.
+_SPLITS = r"(?:Name [^:.]*: )?splits=\{[^}]*\}(?: and validation_split=[\d.]*\d)?"
 
 
 def in_options(message: str, command: argparse.ArgumentParser) -> str:
@@ -40,6 +45,12 @@ def in_options(message: str, command: argparse.ArgumentParser) -> str:
     return re.sub(f"{_QUOTED}|{alone}|{given}", replaced, message)
 
 
+def without_splits(message: str, remedy: str) -> str:
+    """A message with a remedy, said once, in place of each advice to give `splits`."""
+    message = re.sub(_SPLITS, remedy, message)
+    return message.replace(f"{remedy}. {remedy}", remedy)
+
+
 def _options(command):
     """The actions of a parser by the name of the argument that they set."""
     options = {}
@@ -60,9 +71,22 @@ def _given(action, value):
         return f"no `{option}`"
     if value.startswith("{"):
         pairs = re.findall(rf"'(\w+)': ({_VALUE})", value)
-        return " ".join(f"{option} {name}={_plain(part)}" for name, part in pairs)
-    return f"{option} {_plain(value)}"
+        return " ".join(
+            f"{option} {name}={_quoted(part)}"
+            for name, parts in pairs
+            for part in _parts(parts)
+        )
+    if value.startswith(("(", "[")):  # several values of one option
+        return f"{option} {' '.join(_parts(value))}"
+    return f"{option} {_quoted(value)}"
 
 
-def _plain(value):
-    return value.strip("'\"()[]").replace(",", "")
+def _parts(value):
+    """The values of a tuple or list, or the one that there is."""
+    return [part.strip() for part in value.strip("()[]").split(",")]
+
+
+def _quoted(value):
+    """A value as a shell takes it."""
+    value = value.strip("'\"")
+    return shlex.quote(value) if " " in value else value

@@ -98,7 +98,7 @@ def _check_finite(images, name: str) -> None:
 
 
 def _check_masks(images, name: str) -> None:
-    """That integers are not 0 and 1 alone; a few images mostly tell."""
+    """Refuses integers that are 0 and 1 alone; a few images mostly tell."""
     few = images[:: len(images) // FEW + 1]
     if few.max() <= 1 and images.max() == 1:
         raise ValueError(

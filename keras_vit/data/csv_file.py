@@ -105,7 +105,7 @@ class _Rows:
             )
 
     def _dialect(self) -> dict:
-        """What `csv` is told: the separator by which the first line has the columns."""
+        """Arguments of `csv`: the separator by which the first line has the columns."""
         with open(self._file, encoding="utf-8-sig", newline="") as stream:
             first = stream.readline()
         for skips, separator in itertools.product((False, True), SEPARATORS):

@@ -1,4 +1,4 @@
-"""How a process ends while streams are read.
+"""The end of a process that reads streams.
 
 The threads of `tf.data` call Python, and the destructor of an iterator waits for them.
 Once Python finalizes, no other thread can run it: an iterator that is alive then waits for
@@ -147,7 +147,7 @@ def _nothing(iterator):
 
 
 def _lose_inherited():
-    """In a forked process: no destructor waits for threads that are not here."""
+    """Keeps destructors in a forked process from waiting for threads that it lacks."""
     _calls.begin()
     for iterator in _iterators():
         for name in RESOURCES:

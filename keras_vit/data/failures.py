@@ -38,7 +38,7 @@ def named() -> Iterator[None]:
 
 
 def _letters(text):
-    """What no way of writing a text in another changes."""
+    """The letters and digits of a text, which no escaping changes."""
     return re.sub(r"[^A-Za-z0-9]", "", text)
 
 

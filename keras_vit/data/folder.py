@@ -23,8 +23,8 @@ from keras_vit.log import log
 LAYOUTS = "folder/<class>/<image> or folder/{train,validation,test}/<class>/<image>"
 NAME_THEM = "Name the folder of each split: splits={'train': …, 'validation': …, 'test': …}"
 ARE_CLASSES = (
-    "Name the folder itself if these are the classes: splits={'train': '.'}, "
-    "validation_split=0.2"
+    "Name the folder itself if these are the classes: splits={'train': '.'} "
+    "and validation_split=0.2"
 )
 
 
@@ -93,7 +93,7 @@ def _split_folders(root: Path, splits: Mapping | None) -> dict[str, list[Path]]:
 
 
 def _to_take(known: Mapping[str, str]) -> str:
-    """How to name the splits that are known and leave other folders out."""
+    """Advice: the `splits` that are known, without the other folders."""
     if len(set(known.values())) < len(known):  # several of one split
         return NAME_THEM
     named = {split: name for name, split in known.items()}
@@ -125,7 +125,7 @@ def _innermost(folder: Path, split: str) -> Path:
 
 
 def _check_that_they_are_classes(root: Path, names: Sequence[str]) -> None:
-    """That the folders which are to be classes are no parts of a data set."""
+    """Refuses folders as classes that seem to be parts of a data set."""
     inside = {name: _subfolders(root / name) for name in names}
     are_parts = any(inside.values()) or mentions_training(names)
     if len(names) > 1 and are_parts and look_like_splits(names):
@@ -201,7 +201,7 @@ def _with_images(files: dict[str, dict]) -> tuple[str, ...]:
 
 
 def _check_depth(train: Mapping[str, list], folders: Sequence[Path]) -> None:
-    """That the classes are not a folder below, as where an archive was unpacked."""
+    """Refuses a single folder that holds the classes, as an unpacked archive does."""
     below = [path for path in visible(folders[0]) if path.is_dir()]
     inside = _subfolders(below[0])
     if len(train) == 1 and len(inside) > 1:

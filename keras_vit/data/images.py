@@ -31,7 +31,7 @@ WHITE_IS_ZERO = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the values in a file are meant, where the file itself does not tell.
+    """The meaning of the values in a file, where the file itself does not tell.
 
     Attributes:
         value_range: (black, white), the values in the file that become 0 and 255; what
@@ -64,7 +64,7 @@ AS_IT_IS = Reading()
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an image tells.
+    """Facts from the header of an image.
 
     Attributes:
         format: Pillow's name of the file's format.
@@ -165,7 +165,7 @@ def stored_values(
 
 
 def is_image(path: str | os.PathLike, without: tuple[str, ...] = ()) -> bool:
-    """Whether a file begins as an image of one of the `FORMATS` does, but some."""
+    """True if a file begins as an image of one of the `FORMATS`, but for some of them."""
     pillow = require("PIL.Image")
     formats = tuple(name for name in _formats() if name not in without)
     try:
@@ -207,7 +207,7 @@ def _opened(source, name: str, use: Callable):
 
 
 def _formats() -> tuple[str, ...]:
-    """Those that this build of Pillow reads, also with a plugin that came later."""
+    """Formats that this build of Pillow reads, also by a plugin that came later."""
     _with_plugins()
     return tuple(name for name in FORMATS if name in require("PIL.Image").OPEN)
 
@@ -225,7 +225,7 @@ def _with_plugins() -> None:
 
 
 def _header(image) -> Header:
-    """Of an image that is open and not decoded."""
+    """The header of an image that is open and not decoded."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     codes = " ".join(str(tile[3]) for tile in image.tile)
     deep_colors = ";16" in codes and not image.mode.startswith("I")
@@ -276,7 +276,7 @@ def _readable(image, reading: Reading) -> Header:
 
 
 def _check_length(image) -> None:
-    """That the file is as long as its header says."""
+    """Raises a ValueError if the file is shorter than its header says."""
     tags = getattr(image, "tag_v2", {})
     starts, lengths = (
         next((tags[tag] for tag in pair if tag in tags), ()) for pair in (STARTS, LENGTHS)

@@ -53,7 +53,7 @@ class Listing:
         return [path for path in files if self.is_image(path)]
 
     def is_image(self, path: Path) -> bool:
-        """Whether a file is to be read; one that is not is counted."""
+        """True if a file is to be read; other files are counted."""
         suffix = path.suffix.lower()
         if suffix in self._suffixes:
             # A link to nothing counts as one, so that it is found to be damaged. A pipe
@@ -87,7 +87,7 @@ class Listing:
 
 
 def visible(folder: Path) -> Iterator[Path]:
-    """What somebody has put into a folder, in the order of the names."""
+    """Paths that somebody has put into a folder, in the order of their names."""
     for path in sorted(folder.iterdir()):
         if not is_clutter(path.name):
             yield path

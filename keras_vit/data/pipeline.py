@@ -88,7 +88,7 @@ class Pipeline:
 
     @property
     def reading(self) -> Reading:
-        """How the values in files and arrays are meant."""
+        """The meaning of the values in files and arrays."""
         return Reading(value_range=self.value_range, alpha=self.alpha)
 
 

@@ -78,7 +78,7 @@ def _by_split(numbers, sources) -> dict[str, np.ndarray]:
 
 
 def check_labels(sources: Mapping[str, Source], repeats: Repeats) -> None:
-    """That no file has several labels; those of the same bytes are told.
+    """Refuses a file with several labels; warns of equal files with several labels.
 
     Raises:
         ValueError: if one has.

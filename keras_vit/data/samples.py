@@ -22,7 +22,7 @@ PARTIAL, SHADES = 0.5, 8  # of pixels, and of what opacity seldom has so many
 
 @dataclass(frozen=True)
 class Sample:
-    """What the pixels of one image say.
+    """Facts from the pixels of one image.
 
     Attributes:
         header: a `Header`.

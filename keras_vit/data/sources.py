@@ -66,10 +66,10 @@ class Source(Protocol):
         """The header of one image and its pixels as stored; `None` if they are known."""
 
     def key(self, index: int) -> Hashable:
-        """What is equal where two examples are the same file."""
+        """A key that two examples share if they are the same file."""
 
     def likeness(self, index: int, level: int) -> Hashable:
-        """What is equal where contents are: at a glance (0), by some bytes, by all (2)."""
+        """A key that equal contents share: at a glance (0), by some bytes (1), all (2)."""
 
     def read_as(self, reading: Reading) -> "Source":
         """The same examples, their values meant as `reading` says."""
@@ -206,7 +206,7 @@ class ImageArrays:
         """Arrays are checked as a whole when they are given."""
 
     def stored(self, index: int) -> tuple[Header, np.ndarray] | None:
-        """Of four channels, of which the last may be no opacity."""
+        """Images of four channels, of which the last may be no opacity."""
         image = self.images[self.indices[index]]
         return (RGBA, image) if image.shape[-1] == 4 else None
 

@@ -29,7 +29,7 @@ def spelled_on_disk(path: Path) -> Path:
 
 
 def check_utf8(names: Iterable[str]) -> None:
-    """That every name of a file can be written as UTF-8.
+    """Checks that every name of a file can be written as UTF-8.
 
     Raises:
         ValueError: listing those that cannot.

@@ -157,7 +157,7 @@ def _map(function, batch):
 
 
 def _step(original, model, state, data):
-    """On rows that the devices do not divide, each computes a part of them anyway."""
+    """Divides the rows of any batch over the devices within the step."""
     distribution = _ours()
     if distribution is None or _rows(data) % distribution.num_model_replicas == 0:
         return original(model, state, data)

@@ -34,7 +34,7 @@ _installed = []
 
 
 def is_in_use() -> bool:
-    """Whether batches are divided so under the strategy in use."""
+    """True if batches are divided this way under the strategy in use."""
     import tensorflow as tf
 
     return bool(_installed) and _several(tf.distribute.get_strategy())
@@ -61,7 +61,7 @@ def install() -> None:
 
 
 def _several(strategy):
-    """Whether a strategy has replicas that this is for."""
+    """True if a strategy is a `MirroredStrategy` of several replicas."""
     import tensorflow as tf
 
     is_mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
@@ -82,7 +82,7 @@ def _init_iterator(original, iterator, distribute_strategy=None, *arguments, **n
 
 
 class _Divider:
-    """What an epoch's iterator uses of a strategy.
+    """The part of a strategy that an epoch's iterator uses.
 
     Args:
         strategy: a `tf.distribute.MirroredStrategy`.
@@ -273,7 +273,7 @@ def _only_if_even(data, rows, reason):
 
 
 def _num_rows(data):
-    """Of a part that is dense, sparse or ragged."""
+    """Number of rows of a tensor that is dense, sparse or ragged."""
     import tensorflow as tf
 
     first = next(x for x in keras.tree.flatten(data) if x is not None)
@@ -304,12 +304,8 @@ def _test_step(original, model, data):
 
 def _loss_and_logs(model, data, training):
     """The loss of a whole batch, and what the metrics say after it, in each replica."""
-    from keras.src.trainers.data_adapters.data_adapter_utils import (
-        unpack_x_y_sample_weight,
-    )
-
     rows = _here.rows
-    x, y, sample_weight = unpack_x_y_sample_weight(data)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     options = {"training": training} if model._call_has_training_arg else {}
     y_pred = keras.tree.map_structure(
         lambda output: _whole_output(output, rows), model(x, **options)

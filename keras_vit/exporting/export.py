@@ -303,7 +303,7 @@ def _reason(error) -> str:
 
 
 def _advice(model, row) -> str:
-    """What to do instead, as a sentence after others, or nothing."""
+    """A sentence on what to do instead, or nothing."""
     advice = ""
     if quantization_of(model):
         advice += (

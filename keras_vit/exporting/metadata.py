@@ -1,4 +1,4 @@
-"""What an exported file says of its images and classes, where its format has a place."""
+"""Metadata of exported files: images and classes, where a format has a place for them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ LABELS = "labels.txt"  # a class a line, as readers of LiteRT look for
 
 
 def metadata_of(model: keras.Model) -> dict:
-    """What a program needs to prepare images for a model and to name its classes.
+    """Facts that a program needs to prepare images for a model and to name its classes.
 
     Returns:
         A dictionary that JSON can hold, with what is known of `"class_names"`,
@@ -58,7 +58,7 @@ def attach(row: Format, path: str, metadata: Mapping) -> None:
 
 
 def read_metadata(path: str | os.PathLike, *, format: str | None = None) -> dict:
-    """What `export` has written of a model's images and classes.
+    """Reads the metadata on images and classes that `export` has written.
 
     Args:
         path: of the file or folder.
@@ -122,7 +122,7 @@ def _read_onnx(path):
 
 
 def _known(texts):
-    """Of a format's strings by name those that are ours."""
+    """The strings among a format's metadata that are ours."""
     return {k: json.loads(text) for k, text in texts.items() if k in _NAMES}
 
 

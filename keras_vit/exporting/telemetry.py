@@ -1,4 +1,4 @@
-"""What OpenVINO and NNCF report of their use to their makers."""
+"""The reports of their use that OpenVINO and NNCF send to their makers."""
 
 import contextlib
 import os

@@ -121,15 +121,30 @@ def _openvino(model, path):
     import openvino
 
     if keras.backend.backend() == "torch":
-        with _quiet(), _tensorflow_told():
+        with _quiet(), _tensorflow_told(), _root_logger_kept():
             converted = openvino.convert_model(_program(model))
     else:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _root_logger_kept():
             _saved_model(model, folder)
             converted = openvino.convert_model(folder)
     converted.inputs[0].tensor.set_names({INPUT})
     converted.outputs[0].tensor.set_names({OUTPUT})
     openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def _root_logger_kept():
+    """Undoes what OpenVINO does to the root logger, which it leaves so after an error.
+
+    No warning of any package would be heard from then on.
+    """
+    root = logging.getLogger()
+    before = root.level, root.handlers[:], root.filters[:]
+    try:
+        yield
+    finally:
+        root.setLevel(before[0])
+        root.handlers[:], root.filters[:] = before[1:]
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ def _is_half(x):
 
 
 def _is_half_of_a_kernel(x):
-    """In half precision, which JAX's function multiplies, but not float16 on a CPU.
+    """True for half precisions that JAX's function multiplies: not float16 on a CPU.
 
     XLA's CPU compiler has no product of float16 with sums in float32, as it asks for.
     """
@@ -152,9 +152,9 @@ def flash_attention() -> bool | None:
     """What to ask of `keras.ops.dot_product_attention`: False, or Keras' own choice.
 
     On TPU, Keras 3.15 takes a kernel for token counts divisible by 128 that masks
-    causally and leaves the scale out: wrong numbers (shared/FEASIBILITY.md, trap 1,
-    as of November 2026). `keras.config.disable_flash_attention()` does not reach the
-    operation, so it is passed on here.
+    causally and leaves the scale out: wrong numbers.
+    `keras.config.disable_flash_attention()` does not reach the operation, so it is passed
+    on here.
     """
     disabled = keras.config.is_flash_attention_enabled() is False  # None: undecided
     return False if disabled or _on_tpu() else None

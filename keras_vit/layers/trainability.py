@@ -1,4 +1,4 @@
-"""What is trained of a layer and of the layers inside it, and how a config says so.
+"""The trainable parts of a layer and of the layers inside it, and their place in a config.
 
 Keras writes `trainable` of a layer into its config, and nothing of what is inside it: a
 frozen layer of layers thaws as it is loaded.
@@ -37,7 +37,7 @@ class Composite:
 
 
 def trainable_parts(layer: keras.layers.Layer) -> dict[str, bool]:
-    """What is trained inside a layer where that is not told by the layer around it.
+    """The flags inside a layer that the layer around it does not tell.
 
     Returns:
         A dictionary of the path of a layer or weight inside, such as `"block_0"` or

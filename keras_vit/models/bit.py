@@ -51,10 +51,10 @@ class BiTResNet(ImageModel):
             0.5 is the range [-1, 1] of Google's models.
         include_preprocessing: bool, whether the model itself does so, and takes pixel
             values from 0 to 255.
-        class_names: a name for each class, or `None` where nothing tells them. This and the
-            next two change nothing that the model computes. They are kept in its file for
-            what reads it, are part of the config where they are given, and those of the
-            head are left out where `from_pretrained` makes another one.
+        class_names: a name for each class, or `None` if they are unknown. This argument and
+            the next two change nothing that the model computes: its file keeps them for
+            programs that read it. With a new head `from_pretrained` leaves `class_names`
+            and `probabilities` out.
         probabilities: `"softmax"` or `"sigmoid"`, what makes probabilities of the outputs
             where `classifier_activation` is `None`.
         preprocessing: how images are prepared for evaluation, beside their size, mean and

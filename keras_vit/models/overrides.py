@@ -40,7 +40,7 @@ def of_applications(overrides: dict) -> dict:
 
 
 def check_overrides(model_class: type, overrides: dict) -> None:
-    """That a model has arguments of these names, or a ValueError."""
+    """Raises a ValueError if a model has no arguments of these names."""
     known = [name for name in signature(model_class).parameters if name != "self"]
     if unknown := [name for name in overrides if name not in known]:
         near = {near for name in unknown for near in difflib.get_close_matches(name, known)}
@@ -99,7 +99,7 @@ def merge(config: dict, overrides: dict) -> dict:
 
 
 def _without_size(preprocessing):
-    """What is noted of the preparation of images, for a model of another size."""
+    """The noted preparation of images without its size, for a model of another size."""
     if preprocessing is None:
         return None
     return {name: value for name, value in preprocessing.items() if name != "image_size"}

@@ -1,4 +1,4 @@
-"""Whether a model around one of ours lists all of its weights for torch.
+"""A check that a model around one of ours lists all of its weights for torch.
 
 Keras lists a model's parameters by path, and clears the gradients of those that it lists:
 of two weights with one path the other's gradients pile up.

@@ -132,7 +132,7 @@ def load_model(
 
 
 def _note_run(model, config):
-    """What the files of earlier versions leave to the run's configuration."""
+    """Notes in the model what files of earlier versions leave to the configuration."""
     images, own = config["images"], model.get_config()
     if "preprocessing" not in own:
         kept = ("evaluation_crop", "resize_factor", "value_range", "alpha")

@@ -15,7 +15,7 @@ from keras_vit.data import ImageData
 from keras_vit.data.sources import ImageFiles
 from keras_vit.data.threads import map_indices
 
-CHUNK = 2**20  # bytes that are read at a time
+SIZE = 8  # bytes of a digest
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,5 @@ def _digests(paths) -> np.ndarray:
 
 
 def _digest(path: Path) -> int:
-    digest = hashlib.blake2b(digest_size=8)
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return int.from_bytes(digest.digest(), "little")
+        return int.from_bytes(hashlib.file_digest(file, "sha256").digest()[:SIZE])

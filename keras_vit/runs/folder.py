@@ -87,7 +87,7 @@ class RunFolder:
         return self.path.is_dir() and any(p.name != first for p in self.path.iterdir())
 
     def is_unfinished(self) -> bool:
-        """Whether a training is in it that has steps, and no results."""
+        """True if it holds a training that has steps and no results."""
         return self._is_begun() and self._has_steps()
 
     def _is_begun(self):
@@ -96,7 +96,7 @@ class RunFolder:
         return _MARK in self.config()
 
     def _has_steps(self):
-        """Whether there is something to go on with; a refused command leaves nothing."""
+        """True if there is a step to go on from; a refused command leaves none."""
         if any(self.file(name).exists() for name in (BEST, LAST)) or self.history():
             return True
         return any(step > 0 for step in self._checkpoints().steps())
@@ -161,7 +161,7 @@ class RunFolder:
         os.replace(part, self.file(EXAMPLES))
 
     def examples(self) -> dict[str, np.ndarray] | None:
-        """What `keep_examples` wrote; `None` where the training kept none.
+        """The arrays of `keep_examples`; `None` if the training kept none.
 
         Raises:
             ValueError: if it is damaged.
@@ -229,7 +229,7 @@ def find_run(path: str | os.PathLike) -> tuple[RunFolder, str] | None:
 
 
 def _option(name):
-    """How the command line calls an argument."""
+    """The command line's name of an argument."""
     names = {"data": "DATA", "flip": "--no-flip"}
     return names.get(name, f"--{name.replace('_', '-')}")
 

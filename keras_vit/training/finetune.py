@@ -75,7 +75,6 @@ def finetune(
     data = configured(data, model, recipe)
     check_batches(data.pipeline.batch_size)
     recipe.prepare(model)
-    model.note(**notes(model, data, recipe))
     model.compile(
         optimizer=recipe.optimizer(model),
         loss=recipe.loss_function(model),
@@ -87,6 +86,7 @@ def finetune(
         numbers = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
         saves = [ExactResume(resume, save_freq, data=data, configuration=numbers)]
     epochs, steps_per_epoch = cut(recipe, data.num_examples["train"], evaluations)
+    model.note(**notes(model, data, recipe))  # nothing is refused from here on
     with failures.named():
         return model.fit(
             data.train,
@@ -207,7 +207,7 @@ def _check_resolution(size, resolution, recipe):
 
 
 def _default_of(recipe, name):
-    """What a recipe has if nobody says otherwise."""
+    """The default of a recipe's field."""
     field = recipe.__dataclass_fields__[name]
     if field.default_factory is dataclasses.MISSING:
         return field.default
@@ -215,7 +215,7 @@ def _default_of(recipe, name):
 
 
 def notes(model: keras.Model, data, recipe: Recipe) -> dict:
-    """What a model's file keeps of a training: class names, how images are prepared.
+    """Notes of a training for the model's file: class names, the preparation of images.
 
     Args:
         model: a model of this package.

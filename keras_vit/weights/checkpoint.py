@@ -160,7 +160,7 @@ class Checkpoint:
             raise self._foreign(f"in its metadata or config.json, {error}") from error
 
     def notes(self, classes: int) -> dict:
-        """What the file and the JSON beside it say of images and classes.
+        """Notes on images and classes in the file and the JSON beside it.
 
         Args:
             classes: int, outputs of the head that the file holds.
@@ -168,14 +168,13 @@ class Checkpoint:
         Raises:
             ValueError: if that is damaged.
         """
-        config = None if self.layout is GOOGLE else _config_beside(self.file.path)
         try:
-            return notes_of(self.file.metadata, config, classes)
+            return notes_of(self.file.metadata, self._config, classes)
         except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._foreign(f"in its metadata or config.json, {error}") from error
 
     def check_look_alike(self) -> None:
-        """That the file is what its tensors look like, or a ValueError.
+        """Raises a ValueError if the file may be another model than its tensors look like.
 
         Rotary positions, norms elsewhere and other poolings leave no tensor behind: names
         of architectures that are not known are refused, and files without positions.
@@ -407,7 +406,7 @@ class Checkpoint:
         return fields
 
     def _check_head(self, fields):
-        """That the head reads what the model pools, where the caller wants that head."""
+        """Refuses a wanted head that does not read what the model pools."""
         kernel, classes = self.shapes.get("head/kernel", ()), fields["classes"]
         features = fields["representation_size"] or fields["hidden_dim"]
         is_wanted = self._known.get("classes", classes) == classes
@@ -421,7 +420,7 @@ class Checkpoint:
         )
 
     def _check_settled(self, fields):
-        """That somebody says what published models of these shapes differ in."""
+        """Refuses a file if nobody tells what published models of its shapes differ in."""
         unsettled = {
             name: " or ".join(map(repr, answers))
             for name, answers in self.layout.unsettled(fields).items()
@@ -436,17 +435,17 @@ class Checkpoint:
             )
 
     def _bit_architecture(self):
-        fields = bit_architecture_of(self.shapes, self._shape)
+        of_shapes = bit_architecture_of(self.shapes, self._shape)
         # Of any size it computes something; 224 pixels is what every BiT began with.
         usual = {"image_size": (224, 224), **self.layout.resnet}
         possible = (*RESNET, "image_size", "image_mean", "image_std")
         known = {key: self._known[key] for key in possible if key in self._known}
-        fields = {**usual, **known, **fields}
+        fields = {**usual, **known, **of_shapes}
         _drop_other_colours(fields)
         self.origins = {
             **dict.fromkeys(usual, f"the layout {self.layout.name!r}"),
             **{key: self._sources.origins[key] for key in known},
-            **dict.fromkeys(bit_architecture_of(self.shapes, self._shape), SHAPES),
+            **dict.fromkeys(of_shapes, SHAPES),
         }
         return fields
 

@@ -65,7 +65,7 @@ def _hints(config):
 
 
 def _implied(config, path, width, **activation):
-    """What the class takes of what `config.json` leaves out; the rest is the layout's."""
+    """Defaults of the class for what `config.json` leaves out; the rest is the layout's."""
     if config is None:
         return []
     kind = config.get("model_type")
@@ -76,7 +76,7 @@ def _implied(config, path, width, **activation):
 
 
 def _difference(config, names, shapes):
-    """Of the pooler: its activation, and the token that it reads."""
+    """The reason to refuse a pooler: its activation, or the token that it reads."""
     if "pooler.dense.weight" not in names:
         return None
     activation = config.get("pooler_act")

@@ -172,7 +172,7 @@ def inspect(
 
 
 def _arguments(architecture, origins):
-    """Those that describe a network, the usual first, and who says so."""
+    """Arguments that describe a network, the usual first, and who says each."""
     of_size = (*next(iter(SIZES.values())), "num_units", "width_factor")
     first = ("image_size", "patch_size", *of_size, "channels", "classes")
     names = [*(name for name in first if name in architecture), *architecture]

@@ -36,12 +36,12 @@ KERAS = Layout(name="keras", rows=(), marks=())
 
 
 def is_saved_model(path: str) -> bool:
-    """Whether a file is a `.keras` file, or one of Keras' legacy HDF5 files."""
+    """True for a `.keras` file, or one of Keras' legacy HDF5 files."""
     return path.endswith(".keras") or is_legacy(path)
 
 
 def is_legacy(path: str) -> bool:
-    """Whether a file is of Keras' legacy HDF5 format: what `model.save("….h5")` writes."""
+    """True for Keras' legacy HDF5 format, which `model.save("….h5")` writes."""
     if not path.endswith(LEGACY):
         return False
     try:

@@ -173,11 +173,11 @@ class Layout:
         return _any_of(source for row in heads for source in row.sources)
 
     def knows(self, name: str) -> bool:
-        """Whether a canonical name is in the table."""
+        """True if a canonical name is in the table."""
         return bool(self._sources.fullmatch(name))
 
     def is_of_head(self, name: str) -> bool:
-        """Whether a canonical name becomes a part of the head."""
+        """True if a canonical name becomes a part of the head."""
         return bool(self._sources_of_heads.fullmatch(name))
 
     def reason_to_drop(self, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What files of other projects say of a model's images and classes, in and out."""
+"""Notes on images and classes in files of other projects, read and written."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -76,7 +76,7 @@ def _default_names(count):
 
 
 def _of_processor(processor) -> dict | None:
-    """How transformers' image processors make an image; `None` where it is another way."""
+    """The preparation of images of a processor of transformers; `None` if it is another."""
     if not processor.get("do_resize", False):
         return None
     size, crop = processor.get("size"), processor.get("crop_size")

@@ -1,4 +1,4 @@
-"""How files pack a ViT: the keys, prefixes and wrappers around its names."""
+"""The packaging of a ViT in files: keys, prefixes and wrappers around its names."""
 
 import re
 from collections import defaultdict
@@ -75,7 +75,7 @@ class _Place(NamedTuple):
 def find_package(
     shapes: Mapping[str, tuple[int, ...]], subtree: str | None, key: str | None
 ) -> Package | None:
-    """Where the ViT of a file is, or `None` where its names are of no layout.
+    """Finds the ViT in a file; `None` if its names are of no layout.
 
     Args:
         shapes: name of a tensor in the file → its shape.
@@ -183,7 +183,7 @@ def _owner(name, places) -> _Place | None:
 
 
 def _places(names: Iterable[str]) -> list[_Place]:
-    """Where names of a layout begin, the outermost first, and each ViT once."""
+    """Prefixes after which names of a layout begin, the outermost first, each ViT once."""
     inside = defaultdict(list)
     for name in names:
         parts = name.split(".")
@@ -201,7 +201,7 @@ def _places(names: Iterable[str]) -> list[_Place]:
 
 
 def _is_part(place, names):
-    """Whether names are of the ViT at a place, and not of another further inside."""
+    """True if names are of the ViT at a place, and not of another further inside."""
     if not names[0].startswith(place.prefix):
         return False
     layout = place.layout
@@ -238,7 +238,7 @@ def _chosen(places) -> _Place:
 
 
 def _says(place, places, words):
-    """Whether a place is called so, by the parts of its key that not all keys have."""
+    """True if a place has such a name, in the parts of its key that not all keys have."""
     keys = [other.key.split(".") for other in places]
     parts = [part for part in place.key.split(".") if any(part not in k for k in keys)]
     snakes = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part).lower() for part in parts]

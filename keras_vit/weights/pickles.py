@@ -26,7 +26,7 @@ _DICTIONARIES = r".*(defaultdict|\wDict|\.Dict|CfgNode|Munch|Box)"
 
 
 def is_of_tensors(instruction: str) -> bool:
-    """Whether torch may make what a pickle names as `"module name"`."""
+    """True if torch may make what a pickle names as `"module name"`."""
     return bool(re.fullmatch(_TENSORS, instruction))
 
 

@@ -17,7 +17,7 @@ HEAD_SIZE = 64
 
 
 class Sources:
-    """What is told of a model beside names and shapes; the first who says it counts.
+    """The sources on a model beside names and shapes, in order; the first answer counts.
 
     Args:
         told: (who, arguments of the model) in order: the caller, the preset, what

@@ -146,7 +146,7 @@ def _hints(config):
 
 
 def _implied(config, path, width):
-    """What the architecture's name stands for; without one, timm's VisionTransformer."""
+    """Arguments that an architecture's name stands for; without one, timm's defaults."""
     config = config or {}
     architecture = config.get("architecture")
     name = known_name(str(architecture)) if architecture else name_in_path(path)

@@ -132,12 +132,12 @@ def known_name(text: str) -> str:
 
 
 def is_exact(name: str) -> bool:
-    """Whether a model of this name computes here what it computes in timm."""
+    """True if a model of this name computes here what it computes in timm."""
     return name in SIZES or bool(re.fullmatch(_BIT, name))
 
 
 def difference(name: str) -> str | None:
-    """What an architecture computes that its tensors do not tell, or None if unknown."""
+    """The part of an architecture that no tensor tells, or None if it is unknown."""
     return next((text for p, text in _DIFFERENCES.items() if re.search(p, name)), None)
 
 

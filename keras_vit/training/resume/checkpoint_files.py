@@ -89,7 +89,7 @@ class CheckpointFolder:
             _delete(part)
 
     def is_in_use(self) -> bool:
-        """Whether another process trains in it."""
+        """True if another process trains in it."""
         import filelock
 
         path = self.path / _LOCK
