@@ -22,8 +22,9 @@ _PREFIX = "_keras_vit_prefix"  # attribute of the layers of our models
 
 def automatic_name(name: str) -> str:
     """A name that no layer of this process was given so far, as Keras numbers them."""
-    number = keras.backend.get_uid(name)
-    return f"{name}_{number - 1}" if number > 1 else name
+    from keras.src.utils import naming
+
+    return naming.auto_name(name)
 
 
 def mark(model: keras.Model) -> None:

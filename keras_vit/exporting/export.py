@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from keras_vit.exporting.metadata import attach, metadata_of
 from keras_vit.exporting.runtimes import load_exported
 from keras_vit.exporting.telemetry import kept_offline
 from keras_vit.exporting.writers import writer
+from keras_vit.log import log
 from keras_vit.models.quantized import quantization_of
 from keras_vit.tables import table
 from keras_vit.targets import check_free
@@ -28,7 +28,6 @@ TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
 GENERATED = 4  # images, where none are given
 # Images from which ranges can be told, and on how many of them at most is compared.
 ENOUGH, COMPARED = 32, 128
-logger = logging.getLogger("keras_vit")
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def export(
 
 def _tell_of_few(calibration):
     if len(calibration) < ENOUGH:
-        logger.warning(
+        log.warning(
             "Ranges of activations are taken from %d images; outputs for others may be "
             "far off. Calibrate on a hundred or more of those that the model is for.",
             len(calibration),
