@@ -5,7 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import REFERENCE, array, assert_close, images, reference, tiny, weights
+from helpers import (
+    REFERENCE,
+    array,
+    assert_close,
+    assert_same_weights,
+    images,
+    reference,
+    tiny,
+    weights,
+)
 
 import keras_vit
 from keras_vit.weights.resize import resize_grid
@@ -23,7 +32,7 @@ CASES = {
     "timm_prenorm_clip": {},
     "timm_qk_norm": {},
     "timm_registers_layerscale": {},
-    "timm_swiglu": {},
+    "timm_swiglu": {"mlp": "geglu"},  # timm's blocks give the gate their own GELU
     "timm_betwixt_reg4_gap": {},
     "hf_vit": {},
     "hf_ijepa": {},
@@ -95,7 +104,7 @@ def test_a_bare_file_of_timm(case, tmp_path):
     with pytest.raises(ValueError, match=r"\d\d is not divisible .*`num_heads="):
         keras_vit.from_pretrained(path)
     shape = NON_SQUARE.get(case)
-    told = {"num_heads": 4, "input_shape": shape}
+    told = {"num_heads": 4, "input_shape": shape, **CASES[case]}
     if case == "timm_prenorm_clip":  # OpenAI's and OpenCLIP's differ in it
         with pytest.raises(
             ValueError, match="Give `mlp=…`, `layer_norm_epsilon=…`, or put"
@@ -171,8 +180,8 @@ def test_older_names(case, tmp_path):
         tensors = {name.replace(new, old): value for name, value in tensors.items()}
     save_file(tensors, tmp_path / "model.safetensors")
     shutil.copy(REFERENCE / case / "config.json", tmp_path)
-    expected = weights(load(checkpoint_of(case)))
-    for path, value in weights(load(tmp_path)).items():
+    expected = weights(load(checkpoint_of(case), **CASES[case]))
+    for path, value in weights(load(tmp_path, **CASES[case])).items():
         np.testing.assert_array_equal(value, expected[path], err_msg=path)
 
 
@@ -192,6 +201,23 @@ def test_dinov2_names_mean_swiglu(tmp_path):
         tmp_path / "model.safetensors", num_heads=4, mlp="geglu"
     )
     assert geglu.get_config()["mlp"] == "geglu"
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("config", [None, {"architecture": "vit_huge_patch14_224"}])
+def test_the_activation_of_a_gate_is_asked(config, tmp_path):
+    """A name of timm's tells that of its own MLPs, which have no gate."""
+    shutil.copy(checkpoint_of("timm_swiglu"), tmp_path)
+    if config:
+        arguments = {"model_args": {"embed_dim": 48, "num_heads": 4}}
+        (tmp_path / "config.json").write_text(json.dumps(config | arguments))
+    with pytest.raises(
+        ValueError, match="does not tell its activation. Give `mlp='swiglu'`"
+    ):
+        keras_vit.from_pretrained(tmp_path, num_heads=4)
+    model = keras_vit.from_pretrained(tmp_path, num_heads=4, mlp="swiglu")
+    geglu = load(checkpoint_of("timm_swiglu"), mlp="geglu")
+    assert_same_weights(weights(model), weights(geglu))
 
 
 @pytest.mark.one_backend

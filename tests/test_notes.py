@@ -360,6 +360,15 @@ def test_timm_files(tmp_path):
     assert told(crop_mode="squash", crop_pct=1.0) == {"evaluation_crop": "resize"}
     assert told(crop_mode="border") is None
     assert told(crop_pct=None) is None
+    # Earlier versions of timm put all in one dictionary.
+    del config["pretrained_cfg"], config["label_names"]
+    images = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    flat = {**config, **cfg, **images, "labels": ["x", "y", "z"]}
+    (tmp_path / "config.json").write_text(json.dumps(flat))
+    found = keras_vit.from_pretrained(path).get_config()
+    assert found["class_names"] == ("x", "y", "z")
+    assert found["preprocessing"] == {"evaluation_crop": "center", "resize_factor": 35 / 32}
+    assert (found["image_mean"], found["image_std"]) == tuple(map(tuple, images.values()))
 
 
 @ONE_BACKEND

@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import pathlib
+import pickle
 import types
 
 import numpy as np
@@ -134,8 +135,14 @@ class EasyDict(dict):
     """A dictionary of another package."""
 
 
+class Config(dict):
+    """A dictionary whose name does not say so."""
+
+
 BESIDE = {
     "epoch": 3,
+    "config": Config(lr=1e-3),
+    "recent": collections.deque([1.0, 2.0], maxlen=5),
     "args": argparse.Namespace(lr=1e-3, out=pathlib.PurePosixPath("out")),
     "hyper_parameters": EasyDict(lr=1e-3),
     "settings": Settings(),
@@ -340,15 +347,26 @@ def test_the_key_by_every_way(state, saved, tmp_path, capsys):
 # What is left out is said, and nothing that the ViT needs.
 
 
-def test_a_head_beside_is_said(state, saved, caplog):
-    body = {n: t for n, t in tensors(state, "backbone.").items() if ".head." not in n}
-    path = saved({**body, "classifier.weight": torch.ones(5, 48)})
+@pytest.mark.parametrize(
+    ("prefix", "head", "width"),
+    [
+        ("backbone.", "classifier.weight", 48),
+        ("model.encoder.vit.", "head.weight", 48),  # of a module further out
+        ("backbone.", "linear_head.weight", 2 * 48),  # class token and mean in a row
+    ],
+)
+def test_a_head_beside_is_said(prefix, head, width, state, saved, caplog):
+    body = {n: t for n, t in tensors(state, prefix).items() if ".head." not in n}
+    others = {f"neck.{i}.weight": torch.ones(5, 48) for i in range(9)}
+    others["optimizer.0"] = torch.ones(5, 48)
+    path = saved({**body, head: torch.ones(5, width), **others})
     with caplog.at_level(logging.WARNING, "keras_vit"):
         model = keras_vit.from_pretrained(path, **HEADS)
-    assert "beside it classifier.weight, which may be its head" in caplog.text
+    assert f"beside it {head}, neck.0.weight, " in caplog.text
+    assert "neck.3.weight and 5 more, which may be its head" in caplog.text
     assert model.get_config()["classes"] == 0
     caplog.clear()
-    keras_vit.from_pretrained(path, key="backbone", **HEADS)
+    keras_vit.from_pretrained(path, key=prefix[:-1], **HEADS)
     assert not caplog.text
 
 
@@ -375,13 +393,39 @@ def test_complete_files_are_not_called_damaged(state, saved, tmp_path):
     complete(saved(torch.nn.Linear(2, 2)), "holds 'torch.nn.modules.linear Linear'")
     complete(saved({"epoch": 3}), "no tensor of torch, but a dictionary with 'epoch'")
     complete(saved({"w": np.ones(3)}), "no tensor of torch, but a dictionary with 'w'")
-    complete(saved(tensors(state), pickle_protocol=4), "is not loaded")
+    for new in (True, False):
+        options = {"pickle_protocol": 4, "_use_new_zipfile_serialization": new}
+        complete(saved(tensors(state), **options), "is pickled by protocol 4")
+    (tmp_path / "p.pth").write_bytes(pickle.dumps(state, protocol=2))
+    complete(tmp_path / "p.pth", "is a pickle, but not one of `torch.save`")
     program = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
     torch.jit.save(program, tmp_path / "m.pt")
     complete(tmp_path / "m.pt", "program of TorchScript")
     np.savez(tmp_path / "m.npz", a=np.ones(3))
     complete(saved({"w": torch.ones(2), "f": print}), "holds '__builtin__ print'")
     complete((tmp_path / "m.npz").rename(tmp_path / "n.pth"), "without 'data.pkl'")
+
+
+def test_files_of_another_kind_than_their_ending(state, saved, tmp_path):
+    archive, old = saved(tensors(state), "a.pt"), tmp_path / "o.pt"
+    torch.save(tensors(state), old, _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "s.pt")
+    contents = {
+        "it is an archive, as torch": (archive.read_bytes(), ".safetensors"),
+        "it is a pickle, as torch": (old.read_bytes(), ".npz"),
+        "rename it to .safetensors": ((tmp_path / "s.pt").read_bytes(), ".bin"),
+        "`git lfs pull` fetches it": (
+            b"version https://git-lfs.github.com/spec/v1",
+            ".bin",
+        ),
+        "is a web page": (b"\n<!DOCTYPE html><html></html>", ".safetensors"),
+    }
+    for message, (content, ending) in contents.items():
+        path = tmp_path / f"file{ending}"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as raised:
+            keras_vit.from_pretrained(path)
+        assert "download it again" not in str(raised.value)
 
 
 def test_damaged_files_are(state, saved):

@@ -76,7 +76,7 @@ class VisionTransformer(ImageModel):
             instead of `encoder_norm`, one of every token (the fine-tuning code of MAE,
             arXiv 2111.06377; timm's default with a mean). Needs a `pooling`.
         mlp: `"gelu"`, `"quick_gelu"` (OpenAI's CLIP), `"swiglu"` (DINOv2's giant) or
-            `"geglu"` (timm's gated MLPs, if not told otherwise), the activation of the
+            `"geglu"` (a GELU instead of its SiLU), the activation of the
             blocks' MLPs, see `layers.MLP`. The MLP of `pooling="map"` has it too, but
             GELU where the blocks' have a gate.
         gelu_approximate: bool, the tanh approximation of GELU (Google's models) or the

@@ -42,6 +42,7 @@ from keras_vit.weights.resolve import (
 from keras_vit.weights.tensor_file import TensorFile, parse_json
 
 MAX_BLOCKS = 999
+_SHOWN = 5  # names in a warning
 _INTEGERS = ("int", "uint", "bool", "I", "U", "BOOL")
 
 
@@ -455,9 +456,15 @@ class Checkpoint:
         outputs = self._shape("block_0/mlp/dense_1/kernel", 2)[1]
         if outputs != 2 * fields["mlp_dim"]:
             return activation
-        if activation in GATED:
-            return activation
-        return self.layout.gate(fields, self.file.shapes)
+        if activation not in GATED:
+            activation = self.layout.gate(fields, self.file.shapes)
+        if activation is None:
+            raise ValueError(
+                f"{self.source!r} has MLPs with a gate, and does not tell its activation. "
+                "Give `mlp='swiglu'` (SiLU, as the published models that are known here) "
+                "or `mlp='geglu'` (GELU)."
+            )
+        return activation
 
     def _shape(self, target, ndim):
         shape = self.shapes.get(target, ())
@@ -532,12 +539,13 @@ def _package(file, subtree, key) -> Package:
             ", ".join(map(repr, package.others)),
         )
     if package.heads and key is None:
+        others = len(package.heads) - _SHOWN
         log.warning(
             "%s holds a ViT under the key %r, and beside it %s, which may be its head and "
             "is left out.",
             file.path,
             package.key,
-            ", ".join(package.heads),
+            ", ".join(package.heads[:_SHOWN]) + (f" and {others} more" * (others > 0)),
         )
     return package
 

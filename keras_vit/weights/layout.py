@@ -101,7 +101,7 @@ class Layout:
         names_in_paths: bool, whether files and folders are named by timm's architectures.
         resnet: arguments of the ResNet's parts that a file with one does not tell.
         gate: function of the arguments known and of the file's shapes by name → the
-            activation of an MLP with a gate, `"swiglu"` or `"geglu"`.
+            activation of an MLP with a gate, `"swiglu"` or `"geglu"`; None if untold.
         kernels_of_keras: bool, whether kernels have Keras' axes (inputs, …, outputs), and
             those of attention tell the heads, or torch's (outputs, inputs, …).
         without_positions: what `position` is where there is no position embedding.
@@ -131,7 +131,7 @@ class Layout:
     )
     unsettled: Callable[[Mapping], Mapping[str, tuple]] = lambda fields: {}
     names_in_paths: bool = False
-    gate: Callable[[Mapping, Mapping], str] = lambda fields, shapes: "swiglu"
+    gate: Callable[[Mapping, Mapping], str | None] = lambda fields, shapes: "swiglu"
     kernels_of_keras: bool = False
     without_positions: str = "none"
     written_names: tuple[tuple[str, str], ...] = ()

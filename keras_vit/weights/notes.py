@@ -41,6 +41,8 @@ def notes_of(metadata: Mapping[str, str], config: Mapping | None, classes: int) 
 
 def _beside(config):
     pretrained = config.get("pretrained_cfg")
+    if pretrained is None and "input_size" in config:  # as earlier versions of timm wrote
+        pretrained = config
     if isinstance(pretrained, Mapping):
         return _of_timm(config, pretrained)
     return {
@@ -102,6 +104,7 @@ def _center(resized, size) -> dict | None:
 
 def _of_timm(config, pretrained):
     names = config.get("label_names") or pretrained.get("label_names")
+    names = names or pretrained.get("labels")  # of earlier versions
     if isinstance(names, Mapping):
         names = _names(names)
     elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -264,17 +264,18 @@ def _check_parts(place, inside, beside):
 
 
 def _heads(place, inside, beside, shapes) -> tuple[str, ...]:
-    """Matrices next to the ViT, in the same module, that may read its features."""
+    """Matrices beside the ViT that may read its features, or several of them in a row."""
     kernel = _width(_Place("", place.layout), inside)
     if not kernel:
         return ()
     width = shapes[inside[kernel]][0]
-    parent = place.prefix[: place.key.rfind(".") + 1]
-    return tuple(
+    heads = [
         raw
         for name, raw in beside.items()
-        if name.startswith(parent)
-        and not re.match(_NOT_OF_MODEL, name)
+        if not re.match(_NOT_OF_MODEL, name)
         and len(shapes[raw]) == 2
-        and shapes[raw][1] == width
-    )
+        and width
+        and shapes[raw][1]
+        and shapes[raw][1] % width == 0
+    ]
+    return tuple(sorted(heads, key=lambda name: name.count(".")))

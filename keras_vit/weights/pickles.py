@@ -22,7 +22,9 @@ _BESIDE = (
     r"copyreg\._reconstructor|torch\.torch_version\.TorchVersion|"
     r"torch\.(optim|amp|cuda\.amp|utils\.data|nn\.modules\.loss)\.[\w.]+"
 )
-_DICTIONARIES = r".*(defaultdict|\wDict|\.Dict|CfgNode|Munch|Box)"
+# Torch fills plain dictionaries and lists alone; what is named so is filled as a rule.
+_DICTIONARIES = r".*(defaultdict|\wDict|\.Dict|CfgNode|Munch|Box|Config|Params|\wMap)"
+_LISTS = r"collections\.deque|.*\wList"
 
 
 def is_of_tensors(instruction: str) -> bool:
@@ -50,6 +52,8 @@ def as_nothing(name: str) -> type | None:
     foreign = module != "torch" and module not in sys.stdlib_module_names
     if not (foreign or re.fullmatch(_BESIDE, name)):
         return None
+    if re.fullmatch(_LISTS, name):
+        return _List
     return _Dictionary if re.fullmatch(_DICTIONARIES, name) else _Nothing
 
 
@@ -71,3 +75,10 @@ class _Dictionary:
 
     def __new__(cls, *arguments, **options):
         return OrderedDict()
+
+
+class _List:
+    """Becomes a plain list, as torch fills no other."""
+
+    def __new__(cls, *arguments, **options):
+        return []

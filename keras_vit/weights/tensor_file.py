@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -89,11 +90,50 @@ class TensorFile:
             )
 
     def _damaged(self, reason):
+        if other := _other_kind(self.path):
+            return ValueError(f"{self.path!r} is no {self.kind}: it is {other}.")
         return ValueError(
             f"{self.path!r} ({os.path.getsize(self.path):,} bytes) is not a complete "
             f"{self.kind}: {reason}. If it was downloaded, delete it and download it "
             "again."
         )
+
+
+# How files of other kinds begin, what they are, and endings by which they are right.
+_BEGINNINGS = (
+    (rb"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches it", ()),
+    (rb"(?i)\s*<(!doctype|html|\?xml)", "a web page: take the address of the file", ()),
+    (
+        rb"PK\x03\x04",
+        "an archive, as torch (.pth), NumPy (.npz) and Keras (.keras) write: rename it",
+        (".npz", ".keras", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pyth"),
+    ),
+    (
+        rb"\x80[\x02-\x05]",
+        "a pickle, as torch writes: rename it to .pth",
+        (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pyth"),
+    ),
+    (
+        rb"(?s).{6}\0\0\{",
+        "in the format safetensors: rename it to .safetensors",
+        (".safetensors",),
+    ),
+    (rb"\x89HDF", "an HDF5 file: rename it to .h5 or .weights.h5", (".h5",)),
+)
+
+
+def _other_kind(path) -> str | None:
+    """The kind of a file that another ending would suit, or None."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    return next(
+        (
+            kind
+            for pattern, kind, endings in _BEGINNINGS
+            if re.match(pattern, start) and not path.endswith(endings)
+        ),
+        None,
+    )
 
 
 FLOATING = ("float64", "float32", "float16", "bfloat16")

@@ -111,10 +111,10 @@ def _num_prefix(shapes):
 
 
 def _gate(fields, shapes):
-    """DINOv2's giant has SwiGLU; other gates have timm's default activation, GELU."""
+    """DINOv2's giant has SwiGLU; the names of other gates do not tell the activation."""
     dinov2 = any(re.search(r"\.mlp\.w12\.", name) for name in shapes)
     giant = (fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
-    return "swiglu" if dinov2 or giant == (1536, 40, 4096) else "geglu"
+    return "swiglu" if dinov2 or giant == (1536, 40, 4096) else None
 
 
 _POOLINGS = {"avg": "gap", "token": "token", "map": "map"}
@@ -131,7 +131,7 @@ _ACTIVATIONS = {
 def _hints(config):
     """Timm's `config.json`, or the arguments of its VisionTransformer."""
     arguments = arguments_of(config)
-    pretrained = config.get("pretrained_cfg") or {}
+    pretrained = config.get("pretrained_cfg") or config  # older ones have no such part
     hints = {"num_heads": arguments.get("num_heads")}
     size = arguments.get("img_size") or (pretrained.get("input_size") or (None,))[1:]
     hints["image_size"] = size or None

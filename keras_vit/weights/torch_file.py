@@ -115,8 +115,10 @@ class TorchFile(TensorFile):
                 open(self.path, "rb") as file,
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickles,
             ):
-                for _ in range(_LEGACY_PICKLES):
+                for i in range(_LEGACY_PICKLES):
                     objects |= self._check_pickle(pickles)
+                    if i == 0 and pickles.tell() == len(pickles):
+                        raise _RefusedError("it is a pickle, but not one of `torch.save`")
             return objects
         with open_zip(self.path) as archive:
             if damaged := archive.testzip():
@@ -142,6 +144,11 @@ class TorchFile(TensorFile):
 
         size, number, objects, refused = os.path.getsize(self.path), None, set(), []
         for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "PROTO" and argument > _PROTOCOL:
+                raise _RefusedError(
+                    f"it is pickled by protocol {argument}, and torch reads weights alone "
+                    f"by protocols up to {_PROTOCOL}"
+                )
             if opcode.name == "GLOBAL" and not is_of_tensors(argument):
                 if as_nothing(name := full_name(argument)):
                     objects.add(name)
@@ -191,6 +198,7 @@ class _RefusedError(ValueError):
 
 
 _LEGACY_PICKLES = 5  # two numbers of versions, system, state dict, keys of storages
+_PROTOCOL = 3
 _MAX_ITEMS, _MAX_DEPTH = 1_000_000, 64
 
 
