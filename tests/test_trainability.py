@@ -174,6 +174,17 @@ def test_the_oracle_agrees(tmp_path):
 
 
 @pytest.mark.one_backend
+def test_a_part_that_is_frozen_before_it_has_weights():
+    block = keras_vit.layers.EncoderBlock(2, 16)
+    block.mlp.trainable = False
+    for _ in range(2):
+        block = type(block).from_config(block.get_config())
+    block.build((None, 3, 8))
+    assert (len(block.trainable_weights), len(block.mlp.weights)) == (8, 4)
+    assert not block.mlp.trainable_weights
+
+
+@pytest.mark.one_backend
 def test_nothing_is_added_to_the_config_of_a_model_that_is_trained():
     for make in (small, resnet):
         model = make()

@@ -32,7 +32,9 @@ class Composite:
         set_trainable_parts(self, dict(self._given_parts))
 
     def get_config(self):
-        parts = trainable_parts(self) if self.built else dict(self._given_parts)
+        parts = trainable_parts(self)
+        if not self.built:  # nor are the parts that were given true yet
+            parts = {**dict(self._given_parts), **parts}
         return {**super().get_config(), **({TRAINABLE_PARTS: parts} if parts else {})}
 
 
