@@ -98,12 +98,20 @@ def refusals():
             return str(error)
         return None
 
-    def several_steps():
+    def compiled(accumulation=None, overwriting=None, **options):
         with strategy("mirrored"):
             model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
-            model.compile("sgd", "mse", steps_per_execution=2)
+            optimizer = keras.optimizers.SGD(
+                use_ema=True,
+                ema_overwrite_frequency=overwriting,
+                gradient_accumulation_steps=accumulation,
+            )
+            model.compile(optimizer, "mse", **options)
+        rows = np.ones((8, 64))
+        if not options:  # which is of training alone
+            model.evaluate(rows, rows, verbose=0)
         try:
-            model.fit(np.ones((8, 64)), np.ones((8, 64)), verbose=0)
+            model.fit(rows, rows, verbose=0)
         except ValueError as error:
             return str(error)
         return None
@@ -111,7 +119,10 @@ def refusals():
     return {
         "divide": answer(batch_size=9),
         "accumulation": answer(micro_batch_size=4),
-        "steps": several_steps(),
+        "steps_per_execution=2": compiled(steps_per_execution=2),
+        "jit_compile=True": compiled(jit_compile=True),
+        "gradient_accumulation_steps=2": compiled(accumulation=2),
+        "ema_overwrite_frequency=3": compiled(overwriting=3),
     }
 
 

@@ -59,12 +59,18 @@ def test_dropout_differs_by_device_and_step(seen):
         assert abs(rows.mean() - 0.5) < 0.1
 
 
+OPTIONS = (
+    *("steps_per_execution=2", "jit_compile=True"),
+    *("gradient_accumulation_steps=2", "ema_overwrite_frequency=3"),
+)
+
+
 @on_tensorflow
 def test_what_cannot_be_trained_is_refused(seen):
     refusals = seen["refusals"]
     assert "micro_batch_size) 9 for 2 devices" in refusals["divide"]
     assert "Keras cannot accumulate gradients under a tf" in refusals["accumulation"]
-    assert "Received: steps_per_execution=2" in refusals["steps"]
+    assert all(f"Received: {option}" in refusals[option] for option in OPTIONS)
 
 
 @on_tensorflow

@@ -131,6 +131,7 @@ def test_what_would_train_apart_is_refused(ranks):
         "inside": "ValueError: Keras' `fit` does not use what torch's Distributed",
         "train_step": "Received: Own with a train_step of its own",
         "norm": "statistics of its own rows. Received: norm. Freeze it",
+        "penalty": "add losses of their own rows. Received: a batch of 11 for 2 processes.",
         "unbuilt": "ValueError: A model must be built before",
         "compiled": "a model compiled with jit_compile=True",
         "backup": "Use keras_vit.training.ExactResume",

@@ -191,6 +191,9 @@ def refusals(folder):
         "inside": lambda: fit(flat(torch_layer)),
         "train_step": lambda: fit(flat(kind=Own)),
         "norm": lambda: fit(flat(keras.layers.BatchNormalization(name="norm"))),
+        "penalty": lambda: fit(
+            flat(keras.layers.ActivityRegularization(0.1)), batch_size=11
+        ),
         "unbuilt": lambda: fit(
             keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
         ),

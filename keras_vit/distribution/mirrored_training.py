@@ -195,12 +195,7 @@ def _make_function(original, model, step_function):
     strategy = model.distribute_strategy
     if not _several(strategy):
         return original(model, step_function)
-    if model.steps_per_execution > 1:
-        raise ValueError(
-            "Keras cannot take several steps at once under a tf.distribute strategy. "
-            f"Received: steps_per_execution={model.steps_per_execution}. Leave it out of "
-            "`compile`."
-        )
+    _check_options(model, is_training=step_function == model.train_step)
     function = original(model, lambda data: _step_in_replica(model, step_function, data))
     streams = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
@@ -211,6 +206,30 @@ def _make_function(original, model, step_function):
             return function(iterator)
 
     return divided
+
+
+def _check_options(model, is_training):
+    """Raises a ValueError for what Keras 3.15 cannot do under a strategy of several
+    replicas, and answers with an error of TensorFlow.
+    """
+    found = []
+    if model.steps_per_execution > 1:
+        found.append(f"steps_per_execution={model.steps_per_execution}")
+    if model.jit_compile and not model.run_eagerly:
+        found.append("jit_compile=True")
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    names = ("gradient_accumulation_steps", "ema_overwrite_frequency")
+    for name in names if is_training else ():
+        if value := getattr(optimizer, name, None):
+            found.append(f"{name}={value} of the optimizer")
+    if found:
+        raise ValueError(
+            "Under a tf.distribute strategy Keras cannot take several steps at once, "
+            "compile a step with XLA, accumulate gradients, or overwrite weights with "
+            f"their averages during training. Received: {', '.join(found)}. Leave it out, "
+            "or use one device."
+        )
 
 
 @contextlib.contextmanager

@@ -125,9 +125,23 @@ def _loss(model, x, y, y_pred, sample_weight, rows, training):
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
     # What layers add to the loss is of each process' own rows.
+    if rows % num_processes():
+        _check_added(model, rows)
     value = averaged([loss.detach()])[0] if model.losses else loss
     model._loss_tracker.update_state(value, sample_weight=rows)
     return loss
+
+
+def _check_added(model, rows):
+    """That no layer adds a loss, of the copies that fill a batch up too."""
+    if len(model.losses) > len(model._get_regularization_losses()):
+        number = num_processes()
+        raise ValueError(
+            "The rows of a batch must be divisible by the number of processes, as layers "
+            f"add losses of their own rows. Received: a batch of {rows} for {number} "
+            f"processes. Take a multiple of {number}, and leave out the rows that are left "
+            "at the end (drop_remainder=True), or use one process."
+        )
 
 
 def _whole_output(output, rows):
