@@ -871,3 +871,11 @@ def test_names_that_are_not_utf8(tmp_path):
     os.rename(tmp_path / "b", os.fsencode(tmp_path) + b"/caf\xe9")
     with pytest.raises(ValueError, match=r"must be UTF-8. Received 2.*caf\\udce9"):
         load(tmp_path)
+
+
+def test_an_image_that_is_a_pipe_or_a_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # nobody will write to it
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        with pytest.raises(ValueError, match=f"{name}.*it is a folder, pipe or device"):
+            read_image(tmp_path / name)

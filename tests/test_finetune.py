@@ -173,3 +173,26 @@ def test_an_augmentation_counts_where_it_is_given():
         configured(loaded, network, of_recipe)
     same = recipe.replace(augmentation=plain)
     assert configured(loaded, network, same).pipeline.augmentation == plain
+
+
+def test_gradients_in_half_precision_are_clipped_by_their_norm():
+    """A norm of 400, whose square float16 does not hold."""
+    for dtype in ("float16", "bfloat16"):
+        optimizer = SGD.optimizer(model(dtype=dtype))
+        gradient = keras.ops.ones((400, 400), dtype)
+        (clipped,) = optimizer._clip_gradients([gradient])
+        assert keras.backend.standardize_dtype(clipped.dtype) == dtype
+        clipped = array(keras.ops.cast(clipped, "float32"))
+        np.testing.assert_allclose(clipped, SGD.global_clipnorm / 400, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_in_half_precision_are_trained_by_sgd_alone(dtype):
+    network = model(dtype=dtype)
+    history = finetune(network, load(), SGD.replace(steps=6), verbose=0).history
+    head = array(keras.ops.cast(network.get_layer("head").kernel, "float32"))
+    assert np.isfinite(history["loss"]).all()
+    assert np.abs(head).max() > 0
+    recipe = SmallData.for_examples(36, steps=2, batch_size=12)
+    with pytest.raises(ValueError, match=rf"Adam needs.*'{dtype}'.*mixed_bfloat16"):
+        finetune(network, load(), recipe)

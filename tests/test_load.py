@@ -15,6 +15,7 @@ from helpers import (
 )
 
 import keras_vit
+from keras_vit.weights.keras_files import KerasFile
 from keras_vit.weights.resize import resize_grid
 
 TOKEN = REFERENCE / "vit_token_linen_names" / "checkpoint.npz"
@@ -462,6 +463,30 @@ def test_layers_resize_only_grids_of_their_own_width(tmp_path):
 
 
 # Arguments of `keras.applications`, and the global dtype policy.
+
+
+def test_keras_files_of_bfloat16_are_read(tmp_path):
+    """HDF5 has no such numbers: they lie there as two bytes of anything."""
+    first = tiny(dtype="bfloat16")
+    first.save(tmp_path / "half.keras")
+    first.save_weights(tmp_path / "half.weights.h5")
+    again = keras_vit.from_pretrained(tmp_path / "half.keras")
+    assert again.dtype_policy.name == "bfloat16"
+    full = keras_vit.from_pretrained(tmp_path / "half.keras", dtype="float32")
+    filled = tiny(dtype="bfloat16", image_size=32)
+    for weight in filled.weights:
+        weight.assign(np.zeros(weight.shape))
+    keras_vit.load_weights(filled, tmp_path / "half.weights.h5")
+    for model in (again, full, filled):
+        for weight, other in zip(model.weights, first.weights, strict=True):
+            assert bool(keras.ops.all(keras.ops.cast(other, weight.dtype) == weight))
+    dtypes = set(KerasFile(str(tmp_path / "half.keras")).dtypes.values())
+    assert "bfloat16" in dtypes
+    assert dtypes <= {"bfloat16", "float32"}
+    first.weights[3].assign(np.full(first.weights[3].shape, np.nan))
+    first.save(tmp_path / "nan.keras")
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        keras_vit.from_pretrained(tmp_path / "nan.keras")
 
 
 @pytest.mark.one_backend

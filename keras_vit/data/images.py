@@ -193,6 +193,9 @@ def name_of(source: str | os.PathLike | bytes) -> str:
 def _opened(source, name: str, use: Callable):
     pillow = require("PIL.Image")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
+    if file is source and os.path.exists(file) and not os.path.isfile(file):
+        # A pipe would be waited for.
+        raise ValueError(f"Cannot read the image {name!r}: it is a folder, pipe or device")
     try:
         with pillow.open(file, formats=_formats()) as image:
             return use(image)

@@ -19,7 +19,8 @@ class AdaptedOptimizer:
     - Variables without weight decay, by path, so that a saved optimizer keeps them
       (Keras' `exclude_from_weight_decay` is not saved).
       Both paths may be without the name of the model, as in files of before.
-    - Clipping of the whole gradient under `tf.distribute`, see `clip_over_replicas`.
+    - Clipping in float32, and of the whole gradient under `tf.distribute`, see
+      `clip_over_replicas`.
     - `use_ema=True` averages the weights once an update, also where an update takes
       several steps, and leaves no array in two variables (both wrong in Keras 3.15).
 
@@ -105,6 +106,14 @@ class AdaptedOptimizer:
         # Without a step they are zeros: `fit` has failed before it.
         if self.has_averages() or not self.use_ema:
             super().finalize_variable_values(var_list)
+
+    def _clip_gradients(self, grads):
+        # In float32: norms overflow in float16, and on TensorFlow Keras fails.
+        dtypes = [keras.backend.standardize_dtype(grad.dtype) for grad in grads]
+        clipped = super()._clip_gradients(
+            _cast_half(grads, dtypes, ["float32"] * len(grads))
+        )
+        return _cast_half(clipped, dtypes, dtypes)
 
     def has_averages(self):
         return self.use_ema and int(ops.convert_to_numpy(self._iterations)) > 0
@@ -222,6 +231,14 @@ def _serialized(optimizer_class, config):
         "config": config,
         "registered_name": registered_name,
     }
+
+
+def _cast_half(gradients, dtypes, targets):
+    """Casts the gradients that came in half precision, and leaves others as they are."""
+    return [
+        ops.cast(gradient, target) if dtype in ("float16", "bfloat16") else gradient
+        for gradient, dtype, target in zip(gradients, dtypes, targets, strict=True)
+    ]
 
 
 def _found(path, multipliers, by_tail):

@@ -229,7 +229,11 @@ class Recipe:
         Args:
             model: a model of this package, from whose layers come the weights that do
                 not decay and the layer-wise learning rates. It is not changed.
+
+        Raises:
+            ValueError: if it is Adam, and the weights are in half precision.
         """
+        self._check_dtype(model)
         optimizer = self._algorithm()
         adapt(optimizer)  # clipping under tf.distribute, also where no rule is set
         if self.weight_decay:
@@ -240,6 +244,17 @@ class Recipe:
         if self.ema_momentum is not None:
             average_weights(optimizer, self.ema_momentum)
         return optimizer
+
+    def _check_dtype(self, model):
+        """Refuses Adam in half precision, where Keras keeps its moments in half, too."""
+        dtype = model.dtype_policy.variable_dtype
+        if dtype in ("float16", "bfloat16") and self.algorithm == "adam":
+            raise ValueError(
+                "Adam needs weights in float32: in bfloat16 its beta_2 of 0.999 is 1, so "
+                "that nothing is trained; in float16 squared gradients are 0. Received: "
+                f"a model of dtype {model.dtype_policy.name!r}. Take mixed_bfloat16 or "
+                "mixed_float16, with weights in float32, or a recipe with SGD."
+            )
 
     def _algorithm(self):
         schedule, common = self.schedule(), {"global_clipnorm": self.global_clipnorm}

@@ -3,6 +3,8 @@
 import math
 import os
 
+import numpy as np
+
 from keras_vit.weights.tensor_file import TensorFile
 
 
@@ -31,6 +33,23 @@ def datasets(file) -> dict:
         if dataset.id.get_storage_size() != size or total > file.id.get_filesize():
             raise ValueError(f"{name!r} claims to be of shape {dataset.shape}")
     return found
+
+
+def dtype_of(dataset) -> str:
+    """The name of a dataset's dtype. HDF5 has no bfloat16, so Keras notes it."""
+    name = dataset.dtype.name
+    noted = dataset.attrs.get("dtype") == "bfloat16"
+    return "bfloat16" if noted and name == "void16" else name
+
+
+def read(dataset) -> np.ndarray:
+    """Reads the array of a dataset, bfloat16 as float32."""
+    array = dataset[()]
+    if dtype_of(dataset) != "bfloat16":
+        return array
+    import ml_dtypes
+
+    return np.asarray(array).view(ml_dtypes.bfloat16).astype("float32")
 
 
 H5_ERRORS = (
@@ -71,7 +90,7 @@ class H5File(TensorFile):
                     if layer.startswith("layers/dense"):
                         layer = f"layers/{dataset.parent.attrs.get('name', layer)}"
                     ours = f"{layer}/vars/{number}"
-                    self._add(ours, dataset.shape, str(dataset.dtype))
+                    self._add(ours, dataset.shape, dtype_of(dataset))
                     self._places[ours] = (path, name)
         except H5_ERRORS as error:
             raise self._damaged(error) from error
@@ -83,7 +102,7 @@ class H5File(TensorFile):
         path, place = self._places[name]
         try:
             with h5py.File(path) as file:
-                tensor = file[place][()]
+                tensor = read(file[place])
         except H5_ERRORS as error:
             raise self._damaged(error) from error
         self._check_finite(name, tensor)

@@ -15,7 +15,7 @@ from keras_vit.models.quantized import QUANTIZATION, quantization_of
 from keras_vit.models.sizes import count_parameters
 from keras_vit.paths import named_weights
 from keras_vit.weights.archives import ZIP_ERRORS, open_zip
-from keras_vit.weights.hdf5_file import H5_ERRORS, datasets
+from keras_vit.weights.hdf5_file import H5_ERRORS, datasets, dtype_of, read
 from keras_vit.weights.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
 from keras_vit.weights.tensor_file import (
@@ -217,12 +217,12 @@ def _shapes(file, is_quantized):
             if is_quantized and dataset.dtype.name in INTEGERS:
                 shapes[name] = dataset.shape
                 continue
-            if dataset.dtype.name not in FLOATING:
+            if (dtype := dtype_of(dataset)) not in FLOATING:
                 raise ValueError(
-                    f"{name!r} holds {dataset.dtype}, no floating point (weights of a "
+                    f"{name!r} holds {dtype}, no floating point (weights of a "
                     "quantized model go into one that is quantized alike)"
                 )
-            if not is_finite(dataset[()]):
+            if not is_finite(read(dataset)):
                 raise ValueError(f"{name!r} holds NaN or infinity")
             shapes[name] = dataset.shape
             if dataset.parent.attrs.get("name") == "head":
@@ -295,7 +295,7 @@ class KerasFile(TensorFile):
 
     def _note(self, name, item, units):
         self.shapes[name] = item.shape
-        self.dtypes[name] = str(item.dtype)
+        self.dtypes[name] = dtype_of(item)
         if name.startswith("optimizer/"):
             self.optimizer.append(name)
         elif target := _target(name, item.parent.attrs.get("name", ""), units):
