@@ -196,3 +196,11 @@ def test_weights_in_half_precision_are_trained_by_sgd_alone(dtype):
     recipe = SmallData.for_examples(36, steps=2, batch_size=12)
     with pytest.raises(ValueError, match=rf"Adam needs.*'{dtype}'.*mixed_bfloat16"):
         finetune(network, load(), recipe)
+
+
+@pytest.mark.one_backend
+def test_a_model_that_is_frozen_is_not_trained():
+    network = model()
+    network.trainable = False
+    with pytest.raises(ValueError, match=r"weights to train. Received.*frozen. Use freeze"):
+        finetune(network, load(), SGD)

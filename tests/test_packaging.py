@@ -7,11 +7,12 @@ import json
 import logging
 import pathlib
 import pickle
+import shutil
 import types
 
 import numpy as np
 import pytest
-from helpers import REFERENCE, assert_close, reference
+from helpers import REFERENCE, assert_close, assert_same_weights, reference, weights
 from safetensors.numpy import load_file, save_file
 
 import keras_vit
@@ -449,3 +450,14 @@ def test_dictionaries_without_end(saved):
     for content in (node, circle):
         with pytest.raises(ValueError, match="hold one another without end"):
             keras_vit.from_pretrained(saved(content))
+
+
+def test_empty_tensors_are_left_aside(tmp_path):
+    """Of DINOv3 without registers transformers writes tokens of shape (1, 0, width)."""
+    tensors = load_file(REFERENCE / "timm_token" / "model.safetensors")
+    tensors["register_tokens"] = np.zeros((1, 0, 48), "float32")
+    save_file(tensors, tmp_path / "model.safetensors")
+    shutil.copy(REFERENCE / "timm_token" / "config.json", tmp_path)
+    read = keras_vit.from_pretrained(tmp_path)
+    expected = keras_vit.from_pretrained(REFERENCE / "timm_token")
+    assert_same_weights(weights(read), weights(expected))

@@ -239,6 +239,43 @@ def test_activations_that_shapes_do_not_tell(tmp_path):
         assert Checkpoint(named).architecture()["gelu_approximate"] == tanh
 
 
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("num_hidden_layers", None),
+        ("num_hidden_layers", "vision_config"),
+        ("depth", "model_args"),
+    ],
+)
+def test_a_file_that_has_lost_blocks_is_refused(key, part, tmp_path):
+    """Fewer blocks are a model, too, whose predictions nobody wants."""
+    path = sparse(tmp_path / "model.safetensors", timm_shapes(64, 3, 128))
+    for number, is_whole in ((4, False), (3, True), (2, False)):
+        stated = {key: number}
+        config = {part: stated} if part else stated
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        if is_whole:
+            assert Checkpoint(path).architecture()["num_layers"] == number
+            continue
+        with pytest.raises(
+            ValueError, match=f"are of 3 blocks, and config.*{key}={number}"
+        ):
+            Checkpoint(path).architecture()
+
+
+@pytest.mark.parametrize(
+    ("name", "approximate"),
+    [("gelu", False), ("gelu_python", False), ("gelu_new", True), ("gelu_fast", True)],
+)
+def test_transformers_names_of_gelu(name, approximate, tmp_path):
+    shutil.copytree(REFERENCE / "hf_vit", tmp_path / "vit")
+    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    config["hidden_act"] = name
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config))
+    found = Checkpoint(tmp_path / "vit").architecture()
+    assert (found["mlp"], found["gelu_approximate"]) == ("gelu", approximate)
+
+
 # Look-alikes.
 
 

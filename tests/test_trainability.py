@@ -233,6 +233,8 @@ def test_what_lora_froze_stays_frozen(tmp_path):
     assert [path_of(weight).split("/")[-2] for weight in again.trainable_weights] == [
         *("head", "head")
     ]
+    copy = keras.models.clone_model(model)
+    assert list(map(path_of, copy.trainable_weights)) == ["head/kernel", "head/bias"]
     enable_lora(again, 2)
     assert len(again.trainable_weights) == len(model.trainable_weights)
 

@@ -58,8 +58,8 @@ def finetune(
         ValueError: if the model is none of this package, its head has another number of
             classes than the data, it was built with other arguments than the recipe's
             `model_arguments` or for another resolution, the batches do not divide over
-            the devices, an image cannot be read, or each process of several would train
-            for itself.
+            the devices, an image cannot be read, all of the model is frozen, or each
+            process of several would train for itself.
 
     Example:
 
@@ -75,6 +75,11 @@ def finetune(
     data = configured(data, model, recipe)
     check_batches(data.pipeline.batch_size)
     recipe.prepare(model)
+    if not model.trainable_weights:
+        raise ValueError(
+            f"A model must have weights to train. Received: {model.name!r}, all of it "
+            "frozen. Use freeze(model, None), or a recipe with freeze='linear'."
+        )
     model.compile(
         optimizer=recipe.optimizer(model),
         loss=recipe.loss_function(model),

@@ -47,10 +47,15 @@ def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
     check_plain(model)
     unfreeze(model)
     train_only(model, [weight for layer in trained for weight in layer.weights])
+    mark_frozen(layers)
+    return model
+
+
+def mark_frozen(layers: list[keras.layers.Layer]) -> None:
+    """Has layers without weights to train say so, as their configs and copies do."""
     for layer in layers:
         if layer.weights and not layer.trainable_weights:
             layer.trainable = False
-    return model
 
 
 def unfreeze(model: keras.Model) -> None:

@@ -5,7 +5,13 @@ from collections.abc import Collection
 import keras
 
 from keras_vit.layers import EncoderBlock, arguments
-from keras_vit.training.freezing import check_plain, is_ours, train_only, unfreeze
+from keras_vit.training.freezing import (
+    check_plain,
+    is_ours,
+    mark_frozen,
+    train_only,
+    unfreeze,
+)
 from keras_vit.training.layerwise import top_layers
 
 LAYERS = ("qkv", "projection", "dense_1", "dense_2")
@@ -76,4 +82,5 @@ def enable_lora(
         for layer in block._flatten_layers(include_self=False):
             if layer.name in layers:
                 layer.enable_lora(rank, lora_alpha=alpha)
+    mark_frozen(parts)
     return model

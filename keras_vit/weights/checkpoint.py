@@ -36,6 +36,7 @@ from keras_vit.weights.resolve import (
     difference,
     named_difference,
     refused,
+    stated_depth,
     told_by_file,
     usual_heads,
 )
@@ -378,6 +379,7 @@ class Checkpoint:
         defaults = {"pooling": "token" if usual else "gap", **self.layout.defaults}
         fields = {**defaults, **self._known, **of_shapes}
         self._check_head(of_shapes)
+        self._check_depth(of_shapes["num_layers"])
         self._check_settled(fields)
         activation = self._activation(fields)
         of_shapes |= {} if activation == fields.get("mlp") else {"mlp": activation}
@@ -405,6 +407,17 @@ class Checkpoint:
                 given = self._position_grid is not None
                 self.origins["image_size"] = GIVEN if given else SHAPES
         return fields
+
+    def _check_depth(self, num_layers):
+        """Refuses a file that has lost blocks of the model that its config describes."""
+        key, number = stated_depth(self._config or {})
+        if number is None or number == num_layers:
+            return
+        raise ValueError(
+            f"{self.source!r} is not complete, or beside the config.json of another model: "
+            f"its tensors are of {num_layers} blocks, and config.json says {key}={number}. "
+            "Download it again; if blocks were taken away on purpose, change the config."
+        )
 
     def _check_head(self, fields):
         """Refuses a wanted head that does not read what the model pools."""

@@ -41,7 +41,8 @@ def _activation(config):
         return {}
     if name == "quick_gelu":
         return {"mlp": "quick_gelu"}
-    approximate = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
+    approximate = {"gelu": False, "gelu_python": False, "gelu_new": True}
+    approximate |= {"gelu_fast": True, "gelu_pytorch_tanh": True}
     if name not in approximate:
         known = ", ".join([*approximate, "quick_gelu"])
         raise ValueError(

@@ -114,6 +114,16 @@ def difference(
     return layout.difference(config, names, shapes)
 
 
+def stated_depth(config: Mapping) -> tuple[str, int | None]:
+    """The number of blocks that a `config.json` states, and its key; None without one."""
+    parts = [config.get(key) for key in ("vision_config", "model_args", "config")]
+    for part in (*parts, config):
+        for key in ("num_hidden_layers", "depth", "num_layers"):
+            if isinstance(part, Mapping) and isinstance(part.get(key), int):
+                return key, part[key]
+    return "", None
+
+
 def named_difference(config: Mapping) -> str | None:
     """Why the model that a `config.json` names is not known to be exact, or None."""
     if architecture := config.get("architecture"):

@@ -30,7 +30,11 @@ class SafetensorsFile(TensorFile):
                     part = file.get_slice(name)
                     dtype = part.get_dtype()
                     dtype = _SAFETENSORS_DTYPES.get(dtype, dtype)
-                    self._add(name, tuple(part.get_shape()), dtype)
+                    shape = tuple(part.get_shape())
+                    if 0 in shape and max(shape) <= _MAX_LENGTH:
+                        self.beside[name] = "it is empty"
+                    else:
+                        self._add(name, shape, dtype)
                 self._check_names()
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise self._damaged(error) from error
@@ -59,7 +63,8 @@ class SafetensorsFile(TensorFile):
 
     def _check_names(self):
         """That there is a checksum for each tensor of a file of ours, and no other."""
-        different = (set(self._checksums) - set(self.metadata)) ^ set(self.shapes)
+        names = {*self.shapes, *self.beside}
+        different = (set(self._checksums) - set(self.metadata)) ^ names
         if self._checksums and different:
             raise ValueError(
                 f"{min(different)!r} is not among the names that `keras_vit.save_weights` "
@@ -77,6 +82,7 @@ class SafetensorsFile(TensorFile):
 
 # The key of our files' metadata under which a CRC-32 of each tensor lies.
 CHECKSUMS = "keras_vit.crc32"
+_MAX_LENGTH = 2**20  # of an axis of an empty tensor, as of no register in DINOv3
 _LEFT_OUT = f"A program that changed it should have left out {CHECKSUMS!r} of the metadata"
 
 
