@@ -1,5 +1,6 @@
 """What checkpoints there are and what models cost, as tables to read."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -216,6 +217,11 @@ def _find(name):
     except ValueError as error:
         if is_augreg_name(name):
             raise
+        if os.path.exists(name):
+            raise ValueError(
+                "`describe` takes a name or a model. Received: the file or folder "
+                f"{name!r}. `keras-vit inspect` says what it holds."
+            ) from error
         raise ValueError(
             f"{error} Or give the name of an architecture, such as 'ViTB16'."
         ) from None

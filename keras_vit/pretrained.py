@@ -108,7 +108,7 @@ def read(
     overrides = of_applications(overrides)
     if isinstance(source, keras.Model):
         check_no_key(source.name, key)
-        return _from_model(source, source.name, overrides)
+        return _from_model(source, source.name, overrides, resize_patches=resize_patches)
     path, preset = locate(source)
     reading = {"position_grid": position_grid, "plain_vit": plain_vit, "key": key}
     return from_file(path, preset, overrides, resize_patches=resize_patches, **reading)
@@ -200,6 +200,11 @@ def save_weights(model: Model, path: str | os.PathLike, *, layout: str) -> None:
 
 def locate(source: str | os.PathLike) -> tuple[str, Preset | None]:
     """The local path that a preset, an address or a path stands for, and the preset."""
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            "A checkpoint is given by a name, a path or an address. Received: "
+            f"{type(source).__name__} {source!r}"
+        )
     source = os.fspath(source)
     if "://" in source:
         return fetch_file(source), None
@@ -256,7 +261,8 @@ def from_file(
         check_no_key(path, key)
     if is_model:
         saved = saved_model(path)
-        return _from_model(saved, path, _with_policy(saved, overrides), check)
+        overrides = _with_policy(saved, overrides)
+        return _from_model(saved, path, overrides, check, resize_patches=resize_patches)
     if is_weights:
         raise ValueError(
             "A model is built from a file that tells the architecture. Received: "
@@ -358,7 +364,9 @@ def _with_policy(saved, overrides) -> dict:
     return {**overrides, "dtype": policy}
 
 
-def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadReport]:
+def _from_model(
+    source, origin, overrides, check=None, *, resize_patches=False
+) -> tuple[Model, LoadReport]:
     if not isinstance(source, Model):
         raise ValueError(
             "`from_pretrained` makes a model of this package from one. Received: "
@@ -382,7 +390,8 @@ def _from_model(source, origin, overrides, check=None) -> tuple[Model, LoadRepor
     with waiting_for_values():
         model = type(source)(**merged)
     quantize_layers(model, ways)
-    report = assign(model, ModelTensors(source, origin), is_new=True)
+    tensors = ModelTensors(source, origin)
+    report = assign(model, tensors, resize_patches=resize_patches, is_new=True)
     if "trainable" not in overrides:
         set_trainable_parts(model, _still_there(parts, model, report.fresh))
     return model, report

@@ -278,7 +278,7 @@ def test_another_backend_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "arguments", "message"),
     [
-        ({}, {"path": "model.bin"}, "does not tell the format. Expected none saved_model"),
+        ({}, {"path": "model.bin"}, "does not tell the format. Expected none .saved_model"),
         ({}, {"format": "tflite"}, "must be one of saved_model, onnx.*'tflite'"),
         ({}, {"format": "torch"}, r"ends in .pt2. Received: '.*model.onnx'"),
         ({"input_shape": (None, None, 3)}, {}, "images of one size.*None, None, 3"),

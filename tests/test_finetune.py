@@ -204,3 +204,18 @@ def test_a_model_that_is_frozen_is_not_trained():
     network.trainable = False
     with pytest.raises(ValueError, match=r"weights to train. Received.*frozen. Use freeze"):
         finetune(network, load(), SGD)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("recipe", ["vit", SmallData, {"steps": 3}])
+def test_what_is_no_recipe_is_refused(recipe):
+    with pytest.raises(ValueError, match="`recipe` must be a recipe with its numbers"):
+        finetune(model(), load(), recipe)
+
+
+@pytest.mark.one_backend
+def test_a_single_callback_is_taken_as_fit_takes_it():
+    seen = []
+    callback = keras.callbacks.LambdaCallback(on_train_end=lambda logs: seen.append(1))
+    finetune(model(), load(), SGD.replace(steps=6), callbacks=callback, verbose=0)
+    assert seen == [1]

@@ -180,6 +180,8 @@ def test_small_data_by_the_number_of_examples():
         ({"micro_batch_size": 5}, "`batch_size` must be divisible by `micro_batch_size`"),
         ({"warmup_steps": 500}, "`warmup_steps` must be at least 0 and less than `steps`"),
         ({"base_learning_rate": 0}, "`base_learning_rate` must be positive"),
+        ({"base_learning_rate": float("nan")}, "`base_learning_rate` must be finite"),
+        ({"weight_decay": float("inf")}, "`weight_decay` must be finite"),
         ({"layerwise_decay": 0}, r"`layerwise_decay` must be in \(0, 1\]"),
         ({"label_smoothing": 1}, r"`label_smoothing` must be in \[0, 1\)"),
         ({"algorithm": "lion"}, "`algorithm` must be one of 'sgd', 'adam'"),

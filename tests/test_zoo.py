@@ -307,6 +307,14 @@ def test_patches_are_resized_only_when_asked(tmp_path):
         path, patch_size=16, image_size=64, resize_patches=True
     )
     native = keras_vit.from_pretrained(path)
+    native.save(tmp_path / "native.keras")
+    for source in (native, tmp_path / "native.keras"):
+        with pytest.raises(ValueError, match="`resize_patches=True` resizes"):
+            keras_vit.from_pretrained(source, patch_size=16, image_size=64)
+        other = keras_vit.from_pretrained(
+            source, patch_size=16, image_size=64, resize_patches=True
+        )
+        assert_same_weights(weights(other), weights(model))
     # An image enlarged as the patches were gives the embeddings it gave before.
     small = images()
     large = np.asarray(
@@ -335,3 +343,18 @@ def _enlarge(batch, patch=8):
         .reshape(b, 2 * h, 2 * w, c)
         .astype("float32")
     )
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("source", [None, 3, ["a.npz"], {}, b"a.npz"])
+def test_what_is_no_checkpoint_is_refused(source):
+    for act in (keras_vit.from_pretrained, lambda s: keras_vit.load_weights(tiny(), s)):
+        with pytest.raises(ValueError, match="is given by a name, a path or an address"):
+            act(source)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("size", [32.0, "32", None, (32, 32, 3)])
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(ValueError, match=r"`image_size` must be a positive integer or"):
+        tiny(image_size=size)

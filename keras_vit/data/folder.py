@@ -176,8 +176,8 @@ def _files_by_class(folder: Path, listing: Listing) -> dict[str, list[Path]]:
     if loose:
         raise ValueError(
             f"Each image must lie in the folder of its class: {LAYOUTS}. Received: "
-            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one. Move them, "
-            "or name the folders to take without this one: splits={'train': …}"
+            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one. Move them. "
+            "Or name the folders to take: splits={'train': …}"
         )
     classes = [path for path in visible(folder) if path.is_dir()]
     if not classes:

@@ -66,7 +66,7 @@ def find_format(path: str | os.PathLike, name: str | None = None) -> Format:
         ValueError: if there is none, or the path ends as those of another one.
     """
     path = os.fspath(path)
-    endings = ", ".join(f"{row.ending or 'none'} {row.name}" for row in FORMATS.values())
+    endings = ", ".join(f"{row.ending or 'none'} ({row.name})" for row in FORMATS.values())
     ending = os.path.splitext(path)[1]
     if name is None:
         for row in FORMATS.values():

@@ -11,7 +11,7 @@ def pair(value: int | Collection[int], name: str) -> tuple[int, int]:
     Raises:
         ValueError: if `value` is not one or two positive integers.
     """
-    values = (value, value) if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Collection) else (value, value)
     if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
         raise ValueError(
             f"`{name}` must be a positive integer or a pair (height, width) of "
@@ -29,8 +29,8 @@ def positive(value: int, name: str) -> int:
 
 def rate(value: float, name: str) -> float:
     """`value`, if it is a rate in [0, 1); a ValueError otherwise."""
-    if not 0 <= value < 1:
-        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value}")
+    if isinstance(value, str) or not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}")
     return value
 
 

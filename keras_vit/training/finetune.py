@@ -27,7 +27,7 @@ def finetune(
     evaluations: int | None = None,
     resume: str | os.PathLike | None = None,
     save_freq: str | int = "epoch",
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> keras.callbacks.History:
     """Trains a model on images by a recipe: `prepare`, `compile` and `fit`, no more.
@@ -70,7 +70,8 @@ def finetune(
     """
     check_processes(model)
     _check_data(data)
-    recipe = recipe or _default_recipe(model, data)
+    recipe = _default_recipe(model, data) if recipe is None else recipe
+    _check_recipe(recipe)
     _check_classes(model, data)
     data = configured(data, model, recipe)
     check_batches(data.pipeline.batch_size)
@@ -87,6 +88,8 @@ def finetune(
     )
     check(model)
     saves = []
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]  # as `fit` takes it
     if resume is not None:
         numbers = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
         saves = [ExactResume(resume, save_freq, data=data, configuration=numbers)]
@@ -110,6 +113,14 @@ def _check_data(data):
             "`data` must be what `keras_vit.data.load` makes of a folder, a CSV file, the "
             "name of a data set or arrays, as keras_vit.data.load((images, labels)). "
             f"Received: {type(data).__name__}"
+        )
+
+
+def _check_recipe(recipe):
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            "`recipe` must be a recipe with its numbers, as "
+            f"SmallData.for_examples(1000). Received: {recipe!r}"
         )
 
 

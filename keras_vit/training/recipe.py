@@ -1,6 +1,7 @@
 """What a recipe is: the numbers of a training run, and the parts that `fit` takes."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import keras
@@ -114,6 +115,9 @@ class Recipe:
     init_head_bias: float | None = None
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"`{name}` must be finite. Received: {name}={value}")
         for name in ("steps", "batch_size"):
             arguments.positive(getattr(self, name), name)
         arguments.one_of(self.algorithm, ALGORITHMS, "algorithm")

@@ -52,6 +52,10 @@ class Comparison:
     """
 
     def __init__(self, what: str, pairs: Mapping[str, tuple], tolerance: float):
+        if not tolerance >= 0:
+            raise ValueError(
+                f"`tolerance` must be at least 0. Received: tolerance={tolerance}"
+            )
         self.what = what
         self.tolerance = tolerance
         self.rows = tuple(_row(name, *pair, tolerance) for name, pair in pairs.items())
