@@ -27,27 +27,24 @@ class NpzFile(TensorFile):
         super().__init__(path)
         self._members: dict[str, _Member] = {}
         try:
-            self._archive = open_zip(path)
-            for info in self._archive.infolist():
-                self._add_member(info)
+            with open_zip(path) as archive:
+                for info in archive.infolist():
+                    with archive.open(info) as file:
+                        self._add_member(info, file)
         except ZIP_ERRORS as error:
             raise self._damaged(error) from error
 
-    def __exit__(self, *exception):
-        self._archive.close()
-
-    def _add_member(self, info):
+    def _add_member(self, info, file):
         name = info.filename.removesuffix(".npy")
         if name == info.filename:
             raise ValueError(f"{name!r} is not an array")
-        with self._archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran_order, dtype = read_header(file)
-            header = file.tell()
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = read_header(file)
+        header = file.tell()
         if dtype.hasobject:
             raise ValueError(f"{name!r} holds pickled objects, which are never opened")
         if dtype == "V2":  # how NumPy writes what it does not know
@@ -106,14 +103,19 @@ class NpzFile(TensorFile):
             raise self._damaged(error) from error
 
     def _open(self, info):
-        """A member as a file; one that is not compressed without zipfile's copying."""
-        if info.compress_type != zipfile.ZIP_STORED:
-            return io.BufferedReader(self._archive.open(info), CHUNK)
+        """A member as a file of its own, as several threads read.
+
+        In Python 3.12.1 and 3.13.0 `ZipFile.open` finds the wrong bytes where another
+        thread reads another member.
+        """
         file = open(self.path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
         file.seek(info.header_offset)
         name_length, extra_length = struct.unpack("<26xHH", file.read(30))
         file.seek(name_length + extra_length, os.SEEK_CUR)
-        return file
+        if info.compress_type == zipfile.ZIP_STORED:
+            return file  # without zipfile's copying
+        unpacked = zipfile.ZipExtFile(file, "r", info, close_fileobj=True)
+        return io.BufferedReader(unpacked, CHUNK)
 
 
 class _Member(NamedTuple):
