@@ -99,7 +99,9 @@ class RunFolder:
         """True if there is a step to go on from; a refused command leaves none."""
         if any(self.file(name).exists() for name in (BEST, LAST)) or self.history():
             return True
-        return any(step > 0 for step in self._checkpoints().steps())
+        checkpoints = self._checkpoints()
+        checkpoints.wait()  # of a training of this process that has failed
+        return any(step > 0 for step in checkpoints.steps())
 
     def _checkpoints(self):
         return CheckpointFolder(self.file(RESUME), keep=2)
