@@ -462,7 +462,9 @@ def test_errors_are_one_line(fails, run, tmp_path):
     assert "NAME=VALUE" in fails("inspect", TOKEN, "--set", "num_heads")
     dropout = ["--set", "dropout_rate=much"]
     target = tmp_path / "m.npz"
-    assert "wrong type" in fails("convert", TOKEN, target, *dropout)
+    assert "in [0, 1). Received" in fails("convert", TOKEN, target, *dropout)
+    typed = ["--set", "input_shape=5"]
+    assert "wrong type" in fails("convert", TOKEN, target, *typed)
     mismatch = ["--set", "mlp_dim=95"]
     assert "Of another shape" in fails("convert", TOKEN, target, *mismatch)
     status, _, error = run("inspect", "none.npz", "--traceback")
