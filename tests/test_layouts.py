@@ -32,7 +32,7 @@ CASES = {
     "timm_prenorm_clip": {},
     "timm_qk_norm": {},
     "timm_registers_layerscale": {},
-    "timm_swiglu": {"mlp": "geglu"},  # timm's blocks give the gate their own GELU
+    "timm_swiglu": {},  # whose blocks give the gate their own GELU
     "timm_betwixt_reg4_gap": {},
     "hf_vit": {},
     "hf_ijepa": {},

@@ -159,6 +159,8 @@ def _implied(config, path, width):
     if architecture or "embed_dim" not in arguments:
         return []
     usual = {"num_heads": 12, "layer_norm_epsilon": 1e-6, **_ACTIVATIONS["gelu"]}
+    if "glu" in str(arguments.get("mlp_layer", "")).lower():
+        usual["mlp"] = "geglu"  # timm's blocks give a gate their own default, GELU
     return [("the default of timm's VisionTransformer", usual)]
 
 
