@@ -530,6 +530,11 @@ def test_an_exported_model_computes_the_same(fields, tmp_path):
     else:
         import tensorflow as tf
 
+        if keras.backend.backend() == "jax":
+            import jax
+
+            if jax.__version_info__ >= (0, 11):
+                pytest.skip("Keras writes StableHLO that TensorFlow 2.21 does not read yet")
         model.export(tmp_path / "model", verbose=False)
         exported = tf.saved_model.load(tmp_path / "model")
         assert_close(exported.serve(images()).numpy(), model(images()))

@@ -1,5 +1,7 @@
 """Tiny trainings on batches that devices do not divide, for tests of what comes of them."""
 
+import importlib.util
+
 import keras
 import numpy as np
 from torch_ranks import LABELS, PIXELS, WEIGHTS
@@ -10,6 +12,7 @@ from keras_vit.distribution import strategy
 ONE_HOT = np.eye(3, dtype="float32")[LABELS]
 TOKENS = np.random.default_rng(1).integers(0, 3, (22, 5))  # of which 0 is masked
 ROWS, BATCH = 11, 8
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 SHARE = "mean_with_sample_weight"
 
 
@@ -85,12 +88,10 @@ class Batches(keras.utils.PyDataset):
 def kinds():
     """The same by kind of data, and by what is unusual in a loss."""
     import tensorflow as tf
-    import torch
 
     arrays = (PIXELS[:ROWS], ONE_HOT[:ROWS], WEIGHTS[:ROWS])
     x, y, weights = arrays
     stream = tf.data.Dataset.from_tensor_slices(arrays)
-    tensors = torch.utils.data.TensorDataset(*map(torch.tensor, arrays))
     labels, classes = {"sample_weight": weights}, {"class_weight": {0: 1, 1: 2, 2: 0.5}}
     model = classifier()
     start = model.get_weights()
@@ -100,8 +101,12 @@ def kinds():
         "small batches first": ((small_first(stream),), {}),
         "PyDataset": ((Batches(),), {}),
         "generator": (lambda: (generated(),), {"steps": 2}),
-        "DataLoader": ((torch.utils.data.DataLoader(tensors, BATCH),), {}),
     }
+    if HAS_TORCH:
+        import torch
+
+        tensors = torch.utils.data.TensorDataset(*map(torch.tensor, arrays))
+        data["DataLoader"] = ((torch.utils.data.DataLoader(tensors, BATCH),), {})
     found = {}
     for kind, (given, options) in data.items():
         model.set_weights(start)
