@@ -453,7 +453,7 @@ def test_dictionaries_without_end(saved):
 
 
 def test_empty_tensors_are_left_aside(tmp_path):
-    """Of DINOv3 without registers transformers writes tokens of shape (1, 0, width)."""
+    """transformers writes tokens of shape (1, 0, width) for DINOv3 without registers."""
     tensors = load_file(REFERENCE / "timm_token" / "model.safetensors")
     tensors["register_tokens"] = np.zeros((1, 0, 48), "float32")
     save_file(tensors, tmp_path / "model.safetensors")

@@ -124,16 +124,16 @@ def _loss(model, x, y, y_pred, sample_weight, rows, training):
     loss = model._compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
-    # What layers add to the loss is of each process' own rows.
     if rows % num_processes():
         _check_added(model, rows)
+    # What layers add to the loss is of each process' own rows.
     value = averaged([loss.detach()])[0] if model.losses else loss
     model._loss_tracker.update_state(value, sample_weight=rows)
     return loss
 
 
 def _check_added(model, rows):
-    """That no layer adds a loss, of the copies that fill a batch up too."""
+    """Refuses losses that layers add, as the copies that fill a batch up would count."""
     if len(model.losses) > len(model._get_regularization_losses()):
         number = num_processes()
         raise ValueError(
