@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import keras
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.cost import cost
 from keras_vit.models.sizes import architecture_fields

@@ -6,7 +6,7 @@ import os
 import keras
 import numpy as np
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.presets import find_preset
 from keras_vit.weights.web import FORBIDDEN, is_offline

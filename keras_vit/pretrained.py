@@ -4,7 +4,7 @@ import os
 
 import keras
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.initial import waiting_for_values
 from keras_vit.layers.trainability import (
     TRAINABLE_PARTS,

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 import keras_vit
+from keras_vit import arguments
 from keras_vit.cli.options import size_of
-from keras_vit.layers import arguments
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import PRESETS, Preset, find_preset
 from keras_vit.runs import find_run

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.models.notes import EVALUATION_CROPS, RESIZE_FACTOR
 
 CROPS = ("inception", "random", "square", "resize")

@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 import numpy as np
 
+from keras_vit import arguments
 from keras_vit.data.pipeline import Pipeline, noted
 from keras_vit.data.sources import Source
 from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
 from keras_vit.distribution import pads_batches
-from keras_vit.layers import arguments
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_vit import arguments
 from keras_vit.data.packages import require
-from keras_vit.layers import arguments
 from keras_vit.models.notes import ALPHA
 
 CHANNELS = (1, 3)

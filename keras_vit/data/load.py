@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit import arguments
 from keras_vit.data.arrays import SPLITS, load_arrays
 from keras_vit.data.checks import check_classes, check_images, without_bad_images
 from keras_vit.data.csv_file import load_csv
@@ -20,7 +21,6 @@ from keras_vit.data.sources import ImageFiles, Source
 from keras_vit.data.spelling import check_utf8, say_look_alikes
 from keras_vit.data.splits import taken_for_split
 from keras_vit.data.tfds import Records, load_tfds
-from keras_vit.layers import arguments
 from keras_vit.log import log
 
 VALIDATION_SPLIT = 0.2

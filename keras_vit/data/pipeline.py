@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from keras_vit import arguments
 from keras_vit.data import crops
 from keras_vit.data.arrays import checked_images
 from keras_vit.data.augment import Augmentation
@@ -14,7 +15,6 @@ from keras_vit.data.images import CHANNELS, Reading, name_of, named_image
 from keras_vit.data.packages import tensorflow
 from keras_vit.data.randaugment import RandAugment
 from keras_vit.data.sources import pixels_of_array
-from keras_vit.layers import arguments
 
 LABEL_MODES = ("categorical", "int")
 

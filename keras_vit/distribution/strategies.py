@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 import keras
 
+from keras_vit import arguments
 from keras_vit.distribution import mirrored_training
 from keras_vit.distribution.layouts import BATCH, MODEL, ShardedWeights
 from keras_vit.distribution.parts import ReplicatedWeights
 from keras_vit.distribution.replicas import clip_over_replicas, seed_replicas
 from keras_vit.distribution.torch_processes import TorchProcesses, num_launched
-from keras_vit.layers import arguments
 
 STRATEGIES = (
     *("auto", "data_parallel", "fully_sharded", "tensor_parallel", "mirrored", "tpu"),

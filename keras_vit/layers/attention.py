@@ -4,7 +4,7 @@ import keras
 from keras import ops
 from keras.initializers import RandomUniform
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.attend import attend, heads_first
 from keras_vit.layers.dense import EinsumDense, project
 from keras_vit.layers.initial import initializer

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.activation import gelu
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer

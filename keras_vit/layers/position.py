@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.initial import ValuesByNumPy, initializer
 from keras_vit.weights.resize import INTERPOLATIONS, resize_grid, resize_matrix
 

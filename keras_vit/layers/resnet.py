@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.convolve import max_pool
 from keras_vit.layers.normalization import GroupNormalization
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, StandardizedConv2D

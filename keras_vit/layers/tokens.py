@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_vit.layers import arguments, initial
+from keras_vit import arguments
+from keras_vit.layers import initial
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import keras
 
-from keras_vit.layers import GroupNormalization, arguments
+from keras_vit import arguments
+from keras_vit.layers import GroupNormalization
 from keras_vit.layers.resnet import GROUPS
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, usual_epsilon
 from keras_vit.models.images import (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.models import bit, vision_transformer
 from keras_vit.models.forward.resnet import of_bit
 from keras_vit.models.forward.step import FLOAT32

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 from types import SimpleNamespace
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.merging import count_merged
 from keras_vit.layers.mlp import ACTIVATIONS
 from keras_vit.layers.position import POSITIONS

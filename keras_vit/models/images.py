@@ -6,8 +6,7 @@ from types import MappingProxyType, SimpleNamespace
 import keras
 import numpy as np
 
-from keras_vit import paths
-from keras_vit.layers import arguments
+from keras_vit import arguments, paths
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.trainability import (
     TRAINABLE_PARTS,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from types import SimpleNamespace
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 
 NOTES = ("class_names", "probabilities", "preprocessing")
 OF_THE_HEAD = ("class_names", "probabilities")

@@ -3,7 +3,7 @@
 import difflib
 from inspect import signature
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.models.notes import OF_THE_HEAD
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.resnet import (
     EXPANSION,
     GROUPS,

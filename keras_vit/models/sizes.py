@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from keras_vit.layers import arguments
+from keras_vit import arguments
 from keras_vit.layers.mlp import GATED
 from keras_vit.models.resnet_stem import (
     checked_stem,

@@ -7,8 +7,7 @@ from math import prod
 
 import keras
 
-from keras_vit import zoo
-from keras_vit.layers import arguments
+from keras_vit import arguments, zoo
 from keras_vit.models.cost import cost
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.planning import text

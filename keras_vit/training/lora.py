@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 import keras
 
-from keras_vit.layers import EncoderBlock, arguments
+from keras_vit import arguments
+from keras_vit.layers import EncoderBlock
 from keras_vit.training.freezing import (
     check_plain,
     is_ours,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import keras
 
+from keras_vit import arguments
 from keras_vit.data import Augmentation
 from keras_vit.distribution import check_gradient_accumulation
-from keras_vit.layers import arguments
 from keras_vit.training.adapted import adapt
 from keras_vit.training.averaging import SwapAveragedWeights, average_weights
 from keras_vit.training.freezing import freeze

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from keras_vit import arguments
 from keras_vit.data import Augmentation
-from keras_vit.layers import arguments
 from keras_vit.models.sizes import SIZES
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.schedules import WarmupStepDecay

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_vit import arguments
 from keras_vit.data.image_data import ImageData
 from keras_vit.distribution import check_processes, is_first_process, processes
-from keras_vit.layers import arguments
 from keras_vit.log import log
 from keras_vit.training.resume import (
     callback_states,

@@ -1,4 +1,4 @@
-"""Checks that every layer and model makes of its arguments, with one wording."""
+"""Argument checks that every room shares, with one wording of their errors."""
 
 from collections.abc import Collection
 
