@@ -9,6 +9,7 @@ import keras_vit
 from keras_vit.paths import named_weights, public
 
 REFERENCE = Path(__file__).parent / "reference"
+PROGRAMS = Path(__file__).parent / "programs"  # scripts that tests start
 TINY = {
     "image_size": 32,
     "patch_size": 8,

@@ -5,12 +5,11 @@ import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import PROGRAMS, tiny
 from uneven import HAS_TORCH
 
 import keras_vit
@@ -23,11 +22,11 @@ on_tensorflow = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What tests/mirrored.py saw on two devices of the CPU."""
-    folder, here = tmp_path_factory.mktemp("mirrored"), Path(__file__).parent
+    """What programs/mirrored.py saw on two devices of the CPU."""
+    folder = tmp_path_factory.mktemp("mirrored")
     done = subprocess.run(
-        [sys.executable, here / "mirrored.py", folder],
-        env={**os.environ, "PYTHONPATH": os.fspath(here.parent)},
+        [sys.executable, PROGRAMS / "mirrored.py", folder],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )

@@ -5,10 +5,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import pytest
+from helpers import PROGRAMS
 
 from keras_vit.cli import main
 from keras_vit.planning import (
@@ -27,7 +27,6 @@ from keras_vit.planning.plan import Memory
 from keras_vit.planning.step import out_of_memory
 from keras_vit.training import ViTPreTraining
 
-HERE = Path(__file__).parent
 DEVICES = "--xla_force_host_platform_device_count=8"
 on_jax = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="JAX alone compiles for devices not here"
@@ -38,13 +37,13 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What tests/planned.py saw on eight virtual devices."""
+    """What programs/planned.py saw on eight virtual devices."""
     folder = tmp_path_factory.mktemp("planned")
     done = subprocess.run(
-        [sys.executable, HERE / "planned.py", folder],
+        [sys.executable, PROGRAMS / "planned.py", folder],
         env={
             **os.environ,
-            "PYTHONPATH": os.fspath(HERE.parent),
+            "PYTHONPATH": os.pathsep.join(sys.path),
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}",
         },
         capture_output=True,
@@ -493,8 +492,7 @@ def compiled(devices, batch, recipe):
     """`tensor_parallel:4` of ViT-B/16 for devices that are not here, and each collective."""
     command = [sys.executable, "-m", "keras_vit", "plan", "--model", "ViTB16", "--json"]
     command += ["--devices", devices, "--strategy", "tensor_parallel:4", "--batch", batch]
-    paths = [os.fspath(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [*command, *recipe],
         env={**os.environ, **environment},

@@ -1,6 +1,6 @@
 """`ExactResume`: trainings that are killed, and files that are damaged.
 
-The process that kills others is `resumed.py`.
+The process that kills others is `programs/resumed.py`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import pytest
 import resumed
-from helpers import REFERENCE, array
+from helpers import PROGRAMS, REFERENCE, array
 from resumed import EPOCHS, RECIPE, SAVE_FREQ, STEPS, assert_same
 
 import keras_vit
@@ -38,9 +38,8 @@ def lives(tmp_path_factory):
     """What came of trainings in processes of their own: one whole, one often killed."""
     folder = tmp_path_factory.mktemp("lives")
     seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
-    program = Path(__file__).with_name("resumed.py")
     done = subprocess.run(
-        [sys.executable, program, folder, str(KILLS), str(seed)],
+        [sys.executable, PROGRAMS / "resumed.py", folder, str(KILLS), str(seed)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -385,36 +384,6 @@ def test_a_limit_of_the_system(tmp_path, whole):
     assert_same(train(tmp_path / "run"), whole)
 
 
-# On a file system of its own; prints what went wrong.
-FILE_SYSTEM = """
-import subprocess, sys
-from pathlib import Path
-import test_resume as tests
-
-folder = Path(sys.argv[1])
-whole = tests.train(folder / "whole")
-
-def fill():
-    tests.CheckpointFolder(folder / "full", 2).wait()
-    with open(folder / "ballast", "wb", buffering=0) as file:
-        while file.write(bytes(1000)) == 1000:
-            pass
-
-try:
-    tests.train(folder / "full", [tests.At(3, fill)])
-except OSError as error:
-    print(error)
-(folder / "ballast").unlink()
-tests.assert_same(tests.train(folder / "full"), whole)
-
-tests.interrupted(folder / "read", 3)
-tests.CheckpointFolder(folder / "read", 2).close()  # as if that process had ended
-subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-tests.assert_same(tests.train(folder / "read", on_save_error="warn"), whole)
-print(tests.newest(folder / "read"))
-"""
-
-
 @pytest.mark.one_backend
 def test_a_file_system_that_is_full_or_read_only(tmp_path):
     namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
@@ -423,7 +392,7 @@ def test_a_file_system_that_is_full_or_read_only(tmp_path):
         subprocess.run([*namespace, mount], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no file system can be mounted here: {error}")
-    python = [sys.executable, "-c", FILE_SYSTEM, tmp_path]
+    python = [sys.executable, PROGRAMS / "full_file_system.py", tmp_path]
     done = subprocess.run(
         [*namespace, f'{mount} && exec "$@"', "sh", *python],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

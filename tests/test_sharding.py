@@ -5,11 +5,10 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import pytest
-from helpers import path_of, tiny
+from helpers import PROGRAMS, path_of, tiny
 from sharded import COMMANDS, NAMES, OF_OTHERS
 from trainings import TRAININGS, check_runs
 from uneven import HAS_TORCH
@@ -37,13 +36,13 @@ on_jax = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What tests/sharded.py saw on eight virtual devices."""
-    folder, here = tmp_path_factory.mktemp("sharded"), Path(__file__).parent
+    """What programs/sharded.py saw on eight virtual devices."""
+    folder = tmp_path_factory.mktemp("sharded")
     done = subprocess.run(
-        [sys.executable, here / "sharded.py", folder],
+        [sys.executable, PROGRAMS / "sharded.py", folder],
         env={
             **os.environ,
-            "PYTHONPATH": os.fspath(here.parent),
+            "PYTHONPATH": os.pathsep.join(sys.path),
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}",
         },
         capture_output=True,

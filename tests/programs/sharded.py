@@ -54,7 +54,7 @@ OF_OTHERS = {
 
 
 def vit(**fields):
-    """As tests/helpers.py has it, with noise in every weight; zeros would hide errors."""
+    """As helpers.py has it, with noise in every weight; zeros would hide errors."""
     return noisy(keras_vit.VisionTransformer(**{**VIT, **fields}))
 
 
