@@ -3,10 +3,7 @@
 import keras_vit._start  # noqa: F401, before anything imports Keras
 from keras_vit import data, distribution, exporting, layers, planning, training
 from keras_vit._version import __version__
-from keras_vit.catalogue import describe, list_presets
-from keras_vit.imagenet import decode_predictions, preprocess_input
 from keras_vit.models import BiTResNet, VisionTransformer
-from keras_vit.pretrained import from_pretrained, load_weights, save_weights
 from keras_vit.weights.report import LoadReport
 from keras_vit.zoo import (
     BiTR50x1,
@@ -32,6 +29,13 @@ from keras_vit.zoo import (
     ViTS32,
     ViTSo400m14,
     ViTTi16,
+    decode_predictions,
+    describe,
+    from_pretrained,
+    list_presets,
+    load_weights,
+    preprocess_input,
+    save_weights,
 )
 
 __all__ = [

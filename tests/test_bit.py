@@ -11,7 +11,7 @@ from helpers import REFERENCE, array, assert_close, assert_same_weights, images,
 from helpers import path_of, reference, weights  # isort: skip
 
 import keras_vit
-from keras_vit.weights.verify import compare_models
+from keras_vit.conversion.verify import compare_models
 
 TINY = {"image_size": 32, "num_units": (1, 2), "width_factor": 0.5}
 BIT = REFERENCE / "bit_resnet" / "checkpoint.npz"

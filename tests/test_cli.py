@@ -21,9 +21,9 @@ from helpers import (
 
 import keras_vit
 from keras_vit.cli import main
-from keras_vit.convert import convert
-from keras_vit.weights.inspect import inspect, size_name
-from keras_vit.weights.verify import COMPARABLE, compare_stages, compare_weights, stages
+from keras_vit.conversion.convert import convert
+from keras_vit.conversion.inspect import inspect, size_name
+from keras_vit.conversion.verify import COMPARABLE, compare_stages, compare_weights, stages
 
 ROOT = Path(__file__).parent.parent
 TOKEN = str(REFERENCE / "vit_token" / "checkpoint.npz")
@@ -146,7 +146,7 @@ def test_convert_notices_a_target_that_is_another_model(tmp_path, monkeypatch):
     def broken(model, path, layout):
         keras_vit.save_weights(tiny(num_layers=3), path, layout=layout)
 
-    monkeypatch.setattr("keras_vit.convert.save_weights", broken)
+    monkeypatch.setattr("keras_vit.conversion.convert.save_weights", broken)
     with pytest.raises(ValueError, match="read again it is another model"):
         convert(TOKEN, tmp_path / "m.npz")
     assert convert(TOKEN, tmp_path / "n.npz", check=False).checked is None
@@ -344,8 +344,8 @@ def test_inspect_reads_no_tensor(run, monkeypatch):
     def read(self, name):
         raise AssertionError(name)
 
-    for kind in ("npz_file.NpzFile", "safetensors_files.SafetensorsFile"):
-        monkeypatch.setattr(f"keras_vit.weights.{kind}.read", read)
+    for kind in ("npz.NpzFile", "safetensors_files.SafetensorsFile"):
+        monkeypatch.setattr(f"keras_vit.weights.files.{kind}.read", read)
     assert run("inspect", TOKEN)[0] == run("inspect", TIMM)[0] == 0
 
 

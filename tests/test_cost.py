@@ -10,8 +10,8 @@ import pytest
 from helpers import TINY, tiny
 
 import keras_vit
+from keras_vit.cost.inference import cost
 from keras_vit.layers.initial import waiting_for_values
-from keras_vit.models.cost import cost
 from keras_vit.models.sizes import BITS, HYBRIDS, architecture_fields, count_parameters
 from keras_vit.presets import PRESETS
 

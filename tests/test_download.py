@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 
 import keras_vit
-from keras_vit.weights import retry, web
-from keras_vit.weights.download import fetch
+from keras_vit.download import retry, web
+from keras_vit.download.cache import fetch
 
 pytestmark = pytest.mark.one_backend
 
@@ -38,7 +38,7 @@ FETCH = f"""
 import sys, types
 sys.modules["keras_vit"] = types.ModuleType("keras_vit")
 sys.modules["keras_vit"].__path__ = [{os.path.dirname(keras_vit.__file__)!r}]
-from keras_vit.weights.download import fetch
+from keras_vit.download.cache import fetch
 print("ready", flush=True)
 sys.stdin.readline()
 print(fetch(sys.argv[1]))
@@ -189,7 +189,7 @@ def test_a_cached_file_needs_no_server(server, cache):
 def test_google_storage(monkeypatch, cache):
     asked = []
     monkeypatch.setattr(
-        "keras_vit.weights.web.download",
+        "keras_vit.download.web.download",
         lambda address, path: asked.append((address, path)),
     )
     path = fetch("gs://vit_models/augreg/Ti_16-i21k+x y.npz")

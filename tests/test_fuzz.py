@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 import keras_vit
 from keras_vit.weights.checkpoint import Checkpoint
-from keras_vit.weights.keras_hub import KERAS_HUB
+from keras_vit.weights.layouts.keras_hub import KERAS_HUB
 from keras_vit.weights.save import in_layout
 
 torch = pytest.importorskip("torch")

@@ -17,8 +17,8 @@ from helpers import (
 )
 
 import keras_vit
+from keras_vit.conversion.verify import compare_stages
 from keras_vit.weights.resize import resize_grid
-from keras_vit.weights.verify import compare_stages
 
 CASES = {
     "bigvision_token": {},

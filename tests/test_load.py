@@ -19,8 +19,8 @@ from helpers import (
 )
 
 import keras_vit
+from keras_vit.weights.files.npz import NpzFile
 from keras_vit.weights.keras_files import KerasFile
-from keras_vit.weights.npz_file import NpzFile
 from keras_vit.weights.resize import resize_grid
 
 TOKEN = REFERENCE / "vit_token_linen_names" / "checkpoint.npz"
@@ -574,7 +574,7 @@ def test_arguments_that_are_of_others(overrides, message, tmp_path):
 @pytest.mark.one_backend
 @pytest.mark.parametrize("name", ["m.safetensors", "m.npz", "m.keras", "m.weights.h5"])
 def test_a_folder_where_a_file_is_to_be(name, tmp_path):
-    from keras_vit.convert import convert
+    from keras_vit.conversion.convert import convert
 
     (tmp_path / name).mkdir()
     for overwrite in (False, True):

@@ -11,7 +11,7 @@ from helpers import tiny
 from PIL import Image
 from test_finetune import SGD, blobs
 
-import keras_vit.pretrained
+import keras_vit.zoo.pretrained
 from keras_vit.data import Augmentation, load_images
 from keras_vit.exporting.metadata import metadata_of
 from keras_vit.runs import load_classifier
@@ -223,7 +223,7 @@ def test_a_preset_says_how_its_source_prepares_images():
     def told(**steps):
         preprocessing = dataclasses.replace(row.preprocessing, **steps)
         preset = dataclasses.replace(row, preprocessing=preprocessing)
-        return keras_vit.pretrained._notes_of(preset).get("preprocessing")
+        return keras_vit.zoo.pretrained._notes_of(preset).get("preprocessing")
 
     center = {"evaluation_crop": "center", "resize_factor": 1.25}
     assert told(crop_fraction=0.8, squash=False) == center

@@ -564,4 +564,4 @@ def test_presets_carry_unknown_facts_as_none():
     assert re.search(r"licence +unknown", text)
     assert re.search(r"resize +unknown", text)
     assert "(32, 64)" in text
-    assert "32 × 64" in str(keras_vit.catalogue.PresetList([row]))
+    assert "32 × 64" in str(keras_vit.zoo.catalogue.PresetList([row]))

@@ -9,7 +9,7 @@ import pytest
 from helpers import array, assert_same_weights, images, path_of, tiny, weights
 
 import keras_vit
-from keras_vit.weights.inspect import inspect
+from keras_vit.conversion.inspect import inspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 MODERN = {"pooling": "map", "mlp": "swiglu", "qk_norm": True, "representation_size": 8}

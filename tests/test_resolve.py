@@ -11,10 +11,10 @@ from helpers import REFERENCE, assert_same_weights, tiny, weights
 
 import keras_vit
 from keras_vit import cli
+from keras_vit.conversion.inspect import inspect
 from keras_vit.presets import PRESETS
-from keras_vit.weights import timm_names
 from keras_vit.weights.checkpoint import Checkpoint
-from keras_vit.weights.inspect import inspect
+from keras_vit.weights.layouts import timm_names
 from keras_vit.weights.resolve import usual_heads
 
 pytestmark = pytest.mark.one_backend
@@ -287,7 +287,7 @@ def assert_refused(source, message, monkeypatch=None):
     for act in (
         lambda: keras_vit.from_pretrained(source, num_heads=4),
         lambda: keras_vit.load_weights(model, source),
-        lambda: keras_vit.convert.convert(source, target, num_heads=4),
+        lambda: keras_vit.conversion.convert.convert(source, target, num_heads=4),
         lambda: keras_vit.ViTTi16(weights=str(source)),
     ):
         with pytest.raises(ValueError, match=message):

@@ -38,7 +38,7 @@ class Case:
         """Of a whole forward pass, or of three for a step of training: every token in
         every block, also where ours computes fewer.
         """
-        from keras_vit.models.cost import cost
+        from keras_vit.cost.inference import cost
 
         config = {
             **self.architecture,

@@ -10,10 +10,9 @@ from keras_vit.cli.options import (
     overrides_of,
     size_of,
 )
-from keras_vit.convert import LAYOUTS, convert
-from keras_vit.pretrained import locate, told_by_caller, told_by_preset
-from keras_vit.weights.inspect import inspect
-from keras_vit.weights.verify import (
+from keras_vit.conversion.convert import LAYOUTS, convert
+from keras_vit.conversion.inspect import inspect
+from keras_vit.conversion.verify import (
     COMPARABLE,
     TOLERANCE,
     compare_models,
@@ -21,6 +20,7 @@ from keras_vit.weights.verify import (
     compare_weights,
     read_arrays,
 )
+from keras_vit.zoo.pretrained import locate, told_by_caller, told_by_preset
 
 
 def add_to(commands) -> None:

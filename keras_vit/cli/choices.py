@@ -23,7 +23,7 @@ from keras_vit.training.recipes import (
     steps_of,
 )
 from keras_vit.weights.checkpoint import split_subtree
-from keras_vit.weights.files import ENDINGS
+from keras_vit.weights.files.opening import ENDINGS
 
 RECIPES = ("auto", "small", "vit", "vtab", "bit", "bigvision")
 AUGMENTATION = ("flip", "crop", "evaluation_crop")  # what of it has an option

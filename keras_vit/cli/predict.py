@@ -25,9 +25,9 @@ from keras_vit.cli.wording import in_options
 from keras_vit.data import load_images
 from keras_vit.data.samples import check_values
 from keras_vit.data.sources import ImageFiles
+from keras_vit.download.web import fetch_bytes
 from keras_vit.runs import Classifier, load_classifier
 from keras_vit.tables import table
-from keras_vit.weights.web import fetch_bytes
 
 MOST_BYTES = 64 * 2**20  # of an image from the web
 NO_NAMES = "none"

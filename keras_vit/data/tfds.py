@@ -18,7 +18,7 @@ import numpy as np
 from keras_vit.data.images import AS_IT_IS, Header, Reading, named_image, stored_values
 from keras_vit.data.packages import require, tensorflow
 from keras_vit.data.threads import map_indices
-from keras_vit.weights.web import FORBIDDEN, is_offline
+from keras_vit.download.web import FORBIDDEN, is_offline
 
 VALIDATION_SPLIT = 0.02  # of the paper's code where there is no split for it
 HEADER, FOOTER = 12, 4  # bytes before and after a TFRecord

@@ -19,8 +19,8 @@ from keras_vit.exporting.telemetry import kept_offline
 from keras_vit.exporting.writers import writer
 from keras_vit.log import log
 from keras_vit.models.quantized import quantization_of
+from keras_vit.output_paths import check_free
 from keras_vit.tables import table
-from keras_vit.targets import check_free
 
 # Largest difference, as a fraction of the largest output. float32: B/16 has 2e-6 in the
 # worst of the formats. Half precision rounds in another order.

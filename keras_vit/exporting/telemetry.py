@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from keras_vit.weights.web import is_offline
+from keras_vit.download.web import is_offline
 
 # Of a machine that builds and tests; both packages report nothing from there.
 _SETTINGS = {"CI": "true", "NNCF_CI": "1"}

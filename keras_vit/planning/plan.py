@@ -7,8 +7,8 @@ from math import prod
 
 import keras
 
-from keras_vit import arguments, zoo
-from keras_vit.models.cost import cost
+from keras_vit import arguments
+from keras_vit.cost.inference import cost
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.planning import text
 from keras_vit.planning.advice import advice, state_by_strategy
@@ -26,6 +26,7 @@ from keras_vit.planning.targets import Target, target
 from keras_vit.planning.traffic import moved_bytes
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import IMAGENET, IMAGENET_21K, JFT_300M, ViTPreTraining
+from keras_vit.zoo import constructors as zoo
 
 # JFT-300M's are those of Sun et al. (arXiv 1707.02968); the ViT paper says 18k.
 CLASSES = {IMAGENET: 1000, IMAGENET_21K: 21_843, JFT_300M: 18_291}

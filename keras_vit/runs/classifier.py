@@ -8,9 +8,9 @@ import numpy as np
 from keras_vit.data import Augmentation, ImageData, Pipeline, failures
 from keras_vit.data.labels import indices_of
 from keras_vit.data.pipeline import noted
-from keras_vit.pretrained import Model, from_pretrained
 from keras_vit.report import Evaluation
 from keras_vit.runs.folder import RunFolder, find_run
+from keras_vit.zoo.pretrained import Model, from_pretrained
 
 _ACTIVATIONS = ("linear", "softmax", "sigmoid")
 

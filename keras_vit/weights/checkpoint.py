@@ -21,10 +21,11 @@ from keras_vit.weights.architecture import (
     bit_architecture_of,
     num_units,
 )
-from keras_vit.weights.files import open_tensors
-from keras_vit.weights.google import BIT, GOOGLE
-from keras_vit.weights.layout import POSITIONS, Layout, Row, numbers_in
-from keras_vit.weights.moves import MOVES, Dims
+from keras_vit.weights.files.opening import open_tensors
+from keras_vit.weights.files.tensor_file import TensorFile, parse_json
+from keras_vit.weights.layouts.google import BIT, GOOGLE
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, Row, numbers_in
+from keras_vit.weights.layouts.moves import MOVES, Dims
 from keras_vit.weights.notes import notes_of
 from keras_vit.weights.packaging import ALL_LAYOUTS, Package, find_package
 from keras_vit.weights.resolve import (
@@ -40,7 +41,6 @@ from keras_vit.weights.resolve import (
     told_by_file,
     usual_heads,
 )
-from keras_vit.weights.tensor_file import TensorFile, parse_json
 
 MAX_BLOCKS = 999
 _SHOWN = 5  # names in a warning

@@ -14,17 +14,17 @@ import keras
 from keras_vit.models.quantized import QUANTIZATION, quantization_of
 from keras_vit.models.sizes import count_parameters
 from keras_vit.paths import named_weights
-from keras_vit.weights.archives import ZIP_ERRORS, open_zip
-from keras_vit.weights.hdf5_file import H5_ERRORS, datasets, dtype_of, read
-from keras_vit.weights.layout import Layout
-from keras_vit.weights.report import LoadReport, tell_fresh_head
-from keras_vit.weights.tensor_file import (
+from keras_vit.weights.files.archives import ZIP_ERRORS, open_zip
+from keras_vit.weights.files.hdf5 import H5_ERRORS, datasets, dtype_of, read
+from keras_vit.weights.files.tensor_file import (
     FLOATING,
     TensorFile,
     check_exists,
     is_finite,
     parse_json,
 )
+from keras_vit.weights.layouts.layout import Layout
+from keras_vit.weights.report import LoadReport, tell_fresh_head
 
 GRID = "position_embedding/grid"
 SAVED_GRID = "layers/position_embedding/vars/grid"

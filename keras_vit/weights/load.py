@@ -23,7 +23,7 @@ from keras_vit.weights.keras_files import (
     load_weights_h5,
     saved_model,
 )
-from keras_vit.weights.layout import Layout
+from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
 from keras_vit.weights.resize import resize_grid, resize_patch_kernel
 

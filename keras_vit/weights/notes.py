@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from keras_vit.log import log
 from keras_vit.models.notes import NOTES, check_notes, without_empty
 from keras_vit.weights.architecture import METADATA as OURS
-from keras_vit.weights.tensor_file import parse_json
+from keras_vit.weights.files.tensor_file import parse_json
 
 METADATA = "keras_vit.notes"  # of our own .safetensors files
 _BILINEAR = 2  # of Pillow's filters

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from keras_vit.weights.architecture import KERNEL
-from keras_vit.weights.google import BIT, GOOGLE
-from keras_vit.weights.huggingface import LAYOUTS
-from keras_vit.weights.keras_hub import KERAS_HUB
-from keras_vit.weights.layout import Layout
-from keras_vit.weights.timm import TIMM, TIMM_BIT
+from keras_vit.weights.layouts.google import BIT, GOOGLE
+from keras_vit.weights.layouts.huggingface import LAYOUTS
+from keras_vit.weights.layouts.keras_hub import KERAS_HUB
+from keras_vit.weights.layouts.layout import Layout
+from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
 
 ALL_LAYOUTS = (GOOGLE, BIT, TIMM, TIMM_BIT, *LAYOUTS, KERAS_HUB)
 # torch's names are dotted, and training scripts put others before them.

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from keras_vit.models.sizes import SIZES
-from keras_vit.weights import huggingface_names, timm_names
 from keras_vit.weights.architecture import checked_told
-from keras_vit.weights.layout import Layout
+from keras_vit.weights.layouts import huggingface_names, timm_names
+from keras_vit.weights.layouts.layout import Layout
 
 SHAPES = "names and shapes"
 GIVEN = "given"

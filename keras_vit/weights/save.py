@@ -13,18 +13,18 @@ from keras_vit.log import log
 from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
+from keras_vit.output_paths import check_kind
 from keras_vit.paths import inner_paths
-from keras_vit.targets import check_kind
 from keras_vit.weights.architecture import METADATA, TOLD
-from keras_vit.weights.google import BIT, GOOGLE
-from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
-from keras_vit.weights.huggingface_config import model_config, processor_config
-from keras_vit.weights.layout import POSITIONS, Layout, numbers_in
+from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
+from keras_vit.weights.layouts.google import BIT, GOOGLE
+from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
+from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
+from keras_vit.weights.layouts.moves import MOVES, Dims
+from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
 from keras_vit.weights.load import variables
-from keras_vit.weights.moves import MOVES, Dims
 from keras_vit.weights.notes import METADATA as NOTED
-from keras_vit.weights.safetensors_files import CHECKSUMS, checksum
-from keras_vit.weights.timm import TIMM, TIMM_BIT
 
 WRITTEN = ("google", "timm", "huggingface")
 PREFIX, GRID = POSITIONS

@@ -20,7 +20,7 @@ from keras_vit.training.resume import (
 from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFolder, read
 from keras_vit.training.resume.fit_loop import FitLoop, Position
 from keras_vit.training.resume.signals import StopSignals
-from keras_vit.weights.tensor_file import is_finite
+from keras_vit.weights.files.tensor_file import is_finite
 
 ON_SAVE_ERROR = ("raise", "warn")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.log import log
-from keras_vit.weights.safetensors_files import CHECKSUMS, checksum
+from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
 
 RECORD = "keras_vit.training"  # the key of the metadata under which the record lies
 ENDING, PART, DAMAGED = ".safetensors", ".part", ".damaged"

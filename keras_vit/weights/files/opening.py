@@ -2,11 +2,11 @@
 
 import os
 
-from keras_vit.weights.hdf5_file import H5File
-from keras_vit.weights.npz_file import NpzFile
-from keras_vit.weights.safetensors_files import SafetensorsFile, ShardedFile
-from keras_vit.weights.tensor_file import TensorFile, check_exists
-from keras_vit.weights.torch_file import TorchFile, TorchShards
+from keras_vit.weights.files.hdf5 import H5File
+from keras_vit.weights.files.npz import NpzFile
+from keras_vit.weights.files.safetensors_files import SafetensorsFile, ShardedFile
+from keras_vit.weights.files.tensor_file import TensorFile, check_exists
+from keras_vit.weights.files.torch_file import TorchFile, TorchShards
 
 _KINDS = {
     ".npz": NpzFile,

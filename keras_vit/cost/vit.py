@@ -6,9 +6,9 @@
 from collections.abc import Iterator
 from math import prod
 
+from keras_vit.cost.resnet import of_resnet
+from keras_vit.cost.step import FLOAT32, Step, of_head, of_images
 from keras_vit.layers.mlp import GATED
-from keras_vit.models.forward.resnet import of_resnet
-from keras_vit.models.forward.step import FLOAT32, Step, of_head, of_images
 from keras_vit.models.sizes import grid_size
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from functools import partial
 
-from keras_vit.weights.huggingface_names import EPSILONS, NUM_HEADS
-from keras_vit.weights.layout import POSITIONS, Layout, norm, row, weight_and_bias
+from keras_vit.weights.layouts.huggingface_names import EPSILONS, NUM_HEADS
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, norm, row, weight_and_bias
 
 _PRETRAINING = "only masked pre-training uses it"
 

@@ -2,8 +2,8 @@
 
 import re
 
-from keras_vit.weights.layout import POSITIONS, Layout, norm, row, weight_and_bias
-from keras_vit.weights.timm_names import (
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, norm, row, weight_and_bias
+from keras_vit.weights.layouts.timm_names import (
     SIZES,
     arguments_of,
     facts,

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from keras_vit.weights.tensor_file import TensorFile
+from keras_vit.weights.files.tensor_file import TensorFile
 
 
 def datasets(file) -> dict:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_vit.tables import table
-from keras_vit.weights.files import open_tensors
+from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.load import variables
 
 TOLERANCE = 1e-5

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_vit.weights.huggingface import CLIP, DINOV2, SIGLIP, VIT
-from keras_vit.weights.layout import Layout
+from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
+from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
 
 

@@ -6,8 +6,8 @@
 from collections.abc import Iterator
 from math import prod
 
+from keras_vit.cost.step import FLOAT32, Step, of_head, of_images
 from keras_vit.layers.resnet import EXPANSION
-from keras_vit.models.forward.step import FLOAT32, Step, of_head, of_images
 from keras_vit.models.resnet_stem import checked_width
 
 

@@ -6,8 +6,8 @@ import os
 import re
 
 from keras_vit._version import __version__
-from keras_vit.weights import digests
-from keras_vit.weights.retry import DownloadError, persist
+from keras_vit.download import digests
+from keras_vit.download.retry import DownloadError, persist
 
 # The first of these that there is, and those beside it.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

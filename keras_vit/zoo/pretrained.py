@@ -5,6 +5,7 @@ import os
 import keras
 
 from keras_vit import arguments
+from keras_vit.download.cache import fetch
 from keras_vit.layers.initial import waiting_for_values
 from keras_vit.layers.trainability import (
     TRAINABLE_PARTS,
@@ -23,8 +24,7 @@ from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import Preset, find_preset
 from keras_vit.weights.architecture import TOLD
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
-from keras_vit.weights.download import fetch
-from keras_vit.weights.files import ENDINGS
+from keras_vit.weights.files.opening import ENDINGS
 from keras_vit.weights.keras_files import is_keras_hub, is_saved_model, saved_model
 from keras_vit.weights.load import ModelTensors, assign, check_no_key, load_file
 from keras_vit.weights.report import LoadReport

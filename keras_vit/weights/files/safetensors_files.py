@@ -7,7 +7,7 @@ from pathlib import PurePath
 import ml_dtypes
 import numpy as np
 
-from keras_vit.weights.tensor_file import TensorFile, check_exists, parse_json
+from keras_vit.weights.files.tensor_file import TensorFile, check_exists, parse_json
 
 
 class SafetensorsFile(TensorFile):

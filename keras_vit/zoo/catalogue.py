@@ -7,8 +7,8 @@ from dataclasses import fields
 import keras
 
 from keras_vit import arguments
+from keras_vit.cost.inference import cost
 from keras_vit.models import BiTResNet, VisionTransformer
-from keras_vit.models.cost import cost
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import PRESETS, Preset, find_preset, is_augreg_name, parse_augreg
 from keras_vit.tables import table
@@ -57,7 +57,7 @@ class Description:
         multiply_accumulates: of the whole batch; twice as many FLOPs.
         multiply_accumulates_by_part: the same by part of the model, a dictionary.
         peak_activation_bytes: memory of the inference besides the weights, as
-            `keras_vit.models.cost.cost` defines it.
+            `keras_vit.cost.inference.cost` defines it.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ def describe(
         dtype: `"float32"`, `"float16"`, `"bfloat16"`, what the layers compute in, or a
             policy such as `"mixed_bfloat16"`; `None` for the model's, otherwise float32.
         flash_attention: bool, whether attention never has all of its scores in memory;
-            see `keras_vit.models.cost.cost`, also for what the memory is.
+            see `keras_vit.cost.inference.cost`, also for what the memory is.
 
     Returns:
         An object that prints as a table, with origin, architecture, preprocessing and

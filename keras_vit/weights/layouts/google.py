@@ -1,6 +1,6 @@
 """The layouts of Google's checkpoints (`.npz`): the ViT paper's code and BigVision; BiT."""
 
-from keras_vit.weights.layout import POSITIONS, Layout, norm, row
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, norm, row
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _QKV = ("query", "key", "value")

@@ -11,11 +11,11 @@ from keras_vit.models.sizes import SIZES, image_size_of, size_name
 from keras_vit.tables import table
 from keras_vit.weights.architecture import architecture_of, bit_architecture_of
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
-from keras_vit.weights.files import open_tensors
+from keras_vit.weights.files.opening import open_tensors
+from keras_vit.weights.files.tensor_file import TensorFile
 from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
 from keras_vit.weights.load import listed
 from keras_vit.weights.report import some
-from keras_vit.weights.tensor_file import TensorFile
 
 
 @dataclass(frozen=True)

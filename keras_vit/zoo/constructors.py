@@ -10,9 +10,9 @@ from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
 from keras_vit.paths import automatic_name
 from keras_vit.presets import PRESETS
-from keras_vit.pretrained import check_architecture, fetch_file, from_file, locate
 from keras_vit.weights.keras_files import is_keras_hub, is_saved_model
 from keras_vit.weights.load import load_file
+from keras_vit.zoo.pretrained import check_architecture, fetch_file, from_file, locate
 
 
 class Constructor(Protocol):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from keras_vit.weights.archives import ZIP_ERRORS, open_zip
-from keras_vit.weights.tensor_file import TensorFile
+from keras_vit.weights.files.archives import ZIP_ERRORS, open_zip
+from keras_vit.weights.files.tensor_file import TensorFile
 
 CHUNK = 1 << 20  # bytes, which stay in the processor's cache from check to check
 

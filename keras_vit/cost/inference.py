@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from inspect import signature
 
 from keras_vit import arguments
+from keras_vit.cost.resnet import of_bit
+from keras_vit.cost.step import FLOAT32
+from keras_vit.cost.vit import of_vit
 from keras_vit.models import bit, vision_transformer
-from keras_vit.models.forward.resnet import of_bit
-from keras_vit.models.forward.step import FLOAT32
-from keras_vit.models.forward.vit import of_vit
 from keras_vit.models.sizes import count_parameters
 
 NUMBER_BYTES = {"float32": FLOAT32, "float16": 2, "bfloat16": 2}

@@ -5,15 +5,21 @@ import os
 from dataclasses import dataclass
 from inspect import signature
 
+from keras_vit.conversion.inspect import inspect
+from keras_vit.conversion.verify import COMPARABLE, compare_models, compare_weights
 from keras_vit.models.sizes import grid_size, size_name
-from keras_vit.pretrained import Model, from_pretrained, load_weights, read, save_weights
+from keras_vit.output_paths import check_free, check_kind
 from keras_vit.tables import table
-from keras_vit.targets import check_free, check_kind
 from keras_vit.weights.architecture import TOLD
-from keras_vit.weights.inspect import inspect
 from keras_vit.weights.report import LoadReport, some
 from keras_vit.weights.save import WRITTEN
-from keras_vit.weights.verify import COMPARABLE, compare_models, compare_weights
+from keras_vit.zoo.pretrained import (
+    Model,
+    from_pretrained,
+    load_weights,
+    read,
+    save_weights,
+)
 
 ENDINGS = {
     ".npz": "google",

@@ -6,10 +6,10 @@ import os
 import zipfile
 from collections.abc import Iterator
 
-from keras_vit.weights.archives import ZIP_ERRORS, open_zip
-from keras_vit.weights.pickles import as_nothing, full_name, is_of_tensors
-from keras_vit.weights.safetensors_files import ShardedFile
-from keras_vit.weights.tensor_file import TensorFile
+from keras_vit.weights.files.archives import ZIP_ERRORS, open_zip
+from keras_vit.weights.files.pickles import as_nothing, full_name, is_of_tensors
+from keras_vit.weights.files.safetensors_files import ShardedFile
+from keras_vit.weights.files.tensor_file import TensorFile
 
 
 class TorchFile(TensorFile):

@@ -10,8 +10,8 @@ import re
 import sys
 import time
 
-from keras_vit.weights import digests
-from keras_vit.weights.retry import DownloadError, persist
+from keras_vit.download import digests
+from keras_vit.download.retry import DownloadError, persist
 
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
 _BLOCK = 1 << 16  # what is lost when the line breaks

@@ -1,6 +1,6 @@
 """The layout of KerasHub's ViT presets (`model.weights.h5`, `task.weights.h5`)."""
 
-from keras_vit.weights.layout import POSITIONS, Layout, row
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, row
 
 _EMBEDDING = "layers/vi_t_patching_and_embedding"
 _BLOCK = "layers/vi_t_encoder/encoder_layers/vi_t_encoder_block_{i}"

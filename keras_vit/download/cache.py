@@ -5,8 +5,8 @@ import os
 import re
 import urllib.parse
 
-from keras_vit.weights import digests, hub, web
-from keras_vit.weights.retry import DownloadError
+from keras_vit.download import digests, hub, web
+from keras_vit.download.retry import DownloadError
 
 _NAME = r"\w[\w.-]*/\w[\w.-]*"
 _HUB = re.compile(

@@ -1,0 +1,1 @@
+"""Checkpoints from one layout to another, inspected and verified."""

@@ -1,0 +1,1 @@
+"""Kinds of files: bytes into arrays, nothing else."""
