@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
-.PHONY: demo test bench fuzz lint format clean
+.PHONY: demo test bench fuzz lint types format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -22,6 +22,10 @@ fuzz: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Public functions, classes and attributes without a complete type.
+types: $(VENV)/.installed
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python --verifytypes keras_vit --ignoreexternal
 
 format: $(VENV)/.installed
 	$(VENV)/bin/ruff check --fix .

@@ -1,6 +1,8 @@
-"""The README's Python, run in order as it stands, with tiny models and data."""
+"""The README: its tables and lists are those of the code, and its Python runs in order as it
+stands, with tiny models and data."""
 
 import functools
+import inspect
 import json
 import re
 from pathlib import Path
@@ -15,7 +17,8 @@ import keras_vit
 pytestmark = pytest.mark.one_backend
 
 README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.S)
+TEXT = README.read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 # What takes a network, several devices or too long, and what stands for it here.
 SUBSTITUTES = {
     '"oxford_flowers102", data_dir="/data/tfds"': '"photos"',
@@ -25,6 +28,48 @@ SUBSTITUTES = {
     '"hf://facebook/dinov2-with-registers-base"': '"ViT-B_16.npz"',
     "keras_vit.distribution.initialize()": "pass",
 }
+
+
+def names_in(text):
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_table_of_constructors():
+    """Name, parameters, the default of `weights`, and the number of other tags."""
+    table = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| (.+) \|$", TEXT, re.M)
+    expected = []
+    for name in keras_vit.__all__:
+        constructor = getattr(keras_vit, name)
+        is_function = inspect.isfunction(constructor)
+        parameters = inspect.signature(constructor).parameters if is_function else {}
+        if "include_top" not in parameters:
+            continue
+        default = parameters["weights"].default
+        tags = [p.tag for p in keras_vit.list_presets() if p.architecture == name]
+        weights = f"`{default}`" if tags else "none"
+        weights += f" and {len(tags) - 1} more" if len(tags) > 1 else ""
+        expected.append((name, f"{keras_vit.describe(name).parameters:,}", weights))
+    assert sorted(table) == sorted(expected)
+
+
+def test_table_of_families():
+    """Every family of presets with its number of rows; tags that are written out exist."""
+    _, _, rest = TEXT.partition("| family | rows | tags |\n|---|---|---|\n")
+    table = re.findall(r"^\| ([^|]+) \| (\d+) \| (.+) \|$", rest.partition("\n\n")[0], re.M)
+    listed = []
+    for families, rows, tags in table:
+        families = families.split(", ")
+        presets = [p for p in keras_vit.list_presets() if p.family in families]
+        assert len(presets) == int(rows), families
+        for tag in names_in(tags):
+            assert any(tag.strip("…") in preset.tag for preset in presets), tag
+        listed += families
+    assert sorted(listed) == sorted({p.family for p in keras_vit.list_presets()})
+
+
+def test_list_of_layers():
+    paragraph = re.search(r"public too \(`keras_vit\.layers`\):(.*?)\n\n", TEXT, re.S)[1]
+    assert sorted(names_in(paragraph)) == sorted(keras_vit.layers.__all__)
 
 
 def tiny(weights=None, input_shape=(224, 224, 3), classes=1000, **fields):
