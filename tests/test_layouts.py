@@ -18,7 +18,7 @@ from helpers import (
 
 import keras_vit
 from keras_vit.conversion.verify import compare_stages
-from keras_vit.weights.resize import resize_grid
+from keras_vit.resize import resize_grid
 
 CASES = {
     "bigvision_token": {},
@@ -135,7 +135,7 @@ def without_metadata(path):
 def test_a_size_that_differs_resizes_as_the_family_does():
     model = load(checkpoint_of("timm_token"), image_size=48)
     native = weights(load(checkpoint_of("timm_token")))["position_embedding/grid"]
-    expected = keras_vit.weights.resize.resize_grid(native, (6, 6), "bicubic")
+    expected = keras_vit.resize.resize_grid(native, (6, 6), "bicubic")
     np.testing.assert_allclose(
         weights(model)["position_embedding/grid"], expected, atol=1e-6
     )

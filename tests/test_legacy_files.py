@@ -16,7 +16,7 @@ from helpers import (
 )
 
 import keras_vit
-from keras_vit.weights.resize import resize_grid
+from keras_vit.resize import resize_grid
 
 
 def small(**overrides):

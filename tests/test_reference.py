@@ -10,7 +10,7 @@ from helpers import REFERENCE, assert_close, reference
 import keras_vit
 from keras_vit.conversion.verify import compare_stages
 from keras_vit.layers import AttentionPooling, PositionEmbedding
-from keras_vit.weights.resize import resize_grid
+from keras_vit.resize import resize_grid
 
 VIT_CASES = ["vit_token", "vit_token_linen_names", "vit_representation", "vit_gap"]
 

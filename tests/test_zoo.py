@@ -22,7 +22,7 @@ from helpers import (
 import keras_vit
 from keras_vit.models.sizes import SIZES
 from keras_vit.presets import PRESETS, Preprocessing, Preset
-from keras_vit.weights.resize import resize_grid, resize_patch_kernel
+from keras_vit.resize import resize_grid, resize_patch_kernel
 from keras_vit.zoo import constructors as zoo
 from keras_vit.zoo import pretrained
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers.initial import ValuesByNumPy, initializer
-from keras_vit.weights.resize import INTERPOLATIONS, resize_grid, resize_matrix
+from keras_vit.resize import INTERPOLATIONS, resize_grid, resize_matrix
 
 POSITIONS = ("learned", "sincos2d", "none")
 

@@ -11,7 +11,7 @@ from keras_vit.layers.position import POSITIONS
 from keras_vit.models.images import check_head, check_images
 from keras_vit.models.resnet_stem import checked_stem, map_size
 from keras_vit.models.sizes import grid_size
-from keras_vit.weights.resize import INTERPOLATIONS
+from keras_vit.resize import INTERPOLATIONS
 
 POOLINGS = ("token", "gap", "map", None)
 

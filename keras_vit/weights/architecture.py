@@ -8,8 +8,8 @@ import numpy as np
 from keras_vit.layers.mlp import GATED
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS
 from keras_vit.models.resnet_stem import ROOT_FILTERS
+from keras_vit.resize import INTERPOLATIONS
 from keras_vit.weights.layouts.layout import POSITIONS
-from keras_vit.weights.resize import INTERPOLATIONS
 
 KERNEL = "patch_embedding/kernel"
 STEM = "stem_"

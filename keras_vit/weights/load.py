@@ -13,6 +13,7 @@ from keras_vit import paths
 from keras_vit.distribution.processes import whole
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
+from keras_vit.resize import resize_grid, resize_patch_kernel
 from keras_vit.weights.architecture import KERNEL, STEM, num_units
 from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
@@ -25,7 +26,6 @@ from keras_vit.weights.keras_files import (
 )
 from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.report import LoadReport, tell_fresh_head
-from keras_vit.weights.resize import resize_grid, resize_patch_kernel
 
 
 class Tensors(Protocol):

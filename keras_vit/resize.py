@@ -104,7 +104,7 @@ def resize_patch_kernel(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 
 def _bilinear_matrix(source, target):
-    """How images are resized: bilinear, half-pixel centers, edges repeated."""
+    """Resizes images: bilinear, half-pixel centers, edges repeated."""
     centers = (np.arange(target) + 0.5) * source / target - 0.5
     centers = np.clip(centers, 0, source - 1)[:, None]
     return np.maximum(1.0 - np.abs(centers - np.arange(source)), 0.0)
