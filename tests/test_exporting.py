@@ -288,7 +288,7 @@ def test_another_backend_is_named(tmp_path):
         (
             {},
             {"path": "model.pt2", "calibration": images()},
-            "int8 of onnx and openvino. Received: format='torch'",
+            "for the formats onnx and openvino. Received: format='torch'",
         ),
         ({}, {"tolerance": 1e-12}, "computes something else.*1e-12 is allowed"),
     ],
@@ -311,8 +311,8 @@ def test_a_model_that_keras_quantized(name, tmp_path):
         assert export(model, path_of(tmp_path, name)).difference < 1e-5
         return
     message = (
-        r"(quantized by Keras \(int8\)|computes something else).*Export the model that it "
-        "was made of"
+        r"(quantized by Keras \(int8\)|computes something else).*Export the model from "
+        "before `quantize`"
     )
     root = logging.getLogger()
     before = root.level, root.handlers[:], root.filters[:]
@@ -353,7 +353,7 @@ def test_few_images_to_calibrate_with_are_warned_of(tmp_path, caplog):
 def test_a_model_is_quantized_once(tmp_path):
     model = tiny()
     model.quantize("int8")
-    with pytest.raises(ValueError, match="quantized by Keras already"):
+    with pytest.raises(ValueError, match="already quantized by Keras"):
         export(model, tmp_path / "model.onnx", calibration=images())
 
 
@@ -390,7 +390,7 @@ def test_folders_of_other_things_are_not_replaced(tmp_path):
     home, model = tmp_path / "home", tiny(num_layers=1)
     home.mkdir()
     (home / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="a folder, and no SavedModel"):
+    with pytest.raises(ValueError, match="a folder and no SavedModel"):
         export(model, home, overwrite=True)
     assert (home / "letter.txt").read_text() == "dear"
     export(model, tmp_path / "saved")

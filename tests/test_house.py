@@ -99,8 +99,13 @@ MODULES = {_module(path): path for path in _sources(PACKAGE)}
 
 
 def _imported(module):
-    """The modules of the package that a module imports, also within functions."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+    """The modules of the package that a module imports, also within functions; imports for
+    types alone do not count."""
+    tree = ast.parse(MODULES[module].read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -120,7 +120,7 @@ def test_nothing_is_predicted_for_a_cpu(seen):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
-        "none": "The strategy 'none' is of one device. Received: cpu:8",
+        "none": "The strategy 'none' uses one device. Received: cpu:8",
         "batch": "(or micro_batch_size) 12 for 8 devices",
         "many": "with 8 CPU devices. Received: cpu:9. Set XLA_FLAGS=--xla_force_host",
         "axis": "Received: 8 devices, model_axis=3",

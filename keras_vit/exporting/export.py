@@ -1,4 +1,4 @@
-"""A model as a file of another runtime, where it is compared with the model first."""
+"""Export of a model to another runtime, compared with the model before it is kept."""
 
 import contextlib
 import itertools
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_vit.exporting.formats import Format, check_can_write, find_format
 from keras_vit.exporting.int8 import BATCH_SIZE, quantizer
@@ -25,25 +26,25 @@ from keras_vit.tables import table
 # Largest difference, as a fraction of the largest output. float32: B/16 has 2e-6 in the
 # worst of the formats. Half precision rounds in another order.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
-GENERATED = 4  # images, where none are given
-# Images from which ranges can be told, and on how many of them at most is compared.
+GENERATED = 4  # images that are generated where none are given
+# Calibration images below which a warning is given, and the most that are compared.
 ENOUGH, COMPARED = 32, 128
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written and how it compares with the model; prints as a table.
+    """Result of an export and of the comparison with the model; prints as a table.
 
     Attributes:
-        path: of the file or folder.
+        path: path of the file or folder.
         format: one of `FORMATS`.
-        bytes: int, of all that was written.
-        int8: bool, whether weights and activations are quantized.
-        num_images: int, on how many images it was compared.
-        generated: bool, whether these were drawn, as none were given.
-        difference: float, the largest of an output, as a fraction of the largest output.
-        agreement: float, the share of images with the same largest output, or `None`
-            where the outputs are not (images, classes).
+        bytes: size of all files that were written.
+        int8: `True` if weights and activations are quantized.
+        num_images: number of images in the comparison.
+        generated: `True` if these images were generated, because none were given.
+        difference: largest difference of an output, as a fraction of the largest output.
+        agreement: share of images with the same predicted class; `None` if the outputs do
+            not have the shape (images, classes).
     """
 
     path: str
@@ -55,7 +56,7 @@ class ExportReport:
     difference: float
     agreement: float | None
 
-    def __str__(self):
+    def __str__(self) -> str:
         kind = f"{self.format}, int8" if self.int8 else self.format
         images = "generated images" if self.generated else "images"
         facts = [
@@ -71,45 +72,45 @@ class ExportReport:
 @kept_offline()
 def export(
     model: keras.Model,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     format: str | None = None,
-    images=None,
-    calibration=None,
+    images: ArrayLike | None = None,
+    calibration: ArrayLike | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
     """Writes a model for another runtime, runs it there and compares the outputs.
 
-    Batches may have any size. Class names, mean, deviation, size and crop of the images are
-    written, too, as far as the model knows them: see `read_metadata`. What is at `path` is
-    replaced at the end, when all is well.
+    The file takes batches of any size. It also holds class names, and mean, standard
+    deviation, size and crop of the images, where the model knows them (`read_metadata`).
+    A file at `path` is replaced at the end, after the comparison.
 
     Args:
         model: a model of this package, or any built `keras.Model` with one input, images
             of a known size, and one output.
-        path: of the file to write: `.onnx`, `.tflite` (LiteRT), `.xml` (OpenVINO, with a
-            `.bin` beside it) or `.pt2` (torch), or of the folder of a SavedModel.
+        path: file to write: `.onnx`, `.tflite` (LiteRT), `.xml` (OpenVINO, with a `.bin`
+            beside it) or `.pt2` (torch); or folder of a SavedModel.
         format: `"saved_model"`, `"onnx"`, `"litert"`, `"openvino"` or `"torch"`; `None`
-            takes the one that the ending says.
-        images: a batch of images as the model takes them, float (n, …), on which the file
-            is compared; `None` takes those of the calibration, or draws a few, smooth ones.
-        calibration: a batch of images as the model takes them, a hundred or more of those
-            that the model is for: weights and activations become int8, in the ranges
-            that these have. Fewer than 32 are warned of. ONNX and OpenVINO. `None` leaves
-            them in float32.
-        tolerance: float, the largest difference allowed, as a fraction of the largest
-            output; `None` is 1e-4, 5e-2 in half precision, and for int8 any.
-        overwrite: bool, whether what is at `path` may be replaced.
+            takes the format of the ending.
+        images: images to compare on, float (n, …), prepared for the model; `None` takes the
+            calibration images, or generates a few smooth images.
+        calibration: images to quantize with, float (n, …), prepared for the model; about
+            100 or more of the kind that the model is for (fewer than 32 give a warning).
+            Weights and activations become int8 in the ranges measured on them. For ONNX and
+            OpenVINO. `None` leaves the model in float32.
+        tolerance: largest allowed difference, as a fraction of the largest output; `None`
+            is 1e-4, in half precision 5e-2, and unlimited for int8.
+        overwrite: `True` replaces a file at `path`.
 
     Returns:
         An `ExportReport`.
 
     Raises:
         ImportError: if a package is missing.
-        FileNotFoundError: if there is no folder for `path`.
+        FileNotFoundError: if the folder of `path` does not exist.
         ValueError: if the backend does not write the format, the model or the images do
-            not fit, something is at `path`, or the file computes something else.
+            not fit, `path` exists, or the outputs differ by more than `tolerance`.
     """
     path = os.path.normpath(os.fspath(path))
     row = find_format(path, format)
@@ -119,7 +120,7 @@ def export(
     quantize = None
     if calibration is not None:
         calibration = _checked(calibration, model, "calibration")
-        _tell_of_few(calibration)
+        _warn_of_few(calibration)
         quantize = quantizer(row.name)
         if images is None:
             images = calibration[:COMPARED]
@@ -127,7 +128,7 @@ def export(
     images = _generated(model) if generated else _checked(images, model, "images")
     if tolerance is None:
         tolerance = _tolerance(model, quantize)
-    # Beside its place, and moved there once it is complete and compared.
+    # Write into a folder beside `path`; move the files once they are complete and compared.
     folder = os.path.dirname(os.path.abspath(path))
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
         made = os.path.join(beside, "made")
@@ -164,20 +165,20 @@ def export(
     )
 
 
-def _tell_of_few(calibration):
+def _warn_of_few(calibration):
     if len(calibration) < ENOUGH:
         log.warning(
-            "Ranges of activations are taken from %d images; outputs for others may be "
-            "far off. Calibrate on a hundred or more of those that the model is for.",
+            "Ranges of activations are measured on only %d images; outputs for others may "
+            "be far off. Calibrate on 100 or more images of those that the model is for.",
             len(calibration),
         )
 
 
 def _outside_of_strategies(function):
-    """The function, in a thread where it is called within a strategy of TensorFlow.
+    """Wraps a function to run in another thread if a strategy of TensorFlow is active.
 
-    A SavedModel that is written or run within `mirrored` would be one of its replicas. A
-    strategy is entered for a thread.
+    Within `mirrored` a SavedModel would be written or run as one of its replicas. A
+    strategy is active in one thread only.
     """
 
     def call(*arguments):
@@ -202,40 +203,46 @@ def _check_model(model, row: Format, int8):
     if None in model.input_shape[1:]:
         raise ValueError(
             "An exported model takes images of one size. Received: a model with "
-            f"input_shape={model.input_shape[1:]}. Give it one: "
+            f"input_shape={model.input_shape[1:]}. Give it a size: "
             "`keras_vit.from_pretrained(model, input_shape=(384, 384, 3))`."
         )
     dtype = model.dtype_policy.compute_dtype
     if dtype != "float32" and not row.half_precision:
         raise ValueError(
             f"Models of the format {row.name!r} are written in float32. Received: a model "
-            f"of dtype {model.dtype_policy.name!r}. Make one: "
+            f"of dtype {model.dtype_policy.name!r}. Make a float32 model: "
             "`keras_vit.from_pretrained(model, dtype='float32')`."
         )
     if int8 and not row.int8:
         raise ValueError(
-            f"`calibration` makes int8 of onnx and openvino. Received: format={row.name!r}"
+            "`calibration` is for the formats onnx and openvino. Received: "
+            f"format={row.name!r}"
         )
     if int8 and quantization_of(model):
         raise ValueError(
-            f"The model {model.name!r} is quantized by Keras already. Export the one that "
-            "it was made of, or leave out `calibration`."
+            f"The model {model.name!r} is already quantized by Keras. Export the model "
+            "from before `quantize`, or leave out `calibration`."
         )
 
 
-def check_targets(row, path, overwrite):
-    """Raises unless what a format writes may be written."""
+def check_targets(row: Format, path: str, overwrite: bool) -> None:
+    """Checks that the files of a format may be written.
+
+    Raises:
+        ValueError: if one exists, and not `overwrite`, or a folder is no SavedModel.
+        FileNotFoundError: if the folder of `path` does not exist.
+    """
     for target in row.paths(path):
         check_free(target, overwrite)
         _check_replaceable(target)
 
 
 def _check_replaceable(path):
-    """Refuses a folder of anything else, as a home, which would be deleted."""
+    """Refuses a folder that is no SavedModel, such as a home folder: it would be lost."""
     is_model = os.path.exists(os.path.join(path, "saved_model.pb"))
     if os.path.isdir(path) and os.listdir(path) and not is_model:
         raise ValueError(
-            f"{path!r} is a folder, and no SavedModel, so it is not replaced. Choose "
+            f"{path!r} is a folder and no SavedModel, so it is not replaced. Choose "
             "another path."
         )
 
@@ -244,7 +251,7 @@ def _checked(images, model, name) -> np.ndarray:
     images = np.asarray(images, "float32")
     if images.ndim != len(model.input_shape) or images.shape[1:] != model.input_shape[1:]:
         raise ValueError(
-            f"`{name}` must be of the shape (n, {str(model.input_shape[1:])[1:]}, as the "
+            f"`{name}` must have the shape (n, {str(model.input_shape[1:])[1:]}, as the "
             f"model takes them. Received: shape {images.shape}"
         )
     if not len(images) or not np.isfinite(images).all():
@@ -254,7 +261,7 @@ def _checked(images, model, name) -> np.ndarray:
 
 
 def _generated(model) -> np.ndarray:
-    """Smooth images in the range of the model's own: sums of a few waves."""
+    """Generates smooth images in the model's range of values: sums of a few waves."""
     rng = np.random.default_rng(0)
     lines = [np.linspace(0, 1, size) for size in model.input_shape[1:]]
     places = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
@@ -277,7 +284,7 @@ def _tolerance(model, quantize):
 
 @contextlib.contextmanager
 def _converting(model, row):
-    """Says what cannot be exported where a converter or a runtime fails."""
+    """Turns an error of a converter or runtime into one that names model and format."""
     try:
         yield
     except Exception as error:  # each package has its own
@@ -286,7 +293,7 @@ def _converting(model, row):
             cause = cause.__cause__
         modes = {way["mode"] for way in quantization_of(model)}
         reason = _reason(cause)
-        if modes:  # a compiler's words about operations that nobody wrote
+        if modes:  # the converter's message names operations that Keras inserted
             reason = f"its layers are quantized by Keras ({', '.join(sorted(modes))})"
         raise ValueError(
             f"The model {model.name!r} cannot be exported as {row.name}: "
@@ -296,25 +303,25 @@ def _converting(model, row):
 
 
 def _reason(error) -> str:
-    """The first line of an error that says something."""
+    """First line of an error's message that does not end in a colon."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     return next((line for line in lines if not line.endswith(":")), type(error).__name__)
 
 
 def _advice(model, row) -> str:
-    """A sentence on what to do instead, or nothing."""
+    """Sentence on the way out, or an empty string."""
     advice = ""
     if quantization_of(model):
         advice += (
             " Not every format knows layers that Keras has quantized. Export the model "
-            "that it was made of: onnx and openvino make int8 of it by `calibration`."
+            "from before `quantize`; for int8 give `calibration`, with onnx or openvino."
         )
     if any(np.ravel(model.get_config().get("merged_tokens", 0))):
-        advice += " Not every format can merge tokens; without: merged_tokens=0."
+        advice += " Not every format can merge tokens; turn it off with merged_tokens=0."
     if row.name == "saved_model" and keras.backend.backend() == "jax":
         advice += (
-            " TensorFlow's release may not read what this one of JAX writes: save the "
-            "model with `model.save('model.keras')` and run: "
+            " The installed TensorFlow may not read the programs that the installed JAX "
+            "writes. Save the model with `model.save('model.keras')` and run: "
             "KERAS_BACKEND=tensorflow keras-vit export model.keras FOLDER."
         )
     return advice
@@ -325,14 +332,14 @@ def _outputs(model, images) -> np.ndarray:
 
 
 def _run(file, row, images) -> np.ndarray:
-    """One image alone, and then as many as there are: any number must do."""
+    """Runs a file on a batch of one image, then on full batches: any size must work."""
     run = load_exported(file, format=row.name)
     starts = [0, *range(1, len(images), BATCH_SIZE), len(images)]
     return np.concatenate([run(images[i:j]) for i, j in itertools.pairwise(starts)])
 
 
 def _compare(actual, expected) -> tuple[float, float | None]:
-    """The largest difference and how often the largest output is the same one."""
+    """Returns the largest relative difference and the share of equal predicted classes."""
     if actual.shape != expected.shape:
         return np.inf, None
     difference = np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-30)
@@ -347,7 +354,7 @@ def _sizes(folder):
 
 
 def _move(made, folder, last):
-    """Into place, the one that reads the others last."""
+    """Moves files into place; the file that refers to the others comes last."""
     for name in sorted(os.listdir(made), key=last.__eq__):
         target = os.path.join(folder, name)
         if os.path.isdir(target) and not os.path.islink(target):

@@ -1,4 +1,4 @@
-"""The formats: how their files end, which backends write them, what reads them."""
+"""Export formats: endings of their files, backends and packages that write them."""
 
 import importlib.util
 import os
@@ -14,14 +14,13 @@ class Format:
     """A kind of exported file.
 
     Attributes:
-        name: how it is asked for.
-        ending: of its path; nothing for a folder.
-        backends: those of Keras that write it, the first where one can be chosen.
-        writes_with: packages that writing it takes besides.
-        companion: ending of a second file with the weights, in place of that of the
-            path; nothing where there is none.
-        half_precision: bool, whether a model may compute in half precision.
-        int8: bool, whether it is quantized here.
+        name: value of `format` in `export`.
+        ending: ending of the path; empty for a folder.
+        backends: Keras' backends that write it, the preferred one first.
+        writes_with: further packages that writing needs.
+        companion: ending of a second file that holds the weights; empty if there is none.
+        half_precision: `True` if the model may compute in half precision.
+        int8: `True` if `export` can quantize it.
     """
 
     name: str
@@ -33,7 +32,7 @@ class Format:
     int8: bool = False
 
     def paths(self, path: str) -> tuple[str, ...]:
-        """All that is written where a path is asked for."""
+        """Returns the paths of all files that are written for `path`."""
         if not self.companion:
             return (path,)
         return path, path.removesuffix(self.ending) + self.companion
@@ -59,11 +58,11 @@ _ROWS = (
 FORMATS = {row.name: row for row in _ROWS}
 
 
-def find_format(path: str | os.PathLike, name: str | None = None) -> Format:
-    """The format of that name, or the one that the ending of the path says.
+def find_format(path: str | os.PathLike[str], name: str | None = None) -> Format:
+    """Returns the format of a name, or of the ending of a path.
 
     Raises:
-        ValueError: if there is none, or the path ends as those of another one.
+        ValueError: if the format is unknown, or the path has the ending of another format.
     """
     path = os.fspath(path)
     endings = ", ".join(f"{row.ending or 'none'} ({row.name})" for row in FORMATS.values())
@@ -89,7 +88,7 @@ def find_format(path: str | os.PathLike, name: str | None = None) -> Format:
 
 
 def check_can_write(row: Format) -> None:
-    """Raises what says how to go on where this process cannot write a format.
+    """Checks that this process can write a format.
 
     Raises:
         ValueError: if Keras' backend does not write it.

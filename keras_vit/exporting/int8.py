@@ -1,4 +1,4 @@
-"""8-bit weights and activations, whose ranges are those of calibration images."""
+"""Quantization to 8-bit weights and activations, with ranges from calibration images."""
 
 import contextlib
 import io
@@ -6,13 +6,15 @@ import logging
 import os
 from collections.abc import Callable
 
+import numpy as np
+
 from keras_vit.exporting.formats import EXTRA
 
 BATCH_SIZE = 8
 
 
-def quantizer(name: str) -> Callable:
-    """What quantizes the file at one path into that at another, in the format of a name.
+def quantizer(name: str) -> Callable[[str, str, np.ndarray], None]:
+    """Returns the function that quantizes a file: (source, target, calibration images).
 
     Raises:
         ImportError: if the package that does it is not installed.
@@ -24,7 +26,7 @@ def quantizer(name: str) -> Callable:
         __import__(package)
     except ImportError as error:
         raise ImportError(
-            f"int8 in the format {name!r} takes `{package}`, which cannot be imported "
+            f"int8 in the format {name!r} needs `{package}`, which cannot be imported "
             f"({error}). Run: {EXTRA}"
         ) from error
     return quantize
@@ -59,15 +61,15 @@ def _onnx(source, target, images):
             target,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            # Those of kernels. Scores and sums of values stay in float32: they are few,
-            # and their ranges depend on the image.
+            # Only products with kernels. Attention's products stay in float32: they are
+            # few, and their ranges depend on the image.
             op_types_to_quantize=["MatMul", "Gemm"],
             extra_options={"MatMulConstBOnly": True},
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             # Weights of 7 bits: processors without VNNI add pairs of products in 16 bits,
-            # where those of 8 would overflow.
+            # which 8-bit weights would overflow.
             reduce_range=True,
             use_external_data_format=os.path.exists(f"{source}.data"),
         )
@@ -90,7 +92,7 @@ def _openvino(source, target, images):
 
 @contextlib.contextmanager
 def _quiet():
-    """Without progress bars and advice of the packages."""
+    """Hides progress bars and advice of the packages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,29 +1,30 @@
-"""Metadata of exported files: images and classes, where a format has a place for them."""
+"""Metadata of exported files: class names and the preparation of images."""
 
 import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
 from keras_vit.exporting.formats import Format, find_format
 from keras_vit.models.notes import PROBABILITIES
 
-NAME = "keras_vit.json"  # of the text, where the format keeps files
-KEY = "keras_vit"  # of the section, where it keeps sections
-LABELS = "labels.txt"  # a class a line, as readers of LiteRT look for
+NAME = "keras_vit.json"  # file, in formats that hold files
+KEY = "keras_vit"  # section, in formats that hold sections
+LABELS = "labels.txt"  # one class per line, where readers of LiteRT files look for it
 
 
-def metadata_of(model: keras.Model) -> dict:
+def metadata_of(model: keras.Model) -> dict[str, Any]:
     """Facts that a program needs to prepare images for a model and to name its classes.
 
     Returns:
-        A dictionary that JSON can hold, with what is known of `"class_names"`,
-        `"probabilities"` (what makes them of the outputs: `"softmax"`, `"sigmoid"`, or
-        `"none"` where they are probabilities already), `"image_size"` (height, width),
-        `"data_format"`, `"image_mean"` and `"image_std"` (of pixel values from 0 to 1;
-        left out where the model takes values from 0 to 255), `"evaluation_crop"` and
+        A dictionary that JSON can hold, with the known facts among `"class_names"`,
+        `"probabilities"` (the function that gives them from the outputs: `"softmax"`,
+        `"sigmoid"`, or `"none"` if the outputs are probabilities), `"image_size"` (height,
+        width), `"data_format"`, `"image_mean"` and `"image_std"` (of pixel values from 0 to
+        1; left out if the model takes values from 0 to 255), `"evaluation_crop"` and
         `"resize_factor"` (see `data.Augmentation`), `"interpolation"`, `"value_range"`
         and `"alpha"`. Empty for a model of another package.
     """
@@ -48,29 +49,31 @@ def _probabilities(config) -> str | None:
     activation = config["classifier_activation"]
     if activation in (None, "linear"):
         return config.get("probabilities")
-    return "none" if activation in PROBABILITIES else None  # of others nothing is known
+    return "none" if activation in PROBABILITIES else None  # unknown for others
 
 
-def attach(row: Format, path: str, metadata: Mapping) -> None:
-    """Writes metadata into what was exported to a path, or beside it."""
+def attach(row: Format, path: str, metadata: Mapping[str, Any]) -> None:
+    """Writes metadata into an exported file."""
     if metadata:
         _WRITERS[row.name](path, metadata)
 
 
-def read_metadata(path: str | os.PathLike, *, format: str | None = None) -> dict:
-    """Reads the metadata on images and classes that `export` has written.
+def read_metadata(
+    path: str | os.PathLike[str], *, format: str | None = None
+) -> dict[str, Any]:
+    """Reads the class names and the preparation of images from an exported file.
 
     Args:
-        path: of the file or folder.
-        format: its format; `None` takes that of the ending.
+        path: path of the file or folder.
+        format: format of the file; `None` takes that of the ending.
 
     Returns:
-        The dictionary of `metadata_of`, empty where there is none.
+        The dictionary of `metadata_of`; empty if the file has none.
 
     Raises:
-        FileNotFoundError: if there is nothing at `path`.
+        FileNotFoundError: if `path` does not exist.
         ImportError: if the package that reads the format is not installed.
-        ValueError: if the format is not told.
+        ValueError: if the ending does not tell the format.
     """
     path = os.fspath(path)
     row = find_format(path, format)
@@ -79,7 +82,7 @@ def read_metadata(path: str | os.PathLike, *, format: str | None = None) -> dict
     return _READERS[row.name](path)
 
 
-# SavedModel: `assets.extra` is the place for what is not the model's.
+# SavedModel: `assets.extra` is the folder for files that are no part of the model.
 
 
 def _extra(path):
@@ -122,7 +125,7 @@ def _read_onnx(path):
 
 
 def _known(texts):
-    """The strings among a format's metadata that are ours."""
+    """Decodes the entries of a format's metadata that this package writes."""
     return {k: json.loads(text) for k, text in texts.items() if k in _NAMES}
 
 
@@ -142,7 +145,7 @@ def _write_openvino(path, metadata):
     model = openvino.Core().read_model(path)
     for name, value in metadata.items():
         model.set_rt_info(_text(value), [KEY, name])
-    # The weights are read from the file beside as they are needed.
+    # Save to another path: OpenVINO reads the weights lazily from the file at `path`.
     folder, name = os.path.split(path)
     beside = os.path.join(folder, f"with-metadata-{name}")
     openvino.save_model(model, beside, compress_to_fp16=False)
@@ -161,7 +164,7 @@ def _read_openvino(path):
     return {name: json.loads(model.get_rt_info([KEY, name]).astype(str)) for name in names}
 
 
-# LiteRT: files in a ZIP archive behind the model, as its own metadata tools keep labels.
+# LiteRT: a ZIP archive appended to the model, as LiteRT's metadata tools do for labels.
 
 
 def _write_litert(path, metadata):
@@ -178,7 +181,7 @@ def _read_litert(path):
         return json.loads(archive.read(NAME)) if NAME in archive.namelist() else {}
 
 
-# torch: files beside the program in its archive, which `torch.export.load` gives.
+# torch: extra files in the archive of the program.
 
 
 def _write_torch(path, metadata):
@@ -198,14 +201,14 @@ def _text(value) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-_WRITERS: dict[str, Callable] = {
+_WRITERS: dict[str, Callable[[str, Mapping[str, Any]], None]] = {
     "saved_model": _write_saved_model,
     "onnx": _write_onnx,
     "openvino": _write_openvino,
     "litert": _write_litert,
     "torch": _write_torch,
 }
-_READERS: dict[str, Callable] = {
+_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "saved_model": _read_saved_model,
     "onnx": _read_onnx,
     "openvino": _read_openvino,

@@ -1,4 +1,4 @@
-"""Exported files in their own runtimes, without Keras."""
+"""Runtimes of exported files, without Keras."""
 
 import importlib
 import os
@@ -11,24 +11,23 @@ from keras_vit.exporting.formats import EXTRA, find_format
 
 
 def load_exported(
-    path: str | os.PathLike, *, format: str | None = None, threads: int | None = None
+    path: str | os.PathLike[str], *, format: str | None = None, threads: int | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """An exported model, ready to run on the CPU in float32, or as it is quantized.
+    """Loads an exported model to run on the CPU, in float32 or quantized.
 
     Args:
-        path: what `export` has written.
-        format: its format; `None` takes that of the ending.
-        threads: int, how many it computes with; `None` leaves it to the runtime. torch
-            and TensorFlow have one number for all of a process, which is not changed.
+        path: file or folder that `export` has written.
+        format: format of the file; `None` takes that of the ending.
+        threads: number of threads; `None` leaves it to the runtime. torch and TensorFlow
+            have one number for the whole process, which is not changed.
 
     Returns:
-        A function of images, float32 as the model takes them with the batch first, that
-        gives the outputs as an array.
+        A function from images, float32 (batch, …) prepared for the model, to the outputs.
 
     Raises:
-        FileNotFoundError: if there is nothing at `path`.
+        FileNotFoundError: if `path` does not exist.
         ImportError: if the runtime is not installed.
-        ValueError: if the format is not told.
+        ValueError: if the ending does not tell the format.
     """
     path = os.fspath(path)
     row = find_format(path, format)
@@ -42,7 +41,7 @@ def _require(module):
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"To run this format takes `{module}`, which cannot be imported ({error}). "
+            f"Running this format needs `{module}`, which cannot be imported ({error}). "
             f"Run: {EXTRA}"
         ) from error
 
@@ -86,15 +85,15 @@ def _interpreter(path, threads):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        Interpreter = _require("tensorflow").lite.Interpreter  # noqa: N806, of the same
-    with warnings.catch_warnings():  # of TensorFlow's, that it moves to `ai_edge_litert`
+        Interpreter = _require("tensorflow").lite.Interpreter  # noqa: N806, a class
+    with warnings.catch_warnings():  # TensorFlow announces the move to `ai_edge_litert`
         warnings.simplefilter("ignore")
         return Interpreter(model_path=path, num_threads=threads)
 
 
 def _openvino(path, threads):
     openvino = _require("openvino")
-    # Else processors that can compute in bfloat16.
+    # By default OpenVINO computes in bfloat16 where the processor can.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads

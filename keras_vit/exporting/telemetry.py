@@ -1,4 +1,4 @@
-"""The reports of their use that OpenVINO and NNCF send to their makers."""
+"""Telemetry of OpenVINO and NNCF, which report their use to their makers."""
 
 import contextlib
 import os
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from keras_vit.download.web import is_offline
 
-# Of a machine that builds and tests; both packages report nothing from there.
+# Both packages report nothing from continuous integration.
 _SETTINGS = {"CI": "true", "NNCF_CI": "1"}
 
 
 @contextlib.contextmanager
 def kept_offline() -> Iterator[None]:
-    """Within it nothing is reported, if `KERAS_VIT_OFFLINE` forbids the network."""
+    """Disables telemetry in a block of code, if `KERAS_VIT_OFFLINE` forbids the network."""
     if not is_offline():
         yield
         return

@@ -1,4 +1,4 @@
-"""A model into a file, by format."""
+"""Writers of models, one for each export format."""
 
 import contextlib
 import logging
@@ -12,12 +12,12 @@ import keras
 
 STABLEHLO = "1.13.0"  # the newest that TensorFlow 2.21 reads; later ones read it, too
 INPUT, OUTPUT = "images", "outputs"
-# Of one file of ONNX (a protocol buffer); what is larger has its weights in a second one.
+# Largest ONNX file (a protocol buffer); larger models have their weights in a second file.
 MOST_BYTES = 2**31 - 2**20
 
 
-def writer(name: str) -> Callable:
-    """What writes a model (a `keras.Model`) to a path in the format of that name."""
+def writer(name: str) -> Callable[[keras.Model, str], None]:
+    """Returns the function that writes a model to a path in a format."""
     return {
         "saved_model": _saved_model,
         "onnx": _onnx,
@@ -34,10 +34,10 @@ def _saved_model(model, path):
 
 @contextlib.contextmanager
 def _stablehlo_of_tensorflow():
-    """Has JAX write programs in a version of StableHLO that TensorFlow reads.
+    """Makes JAX write programs in a version of StableHLO that TensorFlow reads.
 
-    JAX (0.12) writes the version of four weeks before its release, and TensorFlow's last
-    release may be older. There is no argument for it.
+    JAX (0.12) writes the version of four weeks before its release; the latest TensorFlow
+    may be older. JAX has no argument for it.
     """
     if keras.backend.backend() != "jax":
         yield
@@ -73,7 +73,7 @@ def _torch(model, path):
 
 
 def _onnx(model, path):
-    """By torch's exporter, as Keras' own takes a deprecated one for any batch size."""
+    """Writes ONNX by torch's exporter; for dynamic batches Keras uses a deprecated one."""
     import onnx_ir
     import torch
     from onnxscript import optimizer
@@ -88,8 +88,7 @@ def _onnx(model, path):
             input_names=[INPUT],
             output_names=[OUTPUT],
         )
-        # Kernels as products of matrices read them, whatever their size: what quantizes
-        # looks for such a constant.
+        # Fold kernels of any size into constants: quantization looks for constants.
         optimizer.optimize(
             exported.model, input_size_limit=MOST_BYTES, output_size_limit=MOST_BYTES
         )
@@ -101,10 +100,10 @@ def _onnx(model, path):
 
 
 def _keep_zeros_beside_pools(graph):
-    """Puts an operation that does nothing between padding and pooling.
+    """Inserts an operation without effect between padding and pooling.
 
-    ONNX Runtime (1.31) takes zeros that are padded in front of a `MaxPool` for its own
-    padding, which is less than any number: other results, in BiT.
+    ONNX Runtime (1.31) fuses padded zeros into a following `MaxPool`, which pads with minus
+    infinity instead: BiT would give other results.
     """
     import onnx_ir
 
@@ -134,10 +133,7 @@ def _openvino(model, path):
 
 @contextlib.contextmanager
 def _root_logger_kept():
-    """Undoes what OpenVINO does to the root logger, which it leaves so after an error.
-
-    No warning of any package would be heard from then on.
-    """
+    """Restores the root logger, which OpenVINO leaves silent after an error."""
     root = logging.getLogger()
     before = root.level, root.handlers[:], root.filters[:]
     try:
@@ -149,10 +145,10 @@ def _root_logger_kept():
 
 @contextlib.contextmanager
 def _tensorflow_told():
-    """Has OpenVINO know which TensorFlow is imported.
+    """Tells OpenVINO which TensorFlow is imported.
 
-    It (2026.4) asks whenever there is one, whatever is to be converted, in a way that
-    Python 3.13 has ended: "name 'tensorflow' is not defined".
+    OpenVINO (2026.4) looks it up in every conversion if TensorFlow is imported, in a way
+    that fails on Python 3.13: "name 'tensorflow' is not defined".
     """
     utils = sys.modules.get("openvino.frontend.tensorflow.utils")
     tensorflow = sys.modules.get("tensorflow")
@@ -175,16 +171,17 @@ def _tensorflow_told():
 
 
 def _program(model):
-    """What `torch.export` makes of a model, for any number of images."""
+    """Exports a model with `torch.export`, for any number of images."""
     import torch
 
     class Module(torch.nn.Module):
-        # Not its part: the weights come into the program as constants, as `torch.export`
-        # follows Keras' variables no further, and as parameters they would once more.
+        # The model is no submodule: its weights become constants of the program, since
+        # `torch.export` does not follow Keras' variables; as parameters they would be
+        # stored a second time.
         def forward(self, images):
             return model(images, training=False)
 
-    # Two, as torch takes a size of one for a constant.
+    # Two images: torch takes a size of one for a constant.
     inputs = keras.ops.zeros((2, *model.input_shape[1:]), model.inputs[0].dtype)
     sizes = ({0: torch.export.Dim.DYNAMIC},)
     with _quiet():
@@ -193,7 +190,7 @@ def _program(model):
 
 @contextlib.contextmanager
 def _quiet(*loggers):
-    """Without warnings of packages about themselves, which a user can do nothing about."""
+    """Hides warnings of packages about themselves, which a user cannot act on."""
     loggers = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in loggers]
     try:

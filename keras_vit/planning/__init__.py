@@ -1,4 +1,4 @@
-"""Distributed trainings, planned without the hardware."""
+"""Plans of distributed training: compiled, measured and predicted without the hardware."""
 
 from keras_vit.planning.chips import CHIPS, Chip
 from keras_vit.planning.collectives import Collective, collectives

@@ -1,7 +1,8 @@
-"""What to change about a training that does not fit."""
+"""Advice for a training that does not fit into memory."""
 
 from collections.abc import Iterator, Mapping
 from math import prod
+from typing import Any
 
 import keras
 
@@ -15,17 +16,18 @@ _MODEL_AXES = (8, 4, 2)
 def state_by_strategy(
     model: keras.Model, target: Target, num_heads: int | None
 ) -> dict[str, int]:
-    """Bytes of weights and optimizer on a device, under each strategy that can be.
+    """Bytes of weights and optimizer on a device, under each possible strategy.
 
     Args:
         model: compiled, its variables without values, see `keras_vit.planning.step`.
-        target: `Target`.
-        num_heads: int, which a model axis must divide; `None` for a model without.
+        target: devices of the training.
+        num_heads: number of heads, which a model axis must divide; `None` for a model
+            without attention.
     """
     number = len(target.devices)
     if number == 1:
         return {}
-    # What an optimizer keeps of a weight is split as the weight is.
+    # An optimizer's slots are split as their weight is.
     trained = sum(prod(v.shape) for v in model.trainable_variables)
     kept = sum(prod(v.shape) for v in model.optimizer.variables) / trained
     options = {"devices": target.devices}
@@ -41,7 +43,7 @@ def state_by_strategy(
     for title, distribution in found.items():
         try:
             states[title] = round(_state(model, distribution, kept))
-        except ValueError:  # what it says, `lower` says under this strategy
+        except ValueError:  # `lower` raises it under this strategy
             continue
     return states
 
@@ -58,8 +60,8 @@ def _state(model, distribution, kept):
     return total
 
 
-def advice(facts: Mapping, model: keras.Model) -> Iterator[str]:
-    """Texts on what to change, with what each is estimated to give.
+def advice(facts: Mapping[str, Any], model: keras.Model) -> Iterator[str]:
+    """Yields a line for each change that helps, with an estimate of its effect.
 
     Args:
         facts: fields of a `Plan`.
@@ -79,7 +81,7 @@ def advice(facts: Mapping, model: keras.Model) -> Iterator[str]:
         )
     if memory.temporaries is None:
         return
-    # Gradients are as large as the weights; all else is taken to grow with the images.
+    # Gradients are as large as the weights; assume that all else grows with the images.
     replicas = facts["mesh"].get("batch", 1)
     images = facts["images"] // replicas
     fixed = memory.state + memory.weights
@@ -101,7 +103,7 @@ def advice(facts: Mapping, model: keras.Model) -> Iterator[str]:
 
 def _fewer_images(facts, images, replicas, room, each):
     recipe, most = facts["recipe"], int(room / each)
-    accumulating = room - facts["memory"].weights  # in which gradients are summed up
+    accumulating = room - facts["memory"].weights  # the sums of gradients
     sizes = (n * replicas for n in range(int(max(0, accumulating) / each), 0, -1))
     micro = next((n for n in sizes if recipe.batch_size % n == 0), None)
     if micro and micro < facts["images"]:
@@ -118,7 +120,7 @@ def _fewer_images(facts, images, replicas, room, each):
 
 
 def _rematerialized(model, config, images, each):
-    """Inputs of all blocks, and all of one block, for so many images."""
+    """Bytes of the inputs of all blocks and all activations of one block."""
     tokens, width = model.get_layer("position_embedding").output.shape[1:]
     number = 2 if "16" in model.dtype_policy.compute_dtype else 4
     layers = config["num_layers"]

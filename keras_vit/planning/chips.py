@@ -10,18 +10,18 @@ _TPU_V4 = "TPU v4 (arXiv 2304.01433), table 4"
 
 @dataclass(frozen=True)
 class Gpu:
-    """What XLA must know of a GPU to compile for it where there is none.
+    """Facts of a GPU that XLA needs to compile for it where it is absent.
 
-    NVIDIA's *CUDA C++ Programming Guide*, "Compute Capabilities", and the data sheets.
+    Source: NVIDIA's *CUDA C++ Programming Guide*, "Compute Capabilities", and data sheets.
 
     Attributes:
-        title: as its driver names it.
+        title: the driver's name of the GPU.
         compute_capability: (major, minor).
-        num_multiprocessors: int.
-        cores_per_multiprocessor: int, for float32.
-        shared_memory: bytes of a multiprocessor.
+        num_multiprocessors: number of streaming multiprocessors.
+        cores_per_multiprocessor: number of float32 cores of each.
+        shared_memory: bytes of shared memory of a multiprocessor.
         cache: bytes of the L2 cache.
-        clock_ghz: at most.
+        clock_ghz: highest clock rate.
     """
 
     title: str
@@ -35,18 +35,18 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Chip:
-    """What a chip can do at best.
+    """Peak rates and memory of a chip.
 
     Attributes:
-        name: as in the name of a topology, such as `"v5e"`.
-        flops: of matrix products in bfloat16, a second.
-        memory: bytes of its HBM; of a GPU about what its driver leaves of them.
-        memory_rate: bytes a second that HBM reads and writes.
-        link_rate: bytes a second that it sends to its neighbours, over all its links
-            together; half of what is published as "bidirectional".
-        topology: a valid topology of several chips; of GPUs, as many as one machine has.
-        source: where the figures are published.
-        gpu: `Gpu`, and `None` of a TPU.
+        name: the name in a topology, such as `"v5e"`.
+        flops: floating-point operations per second of bfloat16 matrix products.
+        memory: bytes of HBM; for a GPU about what its driver leaves free.
+        memory_rate: bytes per second that HBM reads and writes.
+        link_rate: bytes per second that the chip sends to its neighbours over all links;
+            half of the published "bidirectional" rate.
+        topology: a valid topology of several chips; for GPUs the number in one machine.
+        source: publication of the figures.
+        gpu: `Gpu`; `None` for a TPU.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What devices exchange in a step, read off its compiled program."""
+"""Collectives of a compiled program: the data that devices exchange in a step."""
 
 import re
 from dataclasses import dataclass
@@ -20,13 +20,12 @@ class Collective:
 
     Attributes:
         kind: one of `KINDS`.
-        times: int, how often in a step: more than once in a loop.
-        bytes: int, of what each device has when it is done, or in a reduce-scatter had
-            before it.
-        devices: int, how many exchange with each other.
-        operation: of the model, as JAX names it.
-        at_least: bool, whether it is in a loop of which nobody knows how often it runs,
-            and which is counted as one.
+        times: number of times in a step: several within a loop.
+        bytes: bytes on each device after the exchange; for a reduce-scatter before it.
+        devices: number of devices that exchange with each other.
+        operation: JAX' name of the model's operation.
+        at_least: `True` within a loop whose number of iterations is not known; such a loop
+            counts as one iteration.
     """
 
     kind: str
@@ -38,10 +37,10 @@ class Collective:
 
     @property
     def sent_bytes(self) -> int:
-        """What each device sends in a step, where they pass on in a ring what they have.
+        """Bytes that each device sends in a step, by ring algorithms.
 
-        An all-reduce is a reduce-scatter and an all-gather, in each of which a device
-        sends all parts but one.
+        An all-reduce is a reduce-scatter followed by an all-gather. In each, a device sends
+        all parts but one.
         """
         rounds = {"all-reduce": 2}.get(self.kind, 1)
         share = (self.devices - 1) / self.devices
@@ -51,13 +50,13 @@ class Collective:
 
 
 def collectives(program: Program, num_devices: int) -> list[Collective]:
-    """The collectives of a program, in the order of its text.
+    """Returns the collectives of a program, in the order of its text.
 
-    Where the TPU's compiler has spread one over several fusions, these are one.
+    The TPU's compiler may spread a collective over several fusions; these count as one.
 
     Args:
-        program: `Program`, of one of the devices.
-        num_devices: int, for how many it is.
+        program: the program of one device.
+        num_devices: number of devices that run it.
     """
     found = {}
     for name, lines in program.computations.items():
@@ -67,8 +66,8 @@ def collectives(program: Program, num_devices: int) -> list[Collective]:
                 continue
             times, at_least = program.times[name], name in program.uncertain
             one = _collective(line, match, times, num_devices, at_least)
-            # The parts of one that is spread have its channel. The loop that one of them
-            # is in does not repeat it, where another is outside.
+            # The parts of a spread collective share its channel. If one part is outside of
+            # the loop that holds another, the loop does not repeat the collective.
             spread = "chain_id=" in line and re.search(r"channel_id=\d+", line)
             key = (match[2], spread[0]) if spread else len(found)
             if key not in found or one.times < found[key].times:
@@ -95,7 +94,7 @@ def _collective(line, match, times, num_devices, at_least):
 
 
 def _group_size(line, num_devices) -> int:
-    """How many devices exchange with each other: the size of a replica group."""
+    """Size of a replica group: the number of devices that exchange with each other."""
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
         return match[1].count(",") + 1
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line):

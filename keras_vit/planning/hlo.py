@@ -1,10 +1,10 @@
-"""The text of a compiled program: HLO, as XLA prints it."""
+"""Parser of compiled programs: HLO, as XLA prints it."""
 
 import re
 from collections.abc import Iterator
 from math import prod
 
-# Whatever an instruction may hand on, with the layout that says in which memory it is.
+# An array in the type of an instruction: dtype, dimensions, layout with the memory.
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?")
 _BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -19,25 +19,31 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
 class Program:
-    """Computations of a program, and how often each runs.
+    """Computations of a program and the number of times that each runs.
 
-    What is called counts as often as it is, and the body of a loop as often as that runs;
-    of the branches of a condition each counts.
+    A computation counts once per call, the body of a loop once per iteration, and every
+    branch of a condition as if it were taken.
 
     Args:
         text: HLO of a compiled program.
 
     Attributes:
-        computations: lines of each, by its name.
-        instructions: lines by the name of their instruction.
-        times: how often each computation runs.
-        uncertain: names of those in a loop of which nobody knows how often it runs; it is
-            counted as one.
-        inner: names of those that are part of a single instruction, such as a fusion.
+        computations: lines of each computation, by its name.
+        instructions: line of each instruction, by its name.
+        times: number of runs of each computation.
+        uncertain: names of computations within a loop whose number of iterations is not
+            known; such a loop counts as one iteration.
+        inner: names of computations that are a part of one instruction, such as a fusion.
 
     Raises:
-        ValueError: if the text is no compiled HLO.
+        ValueError: if the text is not compiled HLO.
     """
+
+    computations: dict[str, list[str]]
+    instructions: dict[str, str]
+    times: dict[str, int]
+    uncertain: set[str]
+    inner: set[str]
 
     def __init__(self, text: str):
         self.computations, entry = _computations(text)
@@ -63,7 +69,7 @@ class Program:
                     self.inner.add(called)
 
     def _calls(self, line) -> Iterator[tuple[str, int | None, bool]]:
-        """(computation, how often, whether it is inner) of each that is called."""
+        """Yields (computation, number of calls, whether it is inner) for each call."""
         trips = 1
         if loop := _LOOP.search(line):
             known = _TRIPS.search(line)
@@ -73,7 +79,7 @@ class Program:
                 yield name.strip().lstrip("%"), trips, role in _INSIDE
 
     def _trips(self, state, condition, body) -> int | None:
-        """How often a loop runs that counts up to a constant; `None` of others."""
+        """Number of iterations of a loop that counts up to a constant, else `None`."""
         start = self.instructions[state]
         test, after = (
             next(line for line in self.computations[name] if line.lstrip()[:4] == "ROOT")
@@ -104,13 +110,13 @@ class Program:
 
 
 def operands(line: str) -> list[str]:
-    """Names of the operands of an instruction."""
+    """Returns the names of the operands of an instruction."""
     after = line[INSTRUCTION.match(line).end() :]
     return re.findall(r"%([\w.\-]+)", after.split(")", 1)[0])
 
 
 def arrays(shape: str) -> list[tuple[int, str]]:
-    """Bytes and layout of each array in the type of an instruction, scalars left out."""
+    """Returns (bytes, layout) of each array in an instruction's type, without scalars."""
     return [
         (_bytes(dtype, dimensions), layout)
         for dtype, dimensions, layout in _ARRAY.findall(shape)
@@ -126,7 +132,7 @@ def _bytes(dtype, dimensions):
 
 
 def _computations(program) -> tuple[dict[str, list[str]], str]:
-    """Lines of each computation, and the name of the one that is the program."""
+    """Returns the lines of each computation, and the name of the entry computation."""
     computations, entry, lines = {}, None, []
     for line in program.splitlines():
         if match := _COMPUTATION.match(line):
@@ -140,7 +146,7 @@ def _computations(program) -> tuple[dict[str, list[str]], str]:
 
 
 def _callers_first(calls, entry) -> list[str]:
-    """The computations that are called, each after all that call it."""
+    """Returns the computations that are called, each after all its callers."""
     done, order, stack = set(), [], [(entry, False)]
     while stack:
         name, seen = stack.pop()

@@ -1,16 +1,17 @@
-"""A training, planned for devices that need not be here."""
+"""Plans of a training on devices that may be absent."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import keras
 
 from keras_vit import arguments
 from keras_vit.cost.inference import cost
 from keras_vit.models.sizes import architecture_fields
-from keras_vit.planning import text
+from keras_vit.planning import printing
 from keras_vit.planning.advice import advice, state_by_strategy
 from keras_vit.planning.collectives import Collective, collectives
 from keras_vit.planning.hlo import Program
@@ -28,23 +29,23 @@ from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import IMAGENET, IMAGENET_21K, JFT_300M, ViTPreTraining
 from keras_vit.zoo import constructors as zoo
 
-# JFT-300M's are those of Sun et al. (arXiv 1707.02968); the ViT paper says 18k.
+# JFT-300M: Sun et al. (arXiv 1707.02968); the ViT paper says 18k.
 CLASSES = {IMAGENET: 1000, IMAGENET_21K: 21_843, JFT_300M: 18_291}
-BACKWARD = 2  # times the FLOPs of a forward pass
+BACKWARD = 2  # FLOPs of a backward pass, in forward passes
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a device.
+    """Memory that a step takes on one device, in bytes.
 
     Attributes:
-        weights: of the model, its random states included.
-        optimizer: whatever the optimizer keeps.
-        batch: the images, labels and metrics of a step.
-        temporaries: all that is computed and kept in a step: activations, gradients,
-            gathered weights. `None` where the compiler does not say.
-        program: the code itself.
-        capacity: of the device, `None` of a CPU.
+        weights: the model's variables, random states included.
+        optimizer: the optimizer's variables.
+        batch: images, labels and metrics.
+        temporaries: everything that is computed and kept in a step: activations,
+            gradients, gathered weights. `None` where the compiler does not say.
+        program: the compiled code.
+        capacity: memory of the device; `None` for a CPU.
     """
 
     weights: int
@@ -56,50 +57,50 @@ class Memory:
 
     @property
     def peak(self) -> int | None:
-        """All together."""
+        """Sum of all parts; `None` where `temporaries` is."""
         if self.temporaries is None:
             return None
         return self.state + self.batch + self.temporaries + self.program
 
     @property
     def state(self) -> int:
-        """What stays from step to step."""
+        """Weights and optimizer, which stay from step to step."""
         return self.weights + self.optimizer
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the compiled step of a training takes; prints as a table.
+    """Cost of the compiled step of a training; prints as a table.
 
-    Everything is of one device and one step, if it does not say otherwise. A step is that
-    of a micro-batch, where the recipe accumulates gradients.
+    Figures are those of one device and one step, unless stated otherwise. Where the recipe
+    accumulates gradients, a step processes one micro-batch.
 
     Attributes:
         model: name of the architecture.
         config: arguments of the model.
-        parameters: their number.
+        parameters: number of parameters.
         dtype: name of the dtype policy.
-        target: `Target`.
+        target: devices that the step is compiled for.
         strategy: name of the strategy.
         mesh: sizes of the axes over which weights and images are split.
-        recipe: `Recipe`.
-        images: of the step, on all devices.
-        fits: whether it fits, `None` for a CPU.
-        refusal: what the compiler said where it does not fit.
-        memory: `Memory`.
+        recipe: recipe of the training.
+        images: images of a step on all devices.
+        fits: `True` if the step fits into memory; `None` for a CPU.
+        refusal: the compiler's message, if the step does not fit.
+        memory: memory of the step.
         flops: floating-point operations as XLA counts them, the body of a loop once;
-            `None` where it did not compile, and for GPUs.
-        model_flops: of a forward pass, times three, without what is computed twice.
-        moved_bytes: from and to its memory, see `keras_vit.planning.traffic`.
-        collectives: tuple of `Collective`.
-        roofline: `Roofline`, a prediction at peak rates.
+            `None` where the step did not compile, and for GPUs.
+        model_flops: three times the operations of a forward pass, without recomputation.
+        moved_bytes: bytes read from and written to memory, see `planning.moved_bytes`.
+        collectives: exchanges between devices.
+        roofline: times at peak rates, a prediction.
         states: bytes of weights and optimizer under each strategy.
-        advice: texts on what to change, where it does not fit.
-        seconds: to compile it here.
+        advice: changes that would make the step fit, if it does not.
+        seconds: time of the compilation.
     """
 
     model: str
-    config: Mapping
+    config: Mapping[str, Any]
     parameters: int
     dtype: str
     target: Target
@@ -121,30 +122,30 @@ class Plan:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of all devices, at peak rates: a prediction that no program reaches."""
+        """Images per second of all devices at peak rates, which no program reaches."""
         return self.images / self.roofline.step if self.roofline else None
 
     @property
     def days(self) -> float | None:
-        """Of the whole training, at peak rates: a prediction that no program reaches."""
+        """Days of the whole training at peak rates, which no program reaches."""
         if self.roofline is None:
             return None
         steps = self.recipe.steps * self.recipe.gradient_accumulation_steps
         return steps * self.roofline.step / 86_400
 
     def counts(self) -> dict[str, int]:
-        """How often each kind of collective runs."""
+        """Number of runs of each kind of collective."""
         counts = {}
         for one in self.collectives:
             counts[one.kind] = counts.get(one.kind, 0) + one.times
         return counts
 
-    def summary(self) -> dict:
-        """All of it, as JSON can hold it."""
-        return text.summary(self)
+    def summary(self) -> dict[str, Any]:
+        """Returns the plan as a dictionary that JSON can hold."""
+        return printing.summary(self)
 
-    def __str__(self):
-        return text.page(self)
+    def __str__(self) -> str:
+        return printing.page(self)
 
 
 def plan(
@@ -156,33 +157,35 @@ def plan(
     classes: int | None = None,
     dtype: str = "mixed_bfloat16",
     say: Callable[[str], None] = lambda line: None,
-    **overrides,
+    **overrides: Any,
 ) -> Plan:
-    """Compiles the step of a training for devices that need not be here.
+    """Compiles the step of a training for devices that may be absent.
 
-    It is the step that `keras_vit.training.finetune` has `fit` run, of the model, recipe
-    and strategy that it is given, compiled by the devices' own compiler. No weight is
-    computed or kept in memory. That takes minutes for TPUs. What is predicted from a
-    chip's peak rates is called so; nothing runs. For GPUs it is rough: kernels that XLA
-    would choose by trying them are chosen untried, and what is computed again or beside
-    the model is not in the operations.
+    The step is the one that `keras_vit.training.finetune` runs in `fit` with this model,
+    recipe and strategy. The devices' own compiler compiles it, which takes minutes for
+    TPUs. Nothing runs and no weight is in memory. Times are predictions from a chip's peak
+    rates. For GPUs the plan is rough: XLA chooses kernels without timing them, and
+    `model_flops` stands in for the operations of the program.
 
     Args:
         model: name of an architecture, such as `"ViTH14"`.
-        devices: `"v5e:4x4"`, a kind of TPU (see `keras_vit.planning.CHIPS`) and its
-            topology; `"h100:8"`, so many GPUs of one machine; or `"cpu:8"`, as many
-            virtual devices of the CPU.
+        devices: a kind of TPU (see `keras_vit.planning.CHIPS`) and its topology,
+            `"v5e:4x4"`; a kind of GPU and the number in one machine, `"h100:8"`; or a
+            number of virtual CPU devices, `"cpu:8"`.
         strategy: see `keras_vit.distribution.strategy`.
-        recipe: `Recipe`, also for its batch size; `None` for the paper's pre-training of
-            the model on JFT-300M.
-        classes: int; `None` for those of JFT-300M.
+        recipe: recipe of the training, with its batch size; `None` takes the ViT paper's
+            pre-training of the model on JFT-300M.
+        classes: number of classes; `None` takes that of JFT-300M.
         dtype: name of a dtype policy.
-        say: is called with a line of text before what takes long.
+        say: is called with a line of text before each long step.
         **overrides: further arguments of the model.
 
+    Returns:
+        The `Plan`.
+
     Raises:
-        ValueError: on another backend than JAX, or if an argument is wrong or does not
-            fit the others.
+        ValueError: on a backend other than JAX, or if an argument is wrong or does not fit
+            the others.
         ImportError: if libtpu, or for GPUs JAX' plugin, is not installed.
 
     Example:
@@ -191,8 +194,8 @@ def plan(
     """
     if keras.backend.backend() != "jax":
         raise ValueError(
-            "`plan` needs KERAS_BACKEND=jax, the backend that compiles for devices that "
-            f"are not here. Received: {keras.backend.backend()}"
+            "`plan` needs KERAS_BACKEND=jax, the backend that compiles for absent devices. "
+            f"Received: {keras.backend.backend()}"
         )
     fields = architecture_fields(model)
     recipe = recipe or ViTPreTraining.for_model(model, JFT_300M)
@@ -269,16 +272,15 @@ def _memory(model, images, found, mesh, program) -> Memory:
 
 
 def _program_facts(program, found, memory, model_flops) -> dict:
-    # JAX has no such analysis of a program for GPUs that are not here.
+    # JAX has no such analysis for GPUs that are absent.
     counted = (program.executable.cost_analysis() or {}).get("flops")
     compiled = Program(program.text)
     exchanged = tuple(collectives(compiled, len(found.devices)))
     moved = moved_bytes(compiled)
-    # XLA counts the body of a loop once: of a program with loops it may count less than
-    # the model takes.
+    # XLA counts the body of a loop once, so it may count less than the model takes.
     flops = max(counted or 0, model_flops)
     fits = True if found.chip else None
-    if found.chip and found.chip.gpu:  # of which the compiler does not say so
+    if found.chip and found.chip.gpu:  # its compiler does not refuse programs
         fits = memory.peak <= memory.capacity
     return {
         "fits": fits,

@@ -1,4 +1,4 @@
-"""How long a step takes at the least, by the peak rates of a chip."""
+"""Lower bounds on the time of a step, from the peak rates of a chip."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from keras_vit.planning.targets import Target
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds that a step takes a device at peak rates, which no program reaches.
+    """Seconds of a step on a device at peak rates, which no program reaches.
 
     Source: Williams, Waterman, Patterson, *Roofline* (CACM 52(4), 2009).
 
     Attributes:
-        compute: of its floating-point operations, as if all were matrix products.
-        memory: of the bytes that it reads from and writes to HBM.
-        links: of the bytes that it sends to others, over all its links at once.
+        compute: seconds of floating-point operations, as if all were matrix products.
+        memory: seconds of reading from and writing to HBM.
+        links: seconds of sending to other devices, over all links at once.
     """
 
     compute: float
@@ -23,25 +23,25 @@ class Roofline:
 
     @property
     def step(self) -> float:
-        """The longest of the three, as if they were all at the same time."""
+        """Seconds if all three overlap: the longest of them."""
         return max(self.compute, self.memory, self.links)
 
     @property
     def in_turn(self) -> float:
-        """Their sum, as if none were at the time of another."""
+        """Seconds if none overlap: the sum."""
         return self.compute + self.memory + self.links
 
 
 def roofline(
     target: Target, flops: float, moved_bytes: float, sent_bytes: float
 ) -> Roofline | None:
-    """The `Roofline` of a step; `None` for the CPU, of which no rates are published.
+    """Computes the `Roofline` of a step; `None` for the CPU, which has no published rates.
 
     Args:
-        target: `Target`.
-        flops: of a device.
-        moved_bytes: from and to its memory.
-        sent_bytes: to other devices.
+        target: devices of the step.
+        flops: floating-point operations of a device.
+        moved_bytes: bytes that a device reads from and writes to its memory.
+        sent_bytes: bytes that a device sends to others.
     """
     chip, share = target.chip, target.devices_per_chip
     if chip is None:

@@ -1,4 +1,6 @@
-"""The step of a training, as `fit` has it, compiled for devices that need not be here."""
+"""The training step of `fit`, traced and compiled for devices that may be absent."""
+
+from __future__ import annotations
 
 import re
 import tempfile
@@ -6,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -15,22 +18,25 @@ from keras_vit.planning.targets import Target
 from keras_vit.training.finetune import metrics
 from keras_vit.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    import jax
+
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step that can be compiled; no number of its state is in memory.
+class TracedStep:
+    """A training step that can be compiled; none of its variables has a value in memory.
 
     Attributes:
-        model: compiled with a recipe, its variables without values: what they hold tells
-            shape, dtype and how they are split.
-        lowered: `jax.stages.Lowered`, of the step of `fit`.
-        mesh: sizes of the axes of the mesh by their names.
+        model: compiled with a recipe. Its variables hold shape, dtype and sharding in place
+            of values.
+        lowered: `jax.stages.Lowered`, the step of `fit`.
+        mesh: sizes of the axes of the device mesh by name.
     """
 
     model: keras.Model
-    lowered: object
+    lowered: jax.stages.Lowered
     mesh: dict[str, int]
 
 
@@ -40,21 +46,21 @@ class Compiled:
 
     Attributes:
         executable: `jax.stages.Compiled`.
-        text: HLO of it, for one of the devices.
+        text: its HLO, for one device.
     """
 
-    executable: object
+    executable: jax.stages.Compiled
     text: str
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """What a compiler says of a program that does not fit.
+    """Refusal of a compiler: the program does not fit into memory.
 
     Attributes:
-        bytes: int, that it needs, and `None` where it does not say.
-        is_all: bool, whether these are all, or of the temporaries alone.
-        message: str, in its words.
+        bytes: memory that the program needs; `None` where the compiler does not say.
+        is_all: `True` if `bytes` is all memory, `False` if it is the temporaries alone.
+        message: first line of the compiler's message.
     """
 
     bytes: int | None
@@ -68,25 +74,25 @@ def lower(
     target: Target,
     strategy_name: str,
     batch_size: int,
-) -> Step:
-    """The step that `keras_vit.training.finetune` has `fit` run, traced.
+) -> TracedStep:
+    """Traces the step that `keras_vit.training.finetune` runs in `fit`.
 
-    Model, optimizer and metrics are made as JAX traces it, so that their values are never
-    computed; shapes and layouts stand in for them.
+    Model, optimizer and metrics are built while JAX traces, so their values are never
+    computed. Shapes and layouts stand in for the values.
 
     Args:
-        build: gives a new model with a head.
-        recipe: `Recipe`, that it is prepared and compiled with.
-        target: `Target`.
+        build: returns a new model with a head.
+        recipe: prepares and compiles the model.
+        target: devices to compile for.
         strategy_name: see `keras_vit.distribution.strategy`.
-        batch_size: int, images of a step, on all devices together.
+        batch_size: images of a step, on all devices together.
 
     Raises:
         ValueError: if strategy, model, batch and devices do not fit together.
     """
     import jax
 
-    # Made here: a generator that is first asked for in a trace would keep a tracer.
+    # Create Keras' global generator now: created within a trace it would keep a tracer.
     keras.random.randint((), 0, 2)
     made = []
 
@@ -98,7 +104,7 @@ def lower(
         distribution = keras.distribution.distribution()
         if distribution is None and len(target.devices) > 1:
             raise ValueError(
-                f"The strategy {strategy_name!r} is of one device. Received: {target.name}"
+                f"The strategy {strategy_name!r} uses one device. Received: {target.name}"
             )
         check_batches(batch_size)
         jax.eval_shape(make)
@@ -120,7 +126,7 @@ def lower(
             )
             for shape in ((batch_size, *model.input_shape[1:]), _labels(model, batch_size))
         ]
-        # Keras wraps its compiled step in one that asks an iterator for the batch.
+        # Keras wraps its compiled step in a function that takes batches from an iterator.
         model._make_function = lambda step, **_: step
         model.make_train_function()
         state = model._get_jax_state(
@@ -132,11 +138,11 @@ def lower(
         lowered = model.train_function.lower(state, tuple(batch))
     mesh = distribution.device_mesh if distribution else None
     sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True)) if mesh else {}
-    return Step(model, lowered, sizes)
+    return TracedStep(model, lowered, sizes)
 
 
 def _compiled(model, recipe, batch_size):
-    """As `finetune` compiles it, with all variables that `fit` makes."""
+    """Compiles a model as `finetune` does, and builds all variables that `fit` builds."""
     recipe.prepare(model)
     model.compile(
         optimizer=recipe.optimizer(model),
@@ -155,7 +161,7 @@ def _labels(model, batch_size):
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:
-    """All variables of a training, each once."""
+    """Returns all variables of a training, each once."""
     variables = [
         *model.trainable_variables,
         *model.non_trainable_variables,
@@ -166,24 +172,24 @@ def state_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def bytes_of(variables: list[keras.Variable]) -> int:
-    """Bytes that variables without values take on a device."""
+    """Returns the bytes on one device of variables that have no values."""
     values = [variable._value for variable in variables]
     return sum(prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize for v in values)
 
 
-def compile_step(step: Step, chip: Chip | None) -> Compiled | OutOfMemory:
-    """The program of a step, or `OutOfMemory` where the compiler finds it too large.
+def compile_step(step: TracedStep, chip: Chip | None) -> Compiled | OutOfMemory:
+    """Compiles a step; returns `OutOfMemory` if the compiler finds it too large.
 
     Args:
-        step: `Step`.
-        chip: that it is for; `None` for the CPU.
+        step: the traced step.
+        chip: the chip to compile for; `None` for the CPU.
     """
     from jax.errors import JaxRuntimeError
 
     is_tpu = chip is not None and chip.gpu is None
     with tempfile.TemporaryDirectory() as folder:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if is_tpu else None
-        if chip and chip.gpu:  # there is none to try kernels on
+        if chip and chip.gpu:  # no GPU is present to time kernels on
             options = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
         try:
             executable = step.lowered.compile(compiler_options=options)
@@ -194,14 +200,14 @@ def compile_step(step: Step, chip: Chip | None) -> Compiled | OutOfMemory:
             return out_of_memory(message)
         if not is_tpu:
             return Compiled(executable, executable.as_text())
-        # `as_text` has JAX read what the compiler has written: that of libtpu 0.0.51 for
-        # v6e JAX 0.10.2 does not understand.
+        # `as_text` makes JAX parse the program; JAX 0.10.2 fails on the programs that
+        # libtpu 0.0.51 writes for v6e.
         (path,) = Path(folder).glob("*jit_train_step*after_optimizations.txt")
         return Compiled(executable, path.read_text("utf-8"))
 
 
 def out_of_memory(message: str) -> OutOfMemory:
-    """What the message of a compiler says."""
+    """Parses a compiler's message that a program does not fit."""
     first = next(line for line in message.splitlines() if line.strip())
     patterns = {
         False: r"temporaries \(([\d.]+)([KMG])\) exceeds available HBM",

@@ -1,11 +1,17 @@
-"""What a program is compiled for: chips that need not be here."""
+"""Targets of the compiler: accelerators by name, present or not."""
+
+from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from keras_vit.planning.chips import CHIPS, Chip
+
+if TYPE_CHECKING:
+    import jax
 
 CPU = "cpu"
 
@@ -15,20 +21,20 @@ class Target:
     """Devices to compile for.
 
     Attributes:
-        name: as it was given, such as `"v5e:4x4"`.
-        chip: `Chip`, or `None` for the CPU, of which no peak rates are published.
+        name: the name given to `target`, such as `"v5e:4x4"`.
+        chip: `Chip`; `None` for the CPU, which has no published peak rates.
         devices: `jax.Device`s, in the order in which the machine lists them.
-        devices_per_chip: int, 2 where each of a chip's cores is a device.
+        devices_per_chip: 2 where each core of a chip is a device, else 1.
     """
 
     name: str
     chip: Chip | None
-    devices: tuple
+    devices: tuple[jax.Device, ...]
     devices_per_chip: int = 1
 
     @property
     def device_name(self) -> str:
-        """Of one of its devices, to read."""
+        """Human-readable name of one device."""
         if self.chip is None:
             return "virtual CPU device"
         if self.chip.gpu:
@@ -38,16 +44,16 @@ class Target:
 
 
 def target(name: str) -> Target:
-    """The devices that a name stands for.
+    """Returns the devices that a name stands for.
 
     Args:
         name: a kind of TPU and its topology, `"v5e:4x4"`, `"v5p:2x2x4"`, `"v5e:1x1"`; a
-            kind of GPU and how many one machine has, `"h100:8"`; or `"cpu:8"`, that many
-            devices of JAX' CPU.
+            kind of GPU and the number in one machine, `"h100:8"`; or a number of virtual
+            CPU devices, `"cpu:8"`.
 
     Raises:
-        ValueError: if there is no such kind, or libtpu refuses the topology.
-        ImportError: if what compiles for it is not installed.
+        ValueError: if the kind is unknown, or libtpu refuses the topology.
+        ImportError: if the compiler for the kind is not installed.
     """
     kind, _, size = name.partition(":")
     if kind == CPU and size.isdigit() and int(size):
@@ -57,9 +63,9 @@ def target(name: str) -> Target:
     if not chip or not re.fullmatch(sizes, size):
         valid = ", ".join(f"{chip.name}:{chip.topology}" for chip in CHIPS.values())
         raise ValueError(
-            "`devices` must be a kind of TPU and its topology, or of GPU and how many one "
-            f"machine has, 8 at most, such as {valid} or v5e:1x1 for a single chip, or "
-            f"cpu:8 for virtual devices. Received: {name!r}"
+            "`devices` must be a kind of TPU and its topology, a kind of GPU and the "
+            f"number in one machine (at most 8), such as {valid}, v5e:1x1 for a single "
+            f"chip, or cpu:8 for virtual devices. Received: {name!r}"
         )
     if chip.gpu:
         return Target(name, chip, _cuda_devices(chip, int(size)))
@@ -85,13 +91,13 @@ def _tpu_devices(name):
     except ImportError as error:
         raise ImportError(
             f"Compiling for {name} needs no TPU, but its compiler: `pip install libtpu`, "
-            "or 'keras-vit[plan]'. It is best kept to an environment of its own: JAX looks "
-            "for TPUs wherever it is installed."
+            "or 'keras-vit[plan]'. Install it in an environment of its own: where it is "
+            "installed, JAX looks for TPUs."
         ) from error
     from jax.errors import JaxRuntimeError
     from jax.experimental import topologies
 
-    # No TPU is looked for at Google Cloud, and none is kept from other processes.
+    # Do not search Google Cloud for TPUs, nor lock a TPU for this process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
@@ -107,20 +113,20 @@ def _cuda_devices(chip, number):
         import jax_plugins.xla_cuda12  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"Compiling for {chip.name} needs no GPU, but CUDA's plugin of JAX, at JAX' "
+            f"Compiling for {chip.name} needs no GPU, but JAX' CUDA plugin, in JAX' "
             "version, and NVIDIA's assembler: `pip install --no-deps jax-cuda12-plugin "
             "jax-cuda12-pjrt nvidia-cuda-nvcc-cu12`."
         ) from error
     from jax.experimental import topologies
 
-    # Partitions, machines, GPUs.
+    # The topology is partitions x machines x GPUs.
     options = {"target_config": _target_config(chip), "topology": f"1x1x{number}"}
     described = topologies.get_topology_desc(chip.name, "cuda", **options)
     return tuple(described.devices)
 
 
 def _target_config(chip):
-    """The text by which XLA compiles for a GPU that is not here."""
+    """Returns XLA's description of a GPU that is absent, as text."""
     gpu = chip.gpu
     major, minor = gpu.compute_capability
     facts = {
@@ -136,7 +142,7 @@ def _target_config(chip):
         "fpus_per_core": gpu.cores_per_multiprocessor,
         "shared_memory_per_core": gpu.shared_memory,
         "shared_memory_per_block": 48 * 2**10,
-        # A kilobyte of each block is the system's.
+        # The system reserves a kilobyte of each block.
         "shared_memory_per_block_optin": gpu.shared_memory - 2**10,
         "l2_cache_size": gpu.cache,
         "clock_rate_ghz": gpu.clock_ghz,

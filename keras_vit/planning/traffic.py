@@ -1,32 +1,32 @@
-"""What a program reads from and writes to a device's memory."""
+"""Traffic between a device and its memory: bytes that a program reads and writes."""
 
 import re
 from functools import cached_property
 
 from keras_vit.planning.hlo import INSTRUCTION, Program, arrays, operands
 
-# What hands on what is there, or ends what another has begun.
+# Operations that move no data: they pass arrays on, or end an operation begun elsewhere.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id"),
     *("while", "conditional", "call", "iota", "after-all", "opt-barrier"),
 }
-_ON_CHIP = "S("  # of a layout: in one of the memories beside HBM
+_ON_CHIP = "S("  # in the layout of an array that is in an on-chip memory, not in HBM
 _CALLED = re.compile(r" calls=%?([\w.\-]+)")
 _NUMBER = re.compile(r" parameter\((\d+)\)")
 _SLICES = ("slice", "dynamic-slice")
-# Of which a part is made of as large a part of the operand.
+# Operations that read as large a part of their operand as is used of their result.
 _EVEN = ("bitcast", "convert", "copy", "pad", "reshape", "transpose")
 
 
 def moved_bytes(program: Program) -> int:
-    """Bytes that the instructions of a program read from and write to HBM.
+    """Counts the bytes that the instructions of a program read from and write to HBM.
 
-    Each instruction reads its operands and writes its result, both as a whole, but for
-    those that take a slice of an operand or change one in place, of which it is the
-    slice; what the compiler keeps in the memories of the chip itself does not count.
+    An instruction reads its whole operands and writes its whole result. If it takes a slice
+    of an operand, or changes one in place, the slice counts instead. Arrays that the
+    compiler keeps in on-chip memory do not count.
 
     Args:
-        program: `Program`, of one of the devices.
+        program: the program of one device.
     """
     total = 0
     computations = {name: _Computation(program, name) for name in program.computations}
@@ -45,11 +45,11 @@ def _moved(line, instructions, computations) -> int:
     if operation in _FREE or operation.endswith("-done") or 'Bitcast"' in line:
         return 0
     results, called = arrays(shape), _called(line, computations)
-    if operation == "copy-start":  # from and to
+    if operation == "copy-start":  # its results are the source and the copy
         return _in_memory(results)
     is_slice = called and called.root and _operation(called.root) in _SLICES
     if operation == "slice-start" or (operation == "async-start" and is_slice):
-        # Of the operand, which comes first, a slice.
+        # The first result is the operand; a slice of it is read.
         (_, source), *_, (size, result) = results
         return size * sum(_ON_CHIP not in layout for layout in (source, result))
     if operation.endswith("-start"):  # operands stand beside the results
@@ -64,7 +64,7 @@ def _moved(line, instructions, computations) -> int:
             elif operation in _SLICES and not number:
                 whole = min(whole, _in_memory(results))
             elif operation == "dynamic-update-slice" and not number:
-                whole = 0  # it stays where it is
+                whole = 0  # changed in place
             read += whole
     if called and operation == "fusion":
         return read + sum(map(min, map(_far, results), called.written))
@@ -74,14 +74,14 @@ def _moved(line, instructions, computations) -> int:
 
 
 class _Computation:
-    """What a fusion does to the memory: with slices of its operands and results."""
+    """A fused computation: the slices of operands and results that it reads and writes."""
 
     def __init__(self, program, name):
         self.program, self.name = program, name
 
     @cached_property
     def root(self) -> str | None:
-        """The line of its result."""
+        """Line of the instruction that gives the result."""
         lines = self.program.computations[self.name]
         return next((line for line in lines if line.lstrip().startswith("ROOT")), None)
 
@@ -95,7 +95,7 @@ class _Computation:
 
     @cached_property
     def _users(self) -> dict[str, list[tuple[str, int]]]:
-        """Lines that use an instruction, and as which of their operands."""
+        """(line, number of the operand) of each use of an instruction."""
         users = {}
         for line in self._lines.values():
             for number, operand in enumerate(operands(line)):
@@ -108,7 +108,7 @@ class _Computation:
         return {int(match[1]): name for name, match in numbers.items() if match}
 
     def read(self, number: int) -> int:
-        """Bytes of a parameter that are looked at, wherever they lie."""
+        """Bytes of a parameter that are used, in whichever memory."""
         return self._used(self._parameters[number])
 
     def _used(self, name) -> int:
@@ -120,9 +120,9 @@ class _Computation:
         return min(whole, used)
 
     def _used_by(self, line, number, whole) -> int:
-        """Bytes of `whole` that an instruction takes of its operand of that number."""
+        """Bytes, of `whole`, that an instruction uses of its operand `number`."""
         operation = _operation(line)
-        if operation in _EVEN and not number and _size(line):  # which scalars have not
+        if operation in _EVEN and not number and _size(line):  # scalars have no size
             return round(whole * self._used(INSTRUCTION.match(line)[1]) / _size(line))
         if operation in _SLICES and not number:
             return _size(line)
@@ -134,11 +134,11 @@ class _Computation:
 
     @cached_property
     def written(self) -> list[int]:
-        """Bytes of each result that are not as they were."""
+        """Bytes of each result that are changed."""
         root = self.root
         is_tuple = _operation(root) == "tuple"
         lines = [self._lines[name] for name in operands(root)] if is_tuple else [root]
-        # As many as `arrays` finds, which leaves scalars out.
+        # One entry for each array; `arrays` leaves scalars out.
         return [self._changed(line) for line in lines for _ in arrays(_shape(line))]
 
     def _changed(self, line) -> int:
@@ -168,12 +168,12 @@ def _size(line) -> int:
 
 
 def _updated(line, instructions) -> int:
-    """Bytes of the slice by which an instruction replaces one."""
+    """Bytes of the slice that a dynamic-update-slice writes."""
     return _size(instructions[operands(line)[1]])
 
 
 def _far(array) -> int:
-    """Bytes of an array, if it is in HBM."""
+    """Bytes of an array in HBM; 0 in on-chip memory."""
     size, layout = array
     return size if _ON_CHIP not in layout else 0
 

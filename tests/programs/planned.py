@@ -127,7 +127,7 @@ def refused():
         def compile(self, compiler_options):
             raise jax.errors.JaxRuntimeError(message)
 
-    one = step.Step(None, Lowered(), {})
+    one = step.TracedStep(None, Lowered(), {})
     found = step.compile_step(one, CHIPS["v5e"])
     return [found.bytes, found.is_all, found.message]
 

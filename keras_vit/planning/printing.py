@@ -1,11 +1,17 @@
-"""A plan as text and as JSON."""
+"""Plans as text and as JSON."""
+
+from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from keras_vit.planning.chips import GIB
 from keras_vit.tables import table
+
+if TYPE_CHECKING:
+    from keras_vit.planning.plan import Plan
 
 _PACKAGES = ("keras", "jax", "libtpu", "jax-cuda12-pjrt")
 NOTHING_RAN = (
@@ -14,8 +20,8 @@ NOTHING_RAN = (
 )
 
 
-def page(plan) -> str:
-    """A `Plan`, to read."""
+def page(plan: Plan) -> str:
+    """Formats a plan as text."""
     parts = [_head(plan), _memory(plan)]
     if plan.refusal:
         parts.append(f"The compiler: {plan.refusal}")
@@ -30,7 +36,7 @@ def page(plan) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that have a part in it and are installed."""
+    """Returns the versions of the installed packages that take part in compiling."""
     found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     return {name: found[name] for name in _PACKAGES if name in found}
 
@@ -91,8 +97,8 @@ def _flops(plan):
     return f"floating-point operations of a device and step\n{table(rows, left=(0,))}"
 
 
-def by_kind(plan) -> Iterator[dict]:
-    """Each kind of collective among so many devices: how often, and bytes sent."""
+def by_kind(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yields, for each kind of collective and size of group, its runs and bytes sent."""
     groups = {}
     for one in plan.collectives:
         row = groups.setdefault((one.kind, one.devices), [0, 0, False])
@@ -145,8 +151,8 @@ def _times(plan):
     )
 
 
-def summary(plan) -> dict:
-    """A `Plan`, as JSON can hold it."""
+def summary(plan: Plan) -> dict[str, Any]:
+    """Returns a plan as a dictionary that JSON can hold."""
     chip, memory = plan.target.chip, plan.memory
     return {
         "model": plan.model,
