@@ -27,8 +27,8 @@ from sklearn.datasets import load_digits
 
 import keras_vit
 from keras_vit.data import Augmentation
-from keras_vit.paths import public
 from keras_vit.training import SmallData, ViTFineTuning
+from keras_vit.weight_paths import public_path
 
 PIXELS = 32
 NETWORK = {"patch_size": 4, "hidden_dim": 64, "num_layers": 4, "num_heads": 4}
@@ -127,7 +127,7 @@ def optimizer_of(model, recipe):
     for variable in model.trainable_variables:
         decays = variable.path.endswith("kernel") and "head_norm" not in variable.path
         scale = recipe.layerwise_decay ** (
-            NETWORK["num_layers"] + 1 - depth_of(public(variable.path))
+            NETWORK["num_layers"] + 1 - depth_of(public_path(variable.path))
         )
         groups.append(
             {

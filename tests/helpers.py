@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 import keras_vit
-from keras_vit.paths import named_weights, public
+from keras_vit.weight_paths import named_weights, public_path
 
 REFERENCE = Path(__file__).parent / "reference"
 PROGRAMS = Path(__file__).parent / "programs"  # scripts that tests start
@@ -60,7 +60,7 @@ def weights(model):
 
 def path_of(weight):
     """A weight's path, without the name of a model of ours."""
-    return public(weight.path)
+    return public_path(weight.path)
 
 
 def assert_same_weights(actual, expected):

@@ -71,7 +71,7 @@ def test_docstrings_begin_with_their_subject():
 # Imports. A room is a folder of the package or a module beside the folders; it may import
 # the rooms of the rows above its own, and those of the first row each other.
 ROWS = (
-    "_start _version arguments log output_paths paths remarks resize tables",
+    "_start _version arguments log output_paths remarks resize tables weight_paths",
     "keras_internals",
     "distribution download",
     "layers",

@@ -13,7 +13,7 @@ import keras_vit
 from keras_vit import layers
 from keras_vit.layers import initial
 from keras_vit.layers.initial import by_numpy, waiting_for_values
-from keras_vit.paths import inner_paths
+from keras_vit.weight_paths import inner_paths
 
 SHAPE = (40, 30, 50)
 CUT = 0.87962566103423978  # the standard deviation of a normal cut off at 2

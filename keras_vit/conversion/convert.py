@@ -11,7 +11,7 @@ from keras_vit.models.sizes import grid_size, size_name
 from keras_vit.output_paths import check_free, check_kind
 from keras_vit.tables import table
 from keras_vit.weights.architecture import TOLD
-from keras_vit.weights.report import LoadReport, some
+from keras_vit.weights.report import LoadReport, shorten_names
 from keras_vit.weights.save import WRITTEN
 from keras_vit.zoo.pretrained import (
     Model,
@@ -72,7 +72,7 @@ class Conversion:
             facts.append(("resized", f"{path} from {tuple(old)} to {tuple(new)}"))
         for reason in dict.fromkeys(self.read.dropped.values()):
             names = [name for name, why in self.read.dropped.items() if why == reason]
-            told = names if len(names) <= 4 else [some(names)]
+            told = names if len(names) <= 4 else [shorten_names(names)]
             facts += [("dropped", f"{name}: {reason}") for name in told]
         if self.read.fresh:
             facts.append(("new", f"{', '.join(self.read.fresh)}: not from the source"))

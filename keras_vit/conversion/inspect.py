@@ -14,8 +14,7 @@ from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.files.tensor_file import TensorFile
 from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
-from keras_vit.weights.load import listed
-from keras_vit.weights.report import some
+from keras_vit.weights.report import merge_blocks, shorten_names
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,9 @@ class Inspection:
             facts += _arguments(self.architecture, self.origins)
         for reason in dict.fromkeys(self.dropped.values()):
             names = [name for name, why in self.dropped.items() if why == reason]
-            facts.append(("dropped", f"{some(names)}: {reason}"))
+            facts.append(("dropped", f"{shorten_names(names)}: {reason}"))
         if self.unused:
-            facts.append(("no place for", listed(self.unused)))
+            facts.append(("no place for", merge_blocks(self.unused)))
         if self.problem:
             facts.append(("not to be built", " ".join(self.problem.split("\n"))))
         return facts

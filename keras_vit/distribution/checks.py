@@ -11,7 +11,7 @@ from keras_vit.distribution.layouts import (
     ShardedWeights,
     tensor_parallel_axes,
 )
-from keras_vit.paths import public
+from keras_vit.weight_paths import public_path
 
 
 def check(model: keras.Model) -> None:
@@ -71,7 +71,7 @@ def _check_patterns(layouts, variables):
 
 
 def _matches(pattern, path, layouts):
-    spellings = (path, public(path)) if isinstance(layouts, Layouts) else (path,)
+    spellings = (path, public_path(path)) if isinstance(layouts, Layouts) else (path,)
     return any(re.fullmatch(pattern, spelling) for spelling in spellings)
 
 

@@ -6,7 +6,7 @@ import re
 import keras
 
 from keras_vit.distribution.parts import ProcessParts
-from keras_vit.paths import public
+from keras_vit.weight_paths import public_path
 
 BATCH, MODEL = "batch", "model"
 # Numbers from which on a weight must be split: 256 KiB in float32. Below are norms,
@@ -79,7 +79,7 @@ class Layouts(keras.distribution.LayoutMap):
 
     def __getitem__(self, path):
         found = super().__getitem__(path)
-        return super().__getitem__(public(path)) if found is None else found
+        return super().__getitem__(public_path(path)) if found is None else found
 
 
 class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
@@ -183,7 +183,8 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
             raise ValueError(
                 f"The weight {path!r} of shape {shape} has no dimension that the {size} "
                 f"devices of the axis {BATCH!r} divide. Take another number of devices, "
-                f"or leave it whole: layouts={{{public(path)!r}: {(None,) * len(shape)}}}."
+                f"or leave it whole: layouts={{{public_path(path)!r}: "
+                f"{(None,) * len(shape)}}}."
             )
         longest = max(free, key=lambda i: (shape[i], i))
         return (*axes[:longest], BATCH, *axes[longest + 1 :])
@@ -219,4 +220,4 @@ def _in_step():
 
 def _example(path, shape, axis):
     axes = (*(None,) * (len(shape) - 1), axis)
-    return f"such as layouts={{{public(path)!r}: {axes}}}"
+    return f"such as layouts={{{public_path(path)!r}: {axes}}}"

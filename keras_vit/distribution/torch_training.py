@@ -33,7 +33,7 @@ from keras_vit.distribution.torch_processes import (
     has_group,
     share_in_place,
 )
-from keras_vit.paths import inner_paths, slot_paths
+from keras_vit.weight_paths import inner_paths, slot_paths
 
 _ROWS = "keras_vit_rows"  # that of a tensor of own rows: how many the whole batch has
 _STEPS = (

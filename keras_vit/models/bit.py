@@ -20,7 +20,7 @@ from keras_vit.models.images import (
     rescaling,
 )
 from keras_vit.models.resnet_stem import checked_units, checked_width, resnet
-from keras_vit.paths import automatic_name
+from keras_vit.weight_paths import automatic_name
 
 POOLINGS = ("gap", None)
 

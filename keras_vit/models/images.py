@@ -6,7 +6,7 @@ from types import MappingProxyType, SimpleNamespace
 import keras
 import numpy as np
 
-from keras_vit import arguments, paths
+from keras_vit import arguments, weight_paths
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.trainability import (
     TRAINABLE_PARTS,
@@ -35,7 +35,7 @@ class ImageModel(keras.Model):
             config["input_shape"] = tuple(config["input_shape"])
         # Read-only, which also keeps Keras' attribute tracking from wrapping it.
         self._config = MappingProxyType(without_empty(config))
-        paths.mark(self)
+        weight_paths.mark_layers(self)
         if keras.backend.backend() == "torch":
             self._track_variables()  # by paths that are known now
         if not self.trainable:  # Keras has told it before the model had its layers
@@ -84,15 +84,21 @@ class ImageModel(keras.Model):
 
     def set_state_tree(self, state_tree):
         """As Keras', also of a tree of the same model by another name, or by none."""
-        ours = {paths.public(v.path): v.path for v in self.variables}
+        ours = {weight_paths.public_path(v.path): v.path for v in self.variables}
         if getattr(self, "optimizer", None) is not None:
             slots = (v.path for v in self.optimizer.variables)
-            ours |= dict(zip(paths.slot_paths(self), slots, strict=True))
+            ours |= dict(zip(weight_paths.slot_paths(self), slots, strict=True))
         groups = {group: dict(_flat(tree)) for group, tree in state_tree.items()}
         weights = ("trainable_variables", "non_trainable_variables")
-        theirs = {p: paths.public(p) for group in weights for p in groups.get(group, ())}
+        theirs = {
+            p: weight_paths.public_path(p)
+            for group in weights
+            for p in groups.get(group, ())
+        }
         slots = list(groups.get("optimizer_variables", ()))
-        theirs |= dict(zip(slots, paths.short_slots(slots, theirs), strict=True))
+        theirs |= dict(
+            zip(slots, weight_paths.shorten_slot_paths(slots, theirs), strict=True)
+        )
 
         def renamed(path):
             return ours.get(theirs.get(path), path)
@@ -149,7 +155,7 @@ class ImageModel(keras.Model):
     def _track_variables(self):
         import torch
 
-        names = paths.inner_paths(self)
+        names = weight_paths.inner_paths(self)
         self._torch_params = torch.nn.ParameterDict(
             {names[id(variable)]: variable.value for variable in self.variables}
         )

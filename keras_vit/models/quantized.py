@@ -6,7 +6,7 @@ makes those layers anew without it, so that such a file does not load.
 
 import keras
 
-from keras_vit.paths import inner_paths
+from keras_vit.weight_paths import inner_paths
 
 QUANTIZATION = "quantization"  # in a config
 

@@ -30,7 +30,7 @@ from keras_vit.models.images import (
 )
 from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
-from keras_vit.paths import automatic_name
+from keras_vit.weight_paths import automatic_name
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

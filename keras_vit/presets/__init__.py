@@ -17,13 +17,18 @@ _FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, bit)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 
 
+class UnknownPresetError(ValueError):
+    """There is no preset of a name."""
+
+
 def find_preset(name: str) -> Preset:
     """The preset of a name, also of that of a file of AugReg or of BiT on VTAB.
 
     Names of files may have a folder and `.npz`.
 
     Raises:
-        ValueError: if there is none, or the name of a file is malformed.
+        UnknownPresetError: if there is none.
+        ValueError: if the name of a file is malformed.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -33,7 +38,7 @@ def find_preset(name: str) -> Preset:
         return vtab_preset(name)
     close = difflib.get_close_matches(name, PRESETS, n=5)
     hint = f" Near it: {', '.join(close)}." if close else ""
-    raise ValueError(
+    raise UnknownPresetError(
         f"Unknown preset {name!r}.{hint} Expected a name that "
         "`keras_vit.list_presets()` lists, or that of a file of AugReg or of BiT on VTAB."
     )
@@ -44,6 +49,7 @@ __all__ = [
     "AugRegRecipe",
     "Preprocessing",
     "Preset",
+    "UnknownPresetError",
     "augreg_preset",
     "find_preset",
     "is_augreg_name",

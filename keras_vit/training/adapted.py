@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_vit.distribution import clip_over_replicas
-from keras_vit.paths import tails
+from keras_vit.weight_paths import path_suffixes
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -53,7 +53,7 @@ class AdaptedOptimizer:
         return factors
 
     def _decays(self, path):
-        return not any(tail in self._adapted.undecayed for tail in tails(path))
+        return not any(tail in self._adapted.undecayed for tail in path_suffixes(path))
 
     def update_step(self, gradient, variable, learning_rate):
         multiplier = self._multiplier(variable)
@@ -245,14 +245,16 @@ def _found(path, multipliers, by_tail):
     """The factor of a path, or of its longest tail: a model may have another name now."""
     if path in multipliers:
         return multipliers[path]
-    return next((by_tail[t] for t in tails(path) if by_tail.get(t) is not None), None)
+    return next(
+        (by_tail[t] for t in path_suffixes(path) if by_tail.get(t) is not None), None
+    )
 
 
 def _by_tail(multipliers):
     """The factors by every tail of their paths; `None` of one that has several."""
     found: dict[str, float | None] = {}
     for path, factor in multipliers.items():
-        for tail in tails(path):
+        for tail in path_suffixes(path):
             found[tail] = factor if found.get(tail, factor) == factor else None
     return found
 

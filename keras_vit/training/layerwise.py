@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 
-from keras_vit.paths import prefix
 from keras_vit.training.adapted import adapt
+from keras_vit.weight_paths import model_prefix
 
 BLOCK = re.compile(r"block_(\d+)|stage_\d+_unit_\d+")
 BEFORE_BLOCKS = re.compile(
@@ -106,7 +106,7 @@ def networks(model: keras.Model) -> list[list[keras.layers.Layer]]:
     """
     groups: dict[str, list] = {}
     for layer in top_layers(model):
-        groups.setdefault(prefix(layer), []).append(layer)
+        groups.setdefault(model_prefix(layer), []).append(layer)
     with_blocks = [
         layers
         for layers in groups.values()

@@ -3,8 +3,8 @@
 import keras
 
 from keras_vit.layers import LayerScale, PositionEmbedding, Registers
-from keras_vit.paths import inner_paths
 from keras_vit.training.adapted import adapt
+from keras_vit.weight_paths import inner_paths
 
 NORMS = (
     keras.layers.LayerNormalization,

@@ -24,7 +24,7 @@ from keras_vit.weights.architecture import (
 from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.files.tensor_file import TensorFile, parse_json
 from keras_vit.weights.layouts.google import BIT, GOOGLE
-from keras_vit.weights.layouts.layout import POSITIONS, Layout, Row, numbers_in
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, TensorRow, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
 from keras_vit.weights.notes import notes_of
 from keras_vit.weights.packaging import ALL_LAYOUTS, Package, find_package
@@ -53,7 +53,7 @@ class Step(NamedTuple):
     `index` is the number of the block where its tensors lie stacked along depth.
     """
 
-    row: Row
+    row: TensorRow
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     index: int | None

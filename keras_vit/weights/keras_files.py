@@ -13,7 +13,7 @@ import keras
 
 from keras_vit.models.quantized import QUANTIZATION, quantization_of
 from keras_vit.models.sizes import count_parameters
-from keras_vit.paths import named_weights
+from keras_vit.weight_paths import named_weights
 from keras_vit.weights.files.archives import ZIP_ERRORS, open_zip
 from keras_vit.weights.files.hdf5 import H5_ERRORS, datasets, dtype_of, read
 from keras_vit.weights.files.tensor_file import (

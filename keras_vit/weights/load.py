@@ -1,15 +1,13 @@
 """Strict loading: every tensor is used or dropped for a stated reason, or none is."""
 
 import os
-import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import keras
 import numpy as np
 
-from keras_vit import paths
+from keras_vit import weight_paths
 from keras_vit.distribution.processes import whole
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
@@ -25,7 +23,7 @@ from keras_vit.weights.keras_files import (
     saved_model,
 )
 from keras_vit.weights.layouts.layout import Layout
-from keras_vit.weights.report import LoadReport, tell_fresh_head
+from keras_vit.weights.report import LoadReport, merge_blocks, tell_fresh_head
 
 
 class Tensors(Protocol):
@@ -203,18 +201,18 @@ def variables(model: keras.Model) -> dict:
     Raises:
         ValueError: if two have one path, as in a model of two.
     """
-    found = dict(named := paths.named_weights(model))
+    found = dict(named := weight_paths.named_weights(model))
     if len(found) < len(named):
         raise ValueError(
             "Weights are loaded into one `VisionTransformer` or `BiTResNet` at a time. "
             f"Received: {model.name!r} with several: "
-            f"{', '.join(map(repr, paths.prefixes(model)))}. {_one_by_one(model)}"
+            f"{', '.join(map(repr, weight_paths.model_names(model)))}. {_one_by_one(model)}"
         )
     return found
 
 
 def _one_by_one(model):
-    first, *_ = paths.prefixes(model) or ["name"]
+    first, *_ = weight_paths.model_names(model) or ["name"]
     return f"Load into each: load_weights(model.get_layer({first!r}), …)."
 
 
@@ -274,29 +272,18 @@ def _is_another_head(ours, shapes):
 def _mismatch(source, model, unused, missing, misshaped):
     lines = [f"{source!r} does not fit the model {model.name!r}, which is unchanged."]
     if unused:
-        lines.append(f"In the file, but not in the model: {listed(unused)}")
+        lines.append(f"In the file, but not in the model: {merge_blocks(unused)}")
     if missing:
-        lines.append(f"In the model, but not in the file: {listed(missing)}")
+        lines.append(f"In the model, but not in the file: {merge_blocks(missing)}")
     if misshaped:
         shapes = [f"{p} {old}, expected {new}" for p, (old, new) in misshaped.items()]
-        lines.append(f"Of another shape: {listed(shapes)}")
+        lines.append(f"Of another shape: {merge_blocks(shapes)}")
     lines.append(
         "`keras_vit.from_pretrained` builds the model that fits a file; "
         "`skip_mismatched_head=True` lets a head of another size be, and "
         "`resize_patches=True` resizes the patch embedding's kernel. If a tensor is of "
         "no model, such as one of a loss, take it out and save the file again."
     )
-    if len(paths.prefixes(model)) > 1:
+    if len(weight_paths.model_names(model)) > 1:
         lines.append(_one_by_one(model))
     return ValueError("\n".join(lines))
-
-
-def listed(names):
-    """Names in order; those that differ in the block's number alone as one."""
-    alike = defaultdict(list)
-    for name in sorted(names):
-        alike[re.sub(r"(block_|blocks\.|layers?\.)\d+", r"\1*", name)].append(name)
-    return ", ".join(
-        f"{pattern} (in {len(group)} blocks)" if len(group) > 1 else group[0]
-        for pattern, group in alike.items()
-    )

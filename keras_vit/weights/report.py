@@ -1,5 +1,8 @@
 """What a load did."""
 
+import re
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from keras_vit.log import log
@@ -31,8 +34,8 @@ class LoadReport:
             lines.append(f"  resized {path} from {old} to {new}")
         for reason in dict.fromkeys(self.dropped.values()):
             names = [name for name, why in self.dropped.items() if why == reason]
-            told = names if len(names) <= 4 else [some(names)]
-            lines += [f"  dropped {name}: {reason}" for name in told]
+            shown = names if len(names) <= 4 else [shorten_names(names)]
+            lines += [f"  dropped {name}: {reason}" for name in shown]
         for path in self.fresh:
             lines.append(f"  left as it was: {path}")
         return "\n".join(lines)
@@ -48,8 +51,19 @@ def tell_fresh_head(source: str, num_classes: int) -> None:
     )
 
 
-def some(names: list[str]) -> str:
-    """All of a few names, or the first of many and how many there are."""
+def shorten_names(names: list[str]) -> str:
+    """All of up to four names; of more, the first three and their number."""
     if len(names) <= 4:
         return ", ".join(names)
     return f"{', '.join(names[:3])}, … ({len(names)} tensors)"
+
+
+def merge_blocks(names: Iterable[str]) -> str:
+    """Sorted names, in which those that differ only in the block's number are one."""
+    alike = defaultdict(list)
+    for name in sorted(names):
+        alike[re.sub(r"(block_|blocks\.|layers?\.)\d+", r"\1*", name)].append(name)
+    return ", ".join(
+        f"{pattern} (in {len(group)} blocks)" if len(group) > 1 else group[0]
+        for pattern, group in alike.items()
+    )

@@ -14,7 +14,7 @@ from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
 from keras_vit.output_paths import check_kind
-from keras_vit.paths import inner_paths
+from keras_vit.weight_paths import inner_paths
 from keras_vit.weights.architecture import METADATA, TOLD
 from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
 from keras_vit.weights.layouts.google import BIT, GOOGLE

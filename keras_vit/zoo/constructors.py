@@ -8,8 +8,8 @@ from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.overrides import check_overrides, merge
 from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
-from keras_vit.paths import automatic_name
-from keras_vit.presets import PRESETS
+from keras_vit.presets import PRESETS, UnknownPresetError
+from keras_vit.weight_paths import automatic_name
 from keras_vit.weights.keras_files import is_keras_hub, is_saved_model
 from keras_vit.weights.load import load_file
 from keras_vit.zoo.pretrained import check_architecture, fetch_file, from_file, locate
@@ -146,9 +146,7 @@ def _find_weights(architecture, weights, tags):
         return fetch_file(tags[weights].address), tags[weights]
     try:
         return locate(weights)
-    except ValueError as error:
-        if "Unknown preset" not in str(error):
-            raise
+    except UnknownPresetError as error:
         known = ", ".join(map(repr, tags)) or "none is published"
         raise ValueError(
             f"Unknown `weights` of {architecture}: {weights!r}. Expected one of the tags "

@@ -19,8 +19,8 @@ from uneven import on_several_devices
 
 import keras_vit
 from keras_vit.distribution import check, checks, layouts, strategy
-from keras_vit.paths import slot_paths
 from keras_vit.training import SmallData, enable_lora
+from keras_vit.weight_paths import slot_paths
 
 NAMES = ("fully_sharded", "tensor_parallel:4", "fully_sharded:4")
 # Whatever could be different: dropout, clipping, accumulation, averages.

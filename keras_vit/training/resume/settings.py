@@ -9,10 +9,10 @@ import keras
 
 from keras_vit.data.image_data import ImageData
 from keras_vit.log import log
-from keras_vit.paths import public
 from keras_vit.training.resume import training_state
 from keras_vit.training.resume.checkpoint_files import Checkpoint
 from keras_vit.training.resume.fit_loop import FitLoop, Position
+from keras_vit.weight_paths import public_path
 
 FORMAT = 1  # of the checkpoints
 _REFUSED = ("configuration", "data", "training", "first_epoch")
@@ -175,7 +175,7 @@ def _without_models(config):
     if isinstance(multipliers := config.get("multipliers"), dict):
         factors: dict[str, list] = {}
         for path, factor in multipliers.items():
-            factors.setdefault(public(path), []).append(factor)
+            factors.setdefault(public_path(path), []).append(factor)
         config["multipliers"] = {
             path: found[0] if len(set(found)) == 1 else sorted(found)
             for path, found in factors.items()

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_vit.distribution import num_processes
-from keras_vit.paths import inner_paths, slot_paths
+from keras_vit.weight_paths import inner_paths, slot_paths
 
 GROUPS = ("model", "optimizer", "metrics")
 _NUMBER = re.compile(r"_\d+(?=[/_]|$)")

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class TensorRow(NamedTuple):
     """Source tensors → our variables, by a named array move."""
 
     sources: tuple[str, ...]
@@ -15,13 +15,13 @@ class Row(NamedTuple):
     move: str
 
 
-def row(sources: str | tuple, targets: str | tuple, move: str = "same") -> Row:
+def row(sources: str | tuple, targets: str | tuple, move: str = "same") -> TensorRow:
     """A row of a table; `{i}` in a name is the number of an encoder block, `{stage}` and
     `{unit}` those of a ResNet's (`{unit:02}` in two digits).
     """
     sources = (sources,) if isinstance(sources, str) else tuple(sources)
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
-    return Row(sources, targets, move)
+    return TensorRow(sources, targets, move)
 
 
 def weight_and_bias(source: str, target: str, move: str = "same", bias: str = "same"):
@@ -113,7 +113,7 @@ class Layout:
     """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[TensorRow, ...]
     marks: tuple[str, ...]
     first: int = 0
     model: str = "vit"

@@ -1,9 +1,9 @@
-"""Paths of weights and layers: whole, and within the model that they belong to.
+"""Paths of weights and layers, with and without the name of the model they belong to.
 
-A `VisionTransformer` or `BiTResNet` puts its name before the paths of what it is made of,
-`"vitb16/block_0/mlp/dense_1/kernel"`, so that two of them in one model have no path in
-common: Keras on torch trains what it lists by path. Whatever compares models, or outlives
-one, has the path without it: models are numbered in a process.
+A `VisionTransformer` or `BiTResNet` puts its name before the paths of its layers,
+`"vitb16/block_0/mlp/dense_1/kernel"`, so that two of them in one model share no path:
+Keras on torch finds the weights to train by path. Code that compares models or writes files
+uses the path without the name, as Keras numbers the models of a process.
 """
 
 import re
@@ -21,34 +21,34 @@ _PREFIX = "_keras_vit_prefix"  # attribute of the layers of our models
 
 
 def automatic_name(name: str) -> str:
-    """A name that no layer of this process was given so far, as Keras numbers them."""
+    """A name that no layer of this process has, numbered as Keras numbers them."""
     from keras.src.utils import naming
 
     return naming.auto_name(name)
 
 
-def mark(model: keras.Model) -> None:
-    """Notes in a model's layers what the paths inside the model begin with."""
+def mark_layers(model: keras.Model) -> None:
+    """Stores in each layer of a model the beginning of the paths inside the model."""
     first = next(layer for layer in model.layers if layer.weights)
     before = first.path.removesuffix(first.name)
-    for layer in model.layers:  # of which Keras gives some no path, as dropout's
+    for layer in model.layers:  # dropout and other layers without weights have no path
         if not isinstance(layer, keras.layers.InputLayer):
             setattr(layer, _PREFIX, before)
 
 
-def prefix(layer: keras.layers.Layer) -> str:
-    """The beginning of the paths in a layer of a model of ours; `""` for other layers."""
+def model_prefix(layer: keras.layers.Layer) -> str:
+    """The beginning of the paths of the layer's model; `""` in other models than ours."""
     return getattr(layer, _PREFIX, "")
 
 
 def inner_paths(model: keras.Model) -> dict[int, str]:
-    """The paths of all layers and variables of a model, by `id`, each within its model.
+    """`id` → path, without its model's name, of all layers and variables of a model.
 
-    What is in no model of ours has its whole path.
+    Layers and variables outside of our models keep their full path.
     """
     paths = {id(v): v.path for v in model.variables}
     for layer in model._flatten_layers():
-        before = prefix(layer)
+        before = model_prefix(layer)
         paths.setdefault(id(layer), layer.path)
         if before:
             parts = (*layer.variables, *layer._flatten_layers())
@@ -57,33 +57,33 @@ def inner_paths(model: keras.Model) -> dict[int, str]:
 
 
 def named_weights(model: keras.Model) -> list[tuple[str, keras.Variable]]:
-    """(path within its model, weight) of all weights of a model."""
+    """(path without the model's name, weight) for each weight of a model."""
     paths = inner_paths(model)
     return [(paths[id(weight)], weight) for weight in model.weights]
 
 
-def prefixes(model: keras.Model) -> list[str]:
-    """The names of our models of which a model has layers."""
-    found = dict.fromkeys(map(prefix, model._flatten_layers()))
+def model_names(model: keras.Model) -> list[str]:
+    """The names of our models whose layers are in a model."""
+    found = dict.fromkeys(map(model_prefix, model._flatten_layers()))
     return [name.rstrip("/") for name in found if name]
 
 
 def slot_paths(model: keras.Model) -> list[str]:
-    """The paths of the variables of a model's optimizer, without the names of models."""
+    """The paths of the optimizer's variables, without the names of models."""
     names = inner_paths(model)
     slots = [variable.path for variable in model.optimizer.variables]
-    return short_slots(slots, {v.path: names[id(v)] for v in model.weights})
+    return shorten_slot_paths(slots, {v.path: names[id(v)] for v in model.weights})
 
 
-def short_slots(slots: Collection[str], short: Mapping[str, str]) -> list[str]:
-    """Paths of variables of an optimizer without the names of models.
+def shorten_slot_paths(slots: Collection[str], short: Mapping[str, str]) -> list[str]:
+    """Paths of an optimizer's variables without the names of models.
 
-    Keras names what an optimizer keeps of a weight by the weight's whole path:
-    `"adam/vitb16_head_kernel_momentum"`.
+    Keras names the variables that an optimizer keeps for a weight by the weight's full
+    path: `"adam/vitb16_head_kernel_momentum"`.
 
     Args:
-        slots: paths of such variables.
-        short: paths of weights within their model by whole paths.
+        slots: full paths of the optimizer's variables.
+        short: full path of a weight → its path without the model's name.
     """
     flat = {p.replace("/", "_"): within.replace("/", "_") for p, within in short.items()}
     return [_without_model(path, flat) for path in slots]
@@ -98,14 +98,14 @@ def _without_model(path, flat):
     return path
 
 
-def public(path: str) -> str:
-    """A path from the first layer on whose name is one of our models', or the whole."""
+def public_path(path: str) -> str:
+    """The part of a path that begins with a public layer of our models, or all of it."""
     match = _PUBLIC.fullmatch(path)
     return match[1] if match else path
 
 
-def tails(path: str) -> Iterator[str]:
-    """A path, and what is left of it without its first names; a layer's and a weight's."""
+def path_suffixes(path: str) -> Iterator[str]:
+    """A path, then the path without its first name, and so on, down to `layer/weight`."""
     yield path
     while path.count("/") > 1:
         path = path.partition("/")[2]
