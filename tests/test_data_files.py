@@ -16,7 +16,7 @@ from keras_vit.cli.options import images_in
 from keras_vit.data import Augmentation, Pipeline, load, load_images, read_image
 from keras_vit.data.clutter import is_clutter
 from keras_vit.data.split_names import look_like_splits, splits_of
-from keras_vit.data.splits import taken_for_split
+from keras_vit.data.splits import choose_for_split
 
 pytestmark = pytest.mark.one_backend
 
@@ -337,7 +337,7 @@ def test_rows_and_paths_of_spreadsheets(tmp_path):
     file.write_text(plain.replace("/", "\\") + "\n,\n,\n", "utf-8")
     assert load(file, validation_split=0).num_examples == {"train": 4}
     file.write_text(f"{plain}\n{'x' * 300}.png,a\n")
-    with pytest.raises(FileNotFoundError, match="not there.*line 6"):
+    with pytest.raises(FileNotFoundError, match="do not exist.*line 6"):
         load(file)
     file.write_text(
         plain.replace("path,label", "path,label,label").replace(".png,", ".png,c,")
@@ -537,15 +537,15 @@ def test_rows_twice_stay_in_one_split(tmp_path, caplog):
 
 def test_groups_are_taken_whole():
     labels = np.array([0] * 10 + [1] * 10)
-    alone = taken_for_split(labels, np.arange(20), 0.3, 0, "validation")
+    alone = choose_for_split(labels, np.arange(20), 0.3, 0, "validation")
     assert alone[:10].sum() == alone[10:].sum() == 3
     groups = np.array([0, 0, 0, 0, 0, 5, 5, 5, 5, 5, *range(10, 19), 0])
-    taken = taken_for_split(labels, groups, 0.3, 0, "validation")
+    taken = choose_for_split(labels, groups, 0.3, 0, "validation")
     assert taken[5:10].all()  # the smallest that is no more than half
     assert not taken[:5].any()  # with an example of the other class, so it stays
     assert taken[10:19].sum() == 3
     assert not taken[19]
-    one = taken_for_split(np.zeros(4, int), np.zeros(4, int), 0.5, 0, "validation")
+    one = choose_for_split(np.zeros(4, int), np.zeros(4, int), 0.5, 0, "validation")
     assert not one.any()
 
 
@@ -560,7 +560,7 @@ def test_one_path_with_two_labels(tmp_path, caplog):
     shutil.copy(tmp_path / "0.png", tmp_path / "9.png")
     file = write_csv(tmp_path, ("path", "label"), *rows, ("9.png", "b"))
     assert load(file, validation_split=0).num_examples == {"train": 5}
-    assert "1 images are there with several labels" in caplog.text
+    assert "1 images have several labels" in caplog.text
 
 
 def test_arrays_with_an_image_twice(caplog):
@@ -649,7 +649,7 @@ def test_sixteen_bits_of_which_zero_is_white(tmp_path):
 
 def test_masks_of_zero_and_one(tmp_path, caplog):
     masks = [noise(i, (6, 5)) % 2 for i in range(4)]
-    with pytest.raises(ValueError, match=r"seem to be masks.*value_range=\(0, 1\)"):
+    with pytest.raises(ValueError, match=r"masks.*value_range=\(0, 1\)"):
         load(write_of(tmp_path, masks))
     data = load(tmp_path, validation_split=0, value_range=(0, 1))
     np.testing.assert_array_equal(data.images("train", [1])[0][..., 1], 255 * masks[2])
@@ -673,13 +673,13 @@ def test_masks_of_zero_and_one(tmp_path, caplog):
 def test_a_few_deep_images_among_many(tmp_path, caplog):
     write(tmp_path, [f"{c}/{i}.png" for c in "ab" for i in range(40)])
     Image.fromarray(deep_images(4095, 1)[0]).save(tmp_path / "a/5x.png")
-    with pytest.raises(ValueError, match=r"up to 4095 of 65535 \(of 1 looked at\)"):
+    with pytest.raises(ValueError, match=r"up to 4095 of 65535 \(1 were checked\)"):
         load(tmp_path)
     load(tmp_path, validation_split=0, value_range=(0, 65535))
-    assert "images of 'train' of Pillow's mode 'RGB' are all but black" in caplog.text
+    assert "images of 'train' of Pillow's mode 'RGB' are almost black" in caplog.text
     masks = write_of(tmp_path / "masks", [noise(i, (6, 5)) % 2 for i in range(4)])
     Image.fromarray(noise(1, (6, 5))).save(masks / "a/9.png")
-    with pytest.raises(ValueError, match="4 of 5 looked at"):
+    with pytest.raises(ValueError, match="4 of 5 that were checked"):
         load(masks)
 
 

@@ -637,7 +637,7 @@ def test_finetune_speaks_of_options(folder, fails, tmp_path):
     assert "--split train=… --split validation=…" in fails("finetune", folds, *output)
     parts = ("--split", "train=fold_1", "--split", "validation=fold_2")
     error = fails("finetune", folds, *output, *parts)
-    assert "36 of 36 images of 'train' are in 'validation', too" in error
+    assert "36 of 36 images of 'train' are also in 'validation'" in error
     assert "--duplicates drop" in error
     assert "duplicates=" not in error
     masks = tmp_path / "masks"

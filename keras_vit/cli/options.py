@@ -8,9 +8,9 @@ from inspect import signature
 from pathlib import Path
 
 import keras_vit
+from keras_vit.data.duplicates import DUPLICATES
 from keras_vit.data.images import ALPHA
 from keras_vit.data.listing import Listing
-from keras_vit.data.repeats import DUPLICATES
 
 OK, DIFFERENT, ERROR, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 

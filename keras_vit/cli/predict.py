@@ -23,7 +23,7 @@ from keras_vit.cli.options import (
 )
 from keras_vit.cli.wording import in_options
 from keras_vit.data import load_images
-from keras_vit.data.samples import check_values
+from keras_vit.data.pixel_checks import check_values
 from keras_vit.data.sources import ImageFiles
 from keras_vit.download.web import fetch_bytes
 from keras_vit.runs import Classifier, load_classifier

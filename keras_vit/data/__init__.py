@@ -1,4 +1,4 @@
-"""Labelled images as batches, through one function: `load`."""
+"""Labelled images as batches, loaded by one function: `load`."""
 
 from keras_vit.data.augment import Augmentation
 from keras_vit.data.image_data import ImageData

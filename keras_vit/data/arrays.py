@@ -1,8 +1,10 @@
-"""Arrays of images and labels as a source."""
+"""Sources of arrays: images and labels in memory."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_vit.data.images import Reading
 from keras_vit.data.sources import ImageArrays
@@ -14,15 +16,18 @@ FEW = 32
 
 
 def load_arrays(
-    arrays,
-    splits: Mapping[str, str] | None,
+    arrays: Any,
+    splits: Mapping[str, Any] | None,
     reading: Reading,
     known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageArrays], tuple[str, ...]]:
-    """Sources and class names of a pair (images, labels), or of one for each split.
+    """Returns sources and class names of a pair (images, labels), or of one per split.
 
-    Where the classes are `known`, integer labels count in them, and each split may lack
-    some.
+    If the classes are `known`, integer labels are indices into them, and a split may lack
+    some classes.
+
+    Raises:
+        ValueError: if the arrays are not pairs of images and labels that fit.
     """
     if splits is not None:
         raise ValueError(
@@ -69,15 +74,24 @@ def _checked_pair(pair, split: str, reading: Reading):
     return images, labels
 
 
-def checked_images(images, name: str, reading: Reading) -> np.ndarray:
-    """Images as (n, height, width, 1, 3 or 4), from 0 to 255 or in the reading's range."""
+def checked_images(images: ArrayLike, name: str, reading: Reading) -> np.ndarray:
+    """Returns images as an array (n, height, width, 1, 3 or 4), after checks of its values.
+
+    Args:
+        images: array (n, height, width) or (n, height, width, 1, 3 or 4).
+        name: name of the images in errors.
+        reading: meaning of the values.
+
+    Raises:
+        ValueError: if the shape, the dtype or a value is not one of images.
+    """
     images = np.asanyarray(images)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
         raise ValueError(
-            f"{name} must have the shape (n, height, width), or (n, "
-            f"height, width, 1, 3 or 4), and be at least one. Received: {images.shape}"
+            f"{name} must have the shape (n, height, width) or (n, height, width, 1, 3 or "
+            f"4), with n at least 1. Received: {images.shape}"
         )
     if images.dtype.kind not in "uif":
         raise ValueError(
@@ -94,17 +108,17 @@ def checked_images(images, name: str, reading: Reading) -> np.ndarray:
 
 def _check_finite(images, name: str) -> None:
     if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise ValueError(f"{name} must be finite numbers. Received some that are not")
+        raise ValueError(f"{name} must be finite numbers. Received: NaN or infinity")
 
 
 def _check_masks(images, name: str) -> None:
-    """Refuses integers that are 0 and 1 alone; a few images mostly tell."""
+    """Refuses integers that are only 0 and 1; checks a few images before all of them."""
     few = images[:: len(images) // FEW + 1]
     if few.max() <= 1 and images.max() == 1:
         raise ValueError(
-            f"{name} must hold values from 0 to 255; theirs are 0 and 1, so they seem to "
-            "be masks, and would be all but black. Give the values that are black and "
-            "white: value_range=(0, 1), or value_range=(0, 255) if they are that dark."
+            f"{name} must hold values from 0 to 255. Received: only 0 and 1, as in masks; "
+            "the images would be almost black. Give the values of black and white: "
+            "value_range=(0, 1), or value_range=(0, 255) if they are that dark."
         )
 
 
@@ -113,20 +127,20 @@ def _check_range(images, name: str) -> None:
     if not (low >= 0 and high <= 255):  # NaN fails too
         raise ValueError(
             f"{name} must hold values from 0 to 255. Received: values from {low} to "
-            f"{high}. Give those that are black and white: value_range=(…, …)"
+            f"{high}. Give the values of black and white: value_range=(…, …)"
         )
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError(
-            f"{name} must hold values from 0 to 255; theirs end at "
-            f"{high}, so they seem to be on a scale of 0 to 1, and would be all but black. "
-            "Multiply them by 255, or give value_range=(0, 1)."
+            f"{name} must hold values from 0 to 255. Received: values up to {high}, as on "
+            "a scale of 0 to 1; the images would be almost black. Multiply them by 255, "
+            "or give value_range=(0, 1)."
         )
     if images.dtype.kind != "f":
         _check_masks(images, name)
 
 
 def _checked_labels(labels, split: str) -> np.ndarray:
-    """Labels as (n,) integers or strings."""
+    """Returns labels as an array (n,) of integers or strings."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -172,7 +186,7 @@ def _as_indices(labels, class_names, split: str) -> np.ndarray:
     else:
         unknown = sorted(set(labels.tolist()) - set(class_names))
         labels = np.searchsorted(np.array(class_names), labels)
-    if unknown and split == "train":  # integers that count in classes given beside them
+    if unknown and split == "train":  # integers, with `class_names` given
         raise ValueError(
             f"Labels must be from 0 to {len(class_names) - 1}, as `class_names` has "
             f"{len(class_names)}. Received: {listed(map(repr, unknown))}"

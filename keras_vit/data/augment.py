@@ -1,7 +1,8 @@
-"""What is done to training images, as a record."""
+"""Augmentation of training images, as a record of settings."""
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from keras_vit import arguments
 from keras_vit.models.notes import EVALUATION_CROPS, RESIZE_FACTOR
@@ -11,31 +12,30 @@ CROPS = ("inception", "random", "square", "resize")
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What happens to an image between its decoding and the batch.
+    """Crops, flips and mixing of training images, and the crop of evaluation images.
 
-    Source: the transfer of BigVision (which continues the ViT paper's code) and AugReg
-    (arXiv 2106.10270). `Augmentation(crop="resize", flip=False)` does nothing but resize.
+    Source: transfer in BigVision (which continues the ViT paper's code) and AugReg
+    (arXiv 2106.10270). `Augmentation(crop="resize", flip=False)` only resizes.
 
     Attributes:
-        crop: `"inception"`, a random part of `crop_area` of the image and of `crop_ratio`
-            (width by height), resized; `"random"`, the smaller side resized to
-            `resize_factor` times the image size, then a random part; `"square"`, the
-            whole image resized to `resize_factor` times the image size, then a random
-            part (BiT); `"resize"`, the whole image resized, whatever becomes of its
-            shape.
-        crop_area: (smallest, largest) share of the image.
-        crop_ratio: (smallest, largest) width by height.
-        resize_factor: float, 1 or more; 448 pixels for a crop of 384 by default.
-        flip: bool, whether every second image, at random, is mirrored left to right.
-        randaugment: (layers, magnitude), operations applied to each image and their
-            strength, of which 10 is the full one of the RandAugment paper; `None` for
+        crop: `"inception"`: a random part with `crop_area` and `crop_ratio`, resized;
+            `"random"`: the smaller side resized to `resize_factor` times the image size,
+            then a random part; `"square"`: the whole image resized to `resize_factor` times
+            the image size, then a random part (BiT); `"resize"`: the whole image resized to
+            the image size, also if that changes its proportions.
+        crop_area: (smallest, largest) share of the image's area.
+        crop_ratio: (smallest, largest) ratio of width to height.
+        resize_factor: 1 or more; the default is 448 pixels for a crop of 384.
+        flip: `True` mirrors every second image, at random, left to right.
+        randaugment: (layers, magnitude): number of operations on each image, and their
+            strength, where 10 is the full strength of the RandAugment paper; `None` for
             none. AugReg's light1 to strong2 are (2, 0), (2, 10), (2, 15), (2, 20).
-        mixup_alpha: float, both parameters of the Beta distribution of MixUp's weight,
-            one weight for each batch; 0 for none.
-        cutmix_alpha: float, the same of the area that CutMix leaves. Where both are
-            positive, one of them is applied to each batch, at random.
-        evaluation_crop: `"center"`, the smaller side resized to `resize_factor` times the
-            image size, then the part in the middle; `"resize"`, the whole image resized.
+        mixup_alpha: both parameters of the Beta distribution of MixUp's weight, which is
+            drawn once per batch; 0 for none.
+        cutmix_alpha: the same for the area that CutMix leaves; 0 for none. If both are
+            positive, each batch uses one of the two, at random.
+        evaluation_crop: `"center"`: the smaller side resized to `resize_factor` times the
+            image size, then the middle part; `"resize"`: the whole image resized.
     """
 
     crop: str = "inception"
@@ -48,7 +48,7 @@ class Augmentation:
     cutmix_alpha: float = 0.0
     evaluation_crop: str = "center"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         arguments.one_of(self.crop, CROPS, "crop")
         arguments.one_of(self.evaluation_crop, EVALUATION_CROPS, "evaluation_crop")
         object.__setattr__(self, "crop_area", _range(self.crop_area, 1, "crop_area"))
@@ -56,8 +56,8 @@ class Augmentation:
         object.__setattr__(self, "crop_ratio", ratio)
         if not 1 <= self.resize_factor < float("inf"):
             raise ValueError(
-                "`resize_factor` must be 1 or more, as a crop is taken from what it gives. "
-                f"Received: resize_factor={self.resize_factor}"
+                "`resize_factor` must be 1 or more: the crop is a part of the resized "
+                f"image. Received: resize_factor={self.resize_factor}"
             )
         for name in ("mixup_alpha", "cutmix_alpha"):
             if not 0 <= getattr(self, name) < float("inf"):
@@ -68,13 +68,13 @@ class Augmentation:
         if self.randaugment is not None:
             object.__setattr__(self, "randaugment", _randaugment(self.randaugment))
 
-    def replace(self, **changes) -> "Augmentation":
-        """The same with other fields, such as `flip=False`."""
+    def replace(self, **changes: Any) -> "Augmentation":
+        """Returns a copy with other fields, such as `flip=False`."""
         return dataclasses.replace(self, **changes)
 
     @property
     def mixes(self) -> bool:
-        """Whether examples are mixed with others, and labels with theirs."""
+        """`True` if MixUp or CutMix mixes examples and their labels."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
 

@@ -1,4 +1,4 @@
-"""Damaged images, found as a data set is loaded."""
+"""Checks of a data set as it is loaded: damaged images, classes without images."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,13 +12,13 @@ from keras_vit.log import log
 
 
 def check_images(sources: Mapping[str, Source]) -> dict[str, list[Header | None]]:
-    """Looks at the header of every file.
+    """Reads the header of every file.
 
     Returns:
-        The headers of each split; `None` for what is no file.
+        The headers of each split; `None` for an example that is no file.
 
     Raises:
-        ValueError: if there are damaged ones, listing them.
+        ValueError: if files are damaged; the message lists them.
     """
     headers, bad = {}, []
     for split, source in sources.items():
@@ -40,15 +40,15 @@ def check_images(sources: Mapping[str, Source]) -> dict[str, list[Header | None]
 def without_bad_images(
     sources: Mapping[str, Source], class_names: tuple[str, ...] | None
 ) -> dict[str, Source]:
-    """Decodes every image once, and leaves out those that cannot be.
+    """Decodes every image once, and leaves out those that fail.
 
     Args:
-        sources: of each split.
-        class_names: of the classes that must have images left to train on; `None` where
-            the data is not to be trained on.
+        sources: the source of each split.
+        class_names: names of the classes that must keep images to train on; `None` if the
+            data is only evaluated.
 
     Raises:
-        ValueError: if a class has no image left to train on, or a split none at all.
+        ValueError: if a class has no image left to train on, or a split has none at all.
     """
     good, bad = {}, []
     for split, source in sources.items():
@@ -69,7 +69,11 @@ def without_bad_images(
 
 
 def check_classes(train: Source, class_names: tuple[str, ...]) -> None:
-    """Raises a ValueError if a class has no example to train on."""
+    """Checks that every class has an example to train on.
+
+    Raises:
+        ValueError: if one has none.
+    """
     counts = np.bincount(train.labels, minlength=len(class_names))
     empty = [repr(class_names[i]) for i in np.flatnonzero(counts == 0)]
     if empty:
@@ -79,7 +83,7 @@ def check_classes(train: Source, class_names: tuple[str, ...]) -> None:
 
 
 def _failures(source: Source, use: Callable[[int], object]) -> dict[int, str]:
-    """The examples at which `use` fails, with what it says."""
+    """Returns the messages of the examples at which `use` fails, by index."""
 
     def failure(index):
         try:

@@ -1,4 +1,4 @@
-"""Names of files and folders that systems leave among images, and nobody put there."""
+"""Names of files and folders that operating systems leave among images."""
 
 CLUTTER = {
     "$recycle.bin",  # Windows
@@ -24,6 +24,6 @@ ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource")
 
 
 def is_clutter(name: str) -> bool:
-    """True for hidden names (`.git`, `._photo.jpg`) and those that systems leave."""
+    """Returns `True` for hidden names (`.git`, `._photo.jpg`) and those of systems."""
     folded = name.casefold()
     return folded.startswith(".") or folded in CLUTTER or folded.endswith(ENDINGS)

@@ -1,18 +1,32 @@
-"""The paper's crops: images of any size to images of one size.
+"""Crops of the paper: images of any size to images of one size.
 
-All take an image (height, width, channels) and give float32 values on the same scale,
-with the size (height, width) asked for. Resizing is bilinear. It is antialiased but for
-the Inception crop, where the original code does not, either.
+Each function takes an image (height, width, channels) and returns a float32 image of the
+given size (height, width), with values on the same scale. Resizing is bilinear and
+antialiased; the Inception crop is not antialiased, as in the original code.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from keras_vit.data.packages import tensorflow
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def inception_crop(image, size, area, ratio, seed):
-    """A random part of the image, resized.
 
-    `area` is the (smallest, largest) share of the image's, `ratio` the (smallest,
-    largest) width by height. Source: arXiv 1409.4842, section 6, as in BigVision's code.
+def inception_crop(
+    image: tf.Tensor,
+    size: tuple[int, int],
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Cuts out a random part of the image and resizes it.
+
+    `area` is the (smallest, largest) share of the image's area, `ratio` the (smallest,
+    largest) ratio of width to height. Source: arXiv 1409.4842, section 6, as in BigVision's
+    code.
     """
     tf = tensorflow()
     begin, part, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -27,17 +41,21 @@ def inception_crop(image, size, area, ratio, seed):
     return tf.image.resize(tf.slice(image, begin, part), size)
 
 
-def random_crop(image, size, resize_factor, seed):
-    """The image resized to `resize_factor` times the size or more, then a random part.
+def random_crop(
+    image: tf.Tensor, size: tuple[int, int], resize_factor: float, seed: tf.Tensor
+) -> tf.Tensor:
+    """Resizes the smaller side, keeps the proportions, and cuts out a random part.
 
-    The smaller side is resized to `round(size * resize_factor)` and the shape kept, as
-    in BigVision's `resize_small(448)|random_crop(384)`.
+    The smaller side becomes `round(size * resize_factor)`, as in BigVision's
+    `resize_small(448)|random_crop(384)`.
     """
     return _random_part(image, size, _resized_small(image, size, resize_factor), seed)
 
 
-def square_crop(image, size, resize_factor, seed):
-    """The whole image resized to `resize_factor` times the size, then a random part.
+def square_crop(
+    image: tf.Tensor, size: tuple[int, int], resize_factor: float, seed: tf.Tensor
+) -> tf.Tensor:
+    """Resizes the whole image to `resize_factor` times the size, and cuts out a part.
 
     Source: BiT (arXiv 1912.11370), section 3.3; BigVision's `resize(512)|random_crop(480)`.
     """
@@ -49,24 +67,24 @@ def _random_part(image, size, resized, seed):
     tf = tensorflow()
     room = tf.cast(resized - size + 1, "float32")
     offset = tf.floor(tf.random.stateless_uniform([2], seed) * room)
-    # The product can round up to the whole room.
+    # The product may round up to `room`.
     return _part_of_resized(image, size, resized, tf.minimum(offset, room - 1))
 
 
-def center_crop(image, size, resize_factor):
-    """As `random_crop`, with the part in the middle."""
+def center_crop(image: tf.Tensor, size: tuple[int, int], resize_factor: float) -> tf.Tensor:
+    """Resizes as `random_crop` does, and cuts out the middle part."""
     tf = tensorflow()
     resized = _resized_small(image, size, resize_factor)
     return _part_of_resized(image, size, resized, tf.cast((resized - size) // 2, "float32"))
 
 
-def plain_resize(image, size):
-    """The whole image, whatever becomes of its shape."""
+def plain_resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes the whole image, also if that changes its proportions."""
     return tensorflow().image.resize(image, size, antialias=True)
 
 
 def _resized_small(image, size, resize_factor):
-    """Size of the image once its smaller side is resized."""
+    """Size of the image after its smaller side is resized."""
     tf = tensorflow()
     least = tf.constant([round(side * resize_factor) for side in size])
     shape = tf.cast(tf.shape(image)[:2], "float64")
@@ -75,9 +93,9 @@ def _resized_small(image, size, resize_factor):
 
 
 def _part_of_resized(image, size, resized, offset):
-    """What `tf.image.resize(image, resized, antialias=True)` holds at an offset.
+    """Cuts a part, at an offset, out of `tf.image.resize(image, resized, antialias=True)`.
 
-    Only that part is computed: of a very long image the rest would not fit in memory.
+    Only that part is computed: the rest of a very long image would not fit in memory.
     """
     tf = tensorflow()
     scale = tf.cast(resized, "float32") / tf.cast(tf.shape(image)[:2], "float32")

@@ -1,4 +1,4 @@
-"""A CSV file of paths and labels as a source."""
+"""Sources of CSV files: paths, labels and perhaps splits of images."""
 
 import csv
 import itertools
@@ -22,8 +22,8 @@ from keras_vit.data.wording import listed
 SPLIT_COLUMN = "split"
 NO_COLUMN = "none"
 SEPARATORS = (",", ";", "\t")
-MOST_VALUES = 20  # of a column of splits
-# Words in the name of a column that says which images are for what, in some way.
+MOST_VALUES = 20  # distinct values of a column of splits
+# Words in the name of a column that may hold splits.
 SPLIT_WORDS = {
     *("fold", "folds", "kfold", "partition", "split", "splits", "subset", "subsets"),
     *("istrain", "istest", "isval", "isvalid", "istraining", "isvalidation"),
@@ -32,16 +32,20 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def load_csv(
-    file: str | os.PathLike,
+    file: str | os.PathLike[str],
     image_column: str,
     label_column: str,
     split_column: str | None,
     splits: Mapping[str, str | Sequence[str]] | None,
     known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
-    """Sources and class names; `splits` names the values of the split column.
+    """Returns sources and class names; `splits` names the values of the split column.
 
-    Where the classes are `known`, each split may lack some of them.
+    If the classes are `known`, a split may lack some of them.
+
+    Raises:
+        FileNotFoundError: if the file, or an image that it names, does not exist.
+        ValueError: if columns, splits or classes do not make a data set.
     """
     file = Path(file)
     rows = _Rows(file, image_column, label_column, split_column, splits is not None)
@@ -54,8 +58,8 @@ def load_csv(
             raise ValueError(
                 f"{where}: the column {rows.split_column!r} must be one of "
                 f"{', '.join(KNOWN)}. Received: {value!r}. Name the values of each "
-                "split: splits={'train': …, 'validation': …, 'test': …}; or leave the "
-                f"column out of account with split_column={NO_COLUMN!r}."
+                "split: splits={'train': …, 'validation': …, 'test': …}; or ignore the "
+                f"column with split_column={NO_COLUMN!r}."
             )
         if split is not None:
             examples.setdefault(split, []).append((path, label))
@@ -69,7 +73,7 @@ def load_csv(
 
 
 class _Rows:
-    """Rows of a CSV file as (path, label, split, place), checked one by one."""
+    """Rows of a CSV file as (path, label, split, place), each checked as it is read."""
 
     def __init__(self, file: Path, image_column, label_column, split_column, has_splits):
         self._file = file
@@ -81,12 +85,12 @@ class _Rows:
     def __iter__(self) -> Iterator[tuple[Path, str, str | None, str]]:
         missing = []
         try:
-            # Excel begins UTF-8 with a byte order mark.
+            # Excel writes a byte order mark before UTF-8.
             with open(self._file, encoding="utf-8-sig", newline="") as stream:
                 reader = csv.DictReader(stream, **self._dialect())
                 self._check_header(reader.fieldnames or [])
                 for row in reader:
-                    if not any(row.values()):  # as Excel leaves them at the end
+                    if not any(row.values()):  # Excel leaves empty rows at the end
                         continue
                     self._where = f"{os.fspath(self._file)!r}, line {reader.line_num}"
                     path, label, split = self._cells(row)
@@ -100,12 +104,12 @@ class _Rows:
             ) from error
         if missing:
             raise FileNotFoundError(
-                f"{os.fspath(self._file)!r} names images that are not there; relative "
+                f"{os.fspath(self._file)!r} names images that do not exist; relative "
                 f"paths begin at its own folder. Missing: {listed(missing)}"
             )
 
     def _dialect(self) -> dict:
-        """Arguments of `csv`: the separator by which the first line has the columns."""
+        """Arguments of `csv`: the separator that finds the columns in the first line."""
         with open(self._file, encoding="utf-8-sig", newline="") as stream:
             first = stream.readline()
         for skips, separator in itertools.product((False, True), SEPARATORS):
@@ -134,7 +138,7 @@ class _Rows:
                 )
 
     def _found_split_column(self, columns) -> str | None:
-        """The column of splits; also one that is not called so but seems to be it."""
+        """Name of the column of splits, by its name or by its values."""
         others = [column for column in columns if column not in self._columns]
         if SPLIT_COLUMN in others:
             return SPLIT_COLUMN
@@ -142,16 +146,16 @@ class _Rows:
         found = found or self._columns_of_splits(others)
         if len(found) > 1:
             raise ValueError(
-                f"{self._where} has several columns that seem to say the split: "
+                f"{self._where} has several columns that seem to hold the split: "
                 f"{', '.join(map(repr, found))}. Name one: split_column={found[0]!r}; or "
-                f"leave them out of account with split_column={NO_COLUMN!r}."
+                f"ignore them with split_column={NO_COLUMN!r}."
             )
         if not found:
             return SPLIT_COLUMN if self._has_splits else None
         return found[0]
 
     def _columns_of_splits(self, columns) -> list[str]:
-        """Columns of which every value looks like a split, and some is "train"."""
+        """Columns whose every value looks like a split, one of them "train"."""
         values = {column: set() for column in columns}
         with open(self._file, encoding="utf-8-sig", newline="") as stream:
             for row in csv.DictReader(stream, **self._dialect()):
@@ -164,8 +168,8 @@ class _Rows:
         image, label = (row[column] for column in self._columns)
         if None in row or None in row.values() or not image or not label.strip():
             raise ValueError(
-                f"{self._where} must have a value in each column, and no others; quote "
-                f"values that hold commas. Received: {list(row.values())}"
+                f"{self._where} must have one value for each column; quote values that "
+                f"hold commas. Received: {list(row.values())}"
             )
         split = row[self.split_column].strip() if self.split_column else None
         return spelled_on_disk(self._file.parent / image), one_spelling(label), split
@@ -185,7 +189,7 @@ def _are_splits(values: set[str]) -> bool:
 
 
 def _split_names(splits: Mapping | None, values: set[str], rows) -> dict[str, str]:
-    """The split of each value in the split column."""
+    """Returns the split of each value in the split column."""
     if splits is None:
         return splits_of(values)
     pairs = [
@@ -196,8 +200,8 @@ def _split_names(splits: Mapping | None, values: set[str], rows) -> dict[str, st
     named = dict(pairs)
     if len(named) < len(pairs):
         raise ValueError(
-            "Each value in the split column must be of one split. Received several for "
-            f"one: splits={dict(splits)}"
+            "Each value in the split column must belong to one split. Received a value in "
+            f"several: splits={dict(splits)}"
         )
     if unknown := sorted(named.keys() - values):
         raise ValueError(

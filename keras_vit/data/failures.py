@@ -1,7 +1,7 @@
-"""Images that fail as a stream reads them, told in Python's own exceptions.
+"""Errors of images in a stream, raised as Python's exceptions that name the image.
 
-TensorFlow has one exception for all that goes wrong in a stream, with its own account of
-where. What failed is noted here, and raised in its place where the stream is used.
+TensorFlow raises one kind of exception for every error in a stream, with its own text. The
+original message is kept here, and raised in place of TensorFlow's where the stream is used.
 """
 
 import contextlib
@@ -10,23 +10,23 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 
-MOST = 1000  # kept; a user may read on after each
+MOST = 1000  # messages kept; a user may read on after each
 _noted: deque[str] = deque(maxlen=MOST)
-_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|[0-7]{3}|.)")  # in TensorFlow's accounts
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|[0-7]{3}|.)")  # in TensorFlow's messages
 
 
 def noted(error: Exception) -> bytes:
-    """Keeps what is wrong with an image, and gives it as text for TensorFlow."""
+    """Keeps the error of an image, and returns its message for TensorFlow."""
     message = (
         f"{error}. Load the data with bad_images='skip' to leave out such images."
-    ).encode("utf-8", "backslashreplace")  # names that are no UTF-8, too
+    ).encode("utf-8", "backslashreplace")  # a name may not be UTF-8
     _noted.append(message.decode())
     return message
 
 
 @contextlib.contextmanager
 def named() -> Iterator[None]:
-    """Raises a ValueError that names the image, where a stream ends in one that fails."""
+    """Turns TensorFlow's error of a stream into a ValueError that names the image."""
     try:
         yield
     except Exception as error:
@@ -38,7 +38,7 @@ def named() -> Iterator[None]:
 
 
 def _letters(text):
-    """The letters and digits of a text, which no escaping changes."""
+    """Returns the letters and digits of a text, which escaping does not change."""
     return re.sub(r"[^A-Za-z0-9]", "", text)
 
 

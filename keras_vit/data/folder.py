@@ -1,4 +1,4 @@
-"""A folder of images as a source: `folder/<class>/…` or `folder/<split>/<class>/…`."""
+"""Sources of folders: `folder/<class>/…` or `folder/<split>/<class>/…`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,17 @@ ARE_CLASSES = (
 
 
 def load_folder(
-    root: str | os.PathLike,
+    root: str | os.PathLike[str],
     splits: Mapping[str, str | Sequence[str]] | None,
     known: Sequence[str] | None = None,
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
-    """Sources and class names of a folder; `splits` names its sub-folders by split.
+    """Returns sources and class names of a folder; `splits` names its sub-folders by split.
 
-    Where the classes are `known`, each split may lack some of them.
+    If the classes are `known`, a split may lack some of them.
+
+    Raises:
+        FileNotFoundError: if a folder that `splits` names does not exist.
+        ValueError: if the folders do not make splits and classes.
     """
     root = Path(root)
     listing = Listing()
@@ -52,7 +56,7 @@ def load_folder(
         _check_classes(files, folders, listing)
     else:
         class_names = _with_images(files)
-    listing.say_what_is_left_out(root)
+    listing.log_others(root)
     sources = {
         split: _source(by_class, class_names, root) for split, by_class in files.items()
     }
@@ -60,7 +64,7 @@ def load_folder(
 
 
 def _split_folders(root: Path, splits: Mapping | None) -> dict[str, list[Path]]:
-    """Folders of each split; that of all examples as "train" where there are no splits."""
+    """Returns the folders of each split; without splits the whole folder is "train"."""
     if splits is not None:
         return {
             split: [_innermost(_existing(root, name), split) for name in _several(names)]
@@ -93,7 +97,7 @@ def _split_folders(root: Path, splits: Mapping | None) -> dict[str, list[Path]]:
 
 
 def _to_take(known: Mapping[str, str]) -> str:
-    """Advice: the `splits` that are known, without the other folders."""
+    """Advice to name the folders that are known splits."""
     if len(set(known.values())) < len(known):  # several of one split
         return NAME_THEM
     named = {split: name for name, split in known.items()}
@@ -107,7 +111,7 @@ def _several(names: str | Sequence[str]) -> Sequence[str]:
 def _existing(root: Path, name: str) -> Path:
     folder = spelled_on_disk(root / name)
     if not folder.is_dir():
-        raise FileNotFoundError(f"`splits` names a folder that is not there: {folder}")
+        raise FileNotFoundError(f"`splits` names a folder that does not exist: {folder}")
     return folder
 
 
@@ -116,7 +120,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _innermost(folder: Path, split: str) -> Path:
-    """The folder of classes where archives have it twice: `seg_train/seg_train/<class>`."""
+    """The folder of classes, also if an archive nests it: `seg_train/seg_train/<class>`."""
     inside = list(visible(folder))
     names = [path.name for path in inside]
     if len(inside) == 1 and inside[0].is_dir() and splits_of(names) == {names[0]: split}:
@@ -125,13 +129,13 @@ def _innermost(folder: Path, split: str) -> Path:
 
 
 def _check_that_they_are_classes(root: Path, names: Sequence[str]) -> None:
-    """Refuses folders as classes that seem to be parts of a data set."""
+    """Refuses folders that seem to be parts of a data set and not classes."""
     inside = {name: _subfolders(root / name) for name in names}
     are_parts = any(inside.values()) or mentions_training(names)
     if len(names) > 1 and are_parts and look_like_splits(names):
         raise ValueError(
             f"The folders in {os.fspath(root)!r} look like parts of a data set, not like "
-            f"classes: {listed(map(repr, names))}. {NAME_THEM}; in each of them lies a "
+            f"classes: {listed(map(repr, names))}. {NAME_THEM}; each of them holds a "
             f"folder for each class. {ARE_CLASSES}"
         )
     for name, folders in inside.items():
@@ -141,15 +145,18 @@ def _check_that_they_are_classes(root: Path, names: Sequence[str]) -> None:
             raise ValueError(
                 f"The folder {folder!r} holds parts of a data set, "
                 f"{listed(map(repr, folders))}, so the images of all of them would be one "
-                f"class. Give that folder instead if its parts hold the classes. Else "
-                f"sort the images by split first: {LAYOUTS}; or give a CSV file with a "
-                "column 'split'."
+                f"class. If its parts hold the classes, give that folder instead. "
+                f"Otherwise sort the images by split first: {LAYOUTS}; or give a CSV file "
+                "with a column 'split'."
             )
     _check_if_all_hold_the_same(root, inside)
 
 
 def _check_if_all_hold_the_same(root: Path, inside: Mapping[str, Sequence[str]]) -> None:
-    """Splits may have names of any language; the classes in them have the same."""
+    """Refuses or warns if all folders hold folders of the same names, as splits do.
+
+    This finds splits with names in any language.
+    """
     most = max(inside.values(), key=len, default=[])
     if len(inside) < 2 or len(most) < 2 or not all(inside.values()):
         return
@@ -164,8 +171,8 @@ def _check_if_all_hold_the_same(root: Path, inside: Mapping[str, Sequence[str]])
         )
     log.warning(
         "The folders of the classes (%s) hold folders of the same names (%s). If the "
-        "former are parts of the data set and the latter its classes, name the parts "
-        "as splits.",
+        "first are parts of the data set and the second its classes, name the parts with "
+        "`splits`.",
         listed(map(repr, inside)),
         listed(map(repr, most)),
     )
@@ -176,25 +183,25 @@ def _files_by_class(folder: Path, listing: Listing) -> dict[str, list[Path]]:
     if loose:
         raise ValueError(
             f"Each image must lie in the folder of its class: {LAYOUTS}. Received: "
-            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without one. Move them. "
-            "Or name the folders to take: splits={'train': …}"
+            f"{os.fspath(loose[0])!r}, and {len(loose) - 1} more without a class. Move "
+            "them, or name the folders to take: splits={'train': …}"
         )
     classes = [path for path in visible(folder) if path.is_dir()]
     if not classes:
         raise ValueError(
-            f"Images must lie in a folder for each class: {LAYOUTS}. There is no such "
-            f"folder in {os.fspath(folder)!r}"
+            f"Images must lie in a folder for each class: {LAYOUTS}. Received: "
+            f"{os.fspath(folder)!r} without such a folder"
         )
     files = {}
     for path in classes:
-        # The same letters may be there as one character or as several.
+        # Unicode may spell the same letters as one character or as several.
         name = one_spelling(path.name)
         files.setdefault(name, []).extend(listing.images_below(path))
     return files
 
 
 def _with_images(files: dict[str, dict]) -> tuple[str, ...]:
-    """Names of the classes that have an image in any split."""
+    """Returns the names of the classes that have an image in any split."""
     return tuple(
         sorted({n for by_class in files.values() for n in by_class if by_class[n]})
     )
@@ -208,7 +215,7 @@ def _check_depth(train: Mapping[str, list], folders: Sequence[Path]) -> None:
         raise ValueError(
             f"There must be two classes or more to tell apart. {os.fspath(folders[0])!r} "
             f"holds one folder, {below[0].name!r}. If the folders in it are the classes "
-            f"({listed(map(repr, inside))}), give it: {os.fspath(below[0])!r}"
+            f"({listed(map(repr, inside))}), give that one: {os.fspath(below[0])!r}"
         )
 
 
@@ -222,7 +229,7 @@ def _check_classes(files: dict[str, dict], folders: dict, listing: Listing) -> N
                 "Every class needs an image that can be read "
                 f"({' '.join(image_suffixes())}). There is none in: "
                 f"{listed(map(repr, empty))}. Remove the folder, or add an image."
-                + (f" Left out were: {others}." if others else "")
+                + (f" Files left out: {others}." if others else "")
             )
         unknown = sorted(set(by_class) - set(files["train"]))
         if unknown:

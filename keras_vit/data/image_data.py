@@ -1,4 +1,6 @@
-"""The examples of a data set with the pipeline that makes batches of them."""
+"""Data sets: labelled examples, and the pipeline that makes batches of them."""
+
+from __future__ import annotations
 
 import functools
 import hashlib
@@ -6,7 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from keras_vit import arguments
@@ -15,18 +19,21 @@ from keras_vit.data.sources import Source
 from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
 from keras_vit.distribution import pads_batches
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
-    """Labelled images, as batches for `fit` and `evaluate`; made by `keras_vit.data.load`.
+    """Labelled images as batches for `fit` and `evaluate`, from `keras_vit.data.load`.
 
     Attributes:
-        name: of the data set.
-        class_names: of each class, in the order of the labels.
-        splits: the source of each split, `"train"` and perhaps `"validation"`, `"test"`.
-        pipeline: a `Pipeline`, how images become batches.
-        seed: int, what order and augmentation come from.
-        start: a `StreamStart`, where iterators of `train` begin; one for all copies that
+        name: name of the data set.
+        class_names: names of the classes, in the order of the labels.
+        splits: the source of each split: `"train"`, perhaps `"validation"` and `"test"`.
+        pipeline: settings that make batches of images.
+        seed: random seed of order and augmentation.
+        start: step at which new iterators of `train` begin, shared by all copies that
             `configured` makes. `keras_vit.training.ExactResume` sets it for `fit`.
 
     Example:
@@ -37,7 +44,7 @@ class ImageData:
     ...     steps_per_epoch=data.steps_per_epoch,
     ...     epochs=10,
     ...     validation_data=data.validation,
-    ...     shuffle=False,  # it is shuffled; else Keras warns that it does not
+    ...     shuffle=False,  # the stream is shuffled; Keras would warn that it cannot
     ... )
     """
 
@@ -48,12 +55,12 @@ class ImageData:
     seed: int = 0
     start: StreamStart = field(default_factory=StreamStart)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         reading = self.pipeline.reading
         splits = {split: source.read_as(reading) for split, source in self.splits.items()}
         object.__setattr__(self, "splits", MappingProxyType(splits))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         counts = ", ".join(f"{split} {n}" for split, n in self.num_examples.items())
         height, width = self.pipeline.image_size
         return (
@@ -63,31 +70,35 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     @property
     def num_examples(self) -> dict[str, int]:
-        """How many examples each split has."""
+        """Number of examples of each split."""
         return {split: len(source) for split, source in self.splits.items()}
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in which every training example has come once."""
+        """Number of batches that hold every training example once."""
         return math.ceil(self.num_examples["train"] / self.pipeline.batch_size)
 
     @property
-    def train(self):
-        """Endless `tf.data.Dataset` of batches (images, labels) to train on.
+    def train(self) -> tf.data.Dataset:
+        """Endless `tf.data.Dataset` of training batches (images, labels).
 
-        float32 images (batch, height, width, channels) and labels by `label_mode`. All
-        batches are of one size: one may hold the end of an epoch and the start of the
-        next. Give `fit` the `steps_per_epoch`.
+        Images are float32 (batch, height, width, channels); labels depend on `label_mode`.
+        All batches have the same size, so one may hold the end of an epoch and the start of
+        the next. Give `steps_per_epoch` to `fit`.
         """
         return self._training(self.start)
 
-    def train_from(self, step: int):
-        """`train` from batch number `step` on, the batches before left uncomputed."""
+    def train_from(self, step: int) -> tf.data.Dataset:
+        """Returns `train` from batch number `step` on, without computing those before.
+
+        Raises:
+            ValueError: if `step` is negative.
+        """
         if step < 0:
             raise ValueError(f"`step` must be 0 or more. Received: step={step}")
         return self._training(step)
@@ -98,27 +109,27 @@ class ImageData:
         )
 
     @property
-    def validation(self):
-        """`evaluation("validation")`, or `None` where there is no such split."""
+    def validation(self) -> tf.data.Dataset | None:
+        """`evaluation("validation")`; `None` if there is no such split."""
         return self.evaluation("validation") if "validation" in self.splits else None
 
     @property
-    def test(self):
-        """`evaluation("test")`, or `None` where there is no such split."""
+    def test(self) -> tf.data.Dataset | None:
+        """`evaluation("test")`; `None` if there is no such split."""
         return self.evaluation("test") if "test" in self.splits else None
 
-    def evaluation(self, split: str, padded: bool | None = None):
+    def evaluation(self, split: str, padded: bool | None = None) -> tf.data.Dataset:
         """Finite `tf.data.Dataset` of a split, not augmented, in the order of `labels`.
 
         Args:
             split: name of the split.
-            padded: whether batches are (images, labels, sample weights) all of one size,
-                the last filled up with zeros of weight 0. `None`: where the distribution
-                in use needs it: with several processes of JAX, and under a distribution
-                that was made without `keras_vit.distribution`.
-                The weight of an image is the images with the padding by those without:
-                so the loss of `evaluate`, which Keras divides by all, is that of the
-                split, and so are `weighted_metrics`.
+            padded: `True` gives batches (images, labels, sample weights) of one size, the
+                last filled up with zero images of weight 0. `None` pads where the current
+                distribution needs it: with several processes of JAX, and under a
+                distribution that was not made by `keras_vit.distribution`. The weight of
+                an image is (images + padding) / images: Keras divides the loss of
+                `evaluate` by all images, and so loss and `weighted_metrics` are those of
+                the split.
 
         Raises:
             ValueError: if there is no such split.
@@ -131,44 +142,44 @@ class ImageData:
         )
 
     def labels(self, split: str) -> np.ndarray:
-        """int32 array (n,): the class of each example of a split."""
+        """Returns the class of each example of a split, int32 (n,)."""
         return self._source(split).labels.copy()
 
     def names(self, split: str) -> list[str]:
-        """What each example of a split is called: its path, or a number."""
+        """Returns the name of each example of a split: its path, or a number."""
         return self._source(split).names
 
     def images(self, split: str, indices: Sequence[int]) -> list[np.ndarray]:
-        """Pixels of some examples of a split, (height, width, channels), uncropped."""
+        """Returns uncropped examples of a split, uint8 (height, width, channels)."""
         source, channels = self._source(split), self.pipeline.channels
         images = [source.read(int(index), channels)[0] for index in indices]
         return [np.round(image).astype("uint8") for image in images]
 
-    def configured(self, **fields) -> "ImageData":
-        """The same examples with other fields of the `Pipeline`."""
+    def configured(self, **fields: Any) -> ImageData:
+        """Returns the same examples with other fields of the `Pipeline`."""
         return replace(self, pipeline=replace(self.pipeline, **fields))
 
-    def configured_for(self, model, **fields) -> "ImageData":
-        """The same examples as a model of this package takes its images.
+    def configured_for(self, model: keras.Model, **fields: Any) -> ImageData:
+        """Returns the same examples, prepared as a model of this package takes them.
 
-        Size, channels, data format, mean and standard deviation are the model's; pixel
-        values stay as they are where it has `include_preprocessing`. Where the model
-        notes how images are prepared for evaluation (`preprocessing`), they are so.
+        Size, channels, data format, mean and standard deviation are the model's. With
+        `include_preprocessing` pixel values stay from 0 to 255. The evaluation crop is the
+        one in the model's `preprocessing`, if it has one.
 
         Args:
             model: a `VisionTransformer` or `BiTResNet`.
-            **fields: fields of the `Pipeline` which are to be others.
+            **fields: further fields of the `Pipeline`, which take precedence.
 
         Raises:
-            ValueError: if the model is another one, which does not tell this.
+            ValueError: if the model is of another class.
         """
         config = model.get_config()
         if "include_preprocessing" not in config:
             raise ValueError(
-                "A VisionTransformer or a BiTResNet tells how it takes its images. "
-                f"Received: a {type(model).__name__}. Give that model, perhaps a layer "
-                "of yours, or say it yourself: data.configured(image_size=…, image_mean=…, "
-                "image_std=…)."
+                "`model` must be a VisionTransformer or a BiTResNet, whose config says how "
+                f"it takes images. Received: a {type(model).__name__}. Give that model, "
+                "which may be a layer of yours, or the values themselves: "
+                "data.configured(image_size=…, image_mean=…, image_std=…)."
             )
         mean, std = config["image_mean"], config["image_std"]
         if config["include_preprocessing"]:
@@ -186,15 +197,15 @@ class ImageData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the classes and of which examples are in which split, in order.
+        """SHA-256 of the class names and of the examples of each split, in order.
 
-        Of files it is the paths relative to the data set's folder and their sizes, of
-        arrays their bytes. The pipeline and the seed are no part of it.
+        A file enters with its size and its path relative to the data set's folder, an array
+        with its bytes. Pipeline and seed do not enter.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         for split, source in self.splits.items():
             digest.update(f"\n{split} {len(source)}\n".encode())
-            source.identity(digest)
+            source.update_digest(digest)
         return digest.hexdigest()
 
     def _source(self, split: str) -> Source:

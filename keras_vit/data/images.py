@@ -1,4 +1,4 @@
-"""Image files and their bytes into pixels: what every source decodes with."""
+"""Decoding of image files and their bytes into pixels."""
 
 import contextlib
 import functools
@@ -15,36 +15,39 @@ from keras_vit.data.packages import require
 from keras_vit.models.notes import ALPHA
 
 CHANNELS = (1, 3)
-# Others that Pillow knows run programs (EPS) or are no pictures.
+# Pillow's other formats run programs (EPS) or are no pictures.
 FORMATS = (
     *("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"),
 )
-# Packages that teach Pillow a format as they are imported or told to.
-PLUGINS = {"HEIF": ("pillow_heif", "register_heif_opener"), "AVIF": ("pillow_avif", None)}
+# Packages that add a format to Pillow when imported, or by a function.
+PLUGINS: dict[str, tuple[str, str | None]] = {
+    "HEIF": ("pillow_heif", "register_heif_opener"),
+    "AVIF": ("pillow_avif", None),
+}
 WHITE = 255
 DEEP_WHITE = 65535
 
-BITS, PHOTOMETRIC, BANDS, EXTRA_BANDS = 258, 262, 277, 338  # of TIFF's tags
-STARTS, LENGTHS = (273, 324), (279, 325)  # of its strips or tiles
+BITS, PHOTOMETRIC, BANDS, EXTRA_BANDS = 258, 262, 277, 338  # numbers of TIFF's tags
+STARTS, LENGTHS = (273, 324), (279, 325)  # tags of strips and of tiles
 WHITE_IS_ZERO = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The meaning of the values in a file, where the file itself does not tell.
+    """Meaning of the values in a file, where the file itself does not tell.
 
     Attributes:
-        value_range: (black, white), the values in the file that become 0 and 255; what
-            lies beyond is cut off. `None`: 0 and the largest number of 8 or 16 bits.
-        alpha: `"drop"` leaves the last of two or four channels out, `"white"` takes it
-            for opacity and lays the image over white. `None` is `"white"`; `load` then
-            refuses images whose last channel looks like something else.
+        value_range: (black, white), the values in the file that become 0 and 255; values
+            beyond are clipped. `None`: 0 and the largest number of 8 or 16 bits.
+        alpha: `"drop"` leaves the last of two or four channels out; `"white"` takes it for
+            opacity and lays the image over white. `None` is `"white"`, and `load` refuses
+            images whose last channel does not look like opacity.
     """
 
     value_range: tuple[float, float] | None = None
     alpha: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         arguments.one_of(self.alpha, (None, *ALPHA), "alpha")
         if self.value_range is None:
             return
@@ -59,7 +62,7 @@ class Reading:
         )
 
 
-AS_IT_IS = Reading()
+DEFAULT_READING = Reading()
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Header:
     """Facts from the header of an image.
 
     Attributes:
-        format: Pillow's name of the file's format.
+        format: Pillow's name of the file format.
         mode: Pillow's name of the kind of pixels.
-        white: the value that is white, or `None` where nothing tells it.
-        halved: whether Pillow reads 16 bits of each colour and gives the upper 8.
-        inverted: whether Pillow gives values of which 0 is white.
-        bands: channels in the file that are neither colour nor alpha.
-        is_alpha: whether the last channel of an image with four (or two) is opacity.
+        white: the value of white; `None` where the header does not tell it.
+        halved: `True` if Pillow reads 16 bits of each colour and gives the upper 8.
+        inverted: `True` if Pillow gives values of which 0 is white.
+        bands: number of channels in the file that are neither colour nor alpha.
+        is_alpha: `True` if the last channel of an image with four (or two) is opacity.
     """
 
     format: str
@@ -86,7 +89,7 @@ class Header:
 
 
 def read_image(
-    source: str | os.PathLike | bytes,
+    source: str | os.PathLike[str] | bytes,
     channels: int = 3,
     *,
     value_range: tuple[float, float] | None = None,
@@ -95,11 +98,10 @@ def read_image(
     """Decodes a BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP image with Pillow.
 
     AVIF and HEIC are read where Pillow has AVIF, and where `pillow_heif` is installed.
-    The orientation that a camera noted in EXIF is applied. Palettes, CMYK, YCbCr and
-    grey become RGB (or all become grey), alpha is laid over white, 16-bit grey is scaled
-    to 8 bits, and of an animation the first frame is taken. Further channels, such as
-    near infrared, are left out. Embedded colour profiles are ignored, as
-    `tf.io.decode_image` does.
+    The orientation in EXIF is applied. Palettes, CMYK, YCbCr and grey become RGB (or all
+    become grey), alpha is laid over white, 16-bit grey is scaled to 8 bits, and an
+    animation gives its first frame. Further channels, such as near infrared, are left out.
+    Embedded colour profiles are ignored, as in `tf.io.decode_image`.
 
     Args:
         source: path of a file, or its contents.
@@ -114,19 +116,22 @@ def read_image(
         uint8 array (height, width, channels).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to the end, or has values of which nothing
-            tells what is white, naming the file.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the image cannot be decoded to the end, or the value of white is
+            unknown; the message names the file.
     """
     arguments.one_of(channels, CHANNELS, "channels")
     reading = Reading(value_range=value_range, alpha=alpha)
-    return named_image(source, name_of(source), channels, reading)
+    return decode_image(source, image_name(source), channels, reading)
 
 
-def named_image(
-    source: str | os.PathLike | bytes, name: str, channels: int, reading=AS_IT_IS
+def decode_image(
+    source: str | os.PathLike[str] | bytes,
+    name: str,
+    channels: int,
+    reading: Reading = DEFAULT_READING,
 ) -> np.ndarray:
-    """As `read_image`, with the name that errors give to the image."""
+    """Decodes an image as `read_image` does; `name` names the image in errors."""
 
     def decoded(image):
         header = _readable(image, reading)
@@ -135,21 +140,23 @@ def named_image(
     return _opened(source, name, decoded)
 
 
-def check_header(source: str | os.PathLike, name: str, reading=AS_IT_IS) -> Header:
-    """Reads as much of an image as tells its format, size and kind of pixels.
+def check_header(
+    source: str | os.PathLike[str], name: str, reading: Reading = DEFAULT_READING
+) -> Header:
+    """Reads the header of an image: its format, size and kind of pixels.
 
     Raises:
-        ValueError: if that fails or the pixels cannot be read, naming the file.
+        ValueError: if that fails or the pixels cannot be read; the message names the file.
     """
     return _opened(source, name, lambda image: _readable(image, reading))
 
 
 def stored_values(
-    source: str | os.PathLike | bytes, name: str
+    source: str | os.PathLike[str] | bytes, name: str
 ) -> tuple[Header, np.ndarray | None]:
-    """The header, and the pixels (height, width) or (height, width, bands) as stored.
+    """Reads the header and the pixels (height, width[, bands]) as they are stored.
 
-    Those of a JPEG file are left unread: what is looked for there is in no JPEG file.
+    The pixels of a JPEG file are not read (`None`): it always has 8 bits and no alpha.
     """
 
     def values(image):
@@ -157,34 +164,34 @@ def stored_values(
         if header.format in ("JPEG", "MPO"):
             return header, None
         image.load()
-        if image.mode in ("1", "P", "PA"):  # whose numbers are no values
+        if image.mode in ("1", "P", "PA"):  # bits, or indices of a palette
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         return header, np.asarray(image)
 
     return _opened(source, name, values)
 
 
-def is_image(path: str | os.PathLike, without: tuple[str, ...] = ()) -> bool:
-    """True if a file begins as an image of one of the `FORMATS`, but for some of them."""
+def is_image(path: str | os.PathLike[str], without: tuple[str, ...] = ()) -> bool:
+    """Returns `True` if a file begins as one of the `FORMATS` except those in `without`."""
     pillow = require("PIL.Image")
     formats = tuple(name for name in _formats() if name not in without)
     try:
         with pillow.open(path, formats=formats):
             return True
-    # Pillow's readers raise whatever their parsing of damaged bytes runs into.
+    # Pillow's readers may raise any exception on damaged bytes.
     except Exception:
         return False
 
 
 def image_suffixes() -> tuple[str, ...]:
-    """Suffixes of the files that this build of Pillow reads, in lower case."""
-    formats = (*_formats(), "MPO")  # photographs of two pictures, which JPEG's reader opens
+    """Returns the suffixes, in lower case, of files that this build of Pillow reads."""
+    formats = (*_formats(), "MPO")  # several pictures in one, opened by JPEG's reader
     registered = require("PIL.Image").registered_extensions()
     return tuple(sorted(s for s, name in registered.items() if name in formats))
 
 
-def name_of(source: str | os.PathLike | bytes) -> str:
-    """How errors name an image."""
+def image_name(source: str | os.PathLike[str] | bytes) -> str:
+    """Returns the name of an image in errors."""
     if isinstance(source, bytes):
         return f"an image of {len(source)} bytes"
     return os.fspath(source)
@@ -194,14 +201,14 @@ def _opened(source, name: str, use: Callable):
     pillow = require("PIL.Image")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     if file is source and os.path.exists(file) and not os.path.isfile(file):
-        # A pipe would be waited for.
+        # Opening a pipe would wait.
         raise ValueError(f"Cannot read the image {name!r}: it is a folder, pipe or device")
     try:
         with pillow.open(file, formats=_formats()) as image:
             return use(image)
     except FileNotFoundError:
         raise
-    # Pillow's readers raise whatever their parsing of damaged bytes runs into.
+    # Pillow's readers may raise any exception on damaged bytes.
     except Exception as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, pillow.UnidentifiedImageError):
@@ -210,7 +217,7 @@ def _opened(source, name: str, use: Callable):
 
 
 def _formats() -> tuple[str, ...]:
-    """Formats that this build of Pillow reads, also by a plugin that came later."""
+    """Formats that this build of Pillow reads, also by plugins."""
     _with_plugins()
     return tuple(name for name in FORMATS if name in require("PIL.Image").OPEN)
 
@@ -228,11 +235,11 @@ def _with_plugins() -> None:
 
 
 def _header(image) -> Header:
-    """The header of an image that is open and not decoded."""
+    """Returns the header of an image that is open and not decoded."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     codes = " ".join(str(tile[3]) for tile in image.tile)
     deep_colors = ";16" in codes and not image.mode.startswith("I")
-    # TIFF's standard wants alpha declared; Pillow takes any fourth channel for it.
+    # In a TIFF file alpha must be declared; Pillow takes any fourth channel for alpha.
     is_alpha = image.mode != "RGBA" or image.format != "TIFF" or EXTRA_BANDS in tags
     meant = len(image.getbands()) - (not is_alpha)
     return Header(
@@ -247,7 +254,7 @@ def _header(image) -> Header:
 
 
 def _white(image, tags) -> int | None:
-    """The value that is white; `None` where the header does not tell it."""
+    """Value of white; `None` where the header does not tell it."""
     if image.mode.startswith("I;16"):
         bits = tags.get(BITS, (16,))[0]
         return 2**bits - 1 if bits < 16 else DEEP_WHITE
@@ -257,29 +264,29 @@ def _white(image, tags) -> int | None:
 
 
 def _readable(image, reading: Reading) -> Header:
-    """The header, or a ValueError if the pixels cannot become grey or colour."""
+    """Returns the header; raises a ValueError if the pixels cannot become grey or RGB."""
     header = _header(image)
     if header.white is None and reading.value_range is None:
         raise ValueError(
-            f"its pixels are of Pillow's mode {header.mode!r}, and the value that is white "
-            "is unknown; give the values that are black and white, value_range=(…, …), or "
-            "save it with 8 or 16 bits a channel"
+            f"its pixels are of Pillow's mode {header.mode!r}, and the value of white is "
+            "unknown; give the values of black and white, value_range=(…, …), or save it "
+            "with 8 or 16 bits a channel"
         )
     if header.halved and reading.value_range not in (None, (0, DEEP_WHITE)):
         raise ValueError(
             "it has 16 bits for each of several channels, of which Pillow reads the upper "
-            f"8, so `value_range` can be (0, {DEEP_WHITE}) alone; save it with 8 bits a "
-            "channel"
+            f"8, so `value_range` must be (0, {DEEP_WHITE}); save it with 8 bits a channel "
+            "to use another"
         )
     if not _becomes_rgb(header.mode):
-        raise ValueError(f"Pillow makes no colours of its mode {header.mode!r}")
+        raise ValueError(f"Pillow cannot convert its mode {header.mode!r} to RGB")
     if image.format in ("BMP", "TIFF"):
         _check_length(image)
     return header
 
 
 def _check_length(image) -> None:
-    """Raises a ValueError if the file is shorter than its header says."""
+    """Raises a ValueError if the file is shorter than its header claims."""
     tags = getattr(image, "tag_v2", {})
     starts, lengths = (
         next((tags[tag] for tag in pair if tag in tags), ()) for pair in (STARTS, LENGTHS)
@@ -296,7 +303,7 @@ def _check_length(image) -> None:
     image.fp.seek(place)
     if max(ends, default=0) > size:
         raise ValueError(
-            f"it is cut off: {size} bytes of the {max(ends)} that its header tells"
+            f"it is cut off: {size} bytes of the {max(ends)} that its header claims"
         )
 
 
@@ -312,7 +319,7 @@ def _becomes_rgb(mode: str) -> bool:
 
 
 def _upright(image):
-    """The decoded image, turned as EXIF says."""
+    """Decodes an image and applies the orientation in EXIF."""
     image.load()
     return require("PIL.ImageOps").exif_transpose(image)
 
@@ -328,7 +335,7 @@ def _pixels(image, channels: int, header: Header, reading: Reading) -> np.ndarra
         image = _stretched(image, transparent, reading.value_range)
     if transparent:
         image = _over_white(image.convert("RGBA"))
-    if drop:  # so that no colour counts as transparent, either
+    if drop:  # also drops a transparent colour of a palette
         image = image.convert("L" if image.mode in ("L", "LA") else "RGB")
     pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
@@ -340,15 +347,15 @@ def _without_premultiplied(image):
 
 
 def _eight_bit(image, header: Header, reading: Reading):
-    """Grey of more bits in 8, where Pillow itself would clip or refuse."""
+    """Scales grey of more bits to 8, where Pillow itself would clip or refuse."""
     values = np.asarray(image)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("it has pixels that are no finite numbers")
+        raise ValueError("it has pixels that are NaN or infinity")
     low, high = reading.value_range or (0, header.white)
     if reading.value_range is None and not low <= values.min() <= values.max() <= high:
         raise ValueError(
             f"its pixels are from {values.min()} to {values.max()}, and must be from 0 to "
-            f"{high}; give the values that are black and white, value_range=(…, …)"
+            f"{high}; give the values of black and white, value_range=(…, …)"
         )
     eight_bit = in_eight_bits(values, (low, high))
     if header.inverted:
@@ -357,20 +364,20 @@ def _eight_bit(image, header: Header, reading: Reading):
 
 
 def in_eight_bits(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """uint8 array of which 0 is the first value and 255 the second, cut off beyond."""
+    """Scales values to uint8: `value_range` becomes 0 to 255, values beyond are clipped."""
     return np.round(stretched(values, value_range)).astype("uint8")
 
 
 def stretched(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """float32 array of values from 0 to 255, which stand for black and white."""
+    """Scales values to float32: `value_range` becomes 0 to 255, values beyond clipped."""
     low, high = value_range
-    # Differences of large integers need all of float64's digits.
+    # Differences of large integers need the digits of float64.
     shares = (values.astype("float64") - low) / (high - low)
     return (np.clip(shares, 0, 1) * WHITE).astype("float32")
 
 
 def _stretched(image, transparent: bool, value_range: tuple[float, float]):
-    """The colours of an image of 8 bits from black to white; alpha stays."""
+    """Stretches the colours of an 8-bit image from black to white; alpha stays."""
     if transparent:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "LA", "RGB", "RGBA"):

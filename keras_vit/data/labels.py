@@ -1,4 +1,4 @@
-"""Labels of data in the order of a model's classes, found by name."""
+"""Labels of data in the order of a model's classes, matched by name."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,25 +10,25 @@ from keras_vit.data.wording import listed
 
 
 class UnknownClassError(ValueError):
-    """Classes of data that have no place among a model's, by their names."""
+    """Error: classes of the data are not among the model's, by their names."""
 
 
-def relabelled(
+def relabel(
     sources: Mapping[str, Source],
     found: Sequence[str],
     class_names: Sequence[str],
     name: str,
 ) -> tuple[dict[str, Source], tuple[str, ...]]:
-    """The sources with labels that count in `class_names`, and these as a tuple.
+    """Returns the sources with labels that are indices into `class_names`, and these.
 
     Args:
-        sources: of each split, with labels that count in `found`.
+        sources: source of each split, with labels that are indices into `found`.
         found: names of the data's classes.
-        class_names: names of the classes that labels are to count in.
-        name: of the data set.
+        class_names: names of the classes of the model.
+        name: name of the data set.
 
     Raises:
-        ValueError: if the data has a class without a place among `class_names`.
+        ValueError: if a class of the data is not among `class_names`.
     """
     class_names = tuple(map(str, class_names))
     if tuple(found) == class_names:
@@ -38,12 +38,12 @@ def relabelled(
 
 
 def indices_of(found: Sequence[str], class_names: Sequence[str], name: str) -> np.ndarray:
-    """int32 array: where each of the names found in a data set is among `class_names`.
+    """Returns the index in `class_names` of each name found in a data set, int32 (n,).
 
-    Two Unicode spellings of one name are the same name.
+    Two Unicode spellings of a name are equal.
 
     Raises:
-        ValueError: if one is not among them, or there twice.
+        ValueError: if a name is not in `class_names`, or twice.
     """
     places = {}
     for place, known in enumerate(class_names):
@@ -58,7 +58,7 @@ def indices_of(found: Sequence[str], class_names: Sequence[str], name: str) -> n
     twice = [known for known in found if len(places[one_spelling(known)]) > 1]
     if twice:
         raise UnknownClassError(
-            "Classes are found by their names, so each must have one of its own. "
+            "Classes are matched by their names, so each must have a name of its own. "
             f"Several classes of the model have the name: {listed(map(repr, twice))}"
         )
     return np.array([places[one_spelling(known)][0] for known in found], "int32")

@@ -1,4 +1,4 @@
-"""The image files of a folder, and a count of what else lies there."""
+"""Listing of the image files in a folder, with a count of the other files."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ NO_IMAGES = {
     *(".cfg", ".csv", ".db", ".gz", ".h5", ".html", ".ini", ".ipynb", ".json", ".jsonl"),
     *(".log", ".mat", ".md", ".npy", ".npz", ".pdf", ".pkl", ".py", ".rst", ".sh", ".tar"),
     *(".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"),
-    *(".crdownload", ".download", ".part", ".partial", ".tmp"),  # not there to the end
+    *(".crdownload", ".download", ".part", ".partial", ".tmp"),  # incomplete downloads
 }
-# A suffix that nobody knows may be one of a camera, whose raw files are TIFF of a kind:
-# what Pillow reads there is a thumbnail.
+# A file with an unknown suffix may be a camera's raw file, which is a kind of TIFF: Pillow
+# would read its thumbnail.
 RAW_FORMAT = "TIFF"
 READERS = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "pip install pillow-heif"),
@@ -29,18 +29,20 @@ class Listing:
     """Walks through folders, and counts the files that are left out.
 
     Attributes:
-        others: a `collections.Counter` of the suffixes of files that are no images.
+        others: number of files that are no images, by suffix.
     """
 
-    def __init__(self):
+    others: Counter[str]
+
+    def __init__(self) -> None:
         self.others = Counter()
         self._suffixes = image_suffixes()
 
     def images_below(self, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-        """Images in a folder and the folders in it, in the order of their names."""
+        """Yields images in a folder and its sub-folders, in the order of their names."""
         real = folder.resolve()
         if any(real == outer or real in outer.parents for outer in above):
-            return  # a link to a folder that it lies in
+            return  # a link to a folder above
         for path in visible(folder):
             if path.is_dir():
                 yield from self.images_below(path, (*above, real))
@@ -48,16 +50,16 @@ class Listing:
                 yield path
 
     def images_in(self, folder: Path) -> list[Path]:
-        """Images in a folder itself."""
+        """Returns images in a folder itself."""
         files = (path for path in visible(folder) if not path.is_dir())
         return [path for path in files if self.is_image(path)]
 
     def is_image(self, path: Path) -> bool:
-        """True if a file is to be read; other files are counted."""
+        """Returns `True` if a file is to be read; counts other files."""
         suffix = path.suffix.lower()
         if suffix in self._suffixes:
-            # A link to nothing counts as one, so that it is found to be damaged. A pipe
-            # would be waited for.
+            # A broken link counts as an image, so that it is reported as damaged. Opening
+            # a pipe would wait.
             found = path.is_file() or not path.exists()
         elif suffix in NO_IMAGES or not path.is_file():
             found = False
@@ -68,18 +70,18 @@ class Listing:
         return found
 
     def left_out(self) -> str:
-        """The counts in words: "3 .txt, 2 .heic (pip install pillow-heif reads them)"."""
+        """Describes the counts: "3 .txt, 2 .heic (pip install pillow-heif reads them)"."""
         return ", ".join(
             f"{count} {suffix}" + _remedy(suffix)
             for suffix, count in sorted(self.others.items(), key=_most_first)
         )
 
-    def say_what_is_left_out(self, folder: Path) -> None:
+    def log_others(self, folder: Path) -> None:
         """Logs the counts, if there are any."""
         if self.others:
             log.warning(
                 "Left out %d files in %r that are no images, or of a format that is not "
-                "read here: %s",
+                "read: %s",
                 self.others.total(),
                 str(folder),
                 self.left_out(),
@@ -87,7 +89,7 @@ class Listing:
 
 
 def visible(folder: Path) -> Iterator[Path]:
-    """Paths that somebody has put into a folder, in the order of their names."""
+    """Yields the paths in a folder in order, without those that systems leave."""
     for path in sorted(folder.iterdir()):
         if not is_clutter(path.name):
             yield path

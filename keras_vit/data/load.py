@@ -1,9 +1,10 @@
-"""`load`: labelled images from wherever they are."""
+"""`load`: labelled images from folders, CSV files, TensorFlow Datasets and arrays."""
 
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,15 +12,21 @@ from keras_vit import arguments
 from keras_vit.data.arrays import SPLITS, load_arrays
 from keras_vit.data.checks import check_classes, check_images, without_bad_images
 from keras_vit.data.csv_file import load_csv
+from keras_vit.data.duplicates import (
+    DUPLICATES,
+    check_labels,
+    find_duplicates,
+    log_copies,
+    without_duplicates,
+)
 from keras_vit.data.folder import load_folder
 from keras_vit.data.image_data import ImageData
-from keras_vit.data.labels import relabelled
+from keras_vit.data.labels import relabel
 from keras_vit.data.pipeline import Pipeline
-from keras_vit.data.repeats import DUPLICATES, apart, check_labels, find_repeats, say_copies
-from keras_vit.data.samples import check_values
+from keras_vit.data.pixel_checks import check_values
 from keras_vit.data.sources import ImageFiles, Source
-from keras_vit.data.spelling import check_utf8, say_look_alikes
-from keras_vit.data.splits import taken_for_split
+from keras_vit.data.spelling import check_utf8, log_look_alikes
+from keras_vit.data.splits import choose_for_split
 from keras_vit.data.tfds import Records, load_tfds
 from keras_vit.log import log
 
@@ -29,9 +36,9 @@ LARGEST_SEED = 2**63 - 1
 
 
 def load(
-    source,
+    source: Any,
     *,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     splits: Mapping[str, str | Sequence[str]] | None = None,
     validation_split: float | None = None,
     test_split: float = 0.0,
@@ -42,62 +49,61 @@ def load(
     bad_images: str = "raise",
     duplicates: str = "raise",
     seed: int = 0,
-    **pipeline,
+    **pipeline: Any,
 ) -> ImageData:
-    """Labelled images, as batches for training, validation and test.
+    """Loads labelled images as batches for training, validation and test.
 
     Args:
         source: one of
 
             - a folder: `folder/<class>/<image>`, or
-              `folder/{train,validation,test}/<class>/<image>` (other spellings are
-              known, too, such as `Training`, `val`, `dev`, `seg_test`). The classes are in
-              the order of their folders' names. Files and folders that systems leave
-              (hidden ones, `__MACOSX`, `@eaDir`, `Thumbs.db`, …) are passed over; other
-              files that are no images are counted in a warning;
-            - a `.csv` or `.tsv` file in UTF-8 with a header and a row for each image:
-              paths relative to the file's folder, labels, and perhaps splits, between
-              commas, semicolons or tabs. The classes are
-              in the order of their names, or of their numbers if all are whole numbers;
+              `folder/{train,validation,test}/<class>/<image>` (other spellings such as
+              `Training`, `val`, `dev`, `seg_test` are known, too). The classes are in the
+              order of their folders' names. Files and folders that systems leave (hidden
+              ones, `__MACOSX`, `@eaDir`, `Thumbs.db`, …) are skipped; other files that are
+              no images are counted in a warning;
+            - a `.csv` or `.tsv` file in UTF-8 with a header and a row for each image: path
+              relative to the file's folder, label, and perhaps split, separated by commas,
+              semicolons or tabs. The classes are in the order of their names, or of their
+              numbers if all are whole numbers;
             - the name of a data set of TensorFlow Datasets that has an image and a label,
               such as `"cifar10"` or `"eurosat/rgb:2.0.0"`;
             - a pair of arrays (images, labels), or a dictionary of such pairs with the
               keys `"train"`, `"validation"`, `"test"`. Images are (n, height, width) or
-              (n, height, width, 1, 3 or 4), of values from 0 to 255; labels are integers
+              (n, height, width, 1, 3 or 4), with values from 0 to 255; labels are integers
               from 0, strings or one-hot rows.
-        data_dir: folder in which TensorFlow Datasets keeps its data; `None` for its
-            default, `~/tensorflow_datasets`.
-        splits: what `"train"`, `"validation"` and `"test"` are called: the sub-folders,
-            the values in the split column, or expressions of TensorFlow Datasets such as
-            `{"train": "train[:90%]", "validation": "train[90%:]"}`. What it leaves out is
-            not used. A split of folders or of values may be a list of several. `None`
-            takes what there is.
-        validation_split: fraction in [0, 1) of the training examples, of each class, to
-            be taken for validation where there is no such split. `None` is 0.2, or 0
-            where `splits` are given; of TensorFlow Datasets it is the last 0.02, as in
-            the code of the ViT paper. A class keeps at least one example to train on.
+        data_dir: folder of TensorFlow Datasets' data; `None` for its default,
+            `~/tensorflow_datasets`.
+        splits: names of `"train"`, `"validation"` and `"test"` in the source: sub-folders,
+            values in the split column, or expressions of TensorFlow Datasets such as
+            `{"train": "train[:90%]", "validation": "train[90%:]"}`. Folders and values may
+            be a list. Other folders, rows and splits are not used. `None` takes all splits
+            that the source has.
+        validation_split: fraction in [0, 1) of the training examples of each class to use
+            for validation, if there is no such split. `None` is 0.2, and 0 if `splits` are
+            given; for TensorFlow Datasets it is the last 0.02, as in the ViT paper's code.
+            Each class keeps at least one training example.
         test_split: the same for test.
         image_column: name of the CSV file's column of paths.
         label_column: name of its column of labels.
-        split_column: name of its column of splits; `None` takes `"split"`, or else the
-            column whose name or values say that it is one (`Split`, `subset`, `fold`).
-            `"none"` leaves such a column out of account.
-        class_names: names of the classes in the order of the labels, such as those of a
-            model that is evaluated. The data may lack some of them, and integer labels
-            of arrays count in them. `None` takes the names that the data has, each of
-            which must have images to train on.
-        bad_images: `"raise"` reads the header of every file at once, and fails if there
-            are damaged ones; what is cut off later in the file (and any image in a file of
-            TensorFlow Datasets) fails when it is decoded. `"skip"` decodes every image
-            once, and leaves out those that cannot be, with a warning that names them.
-        duplicates: what to do where the same image is in two of the given splits, by its
-            path, through a link or as another file of the same bytes (not of TensorFlow
-            Datasets). `"raise"` fails and lists them. `"drop"` leaves out of training what
-            is in another split, and of validation what is in test. `"keep"` looks for
-            none. In splits that are taken here copies stay together, but under `"keep"`. A
-            file with two labels is an error, but under `"keep"`.
-        seed: int from 0 to 2**63 - 1. It decides the split, the order and the
-            augmentation.
+        split_column: name of its column of splits; `None` takes `"split"`, or the column
+            whose name or values look like splits (`Split`, `subset`, `fold`). `"none"`
+            ignores such a column.
+        class_names: names of the classes in the order of the labels, for instance those of
+            a model to evaluate. The data may lack some of them, and integer labels of
+            arrays are indices into them. `None` takes the names in the data, each of which
+            must have images to train on.
+        bad_images: `"raise"` reads the header of every file, and fails if some are damaged.
+            Damage later in a file, and any in a file of TensorFlow Datasets, fails when the
+            image is decoded. `"skip"` decodes every image once, and leaves out those that
+            fail, with a warning that names them.
+        duplicates: treatment of an image that is in two of the given splits, by its path,
+            through a link, or as a file of the same bytes (not for TensorFlow Datasets).
+            `"raise"` fails and lists them. `"drop"` leaves images out of training that are
+            in another split, and out of validation those in test. `"keep"` does not look
+            for any. Except with `"keep"`, a file with two labels is an error, and copies
+            stay together when a split is drawn.
+        seed: random seed of split, order and augmentation, from 0 to 2**63 - 1.
         **pipeline: fields of `Pipeline`, such as `image_size`, `batch_size` and
             `value_range`.
 
@@ -105,17 +111,17 @@ def load(
         An `ImageData`.
 
     Raises:
-        FileNotFoundError: if a folder or file is not there.
-        ValueError: if the examples do not make a data set: damaged images, one class
-            only, classes without images, labels or values out of range, folders or columns
-            that look like splits and do not say of what, the same image on two sides,
-            images that would be all but black. It says which.
+        FileNotFoundError: if a folder or file does not exist.
+        ValueError: if the examples do not make a data set: damaged images, a single class,
+            classes without images, labels or values out of range, folders or columns that
+            look like splits without saying which, the same image in two splits, images that
+            would be almost black. The message names them.
         RuntimeError: if TensorFlow Datasets cannot prepare the data set.
         ImportError: if a package of the `data` extra is missing.
     """
     arguments.one_of(duplicates, DUPLICATES, "duplicates")
     _check_arguments(splits, validation_split, test_split, bad_images, seed)
-    pipeline = Pipeline(**pipeline)
+    settings = Pipeline(**pipeline)
     columns = (image_column, label_column, split_column)
     fractions = (validation_split, test_split)
     if isinstance(source, str | os.PathLike):
@@ -124,34 +130,34 @@ def load(
         )
     else:
         name = "arrays"
-        sources, found = load_arrays(source, splits, pipeline.reading, class_names)
+        sources, found = load_arrays(source, splits, settings.reading, class_names)
     _check_names(sources, found)
     is_trained_on = class_names is None
     if is_trained_on:
         _check_classes(sources, found, name)
-    sources = {split: s.read_as(pipeline.reading) for split, s in sources.items()}
+    sources = {split: s.read_as(settings.reading) for split, s in sources.items()}
     if bad_images == "skip":
         sources = without_bad_images(sources, found if is_trained_on else None)
-    check_values(sources, pipeline.reading, check_images(sources))
+    check_values(sources, settings.reading, check_images(sources))
     if is_trained_on:
         class_names = found
     else:
-        sources, class_names = relabelled(sources, found, class_names, name)
+        sources, class_names = relabel(sources, found, class_names, name)
     if "train" in sources and not isinstance(sources["train"], Records):
         if validation_split is None:
             validation_split = VALIDATION_SPLIT if splits is None else 0.0
-        sources, groups = _without_repeats(sources, duplicates)
+        sources, groups = _without_duplicates(sources, duplicates)
         if is_trained_on:
             check_classes(sources["train"], class_names)
         sources = _with_splits(sources, groups, validation_split, test_split, seed)
     ordered = {split: sources[split] for split in SPLITS if split in sources}
-    return ImageData(name, class_names, ordered, pipeline, seed)
+    return ImageData(name, class_names, ordered, settings, seed)
 
 
 def _found_files(
     source: str | os.PathLike, data_dir, splits, columns, fractions, class_names
 ) -> tuple[str, dict[str, Source], tuple[str, ...]]:
-    """Name, sources and class names of what lies at a path or in TensorFlow Datasets."""
+    """Name, sources and class names of a path or a data set of TensorFlow Datasets."""
     path = Path(source)
     if path.is_dir():
         return path.resolve().name, *load_folder(source, splits, class_names)
@@ -166,7 +172,7 @@ def _found_files(
 def _check_names(sources: Mapping[str, Source], class_names: Sequence[str]) -> None:
     if all(isinstance(source, ImageFiles) for source in sources.values()):
         check_utf8(name for source in sources.values() for name in source.names)
-    say_look_alikes(class_names)
+    log_look_alikes(class_names)
 
 
 def _check_arguments(splits, validation_split, test_split, bad_images, seed) -> None:
@@ -192,23 +198,26 @@ def _check_classes(sources: Mapping[str, Source], class_names, name: str) -> Non
     if len(class_names) < 2:
         raise ValueError(
             "There must be two classes or more to tell apart. Received: "
-            f"{', '.join(map(repr, class_names))} only, in {name!r}. To find one thing, "
+            f"{', '.join(map(repr, class_names))} only, in {name!r}. To detect one thing, "
             "add a class of images without it."
         )
-    if not isinstance(sources["train"], Records):  # whose labels are read with the images
+    if not isinstance(sources["train"], Records):  # reading their labels reads all images
         check_classes(sources["train"], class_names)
 
 
-def _without_repeats(
+def _without_duplicates(
     sources: Mapping[str, Source], duplicates: str
 ) -> tuple[dict[str, Source], np.ndarray]:
-    """Splits without an image in common, and numbers of what must stay together."""
+    """Returns splits without an image in common, and the group of each training example.
+
+    Copies of an image are one group, which must stay in one split.
+    """
     if duplicates == "keep":
         return dict(sources), np.arange(len(sources["train"]))
-    repeats = find_repeats(sources)
-    check_labels(sources, repeats)
-    sources, repeats = apart(sources, repeats, duplicates)
-    return sources, repeats.contents["train"]
+    found = find_duplicates(sources)
+    check_labels(sources, found)
+    sources, found = without_duplicates(sources, found, duplicates)
+    return sources, found.contents["train"]
 
 
 def _with_splits(
@@ -218,24 +227,24 @@ def _with_splits(
     test_split: float,
     seed: int,
 ) -> dict[str, Source]:
-    """The splits that there are, and those that are taken from "train".
+    """Returns the given splits, and missing ones drawn from "train".
 
     Args:
-        sources: the splits that there are.
-        groups: int array, equal for examples of "train" that must stay together.
+        sources: the given splits.
+        groups: group of each example of "train"; a group stays in one split.
         validation_split: fraction of "train".
         test_split: fraction of "train".
-        seed: int.
+        seed: random seed.
     """
     sources = dict(sources)
     train = sources["train"]
     for split, fraction in (("test", test_split), ("validation", validation_split)):
         if split in sources or not fraction:
             continue
-        # Of what is left, so that it is that fraction of all.
+        # The share of the remaining examples that is this fraction of all.
         rest = sources["train"]
         share = fraction * len(train) / len(rest)
-        taken = taken_for_split(rest.labels, groups, share, seed, split)
+        taken = choose_for_split(rest.labels, groups, share, seed, split)
         if not taken.any():
             log.warning(
                 "There are no examples for %s: no class has enough for a fraction of %s.",
@@ -244,7 +253,7 @@ def _with_splits(
             )
             continue
         if len(rest) == len(train):
-            say_copies(groups)
+            log_copies(groups)
         sources[split] = rest.take(np.flatnonzero(taken))
         sources["train"] = rest.take(np.flatnonzero(~taken))
         groups = groups[~taken]

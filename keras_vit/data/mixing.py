@@ -1,21 +1,37 @@
-"""MixUp and CutMix: the examples of a batch mixed with others of it, labels too.
+"""MixUp and CutMix, which mix the examples of a batch and their labels.
 
-keras-cv's layers for this draw from generators with a state in the very method that
-mixes, so nothing of them can be used where randomness comes from a seed.
+keras-cv's layers draw random numbers from stateful generators in the method that mixes, so
+they cannot be used with a given seed.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from keras_vit.data.packages import tensorflow
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def mix(images, labels, mixup_alpha: float, cutmix_alpha: float, seed):
-    """MixUp or CutMix of a batch: by the one whose alpha is positive, or one at random.
+
+def mix(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    seed: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Applies MixUp or CutMix to a batch; if both alphas are positive, one at random.
 
     Args:
         images: float32 tensor (batch, height, width, channels).
         labels: float32 tensor (batch, classes), one-hot.
-        mixup_alpha: float, 0 for no MixUp.
-        cutmix_alpha: float, 0 for no CutMix.
+        mixup_alpha: parameter of MixUp; 0 for none.
+        cutmix_alpha: parameter of CutMix; 0 for none.
         seed: int64 tensor (2,).
+
+    Returns:
+        The mixed images and labels.
     """
     tf = tensorflow()
     choice, seed = tf.unstack(tf.random.split(seed, 2))
@@ -30,23 +46,27 @@ def mix(images, labels, mixup_alpha: float, cutmix_alpha: float, seed):
     )
 
 
-def mixup(images, labels, alpha: float, seed):
-    """Each example blended with its neighbour in the batch, by one weight for all.
+def mixup(
+    images: tf.Tensor, labels: tf.Tensor, alpha: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends each example with its neighbour in the batch, by one weight for all.
 
-    The larger share is the example's own. Source: arXiv 1710.09412, as in BigVision's
-    code, which is AugReg's.
+    The example itself has the larger share. Source: arXiv 1710.09412, as in BigVision's
+    code, which AugReg uses.
     """
     share = _beta(alpha, seed)
     share = tensorflow().maximum(share, 1 - share)
     return _blend(images, share), _blend(labels, share)
 
 
-def cutmix(images, labels, alpha: float, seed):
-    """Each example with a rectangle from its neighbour, the same rectangle for all.
+def cutmix(
+    images: tf.Tensor, labels: tf.Tensor, alpha: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pastes a rectangle of its neighbour into each example, the same for all.
 
-    Its area is one minus a Beta-distributed share, its middle anywhere in the image, at
-    whose border it ends; labels are mixed by the area that is left. Source: arXiv
-    1905.04899, algorithm 1.
+    The area is one minus a Beta-distributed share. The centre is anywhere in the image, and
+    the rectangle is clipped at the border. Labels are mixed by the remaining area. Source:
+    arXiv 1905.04899, algorithm 1.
     """
     tf = tensorflow()
     area, middle = tf.unstack(tf.random.split(seed, 2))
@@ -65,10 +85,10 @@ def cutmix(images, labels, alpha: float, seed):
 
 
 def _beta(alpha: float, seed):
-    """One number of the distribution Beta(alpha, alpha).
+    """Draws one number from the distribution Beta(alpha, alpha).
 
-    By way of Gamma(alpha) = Gamma(alpha + 1) · U^(1 / alpha), whose logarithm, unlike the
-    number, is in range for small alphas, too.
+    It uses Gamma(alpha) = Gamma(alpha + 1) · U^(1 / alpha) in logarithms, which do not
+    underflow for small alphas.
     """
     tf = tensorflow()
     gamma_seed, uniform_seed = tf.unstack(tf.random.split(seed, 2))

@@ -1,4 +1,4 @@
-"""The packages of the `data` extra, imported where they are used."""
+"""Packages of the `data` extra, imported where they are used."""
 
 import contextlib
 import functools
@@ -11,10 +11,10 @@ from keras_vit import remarks
 
 
 def require(module: str) -> ModuleType:
-    """The module of that name.
+    """Imports a module.
 
     Raises:
-        ImportError: if it cannot be imported, saying what to install.
+        ImportError: if it cannot be imported; the message says what to install.
     """
     try:
         return importlib.import_module(module)
@@ -27,13 +27,13 @@ def require(module: str) -> ModuleType:
 
 @functools.cache
 def tensorflow() -> ModuleType:
-    """TensorFlow, for its pipelines; GPUs are left to Keras' own backend."""
+    """Imports TensorFlow for its pipelines, and leaves GPUs to Keras' backend."""
     if keras.backend.backend() == "tensorflow":
         return require("tensorflow")
     with remarks.left_out(of_gpus=True):
         tf = require("tensorflow")
-        # At its first operation TensorFlow would take nearly all of their memory. If it
-        # has done so already, whoever started it has decided.
+        # At its first operation TensorFlow would take nearly all memory of the GPUs. If
+        # the program has started it before, leave its choice as it is.
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
     return tf

@@ -11,7 +11,7 @@ from keras_vit import arguments
 from keras_vit.data import crops
 from keras_vit.data.arrays import checked_images
 from keras_vit.data.augment import Augmentation
-from keras_vit.data.images import CHANNELS, Reading, name_of, named_image
+from keras_vit.data.images import CHANNELS, Reading, decode_image, image_name
 from keras_vit.data.packages import tensorflow
 from keras_vit.data.randaugment import RandAugment
 from keras_vit.data.sources import pixels_of_array
@@ -124,7 +124,7 @@ def load_images(
     """
     if isinstance(images, str | os.PathLike | bytes):
         raise ValueError(
-            f"`images` must be a list of images. Received one: {name_of(images)!r}. Put "
+            f"`images` must be a list of images. Received one: {image_name(images)!r}. Put "
             "it in brackets."
         )
     tensorflow()
@@ -210,5 +210,5 @@ def _prepared(image, pipeline: Pipeline) -> np.ndarray:
         image = checked_images(image[None], name, pipeline.reading)[0]
         image = pixels_of_array(image, pipeline.channels, pipeline.reading)
     else:
-        image = named_image(image, name_of(image), pipeline.channels, pipeline.reading)
+        image = decode_image(image, image_name(image), pipeline.channels, pipeline.reading)
     return scaled(evaluation_crop(image, pipeline), pipeline).numpy()

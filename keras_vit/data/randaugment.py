@@ -1,19 +1,26 @@
 """RandAugment as AugReg and BigVision use it."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from keras_vit.data.packages import require, tensorflow
 
-MAX_LEVEL = 10  # the magnitude at which an operation has its full strength
-SIZE = 224  # pixels of the side for which the strengths in pixels are given
-GREY = 128.0  # what fills pixels that come from outside
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+MAX_LEVEL = 10  # magnitude of an operation's full strength
+SIZE = 224  # side of the image, in pixels, for strengths in pixels
+GREY = 128.0  # value of pixels from outside of the image
 
 
 class RandAugment:
-    """Applies operations drawn at random to an image, all of one magnitude.
+    """Applies random operations of one magnitude to an image.
 
-    Source: RandAugment (arXiv 1909.13719) as in the code of BigVision, whose 16 operations
-    and strengths these are. With l = magnitude / 10:
+    Source: RandAugment (arXiv 1909.13719) with the 16 operations and strengths of
+    BigVision's code. With l = magnitude / 10:
 
     | operation | strength |
     |---|---|
@@ -27,32 +34,34 @@ class RandAugment:
     | Solarize | inverts values from int(256 · l) on |
     | SolarizeAdd | adds int(110 · l) to values below 128 |
 
-    The last rows are the original code's quirks, kept: Posterize and Solarize grow weaker
-    with the magnitude, and at magnitude 0 the former gives black. The original moves
-    and cuts out by pixels whatever the image's size; here they are shares of it, the
-    same at 224 pixels. Values stay floats where the original code cuts to integers
-    after each operation, and Contrast keeps each channel's mean as keras-cv does (the
-    original meant the mean grey, but a slip takes a constant of the image's size).
+    The quirks of the original code in the last rows are kept: Posterize and Solarize grow
+    weaker with the magnitude, and Posterize gives black at magnitude 0. Three things
+    differ. Translations and Cutout are shares of the image, and pixels in the original;
+    they agree at 224 pixels. Values stay floats; the original rounds after each operation.
+    Contrast keeps each channel's mean, as keras-cv does; the original means the mean grey,
+    and by mistake uses a constant that depends on the image's size.
 
-    The pixels are the work of keras-cv's layers, to which the transformation is given, as
-    they would draw it from a generator with a state. It has no layer that scales
-    brightness as Pillow does, nor SolarizeAdd: these are two lines here. Color leaves
-    grey images as they are.
+    keras-cv's layers compute the pixels. They are given the transformation, which they
+    would otherwise draw from a stateful generator. Brightness as in Pillow and SolarizeAdd
+    have no layer and are written here. Color leaves grey images unchanged.
 
     Args:
-        num_layers: int, operations applied to an image, one after another.
-        magnitude: float, from 0; AugReg takes 0, 10, 15 and 20.
+        num_layers: number of operations applied to an image, one after another.
+        magnitude: strength from 0; AugReg uses 0, 10, 15 and 20.
     """
+
+    num_layers: int
+    operations: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]
 
     def __init__(self, num_layers: int, magnitude: float):
         self.num_layers = num_layers
         self.operations = _operations(magnitude / MAX_LEVEL)
 
-    def __call__(self, image, seed):
-        """The augmented image.
+    def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Augments an image.
 
         Args:
-            image: float32 tensor (height, width, channels) of values from 0 to 255.
+            image: float32 tensor (height, width, channels) with values from 0 to 255.
             seed: int64 tensor (2,); the same seed gives the same result.
         """
         tf = tensorflow()
@@ -76,7 +85,7 @@ class RandAugment:
 
 
 def _operations(level: float) -> dict:
-    """Functions of images (1, height, width, channels) and two numbers in [0, 1)."""
+    """Returns functions of images (1, height, width, channels) and 2 numbers in [0, 1)."""
     factor = 0.1 + 1.8 * level
     return {
         "AutoContrast": _fixed(_layer("AutoContrast", value_range=(0, 255))),
@@ -99,12 +108,12 @@ def _operations(level: float) -> dict:
 
 
 def _layer(name: str, **arguments):
-    """A layer of keras-cv, in float32 whatever Keras' policy is."""
+    """Makes a layer of keras-cv in float32, whatever Keras' dtype policy is."""
     return getattr(require("keras_cv.layers"), name)(dtype="float32", **arguments)
 
 
 def _moving_layer(name: str, **arguments):
-    """A layer that moves pixels, as the original code has it."""
+    """Makes a layer that moves pixels, with the fill and interpolation of the original."""
     fill = {"fill_mode": "constant", "fill_value": GREY, "interpolation": "nearest"}
     return _layer(name, **fill, **arguments)
 
@@ -114,7 +123,7 @@ def _fixed(layer):
 
 
 def _applied(layer, images, transformations=None):
-    """What a layer makes of images with a given transformation instead of a random one."""
+    """Applies a layer with a given transformation in place of a random one."""
     layer.get_random_transformation_batch = lambda *args, **kwargs: transformations
     return layer(images)
 

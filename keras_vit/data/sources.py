@@ -1,28 +1,28 @@
-"""What holds the examples of one split: image files or arrays, with their labels."""
+"""Sources: the labelled examples of one split, as image files or arrays."""
 
 import hashlib
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from keras_vit.data.images import (
-    AS_IT_IS,
+    DEFAULT_READING,
     WHITE,
     Header,
     Reading,
     check_header,
+    decode_image,
     in_eight_bits,
-    named_image,
     stored_values,
     stretched,
 )
 from keras_vit.data.packages import require
 
-# Of arrays of four channels.
+# Header of arrays with four channels.
 RGBA = Header(
     format="array",
     mode="RGBA",
@@ -32,19 +32,26 @@ RGBA = Header(
     bands=0,
     is_alpha=True,
 )
-PROBE = 4096  # bytes at the start, the middle and the end of a file
+PROBE = 4096  # bytes to compare at the start, the middle and the end of a file
+
+
+class Digest(Protocol):
+    """Hash object of `hashlib`."""
+
+    def update(self, data: bytes, /) -> None:
+        """Feeds bytes to the hash."""
 
 
 class Source(Protocol):
     """Labelled images of one split, in a fixed order.
 
-    They are read by index, in any order and from many threads, which is what lets a
-    training stream start anywhere.
+    They are read by index, in any order and from many threads, so that a training stream
+    can start anywhere.
 
     Attributes:
-        labels: int32 array, the class of each example.
-        names: what errors and reports call each example.
-        dtype: of the pixels, `"uint8"` or `"float32"`.
+        labels: class of each example, int32 (n,).
+        names: name of each example in errors and reports.
+        dtype: dtype of the pixels, `"uint8"` or `"float32"`.
     """
 
     labels: np.ndarray
@@ -54,53 +61,55 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
-        """Pixels (height, width, channels) from 0 to 255 of one image, and its label."""
+        """Reads pixels (height, width, channels) from 0 to 255, and the label."""
 
     def check(self, index: int) -> Header | None:
-        """The header of a file.
+        """Reads the header of a file; `None` for an example that is no file.
 
-        Raises a ValueError or an OSError if one is seen to be damaged at a glance.
+        Raises:
+            ValueError: if the header is damaged.
+            OSError: if the file cannot be read.
         """
 
     def stored(self, index: int) -> tuple[Header, np.ndarray | None] | None:
-        """The header of one image and its pixels as stored; `None` if they are known."""
+        """Reads the header and the pixels as stored; `None` if they need no check."""
 
-    def key(self, index: int) -> Hashable:
-        """A key that two examples share if they are the same file."""
+    def file_key(self, index: int) -> Hashable:
+        """Returns a key that two examples share if they are the same file."""
 
-    def likeness(self, index: int, level: int) -> Hashable:
-        """A key that equal contents share: at a glance (0), by some bytes (1), all (2)."""
+    def content_key(self, index: int, level: int) -> Hashable:
+        """Returns a key that equal contents share: of size (0), some bytes (1), all (2)."""
 
     def read_as(self, reading: Reading) -> "Source":
-        """The same examples, their values meant as `reading` says."""
+        """Returns the same examples with another meaning of their values."""
 
     def take(self, indices: Sequence[int]) -> "Source":
-        """The source of some of the examples, in the order given."""
+        """Returns some of the examples, in the given order."""
 
     def relabel(self, labels: np.ndarray) -> "Source":
-        """The same examples with `labels[i]`, int32, in place of the label `i`."""
+        """Returns the same examples with `labels[i]`, int32, in place of the label `i`."""
 
-    def identity(self, digest) -> None:
-        """Feeds a hash with what tells these examples from others."""
+    def update_digest(self, digest: Digest) -> None:
+        """Feeds a hash with the identity of the examples and their order."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Files with a label each.
+    """Source of image files, each with a label.
 
     Attributes:
-        paths: of the files.
-        labels: int32 array, index of each file's class.
-        root: the folder that `identity` writes paths relative to.
-        reading: how the values in the files are meant.
+        paths: paths of the files.
+        labels: class of each file, int32 (n,).
+        root: folder to which paths are relative in `update_digest`.
+        reading: meaning of the values in the files.
     """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
     root: Path
-    reading: Reading = AS_IT_IS
+    reading: Reading = DEFAULT_READING
 
-    dtype = "uint8"
+    dtype: ClassVar[str] = "uint8"
 
     @property
     def names(self) -> list[str]:
@@ -111,7 +120,7 @@ class ImageFiles:
 
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         path = self.paths[index]
-        image = named_image(path, os.fspath(path), channels, self.reading)
+        image = decode_image(path, os.fspath(path), channels, self.reading)
         return image, self.labels[index]
 
     def check(self, index: int) -> Header:
@@ -122,16 +131,16 @@ class ImageFiles:
         path = self.paths[index]
         return stored_values(path, os.fspath(path))
 
-    def key(self, index: int) -> Hashable:
+    def file_key(self, index: int) -> Hashable:
         path = self.paths[index]
         try:
             found = path.stat()
         except OSError:
             return path
-        # Some file systems do not number their files.
+        # Some file systems have no numbers of files.
         return (found.st_dev, found.st_ino) if found.st_ino else path.resolve()
 
-    def likeness(self, index: int, level: int) -> Hashable:
+    def content_key(self, index: int, level: int) -> Hashable:
         path = self.paths[index]
         try:
             size = path.stat().st_size
@@ -155,14 +164,14 @@ class ImageFiles:
     def relabel(self, labels: np.ndarray) -> "ImageFiles":
         return replace(self, labels=labels[self.labels])
 
-    def identity(self, digest) -> None:
+    def update_digest(self, digest: Digest) -> None:
         for path, label in zip(self.paths, self.labels, strict=True):
             relative = os.path.relpath(path, self.root).replace(os.sep, "/")
             digest.update(f"{relative}\0{path.stat().st_size}\0{label}\n".encode())
 
 
 def _probes(file, size: int) -> bytes:
-    """Some bytes of a file, hashed."""
+    """Hashes some bytes of a file."""
     digest = hashlib.sha256()
     for place in (0, size // 2, max(size - PROBE, 0)):
         file.seek(place)
@@ -172,20 +181,20 @@ def _probes(file, size: int) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
-    """Images in one array.
+    """Source of images in one array.
 
     Attributes:
-        images: array (n, height, width, 1, 3 or 4) of values from 0 to 255, or in the
+        images: array (n, height, width, 1, 3 or 4) with values from 0 to 255, or in the
             range of `reading`.
-        labels: int32 array, index of each image's class.
-        indices: int array, where in `images` each example lies.
-        reading: how the values are meant.
+        labels: class of each example, int32 (n,).
+        indices: index in `images` of each example, int (n,).
+        reading: meaning of the values.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
-    reading: Reading = AS_IT_IS
+    reading: Reading = DEFAULT_READING
 
     @property
     def dtype(self) -> str:
@@ -203,17 +212,17 @@ class ImageArrays:
         return pixels_of_array(image, channels, self.reading), self.labels[index]
 
     def check(self, index: int) -> None:
-        """Arrays are checked as a whole when they are given."""
+        """Does nothing: `load_arrays` checks all images."""
 
     def stored(self, index: int) -> tuple[Header, np.ndarray] | None:
-        """Images of four channels, of which the last may be no opacity."""
+        """Returns images of four channels, whose last may be no opacity."""
         image = self.images[self.indices[index]]
         return (RGBA, image) if image.shape[-1] == 4 else None
 
-    def key(self, index: int) -> Hashable:
+    def file_key(self, index: int) -> Hashable:
         return int(self.indices[index]), id(self.images)
 
-    def likeness(self, index: int, level: int) -> Hashable:
+    def content_key(self, index: int, level: int) -> Hashable:
         image = np.ascontiguousarray(self.images[self.indices[index]])
         if level == 0:
             return image.reshape(-1)[:: image.size // 64 + 1].tobytes()
@@ -229,7 +238,7 @@ class ImageArrays:
     def relabel(self, labels: np.ndarray) -> "ImageArrays":
         return replace(self, labels=labels[self.labels])
 
-    def identity(self, digest) -> None:
+    def update_digest(self, digest: Digest) -> None:
         digest.update(f"{self.images.shape[1:]} {self.images.dtype.str}\n".encode())
         for index, label in zip(self.indices, self.labels, strict=True):
             image = np.ascontiguousarray(self.images[index])
@@ -238,11 +247,11 @@ class ImageArrays:
 
 
 def pixels_of_array(
-    image: np.ndarray, channels: int, reading: Reading = AS_IT_IS
+    image: np.ndarray, channels: int, reading: Reading = DEFAULT_READING
 ) -> np.ndarray:
-    """An image of 1, 3 or 4 channels with 1 or 3 of them, as `read_image` would.
+    """Converts an image of 1, 3 or 4 channels to 1 or 3, as `read_image` does.
 
-    uint8 stays so; other numbers become float32.
+    uint8 stays uint8; other dtypes become float32.
     """
     alpha = image[..., 3:].astype("float32") / WHITE if image.shape[-1] == 4 else None
     color = _in_range(image[..., :3], reading.value_range)
@@ -253,13 +262,13 @@ def pixels_of_array(
         return color
     if channels == 3:
         return np.repeat(color, 3, axis=-1)
-    if color.dtype == np.uint8:  # the very luma that files get
+    if color.dtype == np.uint8:  # the same rounding as for files
         return np.asarray(require("PIL.Image").fromarray(color).convert("L"))[..., None]
     return color @ np.array([[0.299], [0.587], [0.114]], "float32")
 
 
 def _in_range(color: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
-    """Values from 0 to 255, uint8 where they were and else float32."""
+    """Scales values to 0 to 255; uint8 stays uint8, other dtypes become float32."""
     is_uint8 = color.dtype == np.uint8
     if value_range is not None:
         return (in_eight_bits if is_uint8 else stretched)(color, value_range)

@@ -1,16 +1,16 @@
-"""Spellings of "train", "validation" and "test" in the names of folders and columns."""
+"""Names of splits: spellings of "train", "validation" and "test" of folders and columns."""
 
 import re
 from collections.abc import Iterable
 
-KNOWN = {
+KNOWN: dict[str, tuple[str, ...]] = {
     "train": ("train", "training", "trainval", "trn"),
     "validation": ("validation", "val", "valid", "dev", "development"),
     "test": ("test", "testing", "tst"),
 }
-# For some the validation images and for others the test images.
+# Validation images for some, test images for others.
 EVALUATION = ("eval", "evaluation")
-# Parts of a data set of which the name does not say what they are for.
+# Parts of a data set whose name does not tell their purpose.
 UNCERTAIN = (
     *("batch", "fold", "heldout", "hold", "holdout", "out", "part", "partition"),
     *("private", "public", "split", "subset", "unlabeled", "unlabelled", "unseen"),
@@ -19,16 +19,16 @@ FILLERS = (
     *("cropped", "data", "dataset", "dir", "folder", "image", "images", "img", "imgs"),
     *("pics", "pictures", "photos", "samples", "seg", "set", "sets"),
 )
-SPLIT_OF = {word: split for split, words in KNOWN.items() for word in words}
+SPLIT_OF: dict[str, str] = {word: split for split, words in KNOWN.items() for word in words}
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:
-    """The split of each name that tells it for certain, such as "Training", "test_set".
+    """Returns the split of each name that tells it for certain: "Training", "test_set".
 
-    Words that all names have say nothing: "flowers_train" and "flowers_test" are splits.
-    `eval` is that of validation and test which no other name is, and uncertain where
-    none is.
+    Words that all names share are ignored: "flowers_train" and "flowers_test" are splits.
+    `eval` is validation if another name is test, and test if another is validation;
+    otherwise it is uncertain.
     """
     words = _own_words(names)
     kinds = {name: _kind(own) for name, own in words.items()}
@@ -42,30 +42,30 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def look_like_splits(names: Iterable[str]) -> bool:
-    """True if all look like splits, also where they leave open which: "fold_1", "eval"."""
+    """Returns `True` if all look like splits, also uncertain ones: "fold_1", "eval"."""
     words = _own_words(names)
     return bool(words) and all(map(_may_be_a_split, words.values()))
 
 
 def mentions_training(names: Iterable[str]) -> bool:
-    """True if a name holds a word for training, among others perhaps: "trainA"."""
+    """Returns `True` if a name holds a word for training, also among others: "trainA"."""
     return any(SPLIT_OF.get(word) == "train" for name in names for word in _words(name))
 
 
 def mention_several_splits(names: Iterable[str]) -> bool:
-    """True if one name mentions training and another validation or test."""
+    """Returns `True` if one name mentions training and another validation or test."""
     kinds = [{SPLIT_OF.get(w) for w in own} - {None} for own in _own_words(names).values()]
     return {"train"} in kinds and any(kind and "train" not in kind for kind in kinds)
 
 
 def tells_of_training(name: str) -> bool:
-    """True for names of a column such as "train", "test", "train/val"."""
+    """Returns `True` for names of a column such as "train", "test", "train/val"."""
     words = set(_words(name))
     return _only(words, SPLIT_OF) and bool(words & {*KNOWN["train"], *KNOWN["test"]})
 
 
 def _own_words(names: Iterable[str]) -> dict[str, list[str]]:
-    """The words of each name, without those that all names have and that say no split."""
+    """Returns the words of each name, without shared words that name no split."""
     words = {name: _words(name) for name in names}
     if len(words) < 2:
         return words
@@ -75,7 +75,7 @@ def _own_words(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _kind(words: list[str]) -> str | None:
-    """The split that words say, or "eval"."""
+    """Returns the split that words name, or "eval"."""
     known = (*SPLIT_OF, *EVALUATION)
     kinds = {SPLIT_OF.get(word, EVALUATION[0]) for word in words if word in known}
     return kinds.pop() if len(kinds) == 1 and _only(words, known) else None
@@ -89,12 +89,12 @@ def _may_be_a_split(words: list[str]) -> bool:
 
 
 def _only(words: Iterable[str], known: Iterable[str]) -> bool:
-    """True if there is nothing but these words, numbers and words without a meaning."""
+    """Returns `True` if all words are known, numbers or fillers."""
     return all(w in known or w in FILLERS or w.isdecimal() for w in words)
 
 
 def _words(name: str) -> list[str]:
-    """Lower case; "trainset" is two words as "TrainSet" and "train_set" are."""
+    """Splits a name into words in lower case; "trainset" is two words, as "TrainSet" is."""
     words = [word.lower() for word in WORD.findall(name)]
     return [part for word in words for part in _parts(word)]
 

@@ -1,30 +1,30 @@
-"""Examples for validation and test, taken from those to train on."""
+"""Splits for validation and test, drawn from the training examples."""
 
 import hashlib
 
 import numpy as np
 
 
-def taken_for_split(
+def choose_for_split(
     labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, purpose: str
 ) -> np.ndarray:
     """Chooses a fraction of the examples of each class.
 
-    Which ones is decided by a hash of the seed and the example's place among its class,
-    so it is the same with every version of Python and NumPy. The number is rounded, and
-    every class keeps an example: of a class with one image none is taken. Of a group all
-    are taken or none: it stays where it would be too many, or has several labels. Where
-    no group fits, the smallest is taken, up to half of the class.
+    A hash of the seed and of the example's place in its class decides, so the choice does
+    not depend on the version of Python or NumPy. The number is rounded, and every class
+    keeps an example: from a class with one image none is chosen. A group is chosen as a
+    whole or not at all. It is not chosen if it would be too many, or has several labels. If
+    no group fits, the smallest is chosen, up to half of the class.
 
     Args:
-        labels: int array (n,), the class of each example.
-        groups: int array (n,), equal for copies of one image.
-        fraction: float in [0, 1).
-        seed: int.
+        labels: class of each example, int (n,).
+        groups: group of each example, int (n,), equal for copies of one image.
+        fraction: fraction in [0, 1).
+        seed: random seed.
         purpose: name of the split.
 
     Returns:
-        bool array (n,), True for what is taken.
+        bool array (n,), `True` for chosen examples.
     """
     taken = np.zeros(len(labels), bool)
     mixed = _groups_of_several_labels(labels, groups)
@@ -41,7 +41,7 @@ def taken_for_split(
 
 
 def _fitting(groups: list[list[int]], count: int, most: int) -> list[int]:
-    """The members of the first groups that are `count` together."""
+    """Returns members of the first groups that fit into `count`."""
     members = []
     for group in groups:
         if len(members) + len(group) <= count:

@@ -1,8 +1,8 @@
-"""Data sets of TensorFlow Datasets as sources, read by index.
+"""Sources of TensorFlow Datasets, read by index.
 
-TFDS itself reads its files from the first record on. Here each record is found by its
-place in the file, so that the order of an epoch is any that is asked for, a training
-stream can start anywhere, and no buffer of records is held in memory.
+TFDS itself reads its files from the first record on. Here each record is found by its place
+in the file: an epoch may have any order, a training stream can start anywhere, and no
+buffer of records is in memory.
 """
 
 import functools
@@ -12,30 +12,44 @@ import struct
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from keras_vit.data.images import AS_IT_IS, Header, Reading, named_image, stored_values
+from keras_vit.data.images import (
+    DEFAULT_READING,
+    Header,
+    Reading,
+    decode_image,
+    stored_values,
+)
 from keras_vit.data.packages import require, tensorflow
+from keras_vit.data.sources import Digest
 from keras_vit.data.threads import map_indices
 from keras_vit.download.web import FORBIDDEN, is_offline
 
-VALIDATION_SPLIT = 0.02  # of the paper's code where there is no split for it
+VALIDATION_SPLIT = 0.02  # in the paper's code, for data sets without a validation split
 HEADER, FOOTER = 12, 4  # bytes before and after a TFRecord
 
 
 def load_tfds(
     name: str,
-    data_dir: str | os.PathLike | None,
+    data_dir: str | os.PathLike[str] | None,
     splits: Mapping[str, str | Sequence[str]] | None,
     validation_split: float | None,
     test_split: float,
 ) -> tuple[dict[str, "Records"], tuple[str, ...], str]:
-    """Sources, class names and full name of a data set; prepared where it is not yet."""
+    """Returns sources, class names and full name of a data set; prepares it if needed.
+
+    Raises:
+        ValueError: if the data set, its features or `splits` do not fit.
+        RuntimeError: if TensorFlow Datasets cannot prepare the data set.
+        ImportError: if a package of the `data` extra is missing.
+    """
     if splits is not None and (validation_split or test_split):
         raise ValueError(
-            "`splits` says all there is to know of TensorFlow Datasets' splits: leave out "
-            "`validation_split` and `test_split`, and write parts as 'train[:90%]'"
+            "With `splits`, TensorFlow Datasets takes no `validation_split` and "
+            "`test_split`: leave them out, and write parts as 'train[:90%]'"
         )
     tensorflow()
     builder = _prepared_builder(name, data_dir)
@@ -60,31 +74,32 @@ def load_tfds(
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """Examples in the files of TFDS.
+    """Source of records in the files of TFDS.
 
     Attributes:
-        files: a `TFRecordFile` or `ArrayRecordFile` each.
-        places: int array (n, 2), of each example the file and the number in it.
+        files: the files.
+        places: file and number in the file of each example, int (n, 2).
         image_key: name of the feature that is the encoded image.
         label_key: name of the feature that is the label.
         description: name and version of the data set, and its split.
-        new_labels: int array, what stands in place of each label; `None` leaves them.
-        reading: how the values in the images are meant.
+        new_labels: new label of each label, int (classes,); `None` leaves labels as they
+            are.
+        reading: meaning of the values in the images.
     """
 
-    files: tuple
+    files: tuple["TFRecordFile | ArrayRecordFile", ...]
     places: np.ndarray
     image_key: str
     label_key: str
     description: str
     new_labels: np.ndarray | None = None
-    reading: Reading = AS_IT_IS
+    reading: Reading = DEFAULT_READING
 
-    dtype = "uint8"
+    dtype: ClassVar[str] = "uint8"
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """The class of each example; reads the whole split the first time."""
+        """Class of each example, int32 (n,); the first access reads the whole split."""
         labels = map_indices(lambda index: self._features(index)[1], len(self))
         return np.array(labels, "int32")
 
@@ -98,20 +113,20 @@ class Records:
     def read(self, index: int, channels: int) -> tuple[np.ndarray, np.int32]:
         image, label = self._features(index)
         name = self._name(index)
-        return named_image(image, name, channels, self.reading), np.int32(label)
+        return decode_image(image, name, channels, self.reading), np.int32(label)
 
     def check(self, index: int) -> None:
-        """To see a record's header is to read it, so this is left to `read`."""
+        """Does nothing: the header is read with the record, in `read`."""
 
     def stored(self, index: int) -> tuple[Header, np.ndarray | None]:
         return stored_values(self._features(index)[0], self._name(index))
 
-    def key(self, index: int) -> Hashable:
+    def file_key(self, index: int) -> Hashable:
         return tuple(self.places[index].tolist())
 
-    def likeness(self, index: int, level: int) -> Hashable:
-        """Records are not compared: their splits are published as they are."""
-        return self.key(index)
+    def content_key(self, index: int, level: int) -> Hashable:
+        """Returns the key of the record: published splits are not compared."""
+        return self.file_key(index)
 
     def read_as(self, reading: Reading) -> "Records":
         return replace(self, reading=reading)
@@ -122,12 +137,12 @@ class Records:
     def relabel(self, labels: np.ndarray) -> "Records":
         return replace(self, new_labels=labels)
 
-    def identity(self, digest) -> None:
+    def update_digest(self, digest: Digest) -> None:
         digest.update(f"{self.description}\n".encode())
         digest.update(self.places.astype("<i8").tobytes())
 
     def _name(self, index: int) -> str:
-        """As TFDS itself calls it: the file and the number of the record."""
+        """Name of a record as in TFDS: its file and number."""
         file, number = self.places[index]
         return f"{self.files[file].path.name}__{number}"
 
@@ -147,7 +162,7 @@ class Records:
 
 
 class TFRecordFile:
-    """A file of TFDS, read by the number of a record.
+    """File of TFRecords, read by the number of a record.
 
     Raises:
         ValueError: if the file ends within a record.
@@ -161,14 +176,14 @@ class TFRecordFile:
         return len(self._spans)
 
     def read(self, number: int) -> bytes:
-        """One record."""
+        """Reads one record."""
         start, length = self._spans[number]
         with open(self.path, "rb", buffering=0) as file:
             file.seek(start)
             return file.read(length)
 
     def _found(self):
-        """(start, length) of each record, by going from one's length to the next."""
+        """Yields (start, length) of each record, from the lengths in the file."""
         size, place = self.path.stat().st_size, 0
         if not size:
             return
@@ -190,7 +205,7 @@ class TFRecordFile:
 
 
 class ArrayRecordFile:
-    """A file of TFDS in the format that is made for access by number."""
+    """File of ArrayRecords, the format of TFDS for access by number."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -201,14 +216,17 @@ class ArrayRecordFile:
         return len(self._source)
 
     def read(self, number: int) -> bytes:
-        """One record."""
+        """Reads one record."""
         return self._source[int(number)]
 
 
-FILE_FORMATS = {"tfrecord": TFRecordFile, "array_record": ArrayRecordFile}
+FILE_FORMATS: dict[str, type[TFRecordFile | ArrayRecordFile]] = {
+    "tfrecord": TFRecordFile,
+    "array_record": ArrayRecordFile,
+}
 
 
-def _prepared_builder(name: str, data_dir: str | os.PathLike | None):
+def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None):
     tfds = require("tensorflow_datasets")
     try:
         builder = _builder(tfds, name, data_dir)
@@ -221,19 +239,19 @@ def _prepared_builder(name: str, data_dir: str | os.PathLike | None):
     if not builder.is_prepared():
         try:
             _prepare(builder)
-        # Network, disk, a missing package, a data set to be fetched by hand …
+        # Network, disk, a missing package, a data set to download by hand …
         except Exception as error:
             raise RuntimeError(
                 f"TensorFlow Datasets could not prepare {name!r} in "
-                f"{os.fspath(builder.data_dir)!r}: {type(error).__name__}: {error}. Where "
-                "another machine has it prepared, copy its folder and give the one above "
-                "it as `data_dir`; or give a folder of images, folder/<class>/<image>."
+                f"{os.fspath(builder.data_dir)!r}: {type(error).__name__}: {error}. If "
+                "another machine has it prepared, copy its folder and give the one above it "
+                "as `data_dir`; or give a folder of images, folder/<class>/<image>."
             ) from error
     return builder
 
 
 def _builder(tfds, name, data_dir):
-    """The builder of a data set; offline without those that are looked up in the web."""
+    """Returns the builder of a data set; offline it looks up none on the web."""
     if not is_offline():
         return tfds.builder(name, data_dir=data_dir)
     if "://" in os.fspath(data_dir or ""):
@@ -247,7 +265,7 @@ def _builder(tfds, name, data_dir):
         found, arguments = tfds.core.naming.parse_builder_name_kwargs(
             name, data_dir=data_dir
         )
-        if not found.namespace:  # the colon is that of a version
+        if not found.namespace:  # the colon belongs to a version
             return tfds.builder(name, data_dir=data_dir)
         return tfds.core.read_only_builder.builder_from_files(str(found), **arguments)
 
@@ -259,7 +277,7 @@ def _prepare(builder):
 
 
 def _keys(builder) -> tuple[str, str]:
-    """Names of the image and the label among the features."""
+    """Returns the names of the features that are image and label."""
     tfds, features = require("tensorflow_datasets"), builder.info.features
     keys = builder.info.supervised_keys or ("image", "label")
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
@@ -281,10 +299,10 @@ def _keys(builder) -> tuple[str, str]:
 
 
 def _default_splits(available, validation_split: float | None, test_split: float):
-    """The data set's own, and parts of the end of "train" for those that it has not."""
+    """Returns the data set's splits, and parts of the end of "train" for missing ones."""
     if "train" not in available:
         raise ValueError(
-            "The data set has no split 'train'. Name those to take: splits={'train': …, "
+            "The data set has no split 'train'. Name the splits: splits={'train': …, "
             f"'validation': …, 'test': …}}. It has: {', '.join(available)}"
         )
     wanted = {

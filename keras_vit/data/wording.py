@@ -1,4 +1,4 @@
-"""How errors list what may be long."""
+"""Lists in errors, cut after ten items."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ MOST = 10
 
 
 def listed(items: Iterable[str], separator: str = ", ") -> str:
-    """The first ten items, and how many more there are."""
+    """Joins the first ten items, and counts the others."""
     items = list(items)
     more = f"{separator}and {len(items) - MOST} more" if len(items) > MOST else ""
     return separator.join(items[:MOST]) + more

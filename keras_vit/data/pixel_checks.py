@@ -1,7 +1,7 @@
-"""Images that would come out all but black, or over white, though they are neither.
+"""Checks of pixels: images that would become almost black, or wrongly transparent.
 
-A header does not tell that 12 bits lie in a file of 16, that a mask holds 0 and 1, or
-that a fourth channel is near infrared. A few images of each split do.
+A header does not tell that a file of 16 bits holds 12, that a mask holds 0 and 1, or that a
+fourth channel is near infrared. The pixels of a few images of each split do.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,11 @@ from keras_vit.data.sources import Source
 from keras_vit.data.threads import map_indices
 from keras_vit.log import log
 
-MOST = 32  # images of a kind and a split that are looked at
-BITS = (1, 8, 10, 12, 14)  # in files of 16
+MOST = 32  # images that are checked, of each kind and split
+BITS = (1, 8, 10, 12, 14)  # depths in files of 16 bits
 DARK = 16  # of 255
-PARTIAL, SHADES = 0.5, 8  # of pixels, and of what opacity seldom has so many
+# Opacity seldom is partial in a larger share of pixels, in as many shades.
+PARTIAL, SHADES = 0.5, 8
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class Sample:
     """Facts from the pixels of one image.
 
     Attributes:
-        header: a `Header`.
-        high: the largest value of a colour.
-        looks_opaque: `False` if the last channel varies as no opacity does, or is 0
-            throughout.
+        header: header of the image.
+        high: largest value of a colour.
+        looks_opaque: `False` if the last channel varies more than opacity does, or is 0
+            everywhere.
     """
 
     header: Header
@@ -37,18 +38,20 @@ class Sample:
 
 
 def check_values(
-    sources: Mapping[str, Source], reading: Reading, headers: Mapping[str, list]
+    sources: Mapping[str, Source],
+    reading: Reading,
+    headers: Mapping[str, list[Header | None]],
 ) -> None:
-    """Looks at some images of each split and of each kind.
+    """Checks the pixels of some images of each split and kind.
 
     Args:
-        sources: by split.
-        reading: how their values are meant.
-        headers: of each split the images' headers, or `None` for each.
+        sources: source of each split.
+        reading: meaning of the values.
+        headers: headers of the images of each split; `None` where unknown.
 
     Raises:
-        ValueError: if they use a small part of the values, or have a last channel that
-            seems to be no opacity, and `reading` does not say how they are meant.
+        ValueError: if images use a small part of the values, or have a last channel that
+            does not look like opacity, and `reading` does not say what they mean.
     """
     for split, source in sources.items():
         samples = _samples(source, headers[split])
@@ -58,8 +61,8 @@ def check_values(
             _check_deep(samples, split)
             _check_shallow(samples, split)
         else:
-            _say_if_black(samples, split, reading.value_range)
-        _say_bands(samples, split)
+            _warn_if_black(samples, split, reading.value_range)
+        _warn_of_bands(samples, split)
 
 
 def _samples(source: Source, headers: list) -> list[Sample]:
@@ -68,7 +71,7 @@ def _samples(source: Source, headers: list) -> list[Sample]:
         kinds.setdefault(header, []).append(index)
     chosen = [i for same in kinds.values() for i in same[:: -(-len(same) // MOST)]]
     found = map_indices(lambda i: _sample(source, chosen[i]), len(chosen))
-    # Those that cannot be decoded are found elsewhere.
+    # Images that cannot be decoded are reported elsewhere.
     return [sample for sample in found if sample is not None]
 
 
@@ -100,32 +103,32 @@ def _check_alpha(samples: list[Sample], split: str) -> None:
     strange = sum(not sample.looks_opaque for sample in samples)
     if strange > 0.5 * len(samples):
         raise ValueError(
-            f"The last channel of the images of {split!r} seems to be no opacity, as it "
-            f"varies, or is 0 throughout, in {strange} of {len(samples)} that were looked "
-            "at; near infrared does. Leave it out with alpha='drop', or lay the images "
-            "over white with alpha='white'."
+            f"The last channel of the images of {split!r} does not look like opacity: in "
+            f"{strange} of {len(samples)} images that were checked it varies, as near "
+            "infrared does, or is 0 everywhere. Leave it out with alpha='drop', or lay the "
+            "images over white with alpha='white'."
         )
 
 
 def _check_deep(samples: list[Sample], split: str) -> None:
-    """Grey of 16 bits, and colours, of which Pillow gives the upper 8 bits."""
+    """Refuses 16-bit images, grey or colour, that use few of the bits."""
     grey = [s.high for s in samples if s.header.white == DEEP_WHITE]
     colors = [s.high for s in samples if s.header.halved]
     if grey and 0 < max(grey) < 2 ** BITS[-1]:
         high = int(max(grey))
         bits = next(bits for bits in BITS if high < 2**bits)
         raise ValueError(
-            f"The 16-bit images of {split!r} hold values up to {high} of {DEEP_WHITE} (of "
-            f"{len(grey)} looked at), so they seem to be of {bits} bits, and would be all "
-            f"but black. Give the values that are black and white: value_range=(0, "
+            f"The 16-bit images of {split!r} hold values up to {high} of {DEEP_WHITE} "
+            f"({len(grey)} were checked). They seem to have {bits} bits, and would be "
+            f"almost black. Give the values of black and white: value_range=(0, "
             f"{2**bits - 1}), or value_range=(0, {DEEP_WHITE}) if they are that dark."
         )
     if colors and 0 < max(colors) < 2 ** (BITS[-1] - 8):
         raise ValueError(
             f"The images of {split!r} with 16 bits for each colour hold values below "
-            f"{256 * (int(max(colors)) + 1)} of {DEEP_WHITE} (of {len(colors)} looked at), "
-            "so they seem to be of fewer bits, and would be all but black. Pillow reads "
-            "the upper 8 bits alone: save them with 8 bits a channel, or give "
+            f"{256 * (int(max(colors)) + 1)} of {DEEP_WHITE} ({len(colors)} were checked). "
+            "They seem to have fewer bits, and would be almost black. Pillow reads only "
+            "the upper 8 bits: save them with 8 bits a channel, or give "
             f"value_range=(0, {DEEP_WHITE}) if they are that dark."
         )
 
@@ -135,16 +138,16 @@ def _check_shallow(samples: list[Sample], split: str) -> None:
     masks = sum(high == 1 for high in highs)
     if masks and masks >= 0.5 * len(highs):
         raise ValueError(
-            f"Images of {split!r} hold the values 0 and 1 of {WHITE} alone ({masks} of "
-            f"{len(highs)} looked at), so they seem to be masks, and would be all but "
-            "black. Give the values that are black and white: value_range=(0, 1), or "
+            f"Images of {split!r} hold only the values 0 and 1 of {WHITE} ({masks} of "
+            f"{len(highs)} that were checked). They seem to be masks, and would be almost "
+            "black. Give the values of black and white: value_range=(0, 1), or "
             f"value_range=(0, {WHITE}) if they are that dark."
         )
     if not highs or max(highs) >= DARK:
         return
     log.warning(
-        "The images of %r hold values up to %d of %d (of %d looked at), so they are all "
-        "but black. If that is not meant so, give a value range.",
+        "The images of %r hold values up to %d of %d (%d were checked), so they are almost "
+        "black. If they should not be, give a value range.",
         split,
         max(highs),
         WHITE,
@@ -152,16 +155,16 @@ def _check_shallow(samples: list[Sample], split: str) -> None:
     )
 
 
-def _say_if_black(samples: list[Sample], split: str, value_range) -> None:
-    """As where images of 8 bits lie among those that a range of 12 bits is meant for."""
+def _warn_if_black(samples: list[Sample], split: str, value_range) -> None:
+    """Warns of dark images, such as 8-bit images where the value range is of 12 bits."""
     modes = {sample.header.mode for sample in samples}
     for mode in sorted(modes):
         highs = [_high(sample) for sample in samples if sample.header.mode == mode]
         high = max(highs)
         if stretched(np.array(high), value_range) < DARK:
             log.warning(
-                "By the value range from %g to %g, images of %r of Pillow's mode %r are "
-                "all but black: they hold values up to %g. Keep images of several depths "
+                "With the value range from %g to %g, images of %r of Pillow's mode %r are "
+                "almost black: they hold values up to %g. Keep images of different depths "
                 "apart.",
                 *value_range,
                 split,
@@ -171,16 +174,16 @@ def _say_if_black(samples: list[Sample], split: str, value_range) -> None:
 
 
 def _high(sample: Sample) -> float:
-    """The largest value as it is in the file."""
+    """Largest value in the file."""
     return int(sample.high) * 256 if sample.header.halved else sample.high
 
 
-def _say_bands(samples: list[Sample], split: str) -> None:
+def _warn_of_bands(samples: list[Sample], split: str) -> None:
     bands = [s.header.bands for s in samples if s.header.bands]
     if bands:
         log.warning(
-            "Of the images of %r, %d of %d that were looked at have channels beside the "
-            "colours (up to %d), such as near infrared. They are left out.",
+            "In %r, %d of %d images that were checked have channels beside the colours (up "
+            "to %d), such as near infrared. These channels are left out.",
             split,
             len(bands),
             len(samples),
