@@ -1,12 +1,15 @@
 """Argument checks that every room shares, with one wording of their errors."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 import keras
 
+T = TypeVar("T")
+
 
 def pair(value: int | Collection[int], name: str) -> tuple[int, int]:
-    """`value` as (height, width); an int stands for both.
+    """Returns `value` as (height, width); an int stands for both.
 
     Raises:
         ValueError: if `value` is not one or two positive integers.
@@ -21,24 +24,26 @@ def pair(value: int | Collection[int], name: str) -> tuple[int, int]:
 
 
 def positive(value: int, name: str) -> int:
-    """`value`, if it is a positive integer; a ValueError otherwise."""
+    """Returns `value`, if it is a positive integer; raises a ValueError otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
     return value
 
 
 def rate(value: float, name: str) -> float:
-    """`value`, if it is a rate in [0, 1); a ValueError otherwise."""
+    """Returns `value`, if it is a rate in [0, 1); raises a ValueError otherwise."""
     if isinstance(value, str) or not 0 <= value < 1:
         raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}")
     return value
 
 
-def per_channel(value, channels: int, name: str) -> float | tuple[float, ...]:
-    """`value` as one number, or as one for each of several channels.
+def per_channel(
+    value: float | Iterable[float], channels: int, name: str
+) -> float | tuple[float, ...]:
+    """Returns `value` as one number, or as one for each of several channels.
 
     Raises:
-        ValueError: if there are not as many numbers as channels.
+        ValueError: if the number of values is not the number of channels.
     """
     if isinstance(value, int | float):
         return float(value)
@@ -53,8 +58,8 @@ def per_channel(value, channels: int, name: str) -> float | tuple[float, ...]:
     return values
 
 
-def one_of(value: str | None, choices: Collection, name: str) -> str | None:
-    """`value`, if it is among `choices`; a ValueError that lists them otherwise."""
+def one_of(value: T, choices: Collection[T], name: str) -> T:
+    """Returns `value`, if it is among `choices`; raises a ValueError that lists them."""
     if value not in choices:
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, choices))}. "
@@ -64,14 +69,14 @@ def one_of(value: str | None, choices: Collection, name: str) -> str | None:
 
 
 def image_data_format(value: str | None) -> str:
-    """`value`, or Keras' default where it is None; a ValueError if unknown."""
+    """Returns `value`, or Keras' default for `None`; raises a ValueError if unknown."""
     value = value or keras.config.image_data_format()
     one_of(value, ("channels_last", "channels_first"), "data_format")
     return value
 
 
 def head_dim(hidden_dim: int, num_heads: int) -> int:
-    """Width of one attention head; a ValueError if the heads do not divide."""
+    """Returns the width of a head; raises a ValueError if heads do not divide the width."""
     if hidden_dim % num_heads:
         raise ValueError(
             "`hidden_dim` must be divisible by `num_heads`, as each head takes an "

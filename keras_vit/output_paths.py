@@ -1,14 +1,14 @@
-"""Places that files are written to."""
+"""Checks of paths before files are written to them."""
 
 import os
 
 
 def check_free(target: str, overwrite: bool) -> None:
-    """That something can be written to a path, before what takes minutes.
+    """Checks that a path can be written to, before work that takes minutes.
 
     Raises:
-        ValueError: if there is a file or a folder that is not empty, and not `overwrite`.
-        FileNotFoundError: if there is no folder to write it to.
+        ValueError: if `target` is a file or a full folder, and not `overwrite`.
+        FileNotFoundError: if the folder of `target` does not exist.
     """
     taken = os.listdir(target) if os.path.isdir(target) else os.path.exists(target)
     if taken and not overwrite:
@@ -24,10 +24,10 @@ def check_free(target: str, overwrite: bool) -> None:
 
 
 def check_kind(target: str, is_folder: bool) -> None:
-    """Refuses a folder where a file is to be written, and a file in place of a folder.
+    """Refuses to replace a folder by a file, or a file by a folder.
 
     Raises:
-        ValueError: if one does, which is never replaced by the other.
+        ValueError: if `target` is of the other kind.
     """
     if not is_folder and os.path.isdir(target):
         raise ValueError(

@@ -4,17 +4,20 @@ In NumPy, and for position grids also inside a graph.
 """
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 INTERPOLATIONS = ("linear", "bilinear", "bicubic")
 
 
-def resize_matrix(source: int, target, interpolation: str = "linear", xp: ModuleType = np):
+def resize_matrix(
+    source: int, target: Any, interpolation: str = "linear", xp: ModuleType = np
+) -> Any:
     """Matrix that resizes a vector of `source` values to `target` values.
 
     Args:
-        source: int, number of values to read.
+        source: number of values to read.
         target: int (or scalar tensor with `xp=keras.ops`), number of values to give.
         interpolation: `"linear"` aligns the corners, as the ViT paper's code does
             (`scipy.ndimage.zoom` of order 1); `"bilinear"` and `"bicubic"` align the
@@ -104,7 +107,7 @@ def resize_patch_kernel(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 
 def _bilinear_matrix(source, target):
-    """Resizes images: bilinear, half-pixel centers, edges repeated."""
+    """Matrix of a bilinear resize of images: half-pixel centers, edges repeated."""
     centers = (np.arange(target) + 0.5) * source / target - 0.5
     centers = np.clip(centers, 0, source - 1)[:, None]
     return np.maximum(1.0 - np.abs(centers - np.arange(source)), 0.0)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 
 def table(rows: Iterable[Sequence[str]], left: Collection[int]) -> str:
-    """Texts in columns; those whose numbers are in `left` begin there, others end right."""
+    """Aligns texts in columns: to the left for columns in `left`, else to the right."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -550,7 +550,7 @@ def test_other_folders_by_name(tmp_path):
     assert taken == {"train": 6, "validation": 2}
     with pytest.raises(ValueError, match=r"each folder in it must be a split.*'images'"):
         load(root)
-    with pytest.raises(FileNotFoundError, match="`splits` names a folder that is not"):
+    with pytest.raises(FileNotFoundError, match="`splits` names a folder that does not"):
         load(root, splits={"train": "images/fit", "test": "nope"})
     write_images(tmp_path, ["s/train/a/0.png", "s/val/a/0.png", "s/valid/a/0.png"])
     with pytest.raises(ValueError, match="several folders for the split 'validation'"):

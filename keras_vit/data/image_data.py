@@ -84,7 +84,7 @@ class ImageData:
         return math.ceil(self.num_examples["train"] / self.pipeline.batch_size)
 
     @property
-    def train(self) -> tf.data.Dataset:
+    def train(self) -> tf.data.Dataset[Any]:
         """Endless `tf.data.Dataset` of training batches (images, labels).
 
         Images are float32 (batch, height, width, channels); labels depend on `label_mode`.
@@ -93,7 +93,7 @@ class ImageData:
         """
         return self._training(self.start)
 
-    def train_from(self, step: int) -> tf.data.Dataset:
+    def train_from(self, step: int) -> tf.data.Dataset[Any]:
         """Returns `train` from batch number `step` on, without computing those before.
 
         Raises:
@@ -109,16 +109,16 @@ class ImageData:
         )
 
     @property
-    def validation(self) -> tf.data.Dataset | None:
+    def validation(self) -> tf.data.Dataset[Any] | None:
         """`evaluation("validation")`; `None` if there is no such split."""
         return self.evaluation("validation") if "validation" in self.splits else None
 
     @property
-    def test(self) -> tf.data.Dataset | None:
+    def test(self) -> tf.data.Dataset[Any] | None:
         """`evaluation("test")`; `None` if there is no such split."""
         return self.evaluation("test") if "test" in self.splits else None
 
-    def evaluation(self, split: str, padded: bool | None = None) -> tf.data.Dataset:
+    def evaluation(self, split: str, padded: bool | None = None) -> tf.data.Dataset[Any]:
         """Finite `tf.data.Dataset` of a split, not augmented, in the order of `labels`.
 
         Args:

@@ -244,7 +244,7 @@ def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None):
             raise RuntimeError(
                 f"TensorFlow Datasets could not prepare {name!r} in "
                 f"{os.fspath(builder.data_dir)!r}: {type(error).__name__}: {error}. If "
-                "another machine has it prepared, copy its folder and give the one above it "
+                "another machine has it prepared, copy its folder and give its parent "
                 "as `data_dir`; or give a folder of images, folder/<class>/<image>."
             ) from error
     return builder
