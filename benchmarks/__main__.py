@@ -1,4 +1,4 @@
-"""Speed beside the peers.
+"""Speed of keras_vit beside other packages.
 
     python -m benchmarks                      # B/16: inference and training, batch 8
     python -m benchmarks --all                # every model, size and batch: an hour or two
@@ -31,7 +31,7 @@ HUGE = ("ViTH14",)  # one image at a time
 
 
 def cases(args):
-    """Those that are asked for."""
+    """Cases that the arguments select."""
     if not args.all:
         models, tasks = args.model or MODELS, args.task or TASKS
         sizes, batches = args.image_size or [224], args.batch_size or [8]
@@ -44,14 +44,14 @@ def cases(args):
 
 
 def groups(case, backends):
-    """Backends whose contenders run in turn: of training one at a time, as a dozen
-    processes that train do not fit into memory.
+    """Groups of backends whose contenders take turns: for training one backend at a time,
+    since a dozen processes that train do not fit into memory.
     """
     return [[one] for one in backends] if case.task == TRAINING else [backends]
 
 
 def joined(results):
-    """One result of those of all groups."""
+    """Joins the results of all groups."""
     first, *others = results
     for other in others:
         first["contenders"] += other["contenders"]
@@ -59,12 +59,12 @@ def joined(results):
 
 
 def name_of(case):
-    """Of its file."""
+    """Name of the file of a case."""
     return f"{case.model}_{case.image_size}_{case.task}_{case.batch_size}.json"
 
 
 def write(results):
-    """Tables between the marks of RESULTS.md, and a picture of the usual cases."""
+    """Writes tables between the marks of RESULTS.md, and a picture of the usual cases."""
     usual = {str(Case.of(model, task, 224, 8)) for model, task in product(MODELS, TASKS)}
     shown = [r for r in results if str(Case(**r["case"])) in usual]
     picture(shown or results, PICTURE)
@@ -75,7 +75,7 @@ def write(results):
 
 
 def main():
-    """Measures what is asked for, or writes what was."""
+    """Measures the selected cases, or writes the results that there are."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,

@@ -21,28 +21,28 @@ from keras_vit.layers import SelfAttention, attend
 
 
 def swap(x):
-    """Heads and tokens the other way round."""
+    """Swaps the axes of heads and tokens."""
     return ops.transpose(x, (0, 2, 1, 3))
 
 
 def fused(query, key, value, **_):
-    """What Keras has for the backend."""
+    """Keras' attention on this backend."""
     return ops.dot_product_attention(*map(swap, (query, key, value)))
 
 
 def written_out(query, key, value, **_):
-    """What `keras_vit` has on JAX and TensorFlow."""
+    """keras_vit's attention on JAX and TensorFlow."""
     return swap(attend._attend_written_out(query, key, value, None, None))
 
 
 def with_softmax(query, key, value, **_):
-    """With a softmax, so that the many weights are divided."""
+    """Attention with `softmax`, which divides all weights."""
     query, key = query * query.shape[-1] ** -0.5, ops.transpose(key, (0, 1, 3, 2))
     return swap(ops.matmul(ops.softmax(ops.matmul(query, key)), value))
 
 
 def einsums(query, key, value, **_):
-    """With the heads behind the tokens."""
+    """Attention by einsums, with the heads behind the tokens."""
     query, key, value = map(swap, (query, key, value))
     scores = ops.einsum("bqhk,bthk->bhqt", query * query.shape[-1] ** -0.5, key)
     largest = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
@@ -55,7 +55,7 @@ FORMS = (fused, written_out, with_softmax, einsums)
 
 
 def main():
-    """Measures all of them."""
+    """Measures all forms."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden-dim", type=int, default=768)
     parser.add_argument("--num-heads", type=int, default=12)
@@ -76,7 +76,7 @@ def main():
 
 
 def run(form, args):
-    """A call of the layer in that form, compiled and warm."""
+    """Compiles and warms up a call of the layer in one form."""
     shape = (args.tokens, args.hidden_dim)
     model = keras.Sequential([keras.Input(shape), SelfAttention(args.num_heads)])
     jit_compile = keras.backend.backend() != "torch"

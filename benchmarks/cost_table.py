@@ -68,7 +68,7 @@ computed, as in the paper's code. BiT's epochs are those of its own paper.
 
 
 def architectures():
-    """The names of every ViT, then hybrid, then BiT that has a constructor."""
+    """Names of the constructors: first ViTs, then hybrids, then BiTs."""
     names = [*HYBRIDS, *BITS]
     vits = [name for name in keras_vit.__all__ if name.startswith("ViT")]
     vits.sort(key=lambda name: keras_vit.describe(name).parameters)
@@ -143,12 +143,12 @@ def runs_table():
 
 
 def named(name):
-    """What papers call it."""
+    """The papers' name of an architecture."""
     return name if name in UNPUBLISHED else paper_name(name)
 
 
 def markdown(header, rows):
-    """A table; columns but the first end on the right."""
+    """Markdown table, with all columns but the first aligned to the right."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
@@ -203,14 +203,14 @@ def plot(l2_flops, path):
 
 
 def kind(preset):
-    """Which of `MARKERS` a preset is."""
+    """Key of `MARKERS` for a preset."""
     if preset.architecture in BITS:
         return "bit"
     return "hybrid" if preset.architecture in HYBRIDS else "vit"
 
 
 def is_frozen(preset):
-    """Whether its score is that of the features, without fine-tuning."""
+    """`True` if the score is that of frozen features."""
     return any(word in preset.accuracy_source for word in ("zero-shot", "frozen"))
 
 

@@ -1,4 +1,4 @@
-"""Images a second on a GPU, and what share of its matrix products' rate that is.
+"""Images per second on a GPU, and the share of the rate of its matrix products.
 
 Each contender is measured in a process of its own: at the batch that is asked for, or at
 the largest power of two that its memory holds. Images lie in the GPU's memory; what is
@@ -41,7 +41,7 @@ LIMIT = 540  # seconds for a contender
 
 
 def main():
-    """Measures what is not there yet, or writes the table."""
+    """Measures cases without a result, or writes the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,7 +76,7 @@ def main():
 
 
 def in_a_process(one):
-    """What a process of its own has measured, at the largest batch where none is given."""
+    """Measures in a process of its own; without a batch size, at the largest that fits."""
     if one["batch_size"]:
         return run(one)
     best, batch_size = {"failed": "no image fits"}, 16
@@ -89,7 +89,7 @@ def in_a_process(one):
 
 
 def run(one):
-    """In a process that ends after it."""
+    """Runs a measurement in a process that ends after it."""
     backend = one["contender"].split()[1]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
@@ -109,7 +109,7 @@ def run(one):
 
 
 def measured(contender, model, image_size, task, batch_size, flash):
-    """Seconds of a step, memory and the rate of matrix products, in this process."""
+    """Measures seconds of a step, memory, and the rate of matrix products."""
     from benchmarks.speed.cases import Case
 
     case = Case.of(model, task, image_size, batch_size)
@@ -143,7 +143,7 @@ def measured(contender, model, image_size, task, batch_size, flash):
 
 
 class Kit:
-    """What is the same for both backends."""
+    """Measurements that both backends share."""
 
     def product(self):
         """FLOP/s of a product of bfloat16 matrices."""
@@ -158,7 +158,7 @@ class Kit:
         return 20 * 2 * SIDE**3 / (time.perf_counter() - start)
 
     def versions(self, package):
-        """Of what computes."""
+        """Versions of the packages that compute."""
         from importlib.metadata import version
 
         names = {"keras_vit": "keras"}.get(package, package), self.name
@@ -166,7 +166,7 @@ class Kit:
 
 
 class Torch(Kit):
-    """On torch, as it is or through `torch.compile`."""
+    """Measurements on torch, eager or with `torch.compile`."""
 
     name = "torch"
 
@@ -177,18 +177,18 @@ class Torch(Kit):
         self.place = "cuda" if torch.cuda.is_available() else "cpu"
 
     def device(self):
-        """In words."""
+        """Human-readable description."""
         if self.place == "cpu":
             return "CPU"
         return self.torch.cuda.get_device_name()
 
     def wait(self):
-        """For all that was begun."""
+        """Waits until the device is idle."""
         if self.place == "cuda":
             self.torch.cuda.synchronize()
 
     def peak_bytes(self):
-        """The most that was taken."""
+        """Largest amount of memory in use, in bytes."""
         return self.torch.cuda.max_memory_allocated() if self.place == "cuda" else None
 
     def multiplication(self):
@@ -256,7 +256,7 @@ class Torch(Kit):
 
 
 class Jax(Kit):
-    """On JAX, in one compiled step."""
+    """Measurements on JAX, in one compiled step."""
 
     name = "jax"
 
@@ -266,11 +266,11 @@ class Jax(Kit):
         self.jax = jax
 
     def device(self):
-        """In words."""
+        """Human-readable description."""
         return self.jax.devices()[0].device_kind
 
     def peak_bytes(self):
-        """The most that was taken."""
+        """Largest amount of memory in use, in bytes."""
         statistics = self.jax.devices()[0].memory_stats() or {}
         return statistics.get("peak_bytes_in_use")
 
@@ -320,7 +320,7 @@ class Jax(Kit):
 
 
 def keras_model(case):
-    """Ours, compiled for a training."""
+    """Model of keras_vit, compiled for training."""
     import keras
 
     from benchmarks.speed import contenders
@@ -335,7 +335,7 @@ def keras_model(case):
 
 
 def line(one):
-    """In words."""
+    """Human-readable description."""
     said = f"{one['contender']}, {one['model']}, {one['image_size']} px, {one['task']}"
     if "failed" in one:
         return f"{said}: {one['failed']}"
@@ -345,12 +345,12 @@ def line(one):
 
 
 def speed(one):
-    """Images a second, of the median block."""
+    """Images per second in the median block."""
     return one["batch_size"] / sorted(one["seconds"])[len(one["seconds"]) // 2]
 
 
 def share(one):
-    """Of the matrix products' rate, for the FLOPs of a whole model."""
+    """Share of the rate of matrix products, counting the FLOPs of a whole model."""
     rate = one["flops"] / one["batch_size"] * speed(one)
     return rate / max(one["product_flops"])
 
@@ -359,7 +359,7 @@ HEADER = ("model", "px", "task", "", "flash", "batch", "images/s", "share", "pea
 
 
 def table(paths):
-    """Markdown of all that was measured."""
+    """Markdown of all results."""
     lines = [HEADER, ["---", "---:", "---", "---", "---", *["---:"] * 4]]
     for path in paths:
         one = json.loads(path.read_text())

@@ -97,7 +97,7 @@ print(json.dumps([statistics.median(pair[0] for pair in pairs),
 
 
 def run(backend, program, *arguments, return_memory=False):
-    """What a program prints as its last line, in a fresh process."""
+    """Runs a program in a fresh process, and returns its last line."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     if return_memory:
         environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"

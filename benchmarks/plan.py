@@ -1,4 +1,4 @@
-"""What pre-training ViTs takes on TPUs that are not here: the tables of docs/planning.md.
+"""Plans of pre-training on TPUs that are absent: the tables of docs/planning.md.
 
 Compiles each of `CONFIGURATIONS` in a process of its own, minutes each, and keeps what
 `keras_vit.planning.plan` says as JSON in a folder; those that are there already are not
@@ -52,12 +52,12 @@ CONFIGURATIONS = [
 
 
 def name_of(configuration):
-    """Of its file."""
+    """Name of the file of a configuration."""
     return "_".join(map(str, configuration)).replace(":", "-")
 
 
 def compile_one(configuration, path):
-    """In a process that ends after it: compilers keep what they took."""
+    """Compiles in a process of its own, since compilers keep their memory."""
     import keras_vit
 
     model, devices, strategy, batch_size, *rest = configuration
@@ -121,7 +121,7 @@ the forward pass of these models, for so many epochs, at the {peak:g} TFLOP/s of
 
 
 def write(folder, path):
-    """The tables of what is in the folder."""
+    """Writes the tables of the plans in the folder."""
     found = {}
     for configuration in CONFIGURATIONS:
         file = folder / f"{name_of(configuration)}.json"
@@ -170,19 +170,19 @@ TEXTS = ("model", "devices", "strategy", "collectives")
 
 
 def markdown(header, rows):
-    """A table, numbers to the right."""
+    """Markdown table with numbers aligned to the right."""
     lines = [header, ["---" if name in TEXTS else "---:" for name in header]]
     lines += rows
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
 def strategy_of(plan):
-    """With what is beside it."""
+    """Strategy with its options."""
     return plan["strategy"] + (", remat." if plan["recipe"]["rematerialize"] else "")
 
 
 def memory_row(plan):
-    """Memory and collectives."""
+    """Row of memory and collectives."""
     memory = plan["memory"]
     replicas = plan["mesh"].get("batch", 1)
     peak = f"{memory['peak'] / GIB:.1f}" if memory["peak"] else "?"
@@ -200,7 +200,7 @@ def memory_row(plan):
 
 
 def time_row(plan):
-    """What the roofline predicts."""
+    """Row of predicted times."""
     predicted = plan["predicted"]
     three = (predicted[name] * 1000 for name in ("compute", "memory", "links"))
     return (
@@ -214,7 +214,7 @@ def time_row(plan):
 
 
 def run_rows(plan):
-    """A whole run of the paper, for each number of epochs that it has."""
+    """Rows of a whole run of the paper, for each number of epochs."""
     for epochs in EPOCHS[plan["model"]]:
         steps = round(epochs * 303e6 / plan["recipe"]["batch_size"])
         days = steps * plan["predicted"]["step"] / DAY
@@ -225,7 +225,7 @@ def run_rows(plan):
 
 
 def paper_row(model, epochs, core_days, per_image):
-    """What share of the peak the paper's own run reached."""
+    """Row of the share of peak rate that the paper's own run reached."""
     flops = per_image[model] * epochs * 303e6
     at_peak = flops / V3_CORE / DAY
     return (
@@ -235,7 +235,7 @@ def paper_row(model, epochs, core_days, per_image):
 
 
 def main():
-    """Compiles what is not there yet, or writes the tables."""
+    """Compiles configurations without a plan, or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--write", type=Path, metavar="FILE")

@@ -1,4 +1,4 @@
-"""What a step of training keeps and computes again, by policy, on JAX.
+"""Memory and recomputation of a training step on JAX, by policy of rematerialization.
 
     python -m benchmarks.rematerialization --model ViTB16 --batch-size 8 --rounds 5
 

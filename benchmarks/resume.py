@@ -1,4 +1,4 @@
-"""What saving by `ExactResume` costs a training, as a share of its steps.
+"""Cost of saving with `ExactResume`, as a share of the time of training steps.
 
 Trains a model on random images and saves at every other block of steps, each long enough
 for the file to be written. What a save costs is the median, over pairs of neighbouring
@@ -57,7 +57,7 @@ class Blocks(keras.callbacks.Callback):
 
 
 def batches(model, batch_size, classes):
-    """One random batch without end."""
+    """Endless stream of one random batch."""
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (batch_size, *model.input_shape[1:])).astype("float32")
     labels = np.eye(classes, dtype="float32")[rng.integers(0, classes, batch_size)]

@@ -1,10 +1,10 @@
-"""What the scripts here time with."""
+"""Timer of the benchmarks."""
 
 import time
 
 
 def seconds(call) -> float:
-    """What one call takes."""
+    """Seconds of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

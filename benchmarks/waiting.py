@@ -1,4 +1,4 @@
-"""How long `fit` waits for images: JPEG files that are decoded, cropped and flipped.
+"""Time that `fit` waits for images: JPEG files, decoded, cropped and flipped.
 
     KERAS_BACKEND=torch python -m benchmarks.waiting --model ViTS16 --steps 20
 
@@ -25,7 +25,7 @@ IMAGES = 200
 
 
 def main():
-    """Measures what is asked for."""
+    """Measures the selected model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="ViTS16")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -42,7 +42,7 @@ def main():
 
 
 def draw(folder):
-    """Two classes of smooth pictures with some noise, as photographs have."""
+    """Draws two classes of smooth pictures with some noise, as photographs have."""
     rng = np.random.default_rng(0)
     for i in range(IMAGES):
         small = Image.fromarray(rng.integers(0, 256, (8, 10, 3)).astype("uint8"))
@@ -54,7 +54,7 @@ def draw(folder):
 
 
 def measure(args, stream):
-    """Prepares batches alone, trains on one that is there, and on the stream."""
+    """Times batches alone, training on one batch, and training on the stream."""
     batches = iter(stream)
     first = next(batches)
     alone = [seconds(lambda: next(batches)) for _ in range(args.steps)]

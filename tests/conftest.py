@@ -1,4 +1,4 @@
-"""What every test starts from: a known seed and Keras' default settings."""
+"""State before every test: a known seed and Keras' default settings."""
 
 import gc
 import os

@@ -27,7 +27,7 @@ def by_hand(query, key, value, bias=0.0):
 @pytest.mark.parametrize("dropout", [None, lambda weights: weights])
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("bfloat16", 2e-2)])
 def test_attention_is_the_formula(dtype, bound, dropout):
-    """Of as few queries as one, too."""
+    """Also with a single query."""
     for queries in (5, 1):
         inputs = [ops.cast(x, dtype) for x in operands(queries)]
         expected = by_hand(*(array(ops.cast(x, "float32")) for x in inputs))
@@ -57,7 +57,7 @@ def test_a_bias_is_added_to_the_scores(dtype, bound, dropout, flash_attention, m
 
 
 def test_a_sum_over_many_keys_does_not_overflow_in_float16():
-    """Of values that are in range themselves."""
+    """The values themselves are in range."""
     query, key, value = ops.ones((3, 1, 1, 5000, 4), "float16")
     outputs = attend(query, key, 60 * value, dropout=lambda weights: weights)
     np.testing.assert_allclose(array(outputs), 60, rtol=1e-2)

@@ -233,7 +233,7 @@ def test_no_tensor_is_left_out(tmp_path):
 
 
 def test_metadata_that_another_model_has(tmp_path):
-    """What only a ViT or only a ResNet has is of no account to the other."""
+    """Fields that only a ViT or only a ResNet has do not affect the other."""
     from safetensors.numpy import load_file, save_file
 
     told = {"num_heads": 4, "mlp": "gelu", "group_norm_epsilon": 1e-3}

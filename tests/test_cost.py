@@ -86,7 +86,7 @@ def without_gradients():
 
 
 def torch_flops(model, images):
-    """What torch counts; its CPU kernel of fused attention it would leave out."""
+    """torch's count, without fused attention on the CPU, which it does not count."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -206,7 +206,7 @@ def test_peak_memory_of_published_sizes_is_torchs(
     ],
 )
 def test_flops_are_jaxs(name, image_size, batch_size, monkeypatch):
-    """Which counts norms, activations and kernels' standardisation too."""
+    """XLA also counts norms, activations and kernels' standardisation too."""
     import jax
 
     # Of a loop it counts one turn: attention in parts is one.

@@ -217,7 +217,7 @@ def test_center_crop_is_resize_then_crop(image_shape, size):
 
 @one_backend
 def test_crops_for_training():
-    """Of an image whose pixels tell their place."""
+    """The pixels of the image tell their place."""
     rows, columns = np.mgrid[0:60, 0:80].astype("uint8")
     image = np.stack([rows, columns, np.zeros_like(rows)], -1)
     fields = {"image_size": 40, "batch_size": 1, "image_mean": None, "image_std": None}
@@ -686,9 +686,9 @@ def test_csv_with_splits_and_numbers(folder, tmp_path):
         ("path|label\nhere.png|a\n", ValueError, r"columns: 'path\|label'"),
         ("", ValueError, "must have a column 'path'"),
         ("path,label\n", ValueError, "must have rows to train on"),
-        ("path,label\nhere.png\n", ValueError, "line 2 must have a value in each column"),
-        ("path,label\nhere.png,\n", ValueError, "line 2 must have a value in each column"),
-        ("path,label\nhere.png,a,b\n", ValueError, "line 2 must have a value in each"),
+        ("path,label\nhere.png\n", ValueError, "line 2 must have one value for each"),
+        ("path,label\nhere.png,\n", ValueError, "line 2 must have one value for each"),
+        ("path,label\nhere.png,a,b\n", ValueError, "line 2 must have one value for each"),
         ("path,label\nhere.png,é\n", ValueError, "must be a CSV file in UTF-8"),
         ("path,label\nhere.png,a\nhere.png,a\n", ValueError, "two classes or more"),
     ],
@@ -880,7 +880,7 @@ def test_tfds_splits(tfds_folder):
     assert data.images("validation", [4])[0][0, 0, 0] == 29
     data = load("tiny_flowers", data_dir=tfds_folder, validation_split=0.5)
     assert data.num_examples == {"train": 25, "validation": 25, "test": 6}
-    with pytest.raises(ValueError, match="leave out `validation_split`"):
+    with pytest.raises(ValueError, match="takes no `validation_split`"):
         load("tiny_flowers", data_dir=tfds_folder, splits=names, validation_split=0.1)
     with pytest.raises(ValueError, match=r"Received: 'dev'. There are: train, test"):
         load("tiny_flowers", data_dir=tfds_folder, splits={"train": "dev"})
@@ -1080,7 +1080,7 @@ def test_modes_of_images():
     cmyk = encoded(smooth.convert("CMYK"), "JPEG", quality=95)
     assert np.abs(read_image(cmyk).astype(int) - np.asarray(smooth)).mean() < 5
     flat = Image.fromarray(np.zeros((2, 2), np.float32))
-    with pytest.raises(ValueError, match="mode 'F'.*the value that is white is unknown"):
+    with pytest.raises(ValueError, match="mode 'F'.*the value of white is unknown"):
         read_image(encoded(flat, "TIFF"))
 
 

@@ -22,7 +22,7 @@ on_tensorflow = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What programs/mirrored.py saw on two devices of the CPU."""
+    """Results of programs/mirrored.py on two devices of the CPU."""
     folder = tmp_path_factory.mktemp("mirrored")
     done = subprocess.run(
         [sys.executable, PROGRAMS / "mirrored.py", folder],

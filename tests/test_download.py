@@ -118,7 +118,7 @@ class Server(http.server.ThreadingHTTPServer):
         return self.address + path
 
     def asked(self, header="Range"):
-        """What the requests said in a header."""
+        """Values of a header in the requests."""
         return [headers.get(header) for headers in self.requests]
 
 

@@ -1,4 +1,4 @@
-"""What is trained and what is not: `freeze` and `enable_lora`."""
+"""`freeze` and `enable_lora`: trained and frozen weights."""
 
 import keras
 import numpy as np

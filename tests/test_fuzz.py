@@ -47,7 +47,7 @@ SIZE = {
 
 
 def some(usual: int, share: float = 1.0):
-    """How many examples: `usual` in `make test`, a share of the many in `make fuzz`."""
+    """Number of examples: `usual` in `make test`, a share of the total in `make fuzz`."""
     return settings(
         max_examples=math.ceil(FUZZ_EXAMPLES * share) or usual,
         derandomize=not FUZZ_EXAMPLES,

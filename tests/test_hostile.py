@@ -306,7 +306,7 @@ BOMBS = [
 
 
 def memory():
-    """What this process had at most until now: addresses and memory, in bytes."""
+    """Largest amounts of addresses and memory of this process so far, in bytes."""
     status = Path("/proc/self/status").read_text()
     lines = dict(line.split(":", 1) for line in status.splitlines())
     return np.array([int(lines[key].split()[0]) << 10 for key in ("VmPeak", "VmHWM")])
@@ -333,7 +333,7 @@ def measure(paths):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """What a process of its own tells of each bomb."""
+    """Measurements of each bomb in a process of its own."""
     if not Path("/proc/self/status").exists() or keras.backend.backend() != "torch":
         pytest.skip("measured on Linux, and on one backend, as reading knows none")
     paths = []

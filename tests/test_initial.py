@@ -77,7 +77,7 @@ def test_distributions_are_those_of_keras(kind):
 
 
 def test_numbers_of_a_cut_off_normal_are_independent():
-    """Those that are drawn again have the places of those that were outside."""
+    """Values that are drawn again replace those outside."""
     values = drawn(initializers.TruncatedNormal(0, 1), (100_000,)).astype("float64")
     for lag in (1, 2, 7):
         assert abs(np.corrcoef(values[lag:], values[:-lag])[0, 1]) < 0.015
@@ -215,7 +215,7 @@ def built(layer, width=48):
 
 
 def compiled_by(function):
-    """How many programs JAX compiles for it."""
+    """Number of programs that JAX compiles."""
     import jax
 
     seen = []

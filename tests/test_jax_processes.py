@@ -80,7 +80,7 @@ def read(folder, stage):
 
 @pytest.fixture(scope="module")
 def first(folder):
-    """What each of the two has found."""
+    """Results of both processes."""
     codes, said = launch(folder, "first")
     assert codes == [0, 0], "\n".join(said)[-8000:]
     return read(folder, "first")
@@ -100,7 +100,7 @@ def revived(folder, killed):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """What one process with one device finds."""
+    """Results of one process with one device."""
     folder = os.fspath(tmp_path_factory.mktemp("alone"))
     functions = (jax_ranks.by_hand, jax_ranks.by_hand_in_bfloat16, jax_ranks.finetuned)
     return {function.__name__: function(folder) for function in functions}

@@ -359,7 +359,7 @@ def test_flash_attention_is_off_on_tpu_and_where_keras_says_so(monkeypatch):
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX runs on TPU")
 def test_the_wrong_kernel_of_tpu_is_not_taken(monkeypatch):
-    """Where there is a TPU, 128 tokens go where Keras' own choice does not."""
+    """On a TPU, Keras' own choice for 128 tokens is a kernel with a causal mask."""
     import jax
     from keras.src.backend.jax import nn
 

@@ -107,7 +107,7 @@ def test_scaled_inside_a_loss_scale_optimizer():
 
 
 def test_scaled_in_mixed_float16():
-    """Where Keras itself wraps the optimizer in a `LossScaleOptimizer`."""
+    """Keras itself wraps the optimizer in a `LossScaleOptimizer`."""
     keras.config.set_dtype_policy("mixed_float16")
     plain = update(keras.optimizers.SGD(0.5))
     optimizer = scale_learning_rates(keras.optimizers.SGD(0.5), MULTIPLIERS)

@@ -363,7 +363,7 @@ def test_images_are_normalized_as_the_files_config_says(tmp_path):
     "size", [pytest.param((96, 128), marks=pytest.mark.one_backend), (70, 50)]
 )
 def test_a_hybrid_at_another_size(size):
-    """Of which the feature map is a sixteenth, rounded up."""
+    """The feature map is a sixteenth of the image, rounded up."""
     source = checkpoint_of("hybrid_r3stage")
     model = load(source, input_shape=(*size, 3))
     rows, columns = (-(-pixels // 16) for pixels in size)

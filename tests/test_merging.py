@@ -222,7 +222,7 @@ def test_a_hybrid_of_a_non_square_image_merges():
 
 
 def test_off_is_the_model_without():
-    """Of a config of before, too; a number that has no effect is none."""
+    """Also for older configs; a number without effect becomes 0."""
     model = tiny()
     config = model.get_config()
     assert config.pop("merged_tokens") == 0

@@ -141,7 +141,7 @@ def test_a_block_s_gradient_is_not_computed_again_for_those_below():
 
 
 def most_operands(num_layers):
-    """Of any fused loop in the compiled gradient of an encoder."""
+    """Most operands of a fused loop in the compiled gradient of an encoder."""
     import jax
 
     model = tiny(num_layers=num_layers, full_last_block=True)

@@ -1,4 +1,4 @@
-"""What importing the package costs and what it exports."""
+"""Imports and exports of the package."""
 
 import json
 import os

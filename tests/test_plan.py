@@ -37,7 +37,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What programs/planned.py saw on eight virtual devices."""
+    """Results of programs/planned.py on eight virtual devices."""
     folder = tmp_path_factory.mktemp("planned")
     done = subprocess.run(
         [sys.executable, PROGRAMS / "planned.py", folder],
@@ -347,7 +347,7 @@ def test_of_slices_the_slice_is_moved():
 
 @pure
 def test_bytes_from_and_to_memory():
-    """Of each instruction what it reads and writes in HBM, as a whole."""
+    """Each instruction reads and writes its whole arrays in HBM."""
     read = {"fusion": 256, "near": 128, "far": 0, "copy": 128, "slice": 64}
     written = {"fusion": 128, "near": 0, "far": 128, "copy": 0, "slice": 0}
     assert moved_bytes(Program(MOVES)) == sum((*read.values(), *written.values()))
@@ -383,7 +383,7 @@ def test_what_compilers_say_of_memory():
 
 
 def facts(**changes):
-    """Of a ViT-H/14 that does not fit, with round numbers: 1 GiB is kept, 2 for each of
+    """Facts of a ViT-H/14 that does not fit, in round numbers: 1 GiB is kept, 2 for each of
     32 images are not."""
     memory = Memory(GIB // 4, 3 * GIB // 4, 0, 64 * GIB + GIB // 4, 0, 16 * GIB)
     recipe = ViTPreTraining.for_model("ViTH14", "jft300m", batch_size=512)
@@ -470,7 +470,7 @@ def test_wrong_options(options, message, capsys):
 
 @on_jax
 def test_the_command_line(capsys):
-    """Of this process' single device."""
+    """Target of this process' single device."""
     command = ["plan", "--model", "ViTS16", "--recipe", "augreg", "--batch", "4"]
     command += ["--devices", "cpu:1", "--resolution", "16", "--classes", "7"]
     for field in ("num_layers=1", "hidden_dim=16", "num_heads=2", "mlp_dim=32"):

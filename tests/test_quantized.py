@@ -66,7 +66,7 @@ def test_layers_that_are_left_out_stay_so(tmp_path):
 
 @pytest.mark.one_backend
 def test_layers_are_quantized_as_they_were(tmp_path):
-    """Of int4 with blocks of another size than Keras' default."""
+    """int4 with blocks of another size than Keras' default."""
     model = tiny()
     config = keras.quantizers.Int4QuantizationConfig(block_size=16)
     model.quantize(config=config)

@@ -23,7 +23,7 @@ def trained(**overrides):
 
 
 def test_trains_as_without_with_the_same_dropout():
-    """Of attention weights and of paths; the last block has a context."""
+    """Dropout of attention weights and of paths; the last block has a context."""
     expected, actual = trained(), trained(rematerialize=True)
     for path, value in weights(expected).items():
         np.testing.assert_allclose(weights(actual)[path], value, atol=1e-6, err_msg=path)

@@ -35,7 +35,7 @@ KILLS = {"torch": 10}.get(BACKEND, 2)
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory):
-    """What came of trainings in processes of their own: one whole, one often killed."""
+    """Results of trainings in processes of their own: one whole, one often killed."""
     folder = tmp_path_factory.mktemp("lives")
     seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
     done = subprocess.run(
@@ -410,7 +410,7 @@ def test_a_file_system_that_is_full_or_read_only(tmp_path):
 
 @pytest.mark.parametrize("on_save_error", ["raise", "warn"])
 def test_a_folder_that_cannot_be(tmp_path, whole, caplog, on_save_error):
-    """Of a read-only one root would not notice."""
+    """Root can write to a read-only folder, so the folder is a file."""
     (tmp_path / "file").touch()
     directory = tmp_path / "file" / "run"
     if on_save_error == "raise":
@@ -571,7 +571,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 @pytest.fixture(autouse=True)
 def in_a_terminal():
-    """Where Ctrl-C interrupts; the tests may run in the background."""
+    """Ctrl-C interrupts, also if the tests run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

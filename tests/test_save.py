@@ -181,7 +181,7 @@ def test_a_projection_of_clip_goes_out_without_its_bias(tmp_path):
 
 
 def test_positions_move_into_tokens_where_a_layout_has_no_row_for_them(tmp_path):
-    """Of the same effect: a token's position is a constant added to it."""
+    """Equal in effect: a token's position is a constant added to it."""
     dinov2 = tiny(classes=0, num_registers=4, layer_scale=1e-5)
     again = out_and_in(dinov2, "timm", tmp_path)
     assert again.get_config()["num_prefix_positions"] == 0

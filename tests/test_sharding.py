@@ -36,7 +36,7 @@ on_jax = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What programs/sharded.py saw on eight virtual devices."""
+    """Results of programs/sharded.py on eight virtual devices."""
     folder = tmp_path_factory.mktemp("sharded")
     done = subprocess.run(
         [sys.executable, PROGRAMS / "sharded.py", folder],
@@ -295,7 +295,7 @@ def sharded(*shape, **options):
     ],
 )
 def test_no_large_weight_stays_whole(build):
-    """Of the sizes that people train, under the threshold that they have."""
+    """Usual sizes, with the usual threshold."""
     shapes = {path_of(weight): tuple(weight.shape) for weight in build().weights}
     large = {path for path, shape in shapes.items() if math.prod(shape) >= MIN_SIZE}
     assert len(large) >= 5

@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ranks(run):
-    """What each of the two has found."""
+    """Results of both processes."""
     found = [{}, {}]
     for rank in range(2):
         for name in ("all", "killed"):

@@ -145,7 +145,7 @@ class Line(keras.layers.Layer):
 
 
 def sum_of_rates(schedule, batches, **options):
-    """What the rates of the updates of a `fit` of so many batches sum up to."""
+    """Sum of the learning rates of all updates in a `fit` of some batches."""
     model = keras.Sequential([keras.Input((1,)), Line()])
     optimizer = keras.optimizers.SGD(schedule, **options)
     model.compile(optimizer, loss=lambda true, outputs: -outputs)

@@ -159,7 +159,7 @@ def test_what_transformers_computes(name, tmp_path):
 @pytest.mark.one_backend
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bare_file_needs_the_heads_alone(name, tmp_path):
-    """What a config may change, activation and qkv_bias, is in the usual state here."""
+    """Activation and qkv_bias, which a config may change, have their usual values."""
     if name in ("vit_classifier", "clip_projection", "msn"):
         pytest.skip(
             "its activation or epsilon is not the layout's, as only its config says"

@@ -1,1 +1,1 @@
-"""Who is how fast: each contender in a process of its own, in turn."""
+"""Comparison of speed: contenders take turns, each in a process of its own."""

@@ -1,4 +1,4 @@
-"""What is measured: models, sizes of images, batches, and what is done with them."""
+"""Cases to measure: models, sizes of images and batches, tasks."""
 
 from dataclasses import dataclass, field
 
@@ -28,15 +28,15 @@ class Case:
 
     @classmethod
     def of(cls, model, task, image_size, batch_size):
-        """With the fields of the architecture."""
+        """Case with the fields of its architecture."""
         from keras_vit.models.sizes import architecture_fields
 
         return cls(model, task, image_size, batch_size, architecture_fields(model))
 
     @property
     def flops(self) -> int:
-        """Of a whole forward pass, or of three for a step of training: every token in
-        every block, also where ours computes fewer.
+        """FLOPs of a whole forward pass, or of three for a training step: every token in
+        every block, also where keras_vit computes fewer.
         """
         from keras_vit.cost.inference import cost
 

@@ -1,4 +1,4 @@
-"""Ours and the peers: each makes of a case a function without arguments that does it.
+"""Contenders: keras_vit and other packages, each a function to time for a case.
 
 A contender is imported, builds its model with random weights, and gives the function
 that is timed: NumPy images in, NumPy logits out, or a step of training. All of one
@@ -30,7 +30,7 @@ def batch(case):
 
 
 def of_keras(build):
-    """Of what makes a Keras model with logits of a case."""
+    """Decorates a builder of Keras models that return logits."""
 
     def make(case, jit_compile="auto"):
         import keras
@@ -48,7 +48,7 @@ def of_keras(build):
 
 
 def of_torch(build):
-    """Of what makes a torch module of a case, with or without `.logits`."""
+    """Decorates a builder of torch modules, with or without `.logits`."""
 
     def make(case):
         import torch
@@ -85,7 +85,7 @@ def of_torch(build):
 
 
 def keras_vit(case):
-    """Ours, as a user has it: the last block for the class token alone."""
+    """keras_vit as users have it: the last block computes the class token alone."""
     import keras_vit
 
     return getattr(keras_vit, case.model)(
@@ -240,7 +240,7 @@ CONTENDERS = {
 
 
 def can(name, case) -> bool:
-    """Whether a contender has the model."""
+    """`True` if a contender has the model."""
     if name == "kimm":
         return case.model in KIMM
     if "stem" in case.architecture:

@@ -1,4 +1,4 @@
-"""Contenders of a case in turn, and what their times say of each other."""
+"""Race of the contenders of a case in turns, and comparisons of their times."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ class Worker:
         return json.loads(line) if line else {"missing": "its process ended"}
 
     def once(self):
-        """Does it once more; one that fails has no times, and is not asked again."""
+        """Runs the contender once; after an error it has no times and never runs again."""
         if "missing" in self.facts:
             return
         time.sleep(PAUSE)
@@ -70,13 +70,13 @@ class Worker:
         self.peak_bytes = answer["peak_bytes"]
 
     def end(self):
-        """Its process."""
+        """Ends the process."""
         self._process.kill()
         self._process.wait()
 
 
 def race(case, names, backends, rounds):
-    """All of them in turn, so many times, and the matrix product with them.
+    """Runs all contenders in turns, with the matrix product, for some rounds.
 
     Returns:
         A dictionary, as JSON can hold it: the case, the machine, and of each contender
@@ -118,14 +118,14 @@ def race(case, names, backends, rounds):
 
 
 def machine():
-    """In words."""
+    """Human-readable description of the machine."""
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     return f"{platform.machine()} {_processor()}, {cores} cores, load {load:.1f}"
 
 
 def _processor():
-    """Who made it and the widest vectors that it has, where Linux tells."""
+    """Maker and widest vectors of the processor, where Linux tells."""
     try:
         lines = dict(
             (part.strip() for part in line.split(":", 1))
@@ -139,23 +139,23 @@ def _processor():
 
 
 def rate(result, contender) -> float:
-    """FLOP/s: of a whole model's, for the median of its rounds."""
+    """FLOP/s in the median round, counting the FLOPs of a whole model."""
     flops = 2 * SIDE**3 if contender["name"] == PRODUCT else result["flops"]
     return flops / statistics.median(contender["seconds"])
 
 
 def ratio(one, other) -> float:
-    """How many times as fast as another one is: the median of its rounds' ratios."""
+    """Ratio of speeds of two contenders: the median of the ratios of rounds."""
     pairs = zip(other["seconds"], one["seconds"], strict=True)
     return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
 def measured(result) -> list[dict]:
-    """The contenders that were there, the matrix products left out."""
+    """Contenders that were measured, without the matrix products."""
     return [c for c in result["contenders"] if c["name"] != PRODUCT and c["seconds"]]
 
 
 def limit(result) -> tuple[float, str]:
-    """FLOP/s of the fastest of the matrix products, and its backend."""
+    """FLOP/s of the fastest matrix product, and its backend."""
     products = [c for c in result["contenders"] if c["name"] == PRODUCT and c["seconds"]]
     return max((rate(result, one), one["backend"]) for one in products)

@@ -12,14 +12,14 @@ HEADER = (
 
 
 def title(result) -> str:
-    """Of its case."""
+    """Title of a result."""
     case = result["case"]
     task, batch = case["task"], case["batch_size"]
     return f"{case['model']}, {case['image_size']} px, {task}, batch {batch}"
 
 
 def table(result) -> str:
-    """Markdown: each contender, the fastest first, beside ours on the same backend."""
+    """Markdown of all contenders, the fastest first, compared with keras_vit."""
     found = sorted(measured(result), key=lambda one: -rate(result, one))
     ours = {one["backend"]: one for one in found if one["name"] == OURS}
     top, of = limit(result)
@@ -44,7 +44,7 @@ def table(result) -> str:
 
 
 def missing(result):
-    """(name, backend, reason) of those that are not measured."""
+    """(name, backend, reason) of contenders that were not measured."""
     for one in result["contenders"]:
         if "missing" in one:
             reason = " ".join(one["missing"].split())[:90]

@@ -1,4 +1,4 @@
-"""The process of one contender: builds it, and does it once for each line it reads.
+"""Process of one contender: builds it, and runs it once for each line it reads.
 
     python -m benchmarks.speed.worker NAME BACKEND CASE
 
@@ -21,7 +21,7 @@ SIDE = 4096  # of the matrices
 
 
 def main(name, backend, case):
-    """Until its input ends."""
+    """Answers lines until the input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
 
@@ -58,7 +58,7 @@ def main(name, backend, case):
 
 
 def product(case, jit_compile=False):
-    """A product of two square matrices in float32, as the backend does it."""
+    """Product of two square float32 matrices on the backend."""
     import numpy as np
 
     one = np.random.default_rng(0).normal(size=(SIDE, SIDE)).astype("float32")
@@ -83,7 +83,7 @@ def product(case, jit_compile=False):
 
 
 def versions(name, backend):
-    """Of the packages that do it."""
+    """Versions of the packages that compute."""
     found = {}
     for package in (name.replace("_", "-"), backend, "keras"):
         try:

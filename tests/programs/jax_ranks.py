@@ -156,7 +156,7 @@ def reopened(folder):
 
 
 def refusals(folder):
-    """What each way to train apart, or on half of it, is answered with."""
+    """Errors of each way to train apart, or on half of the model."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def fit(images=PIXELS[:16], batch_size=8, seed=0, **options):

@@ -79,7 +79,7 @@ def of_fit(name, recipe, dtype):
 
 
 def same_as_fit(name, recipe, dtype):
-    """Whether the step that is planned is the one that runs, to the letter."""
+    """Compares the planned step with the one that runs, letter by letter."""
     images = recipe.micro_batch_size or recipe.batch_size
     planned = step.lower(
         lambda: build(recipe, dtype), recipe, target("cpu:8"), name, images

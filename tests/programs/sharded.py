@@ -125,7 +125,7 @@ def train(names, recipe, dtype, steps):
 
 
 def initial():
-    """How many weights start otherwise than on one device, by strategy."""
+    """Number of weights whose initial values differ from one device, by strategy."""
     seen, expected = {}, None
     for name in ("none", "data_parallel", *NAMES):
         keras.utils.set_random_seed(0)
@@ -175,7 +175,7 @@ def loaded(folder):
 
 
 def loaded_again(model, path, saved):
-    """How far a model is off that loads each kind of file, having forgotten all."""
+    """Difference of a reset model after loading each kind of file."""
     seen = {}
     for name, load in {
         ".weights.h5": model.load_weights,
@@ -195,7 +195,7 @@ def off(model, weights, images, outputs):
 
 
 def collectives(name, **fields):
-    """How often each is in the compiled step of a training, and shapes of all-gathers."""
+    """Number of collectives in a compiled training step, and shapes of all-gathers."""
     import jax
 
     with strategy(name):
@@ -225,7 +225,7 @@ def collectives(name, **fields):
 
 
 def _size(shape):
-    """How many numbers "f32[32,64]{0,1}" has."""
+    """Number of elements of a type such as "f32[32,64]{0,1}"."""
     return int(np.prod([int(n) for n in re.search(r"\[(.*?)\]", shape)[1].split(",")]))
 
 
@@ -331,7 +331,7 @@ class Broken(keras.utils.PyDataset):
 
 
 def errors():
-    """What is said of mistakes, by what they are."""
+    """Messages of errors, by mistake."""
 
     def of(function):
         try:

@@ -145,7 +145,7 @@ def with_dropout(folder):
 
 
 def masks(folder):
-    """What dropout leaves of ones, for all rows of a batch, by step and by kind."""
+    """Ones after dropout, for all rows of a batch, by step and by kind."""
     found = []
     for seed in (None, 1):
         inputs = keras.Input((64,))
@@ -165,7 +165,7 @@ def masks(folder):
 
 
 def refusals(folder):
-    """What each way to train apart is answered with."""
+    """Errors of each way to train apart."""
     import torch
 
     parallel = torch.nn.parallel.DistributedDataParallel

@@ -73,7 +73,7 @@ class Kept(keras.callbacks.Callback):
 
 
 def killed(folder):
-    """What is different of a training that was killed, under each strategy."""
+    """Differences of a training that was killed, under each strategy."""
     said, handler = [], logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
     logging.getLogger("keras_vit").addHandler(handler)
@@ -116,7 +116,7 @@ def killed(folder):
 
 
 def distance(outcomes, expected):
-    """Of the numbers that differ the most; also whether there are as many."""
+    """Largest difference of floats in outcomes that hold the same names."""
     assert outcomes.keys() == expected.keys()
     return max(
         float(np.abs(array - expected[key]).max())
@@ -188,7 +188,7 @@ def ended_in(batches):
 
 
 def check_runs(folder, folder_of_one, seen, names):
-    """That trainings under strategies are that of one device, for what is left of them."""
+    """Checks that trainings under strategies equal the training on one device."""
     one = RunFolder(Path(folder_of_one, "runs", "none"))
     expected = keras_vit.from_pretrained(one.file("last.keras"))
     assert np.ptp(one.history()["loss"]) > 0.1
