@@ -338,7 +338,7 @@ def test_few_images_to_calibrate_with_are_warned_of(tmp_path, caplog):
     model = tiny(classifier_activation=None)
     with caplog.at_level("WARNING", "keras_vit"):
         report = export(model, tmp_path / "m.onnx", calibration=images(batch=1))
-        assert "taken from 1 images" in caplog.text
+        assert "measured on only 1 images" in caplog.text
         assert (report.num_images, report.generated) == (1, False)
         caplog.clear()
         report = export(
