@@ -320,7 +320,7 @@ def test_a_config_that_contradicts_the_file(tmp_path):
         ({"num_attention_heads": 5}, "cannot become block_0/attention/qkv/kernel"),
         (
             {"image_size": 64},
-            "has 16 patches, .*image_size=64 from the checkpoint's config",
+            "has 16 patches, .*image_size=64 from config.json",
         ),
         ({"hidden_act": "relu"}, "hidden_act='relu', which is not built here"),
         ({"num_attention_heads": "four"}, "num_heads='four'"),

@@ -43,7 +43,7 @@ def state():
 @pytest.fixture(scope="module")
 def expected(state):
     """The array that each of our variables must be."""
-    with Checkpoint(REFERENCE / CASE / "model.safetensors", known=HEADS) as checkpoint:
+    with Checkpoint(REFERENCE / CASE / "model.safetensors", overrides=HEADS) as checkpoint:
         return dict(checkpoint.read(set(checkpoint.shapes)))
 
 
@@ -59,7 +59,7 @@ def tensors(state, prefix="", factor=1):
 
 def assert_holds(path, expected, factor=1, **options):
     """Checks that a file holds exactly the variables expected; gives the checkpoint."""
-    with Checkpoint(path, known=HEADS, **options) as checkpoint:
+    with Checkpoint(path, overrides=HEADS, **options) as checkpoint:
         assert not checkpoint.unused
         assert checkpoint.shapes.keys() == expected.keys()
         for name, array in checkpoint.read(set(expected)):
@@ -273,7 +273,7 @@ def test_weights_and_their_average(state, expected, saved, caplog):
     path = saved(content)
     with caplog.at_level(logging.WARNING, "keras_vit"):
         checkpoint = assert_holds(path, expected)
-    assert "Taken is that under the key 'state_dict'" in caplog.text
+    assert "Loading the one under the key 'state_dict'" in caplog.text
     assert "'state_dict_ema.module'" in caplog.text
     reasons = set(checkpoint.dropped.values())
     assert reasons == {"it is of another ViT, which key='state_dict_ema.module' takes"}

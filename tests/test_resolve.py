@@ -15,7 +15,7 @@ from keras_vit.conversion.inspect import inspect
 from keras_vit.presets import PRESETS
 from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.layouts import timm_names
-from keras_vit.weights.resolve import usual_heads
+from keras_vit.weights.resolve import Resolver, Undecided, published_heads
 
 pytestmark = pytest.mark.one_backend
 
@@ -114,7 +114,7 @@ FC_NORM = ("fc_norm.weight", "fc_norm.bias")
 def test_heads_of_a_bare_file(size, heads, tmp_path):
     *size, options = size
     path = sparse(tmp_path / "model.safetensors", timm_shapes(*size, **options))
-    with Checkpoint(path, known={"gelu_approximate": True}) as checkpoint:
+    with Checkpoint(path, overrides={"gelu_approximate": True}) as checkpoint:
         config = checkpoint.architecture()
     assert config["num_heads"] == heads
     assert checkpoint.origins["num_heads"] == "published models of this size"
@@ -128,14 +128,15 @@ def test_two_published_numbers_of_heads_are_an_error(tmp_path):
     path = sparse(tmp_path / "model.safetensors", shapes)
     with pytest.raises(ValueError, match="have 12 or 16. Give `num_heads=…`"):
         Checkpoint(path).architecture()
-    with pytest.raises(ValueError, match="have 16 or 24"):
-        usual_heads("file", (1536, 40, 5000), pooled_patches=False)
-    assert Checkpoint(path, known={"num_heads": 16}).architecture()["num_heads"] == 16
+    assert "have 16 or 24" in published_heads(1536, 40, 5000, False).reason
+    assert Checkpoint(path, overrides={"num_heads": 16}).architecture()["num_heads"] == 16
     named = tmp_path / "vit_base_patch16_gap_224.a1_in1k.safetensors"
     path.rename(named)
     with Checkpoint(named) as checkpoint:
         assert checkpoint.architecture()["num_heads"] == 16
-    assert checkpoint.origins["num_heads"] == "the name vit_base_patch16_gap_224"
+    assert (
+        checkpoint.origins["num_heads"] == "the path: architecture vit_base_patch16_gap_224"
+    )
     config = {"architecture": "vit_base_patch16_siglip_gap_224"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert Checkpoint(named).architecture()["num_heads"] == 12
@@ -174,26 +175,43 @@ def test_heads_of_presets_are_those_of_timm_s_names():
 # The order.
 
 
+def test_the_first_source_counts_and_what_none_decides_is_refused():
+    open_mlp = Undecided("'gelu' or 'quick_gelu'")
+    resolver = Resolver(
+        ("shapes", {"stem": None}),
+        ("overrides", {"num_heads": 3}),
+        ("config.json", {"num_heads": 6, "stem": {}, "pooling": Undecided("unknown")}),
+        ("defaults", {"mlp": open_mlp, "pooling": "gap"}),
+    )
+    assert resolver.values() == {"stem": None, "num_heads": 3, "pooling": "gap"}
+    assert (resolver.value("num_heads"), resolver.origin("num_heads")) == (3, "overrides")
+    assert resolver.origin("pooling") == "defaults"
+    assert (resolver.value("mlp"), resolver.origin("mlp")) == (None, None)
+    message = "'m.npz' does not tell `mlp`: 'gelu' or 'quick_gelu'. Give `mlp=…`"
+    with pytest.raises(ValueError, match=message):
+        resolver.check("m.npz")
+
+
 def test_the_order_in_which_sources_count(beside, monkeypatch):
     """The caller, the preset, our metadata, config.json, its architecture, the layout."""
     name = "layer_norm_epsilon"
     folder = beside({})
 
     def told(preset=None, **known):
-        with Checkpoint(folder, known={"num_heads": 4, **known}, preset=preset) as file:
+        with Checkpoint(folder, overrides={"num_heads": 4, **known}, preset=preset) as file:
             return file.architecture()[name], file.origins[name]
 
     assert told() == (1e-6, "the layout 'timm'")
     beside({"embed_dim": 48})
-    assert told() == (1e-6, "the default of timm's VisionTransformer")
+    assert told() == (1e-6, "the defaults of timm's VisionTransformer")
     beside({"architecture": "vit_base_patch16_clip_224"})
-    assert told() == (1e-5, "the architecture vit_base_patch16_clip_224")
+    assert told() == (1e-5, "config.json: architecture vit_base_patch16_clip_224")
     row = ("the preset X", {name: 1e-4})
     assert told(row) == (1e-4, "the preset X")
-    assert told(row, **{name: 1e-3}) == (1e-3, "given")
+    assert told(row, **{name: 1e-3}) == (1e-3, "the overrides")
     config = {"architecture": "vit_base_patch16_clip_224", "act_layer": "quick_gelu"}
     beside(config)
-    with Checkpoint(folder, known={"num_heads": 4}) as file:
+    with Checkpoint(folder, overrides={"num_heads": 4}) as file:
         assert file.architecture()["mlp"] == "quick_gelu"
     assert file.origins["mlp"] == "config.json"
     assert file.origins["patch_size"] == "names and shapes"
@@ -207,11 +225,11 @@ def test_inspect_says_who_says_so(beside, capsys):
     folder = beside({"num_heads": 4, "pretrained_cfg": {"input_size": [3, 16, 16]}})
     assert cli.main(["inspect", str(folder), "--set", "layer_norm_epsilon=1e-3"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "num_heads 4 (config.json)" in lines
-    assert "image_size (16, 16) (config.json)" in lines
-    assert "hidden_dim 48 (names and shapes)" in lines
-    assert "layer_norm_epsilon 0.001 (given)" in lines
-    assert "position_interpolation bicubic (the layout 'timm')" in lines
+    assert "num_heads 4, from config.json" in lines
+    assert "image_size (16, 16), from config.json" in lines
+    assert "hidden_dim 48, from names and shapes" in lines
+    assert "layer_norm_epsilon 0.001, from the overrides" in lines
+    assert "position_interpolation bicubic, from the layout 'timm'" in lines
 
 
 def test_activations_that_shapes_do_not_tell(tmp_path):
@@ -221,7 +239,7 @@ def test_activations_that_shapes_do_not_tell(tmp_path):
     del clip["patch_embed.proj.bias"]
     path = sparse(tmp_path / "clip.safetensors", clip)
     with pytest.raises(
-        ValueError, match="`mlp` .'gelu' or 'quick_gelu'.*Give `mlp=…`, `lay"
+        ValueError, match="`mlp`: 'gelu' or 'quick_gelu'.*Give `mlp=…`, `lay"
     ):
         Checkpoint(path).architecture()
     config = {"architecture": "vit_base_patch16_clip_quickgelu_224.openai"}
@@ -294,7 +312,7 @@ def assert_refused(source, message, monkeypatch=None):
             act()
     assert_same_weights(weights(model), before)
     assert not target.exists()
-    assert "plain_vit=True" in inspect(source, known={"num_heads": 4}).problem
+    assert "plain_vit=True" in inspect(source, overrides={"num_heads": 4}).problem
     assert cli.main(["verify", str(source), str(source), "--num-heads", "4"]) == 2
 
 
@@ -319,7 +337,7 @@ def test_an_architecture_that_is_not_known_is_refused(name, reason, beside, plai
     expected = weights(keras_vit.from_pretrained(plain, num_heads=4))
     assert_same_weights(weights(model), expected)
     keras_vit.load_weights(model, folder, plain_vit=True)
-    assert inspect(folder, known=told, plain_vit=True).problem is None
+    assert inspect(folder, overrides=told, plain_vit=True).problem is None
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def _inspect(args):
     path, preset = locate(args.checkpoint)
     inspection = inspect(
         path,
-        known=told_by_caller(overrides),
+        overrides=told_by_caller(overrides),
         preset=told_by_preset(preset),
         model={"image_size": overrides.get("image_size")},
         position_grid=overrides.get("position_grid"),

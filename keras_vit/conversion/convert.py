@@ -10,7 +10,7 @@ from keras_vit.conversion.verify import COMPARABLE, compare_models, compare_weig
 from keras_vit.models.sizes import grid_size, size_name
 from keras_vit.output_paths import check_free, check_kind
 from keras_vit.tables import table
-from keras_vit.weights.architecture import TOLD
+from keras_vit.weights.architecture import CHECKS
 from keras_vit.weights.report import LoadReport, shorten_names
 from keras_vit.weights.save import WRITTEN
 from keras_vit.zoo.pretrained import (
@@ -30,7 +30,7 @@ ENDINGS = {
 LAYOUTS = (*WRITTEN, "keras", "weights.h5")
 # Arguments that a file must tell for its model to compute the same.
 _NEEDED = (
-    *(name for name in TOLD if name not in ("num_prefix_positions", "position")),
+    *(name for name in CHECKS if name not in ("num_prefix_positions", "position")),
     *("stem", "merged_tokens"),
 )
 

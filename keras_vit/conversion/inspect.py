@@ -110,7 +110,7 @@ class Inspection:
 def inspect(
     path: str | os.PathLike,
     *,
-    known: Mapping = {},
+    overrides: Mapping = {},
     preset: tuple[str, Mapping] | None = None,
     model: Mapping = {},
     position_grid: tuple[int, int] | None = None,
@@ -124,7 +124,7 @@ def inspect(
     Args:
         path: path of anything that `from_pretrained` or `load_weights` takes, also of
             a foreign file with one of their endings.
-        known: arguments of the model that count more than what the file tells.
+        overrides: arguments of the model that the caller gives.
         preset: (name, arguments) of the preset whose file it is.
         model: arguments, for where the file is silent.
         position_grid: (rows, columns) of the position embedding in the file.
@@ -143,7 +143,7 @@ def inspect(
         try:
             checkpoint = Checkpoint(
                 path,
-                known=known,
+                overrides=overrides,
                 preset=preset,
                 model=model,
                 position_grid=position_grid,
@@ -158,13 +158,13 @@ def inspect(
             "key": checkpoint.package.key,
             "dropped": checkpoint.dropped,
             "unused": checkpoint.unused,
-            "targets": checkpoint.targets,
+            "targets": checkpoint.tensors.targets,
         }
         try:
             architecture = checkpoint.architecture()
         except ValueError as error:
             return Inspection(**facts, problem=str(error))
-        facts["targets"] = _those_of(checkpoint.shapes, checkpoint.targets)
+        facts["targets"] = _those_of(checkpoint.shapes, checkpoint.tensors.targets)
         grid = checkpoint.shapes.get(GRID, ())[:2] or None
         told = {"architecture": architecture, "origins": checkpoint.origins}
         return Inspection(**facts, **told, grid=grid)
@@ -180,9 +180,8 @@ def _arguments(architecture, origins):
         for name in dict.fromkeys(names)
         if architecture[name] is not None and name not in _OF_KERAS
     }
-    width = max(map(len, shown.values()), default=0)
     return [
-        (f"  {name}", f"{text:{width}}  ({origins[name]})" if name in origins else text)
+        (f"  {name}", f"{text}, from {origins[name]}" if name in origins else text)
         for name, text in shown.items()
     ]
 

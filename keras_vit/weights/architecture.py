@@ -1,4 +1,4 @@
-"""What the names and shapes of our weights tell of a model, and what is told beside."""
+"""Arguments of a model from the names and shapes of its weights, and checks of others."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,17 +11,24 @@ from keras_vit.models.resnet_stem import ROOT_FILTERS
 from keras_vit.resize import INTERPOLATIONS
 from keras_vit.weights.layouts.layout import POSITIONS
 
+Shapes = Mapping[str, tuple[int, ...]]
+ShapeOf = Callable[[str, int], tuple[int, ...]]
+
 KERNEL = "patch_embedding/kernel"
 STEM = "stem_"
 RESNET = ("group_norm_epsilon", "standardization", "standardization_epsilon")
-METADATA = "keras_vit"  # the key under which our own files say what names do not
+METADATA_KEY = "keras_vit"  # of our own files, for arguments that shapes do not tell
 
 
 def num_units(names: Iterable[str], prefix: str = "") -> tuple[int, ...] | None:
-    """The units of each stage, told from names of our weights; None without a root.
+    """The number of units of each stage of a ResNet, or None without a root.
+
+    Args:
+        names: paths of our weights.
+        prefix: beginning of the paths of the ResNet.
 
     Raises:
-        ValueError: if a number is left out.
+        ValueError: if the number of a stage or a unit is missing.
     """
     stages, root = {}, False
     for name in names:
@@ -35,18 +42,21 @@ def num_units(names: Iterable[str], prefix: str = "") -> tuple[int, ...] | None:
         max(numbers) >= len(numbers) for numbers in stages.values()
     ):
         found = ", ".join(f"{stage}: {sorted(stages[stage])}" for stage in sorted(stages))
-        raise ValueError(f"stages or units are left out, found {found}")
+        raise ValueError(f"stages or units are missing, found {found}")
     return units
 
 
 def _width_factor(root):
-    """By what the 64 channels of the root's kernel are multiplied."""
+    """The factor of the 64 channels of the root's kernel."""
     width = root[-1] / ROOT_FILTERS
     return int(width) if width == int(width) else width
 
 
-def bit_architecture_of(shapes: Mapping, shape: Callable) -> dict:
-    """Arguments of `BiTResNet` that the shapes of its weights tell."""
+def bit_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict:
+    """Arguments of `BiTResNet` from the shapes of its weights.
+
+    Args: as those of `architecture_of`.
+    """
     root = shape("root/conv/kernel", 4)
     return {
         "num_units": num_units(shapes),
@@ -56,10 +66,12 @@ def bit_architecture_of(shapes: Mapping, shape: Callable) -> dict:
     }
 
 
-def architecture_of(shapes: Mapping, shape: Callable) -> dict:
-    """Arguments of `VisionTransformer` that the shapes of its weights tell.
+def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict:
+    """Arguments of `VisionTransformer` from the shapes of its weights.
 
-    `shape` is a function of a name and the number of axes that its tensor must have.
+    Args:
+        shapes: path of a weight → its shape.
+        shape: function of a path and the number of axes that its weight must have → shape.
     """
     patch_height, patch_width, channels, hidden_dim = shape("patch_embedding/kernel", 4)
     mlp_dim = shape("block_0/mlp/dense_2/kernel", 2)[0]
@@ -85,8 +97,8 @@ def architecture_of(shapes: Mapping, shape: Callable) -> dict:
         "patch_bias": "patch_embedding/bias" in shapes,
         "qkv_bias": "block_0/attention/qkv/bias" in shapes,
         "qk_norm": "block_0/attention/query_norm/gamma" in shapes,
-        # A trained one is read, so the initial value is of no account.
         "stem": stem,
+        # The initial value, which the file replaces.
         "layer_scale": 1e-5 if "block_0/attention_scale/scale" in shapes else None,
     }
     if "pre_logits/kernel" in shapes:
@@ -107,26 +119,26 @@ def _per_channel(value):
     )
 
 
-def _whole(value):
+def _natural(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _size(value):
-    pair = (value, value) if _whole(value) else value
-    return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_whole, pair))
+    pair = (value, value) if _natural(value) else value
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_natural, pair))
 
 
-# Arguments that shapes leave open, which a config or our metadata may tell → whether a
-# value is one.
-TOLD = {
-    "num_heads": lambda value: _whole(value) and value > 0,
+# Arguments that shapes do not tell, but a config or our metadata may → True if a value is
+# possible.
+CHECKS = {
+    "num_heads": lambda value: _natural(value) and value > 0,
     "image_size": _size,
     "pooling": lambda value: value in ("token", "gap", "map"),
     "mlp": lambda value: value in ("gelu", "quick_gelu", *GATED),
     "gelu_approximate": lambda value: isinstance(value, bool),
     "layer_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
     "position_interpolation": lambda value: value in INTERPOLATIONS,
-    "num_prefix_positions": _whole,
+    "num_prefix_positions": _natural,
     "position": lambda value: value == "none",
     "group_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
     "standardization": lambda value: value in STANDARDIZATIONS,
@@ -136,9 +148,13 @@ TOLD = {
 }
 
 
-def checked_told(told: Mapping) -> dict:
-    """What is told, where each value can be one; a ValueError otherwise."""
-    for key, value in told.items():
-        if key not in TOLD or not TOLD[key](value):
-            raise ValueError(f"{key}={value!r} is told")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+def checked_arguments(arguments: Mapping) -> dict:
+    """Arguments from a file, lists as tuples.
+
+    Raises:
+        ValueError: if a name is not in `CHECKS`, or a value cannot be one of its argument.
+    """
+    for key, value in arguments.items():
+        if key not in CHECKS or not CHECKS[key](value):
+            raise ValueError(f"{key}={value!r} is no possible argument of the model")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}

@@ -24,7 +24,7 @@ from keras_vit.weights.files.tensor_file import (
     parse_json,
 )
 from keras_vit.weights.layouts.layout import Layout
-from keras_vit.weights.report import LoadReport, tell_fresh_head
+from keras_vit.weights.report import LoadReport, log_fresh_head
 
 GRID = "position_embedding/grid"
 SAVED_GRID = "layers/position_embedding/vars/grid"
@@ -38,6 +38,12 @@ KERAS = Layout(name="keras", rows=(), marks=())
 def is_saved_model(path: str) -> bool:
     """True for a `.keras` file, or one of Keras' legacy HDF5 files."""
     return path.endswith(".keras") or is_legacy(path)
+
+
+def is_weights_file(path: str) -> bool:
+    """True for a `.weights.h5` file of a model of ours."""
+    is_of_keras = path.endswith(".weights.h5") and not is_saved_model(path)
+    return is_of_keras and not is_keras_hub(path)
 
 
 def is_legacy(path: str) -> bool:
@@ -246,7 +252,7 @@ def _report(model, path, saved_grids, fresh_head):
     shapes = {path: tuple(weight.shape) for path, weight in named}
     fresh = tuple(p for p in shapes if fresh_head and p.startswith("head/"))
     if fresh:
-        tell_fresh_head(path, shapes["head/bias"][0])
+        log_fresh_head(path, shapes["head/bias"][0])
     grids = [p for p in shapes if p == GRID or p.endswith(f"/{GRID}")]
     pairs = zip(grids, saved_grids, strict=False)
     return LoadReport(

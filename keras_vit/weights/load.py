@@ -1,4 +1,4 @@
-"""Strict loading: every tensor is used or dropped for a stated reason, or none is."""
+"""Strict loading: every tensor is used, or dropped for a stated reason; else none is."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -17,17 +17,20 @@ from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
     GRID,
     KERAS,
-    is_keras_hub,
     is_saved_model,
+    is_weights_file,
     load_weights_h5,
     saved_model,
 )
 from keras_vit.weights.layouts.layout import Layout
-from keras_vit.weights.report import LoadReport, merge_blocks, tell_fresh_head
+from keras_vit.weights.report import LoadReport, log_fresh_head, merge_blocks
 
 
 class Tensors(Protocol):
-    """Tensors by the paths of our variables, which are read as they are needed."""
+    """Tensors under the paths of our variables, which are read one by one.
+
+    Attributes: see `Checkpoint`.
+    """
 
     source: str
     layout: Layout
@@ -35,13 +38,20 @@ class Tensors(Protocol):
     unused: tuple[str, ...]
     dropped: Mapping[str, str]
 
-    def check(self, targets: set[str]) -> None: ...
+    def check(self, targets: set[str]) -> None:
+        """Raises the errors that `read` would."""
 
-    def read(self, targets: set[str]) -> Iterator[tuple[str, np.ndarray]]: ...
+    def read(self, targets: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """(path, array) for each of the targets that there is."""
 
 
 class ModelTensors:
-    """The weights of a model in memory, as `Tensors`."""
+    """The weights of a model in memory, as `Tensors`.
+
+    Args:
+        model: the model.
+        source: name of the model in messages.
+    """
 
     layout = KERAS
     unused = ()
@@ -52,11 +62,12 @@ class ModelTensors:
         self.shapes = {path: tuple(v.shape) for path, v in self._variables.items()}
         self.dropped: dict[str, str] = {}
 
-    def check(self, targets):
-        pass
+    def check(self, targets: set[str]) -> None:
+        """Raises nothing."""
 
-    def read(self, targets):
-        # In one order in every process of several, where reading and assigning exchange.
+    def read(self, targets: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """(path, array) for each of the targets."""
+        # Several processes exchange data in this loop, so all have the same order.
         for path, variable in self._variables.items():
             if path in targets:
                 yield path, whole(variable)
@@ -79,21 +90,19 @@ def load_file(
         "skip_mismatched_head": skip_mismatched_head,
         "resize_patches": resize_patches,
     }
-    is_model = is_saved_model(path)
-    is_weights = path.endswith(".weights.h5") and not is_model and not is_keras_hub(path)
-    if is_model or is_weights:
+    if is_weights_file(path):
         check_no_key(path, key)
-    if is_weights:
         return load_weights_h5(model, path, skip_mismatched_head)
-    if is_model:
+    if is_saved_model(path):
+        check_no_key(path, key)
         saved = saved_model(path)
         report = assign(model, ModelTensors(saved, path), **options)
-        _take_names(model, report, saved.get_config())
+        _take_notes_of_head(model, report, saved.get_config())
         return report
     with Checkpoint(
         path,
         preset=preset,
-        model=told_by(model),
+        model=model_arguments(model),
         position_grid=position_grid,
         plain_vit=plain_vit,
         key=key,
@@ -102,43 +111,42 @@ def load_file(
         report = assign(model, checkpoint, **options)
         if "head/bias" in report.loaded:
             classes = checkpoint.shapes["head/bias"][0]
-            _take_names(model, report, checkpoint.notes(classes))
+            _take_notes_of_head(model, report, checkpoint.notes(classes))
         return report
 
 
-def _take_names(model, report, told: Mapping) -> None:
-    """Notes what a source tells of its head, where the model has that head now.
+def _take_notes_of_head(model, report, notes: Mapping) -> None:
+    """Gives the model the notes on the head, such as class names, if it was loaded.
 
-    Where the source tells nothing, the model's own names stay: whoever gave them may mean
-    this head.
+    The model keeps its own where the source has none.
     """
-    told = {name: told[name] for name in OF_THE_HEAD if told.get(name) is not None}
-    if told and "head/bias" in report.loaded and hasattr(model, "note"):
-        model.note(**told)
+    notes = {name: notes[name] for name in OF_THE_HEAD if notes.get(name) is not None}
+    if notes and "head/bias" in report.loaded and hasattr(model, "note"):
+        model.note(**notes)
 
 
 def check_no_key(source: str, key: str | None) -> None:
-    """Refuses a key of what is one model; a ValueError."""
+    """Raises a ValueError if a key is given for a source of one model."""
     if key is not None:
         raise ValueError(
-            "`key` chooses one of the models in a file of tensors. Received: "
+            "`key` chooses one of several models in a file of tensors. Received: "
             f"key={key!r} for {source!r}, which is one model. Leave it out."
         )
 
 
-def told_by(model: keras.Model) -> dict:
-    """Arguments that a model's weights tell where a checkpoint is silent."""
+def model_arguments(model: keras.Model) -> dict:
+    """Number of heads, image size and missing positions, from the weights of a model."""
     shapes = {path: tuple(v.shape) for path, v in variables(model).items()}
-    told = {}
+    arguments = {}
     if "block_0/attention/qkv/kernel" in shapes:
-        told["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
+        arguments["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
         if GRID not in shapes:
-            told["position"] = "none"  # or a fixed one
+            arguments["position"] = "none"  # or fixed ones
     if GRID in shapes and KERNEL in shapes:
         units = num_units(shapes, STEM)
         stem = None if units is None else {"num_units": units}
-        told["image_size"] = image_size_of(shapes[GRID][:2], shapes[KERNEL][:2], stem)
-    return told
+        arguments["image_size"] = image_size_of(shapes[GRID][:2], shapes[KERNEL][:2], stem)
+    return arguments
 
 
 def assign(
@@ -149,13 +157,17 @@ def assign(
     resize_patches: bool = False,
     is_new: bool = False,
 ) -> LoadReport:
-    """Assigns tensors to the variables of the same path, all of them or none.
+    """Assigns all tensors to the variables of the same path, or none.
 
-    A position grid of another size is resized, and a head of another size dropped if
-    `skip_mismatched_head`; anything else that does not fit is an error, before which
-    nothing is assigned. Tensors are read twice, first for their errors alone, as keeping
-    them would take the model's memory again; once if the model `is_new`, and of no use
-    to anyone after an error.
+    A position grid of another size is resized. Tensors are read twice, the first time only
+    for errors, as keeping them would double the memory of the model.
+
+    Args:
+        model: the model.
+        tensors: tensors under the paths of our variables.
+        skip_mismatched_head: whether a head of another size than the model's is dropped.
+        resize_patches: whether a patch kernel of another size is resized.
+        is_new: whether the model is dropped after an error, so that tensors are read once.
 
     Raises:
         ValueError: listing every tensor that is unused, missing or of another shape.
@@ -184,7 +196,7 @@ def assign(
     for path, array in tensors.read(set(shapes)):
         ours[path].assign(resizers[path](array) if path in resizers else array)
     if fresh:
-        tell_fresh_head(tensors.source, ours["head/bias"].shape[0])
+        log_fresh_head(tensors.source, ours["head/bias"].shape[0])
     return LoadReport(
         tensors.source,
         loaded=tuple(path for path in ours if path not in fresh),
@@ -195,11 +207,11 @@ def assign(
     )
 
 
-def variables(model: keras.Model) -> dict:
-    """The model's weights by path; the names by which conversion tables know them.
+def variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Path without the model's name → weight, as conversion tables name them.
 
     Raises:
-        ValueError: if two have one path, as in a model of two.
+        ValueError: if the model contains several models, whose paths are the same.
     """
     found = dict(named := weight_paths.named_weights(model))
     if len(found) < len(named):
@@ -217,7 +229,7 @@ def _one_by_one(model):
 
 
 def _resizers(model, shapes, ours, resize_patches):
-    """Path → function that brings the tensor to the variable's size, where it may."""
+    """Path → function that resizes the tensor to the variable's shape."""
     resizers = {}
     for path, axis in ((GRID, 2), (KERNEL, 2)):
         if path not in shapes or path not in ours:
@@ -236,7 +248,7 @@ def _resizers(model, shapes, ours, resize_patches):
 
 
 def _drop_head(ours, shapes, skip_mismatched_head):
-    """Takes out of `shapes` what the model's own head replaces; gives the reasons."""
+    """Removes the head from `shapes` where the model's stays; returns path → reason."""
     if not any(path.startswith("head/") for path in ours):
         reason, layers = "the model has no head", ["head"]
         if "pre_logits/kernel" not in ours:
@@ -255,10 +267,10 @@ def _drop_head(ours, shapes, skip_mismatched_head):
 
 
 def _is_another_head(ours, shapes):
-    """Whether there is a whole head, of other sizes than the model's.
+    """True if there is a complete head, of other sizes than the model's.
 
-    One that reads twice the features is of transformers' DINOv2, and counts only where
-    the classes differ, too: none here can be what it is.
+    A head of twice the features is one of transformers' DINOv2, which no model here can
+    have; it is another head only if the classes differ.
     """
     kernel, bias = (shapes.get(f"head/{name}", ()) for name in ("kernel", "bias"))
     features = ("pre_logits/kernel", KERNEL, "norm/gamma")  # the last is BiT's
@@ -280,9 +292,9 @@ def _mismatch(source, model, unused, missing, misshaped):
         lines.append(f"Of another shape: {merge_blocks(shapes)}")
     lines.append(
         "`keras_vit.from_pretrained` builds the model that fits a file; "
-        "`skip_mismatched_head=True` lets a head of another size be, and "
+        "`skip_mismatched_head=True` keeps a head of another size, and "
         "`resize_patches=True` resizes the patch embedding's kernel. If a tensor is of "
-        "no model, such as one of a loss, take it out and save the file again."
+        "no model, such as one of a loss, remove it and save the file again."
     )
     if len(weight_paths.model_names(model)) > 1:
         lines.append(_one_by_one(model))

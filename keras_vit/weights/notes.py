@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 from keras_vit.log import log
 from keras_vit.models.notes import NOTES, check_notes, without_empty
-from keras_vit.weights.architecture import METADATA as OURS
+from keras_vit.weights.architecture import METADATA_KEY
 from keras_vit.weights.files.tensor_file import parse_json
 
-METADATA = "keras_vit.notes"  # of our own .safetensors files
+NOTES_KEY = "keras_vit.notes"  # of the metadata of our own .safetensors files
 _BILINEAR = 2  # of Pillow's filters
 
 
@@ -25,8 +25,8 @@ def notes_of(metadata: Mapping[str, str], config: Mapping | None, classes: int) 
     Raises:
         ValueError: if one is out of its range.
     """
-    own, beside = parse_json(metadata.get(METADATA, "{}")), _beside(config or {})
-    if OURS in metadata:  # transformers' file cannot leave open how images are prepared
+    own, beside = parse_json(metadata.get(NOTES_KEY, "{}")), _beside(config or {})
+    if METADATA_KEY in metadata:  # transformers' file always states some preparation
         beside.pop("preprocessing", None)
     notes = {name: own.get(name) for name in NOTES}
     notes |= {name: value for name, value in beside.items() if value is not None}

@@ -5,16 +5,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from keras_vit.log import log
 from keras_vit.weights.architecture import KERNEL
+from keras_vit.weights.config_files import read_config
+from keras_vit.weights.files.tensor_file import TensorFile
 from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import LAYOUTS
 from keras_vit.weights.layouts.keras_hub import KERAS_HUB
 from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
+from keras_vit.weights.look_alikes import unknown_architecture
 
 ALL_LAYOUTS = (GOOGLE, BIT, TIMM, TIMM_BIT, *LAYOUTS, KERAS_HUB)
 # torch's names are dotted, and training scripts put others before them.
-_DOTTED = tuple(layout for layout in ALL_LAYOUTS if not layout.kernels_of_keras)
+_DOTTED = tuple(layout for layout in ALL_LAYOUTS if not layout.keras_kernels)
 
 # Where Google's training code keeps the weights, the whole file or beside other things.
 ROOTS = ("", "params/", "opt/target/", "target/")
@@ -25,6 +29,7 @@ _WRAPPERS = (
     r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_fpw_module|"
     r"_checkpoint_wrapped_module)\."
 )
+_SHOWN = 5  # names in a warning
 _MAX_PREFIX = 12  # parts of a name before the ViT's own
 _KERNELS = (KERNEL, "root/conv/kernel")  # a ViT's first, and a BiT's
 
@@ -68,8 +73,65 @@ class _Place(NamedTuple):
     def key(self):
         return self.prefix.rstrip(".")
 
-    def canonical(self, name):
-        return self.layout.canonical(name.removeprefix(self.prefix))
+    def canonical_name(self, name):
+        return self.layout.canonical_name(name.removeprefix(self.prefix))
+
+
+def package_of(file: TensorFile, subtree: str | None, key: str | None) -> Package:
+    """The tensors of the ViT in a file; warns of others beside it.
+
+    Args:
+        file: the open file.
+        subtree: the sub-tree of Google's layout to take.
+        key: the key or prefix of the names to take.
+
+    Raises:
+        ValueError: if the file is in no layout, holds several ViTs and nothing tells which
+            one to take, holds none under the key, or a part of the ViT lies elsewhere.
+    """
+    try:
+        package = find_package(file.shapes, subtree, key)
+    except ValueError as error:
+        raise ValueError(f"{file.path!r} cannot be loaded: {error}.") from error
+    if package is None:
+        reason = "its names are of no layout"
+        if named := unknown_architecture(read_config(file.path) or {}):
+            reason = f"{reason}, and {named}"
+        if subtree:
+            reason = f"it has no ViT in the sub-tree {subtree!r}"
+        raise foreign(file, reason)
+    file.check_claims(package.names.values())
+    if package.others:
+        log.warning(
+            "%s holds several ViTs. Loading the one under the key %r; `key=…` takes "
+            "another: %s.",
+            file.path,
+            package.key,
+            ", ".join(map(repr, package.others)),
+        )
+    if package.heads and key is None:
+        others = len(package.heads) - _SHOWN
+        log.warning(
+            "%s holds a ViT under the key %r, and beside it %s, which may be its head and "
+            "is left out.",
+            file.path,
+            package.key,
+            ", ".join(package.heads[:_SHOWN]) + (f" and {others} more" * (others > 0)),
+        )
+    return package
+
+
+def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> ValueError:
+    """The error for a file that is no checkpoint of a layout."""
+    names = sorted(file.shapes)
+    shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    held = f"{len(names)} tensors: {shown}" if names else "no tensor"
+    expected = f"in the layout {layout.name!r}" if layout else "in a layout known here"
+    kind = "BiT" if layout and layout.model == "bit" else "ViT"
+    return ValueError(
+        f"{file.path!r} is not a {kind} checkpoint {expected}: {reason}. It holds {held}. "
+        f"Layouts: {', '.join({known.name: 0 for known in ALL_LAYOUTS})}."
+    )
 
 
 def find_package(
@@ -205,8 +267,8 @@ def _is_part(place, names):
     if not names[0].startswith(place.prefix):
         return False
     layout = place.layout
-    canonical = map(place.canonical, names)
-    return any(layout.knows(name) or layout.reason_to_drop(name) for name in canonical)
+    canonical = map(place.canonical_name, names)
+    return any(layout.has_row(name) or layout.reason_to_drop(name) for name in canonical)
 
 
 def _complete(places, names) -> list[_Place]:
@@ -219,7 +281,7 @@ def _width(place, names) -> str | None:
     rows = [row for row in place.layout.rows if row.targets[0] in _KERNELS]
     sources = {row.sources[0] for row in rows}
     inside = (name for name in names if name.startswith(place.prefix))
-    return next((name for name in inside if place.canonical(name) in sources), None)
+    return next((name for name in inside if place.canonical_name(name) in sources), None)
 
 
 def _chosen(places) -> _Place:
@@ -248,13 +310,13 @@ def _says(place, places, words):
 def _check_parts(place, inside, beside):
     """Refuses a ViT of which a part lies beside it, and whose result would be another."""
     layout = place.layout
-    has = {layout.canonical(name) for name in inside}
+    has = {layout.canonical_name(name) for name in inside}
     parts = place.key.split(".")
     parents = ["".join(f"{part}." for part in parts[:end]) for end in range(len(parts))]
     for name in beside:
         for parent in (parent for parent in parents if name.startswith(parent)):
-            canonical = layout.canonical(name.removeprefix(parent))
-            is_part = layout.knows(canonical) and not layout.is_of_head(canonical)
+            canonical = layout.canonical_name(name.removeprefix(parent))
+            is_part = layout.has_row(canonical) and not layout.is_head(canonical)
             if is_part and canonical not in has:
                 raise ValueError(
                     f"{name!r} is named as a part of the ViT, which lies under "

@@ -1,4 +1,4 @@
-"""What a load did."""
+"""The report on the loading of a checkpoint."""
 
 import re
 from collections import defaultdict
@@ -10,14 +10,14 @@ from keras_vit.log import log
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor of a checkpoint and of each variable of a model.
+    """The use of each tensor of a checkpoint and the origin of each variable of a model.
 
     Attributes:
         source: the checkpoint.
-        loaded: paths of the variables that were filled.
+        loaded: paths of the variables with values of the checkpoint.
         resized: path → (shape in the checkpoint, shape in the model).
-        dropped: name of a tensor that was not used → the reason.
-        fresh: paths of the variables that keep the values they had.
+        dropped: name of an unused tensor → the reason.
+        fresh: paths of the variables that keep their values.
         layout: name of the checkpoint's layout.
     """
 
@@ -37,15 +37,15 @@ class LoadReport:
             shown = names if len(names) <= 4 else [shorten_names(names)]
             lines += [f"  dropped {name}: {reason}" for name in shown]
         for path in self.fresh:
-            lines.append(f"  left as it was: {path}")
+            lines.append(f"  unchanged: {path}")
         return "\n".join(lines)
 
 
-def tell_fresh_head(source: str, num_classes: int) -> None:
-    """Says in one line of the log that a head did not come from the checkpoint."""
+def log_fresh_head(source: str, num_classes: int) -> None:
+    """Logs that the head did not come from the checkpoint."""
     log.warning(
-        "%s: the head of %d classes is not in the checkpoint and keeps the values it has, "
-        "which are zeros if it is new.",
+        "%s: the head of %d classes is not in the checkpoint and keeps its values; those "
+        "of a new head are zeros.",
         source,
         num_classes,
     )

@@ -1,70 +1,92 @@
-"""Who says what about a checkpoint, in order, and which files only look like a ViT."""
+"""The arguments of a checkpoint's model: one ordered list of sources, the first one counts.
 
-from collections.abc import Iterable, Mapping
+The order: names and shapes of the tensors, the caller's overrides, the preset, the metadata
+of our own files, `config.json`, the architecture that it or the path names, the defaults
+of the class that it names, the model to be loaded and published models of the size (for
+the number of heads and the grid of positions), the defaults of the layout.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from keras_vit.models.sizes import SIZES
-from keras_vit.weights.architecture import checked_told
-from keras_vit.weights.layouts import huggingface_names, timm_names
-from keras_vit.weights.layouts.layout import Layout
 
 SHAPES = "names and shapes"
-GIVEN = "given"
-MODEL = "the model"
+POSITION_GRID = "position_grid"
+OVERRIDES = "the overrides"
 METADATA = "the file's metadata"
 CONFIG = "config.json"
+MODEL = "the model"
 PUBLISHED = "published models of this size"
-HEAD_SIZE = 64
+HEAD_SIZE = 64  # channels of an attention head in most published models
 
 
-class Sources:
-    """The sources on a model beside names and shapes, in order; the first answer counts.
+class Undecided(NamedTuple):
+    """A value that a source cannot tell, for a reason; a later source may."""
 
-    Args:
-        told: (who, arguments of the model) in order: the caller, the preset, what
-            `told_by_file` finds. What nobody says is the layout's default.
-
-    Attributes:
-        values: argument → value.
-        origins: argument → who says so.
-    """
-
-    def __init__(self, told: Iterable[tuple[str, Mapping]]):
-        self.values: dict[str, object] = {}
-        self.origins: dict[str, str] = {}
-        for origin, values in told:
-            for key in values.keys() - self.values.keys():
-                self.values[key], self.origins[key] = values[key], origin
+    reason: str
 
 
-def told_by_file(
-    layout: Layout, metadata: Mapping, config: Mapping | None, path: str, width: int
-) -> list[tuple[str, dict]]:
-    """(who, arguments) in order: our own metadata, `config.json`, names, their defaults.
-
-    Raises:
-        ValueError: if a value cannot be one of its argument.
-    """
-    hints = layout.hints(config or {})
-    hints = {key: value for key, value in hints.items() if value is not None}
-    told = [(METADATA, checked_told(metadata)), (CONFIG, checked_told(hints))]
-    return told + list(layout.implied(config, path, width))
-
-
-def usual_heads(source: str, size: tuple[int, int, int], pooled_patches: bool) -> int:
-    """The number of heads where no source tells it.
-
-    It is that of the published models of this size; 64 channels a head where none is.
+class Resolver:
+    """Arguments of a model, each with the value and the name of the first source for it.
 
     Args:
-        source: the checkpoint, for the error.
-        size: width, number of blocks and width of the MLPs.
-        pooled_patches: bool, whether there is no class token and the mean of the patches
-            is pooled after the last norm.
-
-    Raises:
-        ValueError: if published models of this size differ, or 64 is no divisor.
+        *sources: (name of the source, arguments) in order. A value may be `Undecided`.
     """
-    hidden_dim, num_layers, mlp_dim = size
+
+    def __init__(self, *sources: tuple[str, Mapping]):
+        self._found: dict[str, tuple[object, str]] = {}
+        self._reasons: dict[str, str] = {}
+        for origin, arguments in sources:
+            for name, value in arguments.items():
+                if isinstance(value, Undecided):
+                    self._reasons.setdefault(name, value.reason)
+                else:
+                    self._found.setdefault(name, (value, origin))
+
+    def value(self, name: str, default: object = None):
+        """The value of an argument, or the default where no source tells it."""
+        return self._found.get(name, (default,))[0]
+
+    def origin(self, name: str) -> str | None:
+        """The name of the source of a value, or None where no source tells it."""
+        return self._found.get(name, (None, None))[1]
+
+    def values(self) -> dict:
+        """Argument → value, of all that some source tells."""
+        return {name: value for name, (value, _) in self._found.items()}
+
+    def undecided(self) -> dict[str, str]:
+        """Argument → reason, of all that a source leaves undecided and none tells."""
+        return {name: r for name, r in self._reasons.items() if name not in self._found}
+
+    def check(self, checkpoint: str) -> None:
+        """Raises a ValueError that names every undecided argument of a checkpoint."""
+        if not (undecided := self.undecided()):
+            return
+        reasons = "; ".join(f"`{name}`: {text}" for name, text in undecided.items())
+        arguments = ", ".join(f"`{name}=…`" for name in undecided)
+        raise ValueError(
+            f"{checkpoint!r} does not tell {reasons}. Give {arguments}, or put the model's "
+            "config.json beside the file."
+        )
+
+
+def published_heads(
+    hidden_dim: int, num_layers: int, mlp_dim: int, pooled_patches: bool
+) -> int | Undecided:
+    """The number of attention heads of the published models of a size.
+
+    Without such a model a head has 64 channels. Undecided if published models differ, or
+    64 does not divide the width.
+
+    Args:
+        hidden_dim: width of the tokens.
+        num_layers: number of encoder blocks.
+        mlp_dim: width of the MLPs.
+        pooled_patches: whether the model has no class token and pools the mean of the
+            patches after the last norm.
+    """
     rows = [tuple(row.values()) for row in SIZES.values()]
     rows += [(64, 6, 2, 192), (64, 8, 2, 192)]  # timm's test_vit and test_vit2
     if pooled_patches:
@@ -73,75 +95,13 @@ def usual_heads(source: str, size: tuple[int, int, int], pooled_patches: bool) -
     alike = [row for row in alike if row[3] == mlp_dim] or alike
     answers = sorted({row[2] for row in alike})
     if len(answers) > 1:
-        raise ValueError(
-            f"{source!r} does not tell the number of attention heads, and published models "
-            f"of its size ({hidden_dim} channels, {num_layers} blocks) have "
-            f"{' or '.join(map(str, answers))}. Give `num_heads=…`."
+        return Undecided(
+            f"published models of its size ({hidden_dim} channels, {num_layers} blocks) "
+            f"have {' or '.join(map(str, answers))}"
         )
     if not answers and hidden_dim % HEAD_SIZE:
-        raise ValueError(
-            f"{source!r} does not tell the number of attention heads, and its width of "
-            f"{hidden_dim} is not divisible by the usual head size of {HEAD_SIZE}. Give "
-            "`num_heads=…`."
+        return Undecided(
+            f"its width of {hidden_dim} is not divisible by the usual head size of "
+            f"{HEAD_SIZE}"
         )
     return answers[0] if answers else hidden_dim // HEAD_SIZE
-
-
-def difference(
-    layout: Layout,
-    config: Mapping | None,
-    path: str,
-    names: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> str | None:
-    """Why a file of these tensors is not known to be what they look like, or None.
-
-    Args:
-        layout: of the file.
-        config: its `config.json`, if there is one.
-        path: of the file; in timm's layout names in it count.
-        names: canonical name of a tensor → its name in the file.
-        shapes: canonical name of a tensor → its shape.
-    """
-    config = dict(config or {})
-    if reason := named_difference(config):
-        return reason
-    named = config.get("architecture") or config.get("model_type")
-    if layout.names_in_paths and not named and (name := timm_names.name_in_path(path)):
-        config["architecture"] = name  # says as much
-        if reason := _of_timm(name, "the path"):
-            return reason
-    return layout.difference(config, names, shapes)
-
-
-def stated_depth(config: Mapping) -> tuple[str, int | None]:
-    """The number of blocks that a `config.json` states, and its key; None without one."""
-    parts = [config.get(key) for key in ("vision_config", "model_args", "config")]
-    for part in (*parts, config):
-        for key in ("num_hidden_layers", "depth", "num_layers"):
-            if isinstance(part, Mapping) and isinstance(part.get(key), int):
-                return key, part[key]
-    return "", None
-
-
-def named_difference(config: Mapping) -> str | None:
-    """Why the model that a `config.json` names is not known to be exact, or None."""
-    if architecture := config.get("architecture"):
-        return _of_timm(architecture, CONFIG)
-    return huggingface_names.difference(config)
-
-
-def _of_timm(architecture, origin):
-    name = timm_names.known_name(str(architecture))
-    if timm_names.is_exact(name):
-        return None
-    reason = timm_names.difference(name) or "it is not known to be computed exactly here"
-    return f"{origin} names the architecture {architecture!r}, and {reason}"
-
-
-def refused(source: str, reason: str) -> ValueError:
-    """The error of a file that only looks like a ViT."""
-    return ValueError(
-        f"{source!r} is not loaded, as it could compute something else than its tensors "
-        f"tell: {reason}. If it is a plain ViT all the same, give `plain_vit=True`."
-    )

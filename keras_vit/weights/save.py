@@ -15,7 +15,7 @@ from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
 from keras_vit.output_paths import check_kind
 from keras_vit.weight_paths import inner_paths
-from keras_vit.weights.architecture import METADATA, TOLD
+from keras_vit.weights.architecture import CHECKS, METADATA_KEY
 from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
 from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
@@ -24,7 +24,7 @@ from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
 from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
 from keras_vit.weights.load import variables
-from keras_vit.weights.notes import METADATA as NOTED
+from keras_vit.weights.notes import NOTES_KEY
 
 WRITTEN = ("google", "timm", "huggingface")
 PREFIX, GRID = POSITIONS
@@ -73,7 +73,7 @@ def _config(model) -> dict:
     config = model.get_config()
     if "num_units" in config:
         return config
-    options = {key: value for key, value in (config["stem"] or {}).items() if key in TOLD}
+    options = {key: value for key, value in (config["stem"] or {}).items() if key in CHECKS}
     return (
         config
         | options
@@ -180,7 +180,7 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
             except ValueError as error:
                 raise _no_place(model, layout, [f"{targets[-1]}: {error}"]) from error
             for source, array in zip(row.sources, arrays, strict=True):
-                name = layout.written(source.format(**layout.theirs(numbers)))
+                name = layout.written_name(source.format(**layout.file_numbers(numbers)))
                 tensors[name] = np.ascontiguousarray(array)
     if left := set(ours) - used:
         raise _no_place(model, layout, sorted(left))
@@ -250,7 +250,7 @@ def _grid_size(config):
 
 def _tell_what_google_does_not_say(path, config, layout):
     """Warns where the names alone would be read as another function."""
-    usual = {**layout.defaults, **layout.resnet, "mlp": "gelu"}
+    usual = {**layout.defaults, **layout.resnet_defaults, "mlp": "gelu"}
     usual = {key: value for key, value in usual.items() if config.get(key) is not None}
     different = {k: config[k] for k, v in usual.items() if config[k] != v}
     different.pop("position_interpolation", None)
@@ -266,14 +266,14 @@ def _tell_what_google_does_not_say(path, config, layout):
 
 def _metadata(config, dims):
     """What names and shapes do not say, for the way back."""
-    told = {key: config[key] for key in TOLD if config.get(key) is not None}
+    told = {key: config[key] for key in CHECKS if config.get(key) is not None}
     if told.get("position") != "none":  # as a file that has positions is read
         told.pop("position", None)
     if "num_units" not in config:
         told["num_prefix_positions"] = dims.num_prefix
-    metadata = {"format": "pt", METADATA: json.dumps(told)}
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(told)}
     if notes := {key: config[key] for key in NOTES if key in config}:
-        metadata[NOTED] = json.dumps(notes)
+        metadata[NOTES_KEY] = json.dumps(notes)
     return metadata
 
 
@@ -281,7 +281,7 @@ def _write_safetensors(path, tensors, metadata: Mapping[str, str]):
     from safetensors.numpy import save
 
     sums = {name: checksum(array) for name, array in tensors.items()}
-    for key in (METADATA, NOTED):
+    for key in (METADATA_KEY, NOTES_KEY):
         if key in metadata:
             sums[key] = checksum(metadata[key].encode())
     metadata = {**metadata, CHECKSUMS: json.dumps(sums)}

@@ -22,7 +22,7 @@ from keras_vit.models.overrides import (
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import Preset, find_preset
-from keras_vit.weights.architecture import TOLD
+from keras_vit.weights.architecture import CHECKS
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import ENDINGS
 from keras_vit.weights.keras_files import is_keras_hub, is_saved_model, saved_model
@@ -237,7 +237,7 @@ def told_by_preset(preset: Preset | None) -> tuple[str, dict] | None:
 def told_by_caller(overrides: dict) -> dict:
     """Arguments of the model that say something of the file, not only of the model."""
     others = ("image_size", "pooling", "image_mean", "image_std")
-    told = {k: v for k, v in overrides.items() if k in TOLD and k not in others}
+    told = {k: v for k, v in overrides.items() if k in CHECKS and k not in others}
     if overrides.get("classes") is not None:
         told["classes"] = overrides["classes"]
     return told
@@ -277,7 +277,7 @@ def from_file(
         resize_patches = True
     with Checkpoint(
         path,
-        known=told_by_caller(overrides),
+        overrides=told_by_caller(overrides),
         preset=told_by_preset(preset),
         model={"image_size": image_size_of(overrides)},
         position_grid=position_grid,

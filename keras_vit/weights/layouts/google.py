@@ -123,7 +123,7 @@ GOOGLE = Layout(
         "layer_norm_epsilon": 1e-6,
         "position_interpolation": "linear",
     },
-    resnet={
+    resnet_defaults={
         "group_norm_epsilon": 1e-6,
         "standardization": "std",
         "standardization_epsilon": 1e-5,
@@ -131,7 +131,7 @@ GOOGLE = Layout(
     num_prefix=lambda shapes: (
         (1,) if "cls" in shapes and "pos_embedding" not in shapes else (0,)
     ),
-    kernels_of_keras=True,
+    keras_kernels=True,
     without_positions="sincos2d",
     written_prefix=lambda class_token, registers: (class_token, 0),
     not_written=_not_written,
@@ -172,10 +172,10 @@ BIT = Layout(
     ),
     first=1,
     marks=("resnet/root_block/.*", "resnet/block1/unit01/.*"),
-    resnet={
+    resnet_defaults={
         "group_norm_epsilon": 1e-5,
         "standardization": "variance",
         "standardization_epsilon": 1e-10,
     },
-    kernels_of_keras=True,
+    keras_kernels=True,
 )

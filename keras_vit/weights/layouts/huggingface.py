@@ -52,7 +52,7 @@ def _activation(config):
     return {"mlp": "gelu", "gelu_approximate": approximate[name]}
 
 
-def _hints(config):
+def _config_arguments(config):
     vision = config.get("vision_config") or config
     processor = config.get("preprocessor_config") or {}
     return {
@@ -65,18 +65,18 @@ def _hints(config):
     }
 
 
-def _implied(config, path, width, **activation):
-    """Defaults of the class for what `config.json` leaves out; the rest is the layout's."""
+def _architecture_arguments(config, path, width, **activation):
+    """The defaults of the model's class in transformers; the others are the layout's."""
     if config is None:
         return []
     kind = config.get("model_type")
     defaults = {"num_heads": NUM_HEADS, **activation}
     if kind in EPSILONS:
         defaults["layer_norm_epsilon"] = EPSILONS[kind]
-    return [("the default of its class", defaults)]
+    return [("the defaults of its class in transformers", defaults)]
 
 
-def _difference(config, names, shapes):
+def _reason_to_refuse(config, names, shapes):
     """The reason to refuse a pooler: its activation, or the token that it reads."""
     if "pooler.dense.weight" not in names:
         return None
@@ -161,9 +161,9 @@ VIT = Layout(
     },
     num_prefix=lambda shapes: (sum(f"embeddings.{name}" in shapes for name in _PREFIX),),
     written_prefix=lambda class_token, registers: (1 + registers,),
-    hints=_hints,
-    implied=_implied,
-    difference=_difference,
+    config_arguments=_config_arguments,
+    architecture_arguments=_architecture_arguments,
+    reason_to_refuse=_reason_to_refuse,
 )
 
 _GATED = ("weights_in", "weights_out")
@@ -209,9 +209,9 @@ DINOV2 = Layout(
         "position_interpolation": "bicubic",
         **_IMAGENET,
     },
-    hints=_hints,
-    implied=_implied,
-    difference=_difference,
+    config_arguments=_config_arguments,
+    architecture_arguments=_architecture_arguments,
+    reason_to_refuse=_reason_to_refuse,
     **_ONE_TOKEN,
 )
 
@@ -255,16 +255,16 @@ CLIP = Layout(
     dropped=_BESIDE_THE_TOWER,
     **_TOWER_NAMES,
     # OpenAI's and Meta's have the one, OpenCLIP's the other.
-    unsettled=lambda fields: {"mlp": ("gelu", "quick_gelu")},
+    undecided=lambda fields: {"mlp": ("gelu", "quick_gelu")},
     defaults={
         "mlp": "quick_gelu",
         "layer_norm_epsilon": 1e-5,
         "position_interpolation": "bicubic",
         **_CLIP_IMAGES,
     },
-    hints=_hints,
-    implied=partial(_implied, mlp="quick_gelu"),
-    difference=_difference,
+    config_arguments=_config_arguments,
+    architecture_arguments=partial(_architecture_arguments, mlp="quick_gelu"),
+    reason_to_refuse=_reason_to_refuse,
     **_ONE_TOKEN,
 )
 
@@ -292,9 +292,9 @@ SIGLIP = Layout(
         "layer_norm_epsilon": 1e-6,
         "position_interpolation": "bicubic",
     },
-    hints=_hints,
-    implied=_implied,
-    difference=_difference,
+    config_arguments=_config_arguments,
+    architecture_arguments=_architecture_arguments,
+    reason_to_refuse=_reason_to_refuse,
 )
 
 # SiglipForImageClassification, whose classifier reads the mean of the tokens.

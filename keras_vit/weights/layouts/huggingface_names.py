@@ -42,7 +42,7 @@ NUM_HEADS = 12  # of every class above
 EPSILONS = {"vit_msn": 1e-6}
 
 
-def difference(config: Mapping) -> str | None:
+def unknown_class(config: Mapping) -> str | None:
     """Why a model of this `config.json` is not known to be computed exactly, or None."""
     model_type, classes = config.get("model_type"), config.get("architectures") or ()
     if model_type is not None and model_type not in _EXACT:

@@ -18,7 +18,7 @@ def _norm(source, target):
     return _pair(source, target, ("gamma", "beta"))
 
 
-def _hints(config):
+def _config_arguments(config):
     """`config.json` of a backbone, with that of the task beside it under `"task"`."""
     backbone, task = config.get("config") or {}, config.get("task") or {}
     pooling = (task.get("config") or {}).get("pooling")
@@ -35,7 +35,7 @@ def _hints(config):
     }
 
 
-def _difference(config, names, shapes):
+def _reason_to_refuse(config, names, shapes):
     name = config.get("class_name", "ViTBackbone")
     if name != "ViTBackbone":
         return f"config.json has class_name={name!r}, which is not built here"
@@ -86,7 +86,7 @@ KERAS_HUB = Layout(
         "position_interpolation": "bicubic",
     },
     num_prefix=lambda shapes: (int(f"{_EMBEDDING}/vars/0" in shapes),),
-    hints=_hints,
-    difference=_difference,
-    kernels_of_keras=True,
+    config_arguments=_config_arguments,
+    reason_to_refuse=_reason_to_refuse,
+    keras_kernels=True,
 )

@@ -1,4 +1,4 @@
-"""What a layout of checkpoints is: tables of names and array moves, and few facts."""
+"""A layout of checkpoints: a table of names and array moves, and facts on the family."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class TensorRow(NamedTuple):
-    """Source tensors → our variables, by a named array move."""
+    """Source tensors → our variables, by a named array move: a row of a table."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -16,15 +16,19 @@ class TensorRow(NamedTuple):
 
 
 def row(sources: str | tuple, targets: str | tuple, move: str = "same") -> TensorRow:
-    """A row of a table; `{i}` in a name is the number of an encoder block, `{stage}` and
-    `{unit}` those of a ResNet's (`{unit:02}` in two digits).
+    """A row of a conversion table.
+
+    In names `{i}` is the number of an encoder block, `{stage}` and `{unit}` are those of a
+    ResNet (`{unit:02}` with two digits).
     """
     sources = (sources,) if isinstance(sources, str) else tuple(sources)
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
     return TensorRow(sources, targets, move)
 
 
-def weight_and_bias(source: str, target: str, move: str = "same", bias: str = "same"):
+def weight_and_bias(
+    source: str, target: str, move: str = "same", bias: str = "same"
+) -> tuple[TensorRow, TensorRow]:
     """The two rows of a dense layer, in the names of torch and of Keras."""
     return (
         row(f"{source}.weight", f"{target}/kernel", move),
@@ -32,7 +36,9 @@ def weight_and_bias(source: str, target: str, move: str = "same", bias: str = "s
     )
 
 
-def norm(source: str, target: str, scale: str = ".weight", offset: str = ".bias"):
+def norm(
+    source: str, target: str, scale: str = ".weight", offset: str = ".bias"
+) -> tuple[TensorRow, TensorRow]:
     """The two rows of a layer norm."""
     return (
         row(f"{source}{scale}", f"{target}/gamma"),
@@ -45,7 +51,7 @@ _HEADS = ("head/", "pre_logits/")
 
 
 def _any_of(templates: Iterable[str]) -> re.Pattern:
-    """Matches what templates with `{i}`, … become with any numbers."""
+    """Pattern of the names that templates with `{i}`, … give for any numbers."""
     patterns = [
         r"\d{1,5}".join(map(re.escape, re.split(r"\{[^}]*\}", template)))
         for template in dict.fromkeys(templates)
@@ -54,7 +60,7 @@ def _any_of(templates: Iterable[str]) -> re.Pattern:
 
 
 def numbers_in(template: str, names: Iterable[str]) -> list[dict[str, int]]:
-    """The numbers with which a template with `{i}`, … is one of the names, in order."""
+    """The numbers, in order, for which a template with `{i}`, … gives one of the names."""
     parts = re.split(_NUMBER, template)  # text, name of a number, text, …
     pattern = "".join(
         rf"(?P<{part}>\d{{1,5}})" if i % 2 else re.escape(part)
@@ -74,42 +80,44 @@ POSITIONS = ("position_embedding/prefix", "position_embedding/grid")
 
 @dataclass(frozen=True)
 class Layout:
-    """A family's way to name and shape its tensors.
+    """The names and shapes of the tensors in a family's checkpoints.
+
+    Functions of `config` take the content of a `config.json`, or `{}` without one.
 
     Attributes:
-        name: what `save_weights` and the tools call it.
-        rows: the conversion table. A row counts where all of its sources are there.
-        first: the number of the first stage and unit in the names; ours count from 0.
-        model: `"vit"` or `"bit"`, which of the models is in the file.
-        marks: patterns of names (after `aliases`); a file is in this layout if each of
-            them matches a name.
-        aliases: (pattern, replacement) of names that other versions use, in order.
-        dropped: pattern of a name → the reason why nothing of the model needs it.
-        defaults: arguments of the model that a file does not tell.
-        num_prefix: function of the canonical names' shapes → how many position rows may
-            belong to the prefix, the usual number first.
-        hints: function of a `config.json` → arguments of `VisionTransformer` in it.
-        implied: function of the `config.json` or None, the file's path and the width of
-            its tokens → (who, such arguments) that an architecture's name stands for or
-            its class takes where the config is silent, in order; None is an argument
-            that cannot be told.
-        difference: function of a `config.json`, of canonical names → names in the file
-            and of canonical names → shapes → why the model may compute something else
-            than its tensors tell, or None.
-        unsettled: function of the arguments → argument → values that published models of
-            these shapes have, where they differ; it must then be told.
-        names_in_paths: bool, whether files and folders are named by timm's architectures.
-        resnet: arguments of the ResNet's parts that a file with one does not tell.
-        gate: function of the arguments known and of the file's shapes by name → the
-            activation of an MLP with a gate, `"swiglu"` or `"geglu"`; None if untold.
-        kernels_of_keras: bool, whether kernels have Keras' axes (inputs, …, outputs), and
-            those of attention tell the heads, or torch's (outputs, inputs, …).
-        without_positions: what `position` is where there is no position embedding.
-        written_names: (pattern, replacement) that canonical names become in new files.
-        written_prefix: function of the numbers of class tokens and registers → how many
-            position rows a new file may have for the prefix.
-        not_written: function of a model's config and its number of position rows for
-            the prefix → sources of rows that a new file has not.
+        name: name of the layout for `save_weights` and in reports.
+        rows: the conversion table. A row applies if all of its sources are in the file.
+        marks: patterns of canonical names; a file is in this layout if each of them
+            matches a name.
+        first: number of the first stage and unit in the names; ours count from 0.
+        model: `"vit"` or `"bit"`, the model in the file.
+        aliases: (pattern, replacement), in order: names of other versions → canonical ones.
+        dropped: pattern of a canonical name → the reason why the model does not need it.
+        defaults: arguments of the model where no source tells them.
+        resnet_defaults: arguments of a ResNet's parts where no source tells them.
+        num_prefix: canonical name → shape → possible numbers of position rows that belong
+            to prefix tokens, the usual one first.
+        config_arguments: config → arguments of the model in it; None for those it lacks.
+        architecture_arguments: (config or None, path of the file, width of its tokens) →
+            [(source, arguments)] of the architecture that a name stands for, or of the
+            class whose defaults apply where the config is silent. A value may be
+            `Undecided`.
+        reason_to_refuse: (config, canonical name → name in the file, canonical name →
+            shape) → the reason why the model may compute something else than its tensors
+            look like, or None.
+        undecided: arguments that shapes tell → argument → its values in published models
+            of these shapes, where these differ.
+        names_in_paths: whether files and folders are named by timm's architectures.
+        gate_activation: (arguments that shapes tell, name → shape of the file) → activation
+            of an MLP with a gate, `"swiglu"` or `"geglu"`; None if it is unknown.
+        keras_kernels: whether kernels have Keras' axes (inputs, …, outputs), and those of
+            attention tell the number of heads; else torch's (outputs, inputs, …).
+        without_positions: value of `position` where there is no position embedding.
+        written_names: (pattern, replacement): canonical names → names in new files.
+        written_prefix: (number of class tokens, number of registers) → numbers of position
+            rows of the prefix that a new file may have.
+        not_written: (config of a model, number of its position rows of the prefix) →
+            sources of the rows that a new file does not have.
     """
 
     name: str
@@ -120,47 +128,49 @@ class Layout:
     aliases: tuple[tuple[str, str], ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)
-    resnet: Mapping[str, object] = field(default_factory=dict)
+    resnet_defaults: Mapping[str, object] = field(default_factory=dict)
     num_prefix: Callable[[Mapping], tuple[int, ...]] = lambda shapes: (0,)
-    hints: Callable[[dict], dict] = lambda config: {}
-    implied: Callable[[dict | None, str, int], Iterable[tuple[str, dict]]] = (
-        lambda config, path, width: ()
-    )
-    difference: Callable[[dict, Mapping, Mapping], str | None] = (
+    config_arguments: Callable[[dict], dict] = lambda config: {}
+    architecture_arguments: Callable[
+        [dict | None, str, int], Iterable[tuple[str, dict]]
+    ] = lambda config, path, width: ()
+    reason_to_refuse: Callable[[dict, Mapping, Mapping], str | None] = (
         lambda config, names, shapes: None
     )
-    unsettled: Callable[[Mapping], Mapping[str, tuple]] = lambda fields: {}
+    undecided: Callable[[Mapping], Mapping[str, tuple]] = lambda fields: {}
     names_in_paths: bool = False
-    gate: Callable[[Mapping, Mapping], str | None] = lambda fields, shapes: "swiglu"
-    kernels_of_keras: bool = False
+    gate_activation: Callable[[Mapping, Mapping], str | None] = lambda fields, shapes: (
+        "swiglu"
+    )
+    keras_kernels: bool = False
     without_positions: str = "none"
     written_names: tuple[tuple[str, str], ...] = ()
     written_prefix: Callable[[int, int], tuple[int, ...]] = lambda tokens, registers: (0,)
     not_written: Callable[[dict, int], Iterable[str]] = lambda config, num_prefix: ()
 
-    def ours(self, numbers: Mapping[str, int]) -> dict[str, int]:
-        """The numbers in our names, of those in the file's."""
+    def our_numbers(self, numbers: Mapping[str, int]) -> dict[str, int]:
+        """Numbers in the file's names → numbers in ours."""
         return {k: n - self.first * (k != "i") for k, n in numbers.items()}
 
-    def theirs(self, numbers: Mapping[str, int]) -> dict[str, int]:
-        """The numbers in the file's names, of those in ours."""
+    def file_numbers(self, numbers: Mapping[str, int]) -> dict[str, int]:
+        """Numbers in our names → numbers in the file's."""
         return {k: n + self.first * (k != "i") for k, n in numbers.items()}
 
-    def canonical(self, name: str) -> str:
-        """The name that the table uses for a tensor."""
+    def canonical_name(self, name: str) -> str:
+        """The name of a tensor in the table."""
         for pattern, replacement in self.aliases:
             name = re.sub(pattern, replacement, name)
         return name
 
-    def written(self, name: str) -> str:
-        """The name that a new file has for a tensor of the table."""
+    def written_name(self, name: str) -> str:
+        """The name in a new file of a tensor of the table."""
         for pattern, replacement in self.written_names:
             name = re.sub(pattern, replacement, name)
         return name
 
     def recognises(self, names: Iterable[str]) -> bool:
-        """Whether a file with these names is in this layout."""
-        listing = "\n".join(map(self.canonical, names))
+        """True if a file with these names is in this layout."""
+        listing = "\n".join(map(self.canonical_name, names))
         return all(re.search(f"^(?:{mark})$", listing, re.MULTILINE) for mark in self.marks)
 
     @cached_property
@@ -172,16 +182,16 @@ class Layout:
         heads = [row for row in self.rows if row.targets[0].startswith(_HEADS)]
         return _any_of(source for row in heads for source in row.sources)
 
-    def knows(self, name: str) -> bool:
+    def has_row(self, name: str) -> bool:
         """True if a canonical name is in the table."""
         return bool(self._sources.fullmatch(name))
 
-    def is_of_head(self, name: str) -> bool:
-        """True if a canonical name becomes a part of the head."""
+    def is_head(self, name: str) -> bool:
+        """True if the tensor of a canonical name belongs to the head."""
         return bool(self._sources_of_heads.fullmatch(name))
 
     def reason_to_drop(self, name: str) -> str | None:
-        """Why a canonical name is not needed, or None where it is."""
+        """The reason why the model does not need a tensor, or None if it does."""
         for pattern, reason in self.dropped.items():
             if re.fullmatch(pattern, name):
                 return reason

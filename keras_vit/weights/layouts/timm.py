@@ -10,6 +10,7 @@ from keras_vit.weights.layouts.timm_names import (
     known_name,
     name_in_path,
 )
+from keras_vit.weights.resolve import Undecided
 
 _BLOCK = "blocks.{i}"
 _STEM = "patch_embed.backbone"
@@ -110,7 +111,7 @@ def _num_prefix(shapes):
     return tuple(dict.fromkeys((class_token + registers, 0, class_token)))
 
 
-def _gate(fields, shapes):
+def _gate_activation(fields, shapes):
     """DINOv2's giant has SwiGLU; the names of other gates do not tell the activation."""
     dinov2 = any(re.search(r"\.mlp\.w12\.", name) for name in shapes)
     giant = (fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
@@ -128,40 +129,44 @@ _ACTIVATIONS = {
 }
 
 
-def _hints(config):
-    """Timm's `config.json`, or the arguments of its VisionTransformer."""
-    arguments = arguments_of(config)
+def _config_arguments(config):
+    """Arguments in timm's `config.json`, or in the arguments of its VisionTransformer."""
+    theirs = arguments_of(config)
     pretrained = config.get("pretrained_cfg") or config  # older ones have no such part
-    hints = {"num_heads": arguments.get("num_heads")}
-    size = arguments.get("img_size") or (pretrained.get("input_size") or (None,))[1:]
-    hints["image_size"] = size or None
-    hints |= {"image_mean": pretrained.get("mean"), "image_std": pretrained.get("std")}
-    hints["pooling"] = _POOLINGS.get(arguments.get("global_pool"))
-    hints |= _ACTIVATIONS.get(arguments.get("act_layer"), {})
-    if arguments.get("no_embed_class"):
-        hints["num_prefix_positions"] = 0
-    if arguments.get("pos_embed") in ("", "none"):
-        hints["position"] = "none"
-    return hints
+    size = theirs.get("img_size") or (pretrained.get("input_size") or (None,))[1:]
+    arguments = {
+        "num_heads": theirs.get("num_heads"),
+        "image_size": size or None,
+        "image_mean": pretrained.get("mean"),
+        "image_std": pretrained.get("std"),
+        "pooling": _POOLINGS.get(theirs.get("global_pool")),
+        **_ACTIVATIONS.get(theirs.get("act_layer"), {}),
+    }
+    if theirs.get("no_embed_class"):
+        arguments["num_prefix_positions"] = 0
+    if theirs.get("pos_embed") in ("", "none"):
+        arguments["position"] = "none"
+    return arguments
 
 
-def _implied(config, path, width):
-    """Arguments that an architecture's name stands for; without one, timm's defaults."""
+def _architecture_arguments(config, path, width):
+    """Arguments of the architecture that a name stands for, or else timm's defaults."""
     config = config or {}
     architecture = config.get("architecture")
     name = known_name(str(architecture)) if architecture else name_in_path(path)
-    arguments = arguments_of(config)
+    theirs = arguments_of(config)
     if name in SIZES:
-        origin = f"the {'architecture' if architecture else 'name'} {name}"
-        same = width in (SIZES[name][0], arguments.get("embed_dim"))
-        heads = SIZES[name][1] if same else None
-        return [(origin, {"num_heads": heads, **facts(name)})]
-    if architecture or "embed_dim" not in arguments:
+        named_width, heads = SIZES[name]
+        if width not in (named_width, theirs.get("embed_dim")):
+            heads = Undecided(f"the architecture {name} is not {width} wide")
+        origin = "config.json: architecture" if architecture else "the path: architecture"
+        return [(f"{origin} {name}", {"num_heads": heads, **facts(name)})]
+    if architecture or "embed_dim" not in theirs:
         return []
-    usual = {"num_heads": 12, "layer_norm_epsilon": 1e-6, **_ACTIVATIONS["gelu"]}
-    if "glu" in str(arguments.get("mlp_layer", "")).lower():
-        usual["mlp"] = "geglu"  # timm's blocks give a gate their own default, GELU
-    return [("the default of timm's VisionTransformer", usual)]
+    defaults = {"num_heads": 12, "layer_norm_epsilon": 1e-6, **_ACTIVATIONS["gelu"]}
+    if "glu" in str(theirs.get("mlp_layer", "")).lower():
+        defaults["mlp"] = "geglu"  # timm's blocks give a gate their own default, GELU
+    return [("the defaults of timm's VisionTransformer", defaults)]
 
 
 # Arguments of timm's VisionTransformer by which it computes something else, though its
@@ -178,7 +183,7 @@ _USUAL = {
 }
 
 
-def _difference(config, names, shapes):
+def _reason_to_refuse(config, names, shapes):
     arguments = arguments_of(config)
     for name, value in arguments.items():
         usual = _USUAL.get(name)
@@ -217,7 +222,7 @@ def _look_alike(names, shapes):
 _SOME_TANH = ((768, 12, 32), (1024, 24, 16), (1152, 27, 16), (1536, 40, 16))
 
 
-def _unsettled(fields):
+def _undecided(fields):
     """CLIP's activations and SigLIP's, of which the tensors tell nothing."""
     if fields["pre_norm"]:
         return {"mlp": ("gelu", "quick_gelu"), "layer_norm_epsilon": (1e-5, 1e-6)}
@@ -266,20 +271,20 @@ TIMM = Layout(
     },
     num_prefix=_num_prefix,
     written_prefix=lambda class_token, registers: (class_token + registers, 0),
-    hints=_hints,
-    implied=_implied,
-    difference=_difference,
-    unsettled=_unsettled,
+    config_arguments=_config_arguments,
+    architecture_arguments=_architecture_arguments,
+    reason_to_refuse=_reason_to_refuse,
+    undecided=_undecided,
     names_in_paths=True,
-    gate=_gate,
-    resnet=_RESNET,
+    gate_activation=_gate_activation,
+    resnet_defaults=_RESNET,
     not_written=_not_written,
 )
 
 
-def _bit_hints(config):
-    hints = _hints(config)
-    return {key: hints[key] for key in ("image_size", "image_mean", "image_std")}
+def _bit_config_arguments(config):
+    arguments = _config_arguments(config)
+    return {key: arguments[key] for key in ("image_size", "image_mean", "image_std")}
 
 
 TIMM_BIT = Layout(
@@ -287,7 +292,7 @@ TIMM_BIT = Layout(
     model="bit",
     rows=_bit_rows(_UNIT, "stage_{stage}_unit_{unit}"),
     marks=(r"stem\.conv\.weight", r"stages\.0\.blocks\.0\.norm1\.weight", r"norm\.weight"),
-    resnet=_RESNET,
-    hints=_bit_hints,
+    resnet_defaults=_RESNET,
+    config_arguments=_bit_config_arguments,
     names_in_paths=True,
 )
