@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_vit import arguments
-from keras_vit.data.pipeline import Pipeline, noted
+from keras_vit.data.pipeline import Pipeline, fields_in_config
 from keras_vit.data.sources import Source
 from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
 from keras_vit.distribution import pads_batches
@@ -192,7 +192,7 @@ class ImageData:
             "image_mean": mean,
             "image_std": std,
         }
-        of_model |= noted(config, self.pipeline.augmentation)
+        of_model |= fields_in_config(config, self.pipeline.augmentation)
         return self.configured(**{**of_model, **fields})
 
     @functools.cached_property

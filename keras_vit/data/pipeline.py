@@ -1,9 +1,12 @@
-"""How images become what a model takes: the settings, and what they do to one image."""
+"""Pipelines: settings that make batches of images, and their effect on one image."""
+
+from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,33 +19,36 @@ from keras_vit.data.packages import tensorflow
 from keras_vit.data.randaugment import RandAugment
 from keras_vit.data.sources import pixels_of_array
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 LABEL_MODES = ("categorical", "int")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """How images become batches.
+    """Settings that make batches of images.
 
     Attributes:
-        image_size: int or (height, width), of the images in a batch.
+        image_size: int or (height, width) of the images in a batch.
         channels: 3 for RGB, 1 for grey.
-        batch_size: int, images in a batch.
-        label_mode: `"categorical"`, one-hot float32 (batch, classes), or `"int"`, int32
-            (batch,). Mixing needs the first.
-        image_mean: float or one for each channel, subtracted from pixel values in [0, 1].
-        image_std: float or one for each channel, by which they are then divided. Both
-            `None` leaves pixel values as they are, in [0, 255].
+        batch_size: number of images in a batch.
+        label_mode: `"categorical"`: one-hot float32 (batch, classes); `"int"`: int32
+            (batch,). MixUp and CutMix need `"categorical"`.
+        image_mean: number, or one for each channel, subtracted from pixel values in [0, 1].
+        image_std: number, or one for each channel, by which they are then divided. Both
+            `None` keeps pixel values in [0, 255].
         data_format: `"channels_last"` or `"channels_first"`.
-        augmentation: an `Augmentation`, of training images; its `evaluation_crop` and
-            `resize_factor` are also of the others.
+        augmentation: augmentation of training images; its `evaluation_crop` and
+            `resize_factor` apply to evaluation images.
         num_parallel_calls: int, threads that decode and augment; `None` lets `tf.data`
             choose. It has no influence on what the batches hold.
         value_range: (black, white), the values in the files or arrays that become 0 and
             255, such as (0, 4095) for 12 bits in files of 16, (0, 1) for masks and for
             floats on that scale. `None`: 0 and 255, or 65535 in files of 16 bits.
-        alpha: `"drop"` leaves a fourth channel out that is no opacity, such as near
-            infrared; `"white"` lays images over white. `None` does so, too, but `load`
-            refuses channels that seem to be no opacity.
+        alpha: `"drop"` leaves out a fourth channel that is no opacity, such as near
+            infrared; `"white"` lays images over white. `None` is `"white"`, and `load`
+            refuses channels that do not look like opacity.
     """
 
     image_size: int | tuple[int, int] = (224, 224)
@@ -57,7 +63,7 @@ class Pipeline:
     value_range: tuple[float, float] | None = None
     alpha: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         keep = functools.partial(object.__setattr__, self)
         keep("image_size", arguments.pair(self.image_size, "image_size"))
         keep("data_format", arguments.image_data_format(self.data_format))
@@ -82,22 +88,24 @@ class Pipeline:
                 )
         if self.augmentation.mixes and self.label_mode == "int":
             raise ValueError(
-                "MixUp and CutMix mix labels, too, so they need one-hot ones: "
+                "MixUp and CutMix mix labels, too, so labels must be one-hot: "
                 "label_mode='categorical'. Received: label_mode='int'"
             )
 
     @property
     def reading(self) -> Reading:
-        """The meaning of the values in files and arrays."""
+        """Meaning of the values in files and arrays."""
         return Reading(value_range=self.value_range, alpha=self.alpha)
 
 
-def noted(config: Mapping, augmentation: Augmentation) -> dict:
-    """Fields of a `Pipeline` that a model notes in its config, see `ImageModel.note`.
+def fields_in_config(
+    config: Mapping[str, Any], augmentation: Augmentation
+) -> dict[str, Any]:
+    """Returns the fields of a `Pipeline` in a model's config (`ImageModel.note`).
 
     Args:
-        config: of a model.
-        augmentation: an `Augmentation`, of which all stays but what the model notes.
+        config: config of a model.
+        augmentation: augmentation that takes over the crop in the config.
     """
     fields = dict(config.get("preprocessing") or {})
     names = ("evaluation_crop", "resize_factor")
@@ -106,21 +114,21 @@ def noted(config: Mapping, augmentation: Augmentation) -> dict:
 
 
 def load_images(
-    images: Sequence[str | os.PathLike | bytes | np.ndarray], pipeline: Pipeline
+    images: Sequence[str | os.PathLike[str] | bytes | np.ndarray], pipeline: Pipeline
 ) -> np.ndarray:
-    """Images as a model takes them, prepared as those of `ImageData.validation`.
+    """Prepares images for a model, as `ImageData.validation` does.
 
     Args:
         images: paths of files, contents of files, or arrays (height, width) or (height,
-            width, 1, 3 or 4) of values from 0 to 255, or in the pipeline's
+            width, 1, 3 or 4) with values from 0 to 255 or in the pipeline's
             `value_range`.
-        pipeline: a `Pipeline`; `ImageData.pipeline` is one.
+        pipeline: settings, such as `ImageData.pipeline`.
 
     Returns:
         float32 array (n, height, width, channels), or with the channels first.
 
     Raises:
-        ValueError: if there is none, or one cannot be decoded, naming it.
+        ValueError: if there is no image, or one cannot be decoded; the message names it.
     """
     if isinstance(images, str | os.PathLike | bytes):
         raise ValueError(
@@ -135,15 +143,23 @@ def load_images(
 
 
 class Augment:
-    """What is done to one training image, its randomness from a seed."""
+    """Augmentation of one training image, with random numbers from a seed."""
 
     def __init__(self, pipeline: Pipeline):
         self._pipeline = pipeline
         operations = pipeline.augmentation.randaugment
         self._randaugment = RandAugment(*operations) if operations else None
 
-    def __call__(self, image, seed):
-        """Float image of the pipeline's size, of values from 0 to 255."""
+    def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Crops, flips and changes an image.
+
+        Args:
+            image: tensor (height, width, channels) with values from 0 to 255.
+            seed: int64 tensor (2,); the same seed gives the same result.
+
+        Returns:
+            float32 tensor of the pipeline's size, with values from 0 to 255.
+        """
         tf = tensorflow()
         crop_seed, flip_seed, operation_seed = tf.unstack(tf.random.split(seed, 3))
         image = self._cropped(image, crop_seed)
@@ -168,8 +184,8 @@ class Augment:
         return crops.plain_resize(image, size)
 
 
-def evaluation_crop(image, pipeline: Pipeline):
-    """An image that is not trained on, in the pipeline's size, values from 0 to 255."""
+def evaluation_crop(image: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
+    """Crops an image for evaluation to the pipeline's size, with values from 0 to 255."""
     augmentation, size = pipeline.augmentation, pipeline.image_size
     if augmentation.evaluation_crop == "resize":
         image = crops.plain_resize(image, size)
@@ -178,17 +194,17 @@ def evaluation_crop(image, pipeline: Pipeline):
     return tensorflow().ensure_shape(image, (*size, pipeline.channels))
 
 
-def encoded(label, num_classes: int, pipeline: Pipeline):
-    """A label as the pipeline's `label_mode` has it."""
+def encoded(label: tf.Tensor, num_classes: int, pipeline: Pipeline) -> tf.Tensor:
+    """Encodes a label by the pipeline's `label_mode`."""
     if pipeline.label_mode == "int":
         return label
     return tensorflow().one_hot(label, num_classes, dtype="float32")
 
 
-def scaled(image, pipeline: Pipeline):
-    """Pixel values from 0 to 255 in the range that the model takes.
+def scaled(image: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
+    """Scales pixel values from 0 to 255 by the pipeline's mean and standard deviation.
 
-    Mixing comes after, and is the same before and after.
+    Mixing comes after; it gives the same before.
     """
     if pipeline.image_mean is None:
         return image
@@ -196,8 +212,8 @@ def scaled(image, pipeline: Pipeline):
     return image * (1 / (255 * std)).astype("float32") - (mean / std).astype("float32")
 
 
-def in_data_format(images, pipeline: Pipeline):
-    """A batch of images with the channels where the pipeline has them."""
+def in_data_format(images: tf.Tensor | np.ndarray, pipeline: Pipeline) -> tf.Tensor:
+    """Moves the channels of a batch to the place of the pipeline's `data_format`."""
     tf = tensorflow()
     if pipeline.data_format == "channels_first":
         return tf.transpose(images, (0, 3, 1, 2))

@@ -1,12 +1,15 @@
-"""From examples to batches: `tf.data` streams that are pure functions of a seed.
+"""Streams of batches: `tf.data` datasets that are pure functions of a seed.
 
-A training stream has no state but its position. Example number g of the stream, counted
-over all epochs, is number g % n of epoch g // n; the order of an epoch comes from (seed,
-epoch), the randomness of the example from (seed, g), that of mixing a batch from (seed,
+A training stream has no state except its position. Example number g of the stream, counted
+over all epochs, is number g % n of epoch g // n. The order of an epoch depends on (seed,
+epoch), the random numbers of an example on (seed, g), and those that mix a batch on (seed,
 step). So a stream can start at any step, and neither threads nor interruptions change it.
 """
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,23 +28,29 @@ from keras_vit.data.pipeline import (
 from keras_vit.data.sources import Source
 from keras_vit.distribution import own_rows
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 BATCHES_AHEAD = 2
 
 
 class StreamStart:
-    """Where the iterators of a training stream begin that are made from now on.
+    """Start of the iterators that will be made of a training stream.
 
     Attributes:
-        step: int, the first batch.
-        reads: int, how many iterators have begun there.
+        step: number of the first batch.
+        reads: number of iterators that have begun.
     """
 
-    def __init__(self):
+    step: int
+    reads: int
+
+    def __init__(self) -> None:
         self.step = 0
         self.reads = 0
 
     def read(self) -> np.int64:
-        """The step, for an iterator that begins."""
+        """Returns the step to an iterator that begins, and counts it."""
         self.reads += 1
         return np.int64(self.step)
 
@@ -53,18 +62,18 @@ def training_stream(
     seed: int,
     start: int | StreamStart,
     part: tuple[int, int] = (0, 1),
-):
-    """The endless `tf.data.Dataset` of batches to train on, from a step on.
+) -> tf.data.Dataset[Any]:
+    """Returns the endless `tf.data.Dataset` of training batches, from a step on.
 
     Args:
-        source: the examples.
-        num_classes: int, classes of their labels.
-        pipeline: how they become batches.
-        seed: int, what order and augmentation come from.
-        start: the first step.
-        part: (index, count) of a process, and how many share a batch. It gets the rows
-            that are its own, `own_rows`, and computes those alone, and where they are
-            mixed the one before them, too.
+        source: examples of the stream.
+        num_classes: number of classes.
+        pipeline: settings that make batches.
+        seed: random seed of order and augmentation.
+        start: number of the first batch.
+        part: (index, count) of a process among those that share a batch. The stream
+            computes its own rows only (`own_rows`), and if examples are mixed the row
+            before them.
     """
     tf = tensorflow()
     order = ExampleOrder(len(source), seed)
@@ -75,13 +84,13 @@ def training_stream(
     seed = tf.constant(seed, "int64")
     rows = own_rows(batch_size, *part)
     if augmentation.mixes and part != (0, 1):
-        rows = np.append((rows[0] - 1) % batch_size, rows)  # whose neighbour comes first
+        rows = np.append((rows[0] - 1) % batch_size, rows)  # the first row's neighbour
 
     def positions(step):
         positions = step * batch_size + tf.constant(rows, "int64")
         return positions, order.indices(positions)
 
-    # Even numbers are the examples' and odd ones the batches', so that no two share any.
+    # Even seeds are for examples and odd ones for batches, so that none is shared.
     def example(position, index):
         image, label = _read(source, index, pipeline.channels)
         image = augment(image, tf.stack([seed, 2 * position]))
@@ -105,12 +114,12 @@ def training_stream(
 
 
 def _steps(start: int | StreamStart):
-    """Numbers of the batches of an endless stream."""
+    """Dataset of the numbers of the batches, without end."""
     tf = tensorflow()
     if not isinstance(start, StreamStart):
         return tf.data.Dataset.counter(start, dtype="int64")
 
-    # Asked for when an iterator begins, not when the stream is made.
+    # Read the step when an iterator begins, not when the stream is made.
     def counter(_):
         (step,) = tf.numpy_function(guarded(start.read), [], ["int64"])
         step.set_shape(())
@@ -123,10 +132,10 @@ def _steps(start: int | StreamStart):
 
 def evaluation_stream(
     source: Source, num_classes: int, pipeline: Pipeline, padded: bool = False
-):
-    """The finite `tf.data.Dataset` of a split in its order; the last batch is partial.
+) -> tf.data.Dataset[Any]:
+    """Returns the finite `tf.data.Dataset` of a split; the last batch is partial.
 
-    With `padded` it is filled up, and each batch has sample weights, see
+    With `padded` the last batch is filled up, and each batch has sample weights, see
     `ImageData.evaluation`.
     """
     total, batch_size = len(source), pipeline.batch_size
@@ -150,7 +159,7 @@ def evaluation_stream(
 
 
 def _filled(total, batch_size, images, labels):
-    """A batch with zeros after it, and the weights of its images."""
+    """Fills up a batch with zeros, and adds the weights of its images."""
     tf = tensorflow()
     count = tf.shape(images)[0]
     weights = tf.fill([count], _example_weight(total, batch_size))
@@ -159,7 +168,7 @@ def _filled(total, batch_size, images, labels):
 
 
 def _example_weight(total, batch_size):
-    """By which weighted means over all rows are means over the examples."""
+    """Weight of an example that makes weighted means over all rows means over examples."""
     return np.float32(-(-total // batch_size) * batch_size / total)
 
 
@@ -170,14 +179,14 @@ def _with_zeros(tensor, rest):
 
 
 def _evaluation_part(source, num_classes, pipeline, part):
-    """Own rows of each batch, and how many it has in all."""
+    """Batches of a process' own rows, with the number of rows of the whole batch."""
     tf = tensorflow()
     total, batch_size = len(source), pipeline.batch_size
     starts = range(0, total, batch_size)
     sizes = [min(batch_size, total - start) for start in starts]
     own = [start + own_rows(n, *part) for start, n in zip(starts, sizes, strict=True)]
     indices = tf.data.Dataset.from_tensor_slices(np.concatenate(own))
-    # Only the last one has another number of rows.
+    # Only the last batch has another number of rows.
     images = _evaluated(indices, source, num_classes, pipeline, len(own[0]))
     counts = tf.data.Dataset.from_tensor_slices(np.array(sizes, "int32"))
     joined = tf.data.Dataset.zip(images, counts)
@@ -185,7 +194,7 @@ def _evaluation_part(source, num_classes, pipeline, part):
 
 
 def _padded_evaluation_part(source, num_classes, pipeline, part):
-    """Own rows of each batch, of which the last is filled up."""
+    """Batches of a process' own rows; the last batch is filled up."""
     tf = tensorflow()
     total, batch_size = len(source), pipeline.batch_size
     rows = own_rows(batch_size, *part)
@@ -193,7 +202,7 @@ def _padded_evaluation_part(source, num_classes, pipeline, part):
     weights = np.where(indices < total, _example_weight(total, batch_size), 0)
 
     def blanked(images, labels, weights):
-        """A row that does not count holds zeros, not the copy that stands in for it."""
+        """Replaces rows that do not count, which are copies, by zeros."""
         parts = [tf.where(_like(weights, part) > 0, part, 0) for part in (images, labels)]
         return *parts, weights
 
@@ -206,12 +215,12 @@ def _padded_evaluation_part(source, num_classes, pipeline, part):
 
 
 def _like(weights, tensor):
-    """(n,) with as many dimensions as a tensor."""
+    """Reshapes weights (n,) to the number of dimensions of a tensor."""
     return tensorflow().reshape(weights, (-1, *(1,) * (tensor.shape.rank - 1)))
 
 
 def _evaluated(indices, source, num_classes, pipeline, batch_size):
-    """Batches of the examples of a stream of indices."""
+    """Makes batches of the examples of a dataset of indices."""
 
     def example(index):
         image, label = _read(source, index, pipeline.channels)
@@ -226,24 +235,24 @@ def _evaluated(indices, source, num_classes, pipeline, batch_size):
 
 
 class ExampleOrder:
-    """Which example comes when in an endless training stream.
+    """Order of the examples in an endless training stream.
 
-    Every epoch has each of `count` examples once, in an order of its own.
+    Every epoch holds each of `count` examples once, in an order of its own.
     """
 
-    def __init__(self, count: int, seed: int):
+    def __init__(self, count: int, seed: int) -> None:
         self._count = count
         self._seed = seed
         self._current = -1, None
 
     def epoch(self, epoch: int) -> np.ndarray:
-        """Indices of all examples in the order of an epoch."""
-        # Of NumPy's generators the one whose streams no version changes (NEP 19).
+        """Returns the indices of all examples in the order of an epoch."""
+        # NumPy's generator whose streams are the same in every version (NEP 19).
         bits = np.random.MT19937(np.random.SeedSequence([self._seed, epoch]))
         return np.random.RandomState(bits).permutation(self._count)
 
-    def indices(self, positions):
-        """int64 tensor (n,): the examples at positions, themselves such a tensor."""
+    def indices(self, positions: tf.Tensor) -> tf.Tensor:
+        """Returns the indices, int64 (n,), of the examples at positions, int64 (n,)."""
         (indices,) = _python(self._indices, positions, ("int64",))
         return tensorflow().ensure_shape(indices, positions.shape)
 
@@ -252,7 +261,7 @@ class ExampleOrder:
 
     def _index(self, position: int):
         epoch, place = divmod(position, self._count)
-        current, order = self._current  # as a pair: several streams may be read at once
+        current, order = self._current  # one pair: several streams may read at once
         if epoch != current:
             order = self.epoch(epoch)
             self._current = epoch, order
@@ -260,11 +269,11 @@ class ExampleOrder:
 
 
 def _read(source: Source, index, channels: int):
-    """Tensors of an example's pixels and of its label."""
+    """Returns tensors of an example's pixels and label."""
     tf = tensorflow()
     read = functools.partial(_read_now, source, channels)
     image, label, failure = _python(read, index, (source.dtype, "int32", "string"))
-    # An exception in `read` would reach the user with all calls that led to it.
+    # An exception in `read` would reach the user with the whole traceback of the thread.
     with tf.control_dependencies([tf.debugging.Assert(failure == b"", [failure])]):
         image = tf.identity(image)
     image.set_shape((None, None, channels))
@@ -273,7 +282,7 @@ def _read(source: Source, index, channels: int):
 
 
 def _read_now(source: Source, channels: int, index):
-    """Pixels, label and an empty text; or what is wrong, after a picture of nothing."""
+    """Returns pixels, label and an empty text; or an empty picture and the error."""
     try:
         return *source.read(int(index), channels), b""
     except (ValueError, OSError) as error:
@@ -282,7 +291,7 @@ def _read_now(source: Source, channels: int, index):
 
 
 def _python(function, tensor, dtypes: tuple[str, ...]) -> list:
-    """Tensors of what a Python function makes of one, their shapes unknown."""
+    """Calls a Python function on a tensor; the shapes of the results are unknown."""
     tf = tensorflow()
     function = tf.autograph.experimental.do_not_convert(guarded(function))
     return tf.numpy_function(function, [tensor], dtypes)

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_vit.data import Augmentation, ImageData, Pipeline, failures
 from keras_vit.data.labels import indices_of
-from keras_vit.data.pipeline import noted
+from keras_vit.data.pipeline import fields_in_config
 from keras_vit.report import Evaluation
 from keras_vit.runs.folder import RunFolder, find_run
 from keras_vit.zoo.pretrained import Model, from_pretrained
@@ -155,7 +155,7 @@ def _pipeline_of(model, batch_size):
         "data_format": config["data_format"],
         "batch_size": batch_size,
     }
-    return Pipeline(**fields | noted(config, Augmentation()))
+    return Pipeline(**fields | fields_in_config(config, Augmentation()))
 
 
 def image_fields(pipeline: Pipeline) -> dict:
