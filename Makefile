@@ -23,9 +23,10 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# Public functions, classes and attributes without a complete type.
+# Public functions, classes and attributes without a complete type. pyright does not follow
+# the import hook of an editable installation, hence PYTHONPATH.
 types: $(VENV)/.installed
-	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python --verifytypes keras_vit --ignoreexternal
+	PYTHONPATH=$(CURDIR) $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python --verifytypes keras_vit --ignoreexternal
 
 format: $(VENV)/.installed
 	$(VENV)/bin/ruff check --fix .
