@@ -1,8 +1,8 @@
 """Plans of pre-training on TPUs that are absent: the tables of docs/planning.md.
 
-Compiles each of `CONFIGURATIONS` in a process of its own, minutes each, and keeps what
-`keras_vit.planning.plan` says as JSON in a folder; those that are there already are not
-compiled again. With `--write` it makes the tables of those that are there.
+Compiles each of `CONFIGURATIONS` in a process of its own, which takes minutes, and keeps the
+result of `keras_vit.planning.plan` as JSON in a folder. Configurations with a file there are
+not compiled again. `--write` writes the tables of all files.
 
     pip install libtpu
     KERAS_BACKEND=jax python benchmarks/plan.py benchmarks/plans
@@ -20,12 +20,12 @@ from pathlib import Path
 GIB, DAY = 2**30, 86_400
 DATA_PARALLEL, REMATERIALIZED = "data_parallel", "rematerialized"
 # The ViT paper's table 2: model, epochs of JFT-300M (table 3), TPUv3-core-days. For L/16
-# table 3 has 7 or 14 epochs; of which these are the days it does not say.
+# table 3 has 7 or 14 epochs and does not say to which of them the days belong.
 PAPER = [("ViTL16", 14, 680), ("ViTL16", 7, 680), ("ViTH14", 14, 2500)]
 V3_CORE = 123e12 / 2  # FLOP/s at best (TPU v4, arXiv 2304.01433, table 4)
 EPOCHS = {"ViTB16": (7,), "ViTL16": (7, 14), "ViTH14": (14,)}
-# Model, devices, strategy, images of an update, and whether it is rematerialized. First
-# the paper's runs, of 4096 images, by 64 chips.
+# Model, devices, strategy, images of an update, and rematerialization. The paper's runs,
+# with 4096 images on 64 chips, come first.
 CONFIGURATIONS = [
     ("ViTB16", "v6e:8x8", DATA_PARALLEL, 4096),
     ("ViTB16", "v5e:8x8", DATA_PARALLEL, 4096),
@@ -75,48 +75,47 @@ INTRODUCTION = """\
 
 Written by `python benchmarks/plan.py benchmarks/plans --write docs/planning.md` on {date},
 from programs that {packages} compiled on a
-machine with two cores, which others used too, and no accelerator.
+machine with two cores, which other processes used, too, and without an accelerator.
 
 **None of this has run on a TPU.** Memory, operations and collectives are those of the
-compiled program; every time is a prediction from published peak rates, which no program
-reaches. Each row is the step that `keras_vit.training.finetune` has `fit` run under the
-strategy: the ViT paper's pre-training on JFT-300M (18,291 classes, 224 pixels, Adam,
-`mixed_bfloat16`, no dropout), compiled ahead of time by libtpu for that topology. A row
-that does not fit is what the compiler refused.
+compiled program. Times are predictions from published peak rates, which no program reaches.
+Each row is the step that `keras_vit.training.finetune` runs in `fit` under the strategy: the
+ViT paper's pre-training on JFT-300M (18,291 classes, 224 pixels, Adam, `mixed_bfloat16`, no
+dropout), compiled ahead of time by libtpu for that topology. Rows that do not fit were
+refused by the compiler.
 
-- *State*: weights and optimizer of a device. *Peak*: all that the program takes of its
-  memory, the code included.
+- *State*: weights and optimizer of a device. *Peak*: all memory of the program on a device,
+  with its code.
 - *TFLOPs*: floating-point operations of a device and step as XLA counts them, the body of a
-  loop once. *Of the model*: three times a forward pass, of these; beyond 100 % where there
-  are loops, and the prediction then takes the model's.
-- *Memory*: of the bytes that each instruction of the program reads from and writes to HBM,
-  of those that take a slice, or change one in place, the slice. Where a joined instruction
-  slices what it has itself computed of an operand, the whole operand counts: in the loops
-  that gather weights (fully sharded) times may be too long. (ViTH14 on v5p:4x4x4 was
-  compiled before slices counted as such, and its memory time is too long.)
-- *Collectives*: how often, with loops; *sent*: by each device, if they pass their parts on
-  in a ring.
-- *Step*: at peak rates. The longest of operations, memory and links, as if all three were
-  at the same time, and their sum, as if none were.
+  loop once. *Of the model*: three times a forward pass, as a share of these. With loops it
+  exceeds 100 %; the prediction then uses the model's operations.
+- *Memory*: time of the bytes that each instruction reads from and writes to HBM; for a slice,
+  or a change in place, only those bytes. If a fusion slices an intermediate result, the whole
+  operand counts: times may be too long in the loops that gather weights (fully sharded).
+  (ViTH14 on v5p:4x4x4 was compiled before slices were counted as slices; its memory time is
+  too long.)
+- *Collectives*: number of runs, with loops. *Sent*: by each device, with ring algorithms.
+- *Step*: at peak rates. First the longest of operations, memory and links, if all three
+  overlap; then their sum, if none do.
 """
 
 TENSORS = """\
-Under `tensor_parallel:4` on v5e:4x4 the step of ViT-B/16 for 256 images holds 52
-all-reduces and nothing else: two forward and two backward of each block, of which XLA joins
-some, the head's, the gradients' and the loss'. `tests/test_plan.py` pins it where libtpu is
-installed.
+Under `tensor_parallel:4` on v5e:4x4 the step of ViT-B/16 for 256 images holds 52 all-reduces
+and no other collective: two in the forward and two in the backward pass of each block, some
+of which XLA joins, and those of the head, the gradients and the loss. `tests/test_plan.py`
+tests this where libtpu is installed.
 """
 
 WORKED = """\
 ## The paper's pre-training runs
 
-JFT-300M has 303 million images; batch 4096. Days and chip-days are those of the whole run
-at the step's predicted time, if all overlaps.
+JFT-300M has 303 million images; the batch size is 4096. Days and chip-days are those of the
+whole run at the predicted time of a step, if everything overlaps.
 """
 
 MEASURED = """\
-What real runs reach can be told from the paper itself, of its TPUv3-core-days: three times
-the forward pass of these models, for so many epochs, at the {peak:g} TFLOP/s of a core.
+The paper's TPUv3-core-days show the share that real runs reach: three times the forward pass
+of these models, for the epochs of the run, at the {peak:g} TFLOP/s of a core.
 """
 
 
@@ -149,7 +148,7 @@ def write(folder, path):
     if missing:
         names = "\n".join(f"- {name}" for name in missing)
         parts.append(
-            f"Of the script's configurations these were not compiled:\n\n{names}\n"
+            f"Configurations of the script that were not compiled:\n\n{names}\n"
         )
     path.write_text("\n".join(parts))
 
