@@ -1,8 +1,8 @@
 """Plans of pre-training on TPUs that are absent: the tables of docs/planning.md.
 
-Compiles each of `CONFIGURATIONS` in a process of its own, which takes minutes, and keeps the
-result of `keras_vit.planning.plan` as JSON in a folder. Configurations with a file there are
-not compiled again. `--write` writes the tables of all files.
+Compiles each of `CONFIGURATIONS` in a process of its own, which takes minutes, and keeps
+the result of `keras_vit.planning.plan` as JSON in a folder. Configurations with a file
+there are not compiled again. `--write` writes the tables of all files.
 
     pip install libtpu
     KERAS_BACKEND=jax python benchmarks/plan.py benchmarks/plans
@@ -78,32 +78,32 @@ from programs that {packages} compiled on a
 machine with two cores, which other processes used, too, and without an accelerator.
 
 **None of this has run on a TPU.** Memory, operations and collectives are those of the
-compiled program. Times are predictions from published peak rates, which no program reaches.
-Each row is the step that `keras_vit.training.finetune` runs in `fit` under the strategy: the
-ViT paper's pre-training on JFT-300M (18,291 classes, 224 pixels, Adam, `mixed_bfloat16`, no
-dropout), compiled ahead of time by libtpu for that topology. Rows that do not fit were
-refused by the compiler.
+compiled program. Times are predictions from published peak rates, which no program
+reaches. Each row is the step that `keras_vit.training.finetune` runs in `fit` under the
+strategy: the ViT paper's pre-training on JFT-300M (18,291 classes, 224 pixels, Adam,
+`mixed_bfloat16`, no dropout), compiled ahead of time by libtpu for that topology. Rows
+that do not fit were refused by the compiler.
 
 - *State*: weights and optimizer of a device. *Peak*: all memory of the program on a device,
   with its code.
 - *TFLOPs*: floating-point operations of a device and step as XLA counts them, the body of a
   loop once. *Of the model*: three times a forward pass, as a share of these. With loops it
   exceeds 100 %; the prediction then uses the model's operations.
-- *Memory*: time of the bytes that each instruction reads from and writes to HBM; for a slice,
-  or a change in place, only those bytes. If a fusion slices an intermediate result, the whole
-  operand counts: times may be too long in the loops that gather weights (fully sharded).
-  (ViTH14 on v5p:4x4x4 was compiled before slices were counted as slices; its memory time is
-  too long.)
+- *Memory*: time of the bytes that each instruction reads from and writes to HBM; for a
+  slice, or a change in place, only those bytes. If a fusion slices an intermediate result,
+  the whole operand counts: times may be too long in the loops that gather weights (fully
+  sharded). (ViTH14 on v5p:4x4x4 was compiled before slices were counted as slices; its
+  memory time is too long.)
 - *Collectives*: number of runs, with loops. *Sent*: by each device, with ring algorithms.
 - *Step*: at peak rates. First the longest of operations, memory and links, if all three
   overlap; then their sum, if none do.
 """
 
 TENSORS = """\
-Under `tensor_parallel:4` on v5e:4x4 the step of ViT-B/16 for 256 images holds 52 all-reduces
-and no other collective: two in the forward and two in the backward pass of each block, some
-of which XLA joins, and those of the head, the gradients and the loss. `tests/test_plan.py`
-tests this where libtpu is installed.
+Under `tensor_parallel:4` on v5e:4x4 the step of ViT-B/16 for 256 images holds 52
+all-reduces and no other collective: two in the forward and two in the backward pass of
+each block, some of which XLA joins, and those of the head, the gradients and the loss.
+`tests/test_plan.py` tests this where libtpu is installed.
 """
 
 WORKED = """\
@@ -114,8 +114,8 @@ whole run at the predicted time of a step, if everything overlaps.
 """
 
 MEASURED = """\
-The paper's TPUv3-core-days show the share that real runs reach: three times the forward pass
-of these models, for the epochs of the run, at the {peak:g} TFLOP/s of a core.
+The paper's TPUv3-core-days show the share that real runs reach: three times the forward
+pass of these models, for the epochs of the run, at the {peak:g} TFLOP/s of a core.
 """
 
 
@@ -147,9 +147,7 @@ def write(folder, path):
     missing = [name_of(c) for c in CONFIGURATIONS if c not in found]
     if missing:
         names = "\n".join(f"- {name}" for name in missing)
-        parts.append(
-            f"Configurations of the script that were not compiled:\n\n{names}\n"
-        )
+        parts.append(f"Configurations of the script that were not compiled:\n\n{names}\n")
     path.write_text("\n".join(parts))
 
 
