@@ -1,6 +1,7 @@
 """Programs in processes of their own, each of which must end, whatever ends it: with images
 of a size at which the threads of `tf.data` are always at work."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from helpers import tiny
 from PIL import Image
+
+from keras_vit.data import ending, load, streams
 
 pytest.importorskip("tensorflow_datasets")
 
@@ -337,3 +340,115 @@ def test_a_loss_that_is_no_number_in_finetune(ended, folder, checkpoint, tmp_pat
     given = (*finetune(folder, checkpoint, tmp_path / "run"), "--learning-rate", 1e30)
     status, output = ended(COMMAND, arguments=given, says="keras-vit: error: ")
     assert status == 2, output
+
+
+@pytest.mark.one_backend
+def test_an_iterator_collected_in_a_call_of_its_own(ended):
+    """Its destructor waits for that call, so it must run in another thread."""
+    status, output = ended(
+        """
+import gc, weakref
+from keras_vit.data import streams
+
+gc.disable()  # but for the one collection
+read, reads = streams._read_now, 0
+lost, collected = threading.Event(), threading.Event()
+
+def collecting(*args):
+    global reads
+    reads += 1
+    if reads > 16:  # after the first batch, whichever of two calls counts first
+        lost.wait()
+        gc.collect()
+        print("collected", flush=True)
+        collected.set()
+    return read(*args)
+
+streams._read_now = collecting
+data = keras_vit.data.load({folder!r}, batch_size=8, num_parallel_calls=2)
+
+class Cycle:
+    pass
+
+class Mark:
+    pass
+
+cycle = Cycle()
+cycle.itself, cycle.iterator = cycle, iter(data.train)
+next(cycle.iterator)
+cycle.iterator.mark = Mark()  # the last attribute goes when the iterator is destroyed
+mark = weakref.ref(cycle.iterator.mark)
+del cycle
+lost.set()
+print("ends", flush=True)
+collected.wait(30)
+for _ in range(300):
+    if mark() is None:
+        sys.exit(4)
+    time.sleep(0.1)
+""",
+    )
+    assert (status, "collected" in output) == (4, True), output
+    assert "Traceback" not in output
+
+
+# In this process.
+
+
+@pytest.fixture
+def data(folder):
+    return load(folder, batch_size=8, image_size=32)
+
+
+@pytest.mark.one_backend
+def test_iterators_that_a_generator_or_a_traceback_holds_are_known(data):
+    def batches():
+        yield from data.train
+
+    def fails():
+        iterator = iter(data.validation)
+        raise ValueError(next(iterator)[0].shape)
+
+    before = ending._iterators()
+    generator = batches()
+    next(generator)
+    with pytest.raises(ValueError, match="32, 32, 3") as error:
+        fails()
+    held_by_user = iter(data.train.map(lambda *batch: batch).prefetch(1))
+    known = [x for x in ending._iterators() if not any(x is y for y in before)]
+    assert len(known) == 3
+    assert known[1] is error.traceback[-1].frame.f_locals["iterator"]
+    assert known[2] is held_by_user
+
+
+@pytest.mark.one_backend
+def test_iterators_that_are_gone_are_forgotten(data):
+    before = len(ending._known)
+    iterator = iter(data.train)
+    assert len(ending._known) == before + 1
+    del iterator
+    assert len(ending._known) == before
+
+
+@pytest.mark.one_backend
+def test_no_stream_is_tuned(data):
+    shards = [
+        data.evaluation("validation", padded=padded).keras_vit_shard(0, 2)[0]
+        for padded in (False, True)
+    ]
+    all_streams = [
+        *(data.train, data.train_from(3), data.train.keras_vit_shard(0, 2)[0]),
+        *(data.validation, data.evaluation("validation", padded=True), *shards),
+        data.train.map(lambda *batch: batch).prefetch(1),  # nor what is made of one
+    ]
+    assert not any(stream.options().autotune.enabled is not False for stream in all_streams)
+    assert streams._parallel(data.pipeline)["num_parallel_calls"] > 0
+
+
+@pytest.mark.one_backend
+def test_a_tensorflow_without_the_class_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING, "keras_vit"):
+        assert ending._iterator_class("iterator_ops", "GoneIterator") is None
+        assert ending._iterator_class("gone_ops", "OwnedIterator") is None
+    assert len(caplog.records) == 2
+    assert "has no `gone_ops.OwnedIterator`" in caplog.text

@@ -41,8 +41,8 @@ class Pipeline:
         data_format: `"channels_last"` or `"channels_first"`.
         augmentation: augmentation of training images; its `evaluation_crop` and
             `resize_factor` apply to evaluation images.
-        num_parallel_calls: int, threads that decode and augment; `None` lets `tf.data`
-            choose. It has no influence on what the batches hold.
+        num_parallel_calls: number of images that are decoded and augmented at once; `None`
+            takes the number of processors. It has no influence on what the batches hold.
         value_range: (black, white), the values in the files or arrays that become 0 and
             255, such as (0, 4095) for 12 bits in files of 16, (0, 1) for masks and for
             floats on that scale. `None`: 0 and 255, or 65535 in files of 16 bits.

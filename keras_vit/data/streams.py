@@ -9,12 +9,13 @@ step). So a stream can start at any step, and neither threads nor interruptions 
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_vit.data import failures
-from keras_vit.data.ending import guarded
+from keras_vit.data.ending import guarded, untuned
 from keras_vit.data.mixing import mix
 from keras_vit.data.packages import tensorflow
 from keras_vit.data.pipeline import (
@@ -298,12 +299,20 @@ def _python(function, tensor, dtypes: tuple[str, ...]) -> list:
 
 
 def _parallel(pipeline: Pipeline) -> dict:
-    calls = pipeline.num_parallel_calls or tensorflow().data.AUTOTUNE
+    calls = pipeline.num_parallel_calls or _processors()
     return {"num_parallel_calls": calls, "deterministic": True}
 
 
+def _processors() -> int:
+    """Number of processors that this process may use."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _prefetched(stream):
-    stream = stream.prefetch(BATCHES_AHEAD)
     options = tensorflow().data.Options()
     options.deterministic = True
-    return stream.with_options(options)
+    return untuned(stream.prefetch(BATCHES_AHEAD).with_options(options))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from keras_vit.data.ending import untuned
 from keras_vit.data.packages import tensorflow
 
 
@@ -34,7 +35,7 @@ def cut(folder: str | os.PathLike, stays: Callable[[str, int], bool]) -> None:
 def _records(path) -> Iterator[bytes]:
     """Up to the end, or to where a process was killed as it wrote."""
     tf = tensorflow()
-    records = iter(tf.data.TFRecordDataset(os.fspath(path)))
+    records = iter(untuned(tf.data.TFRecordDataset(os.fspath(path))))
     while True:
         try:
             yield next(records).numpy()
