@@ -52,15 +52,15 @@ def command(name):
         ),
         (
             "`base_learning_rate` must be positive. Received: base_learning_rate=-1.0",
-            "`--learning-rate` must be positive. Received: --learning-rate -1.0",
+            "`--base-learning-rate` must be positive. Received: --base-learning-rate -1.0",
         ),
         (
             "Received: batch_size=30, micro_batch_size=7",
             "Received: --batch-size 30, --micro-batch-size 7",
         ),
         ("Received: data_dir=None", "Received: no `--data-dir`"),
-        ("Received: resolution=(384, 512).", "Received: --resolution 384 512."),
-        ("`ema_momentum` must", "`--ema` must"),
+        ("Received: resolution=(384, 512).", "Received: --image-size 384 512."),
+        ("`ema_momentum` must", "`--ema-momentum` must"),
         ("or choose another `directory`.", "or give `--overwrite`."),
         # No option has this name; and a file's name is what it is.
         ("`dropout_rate` must be in [0, 1)", "`dropout_rate` must be in [0, 1)"),

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit.cli.options import images_in
 from keras_vit.data import Augmentation, Pipeline, load, load_images, read_image
 from keras_vit.data.clutter import is_clutter
 from keras_vit.data.split_names import look_like_splits, splits_of
 from keras_vit.data.splits import choose_for_split
+from keras_vit.runs.images import images_in
 
 pytestmark = pytest.mark.one_backend
 

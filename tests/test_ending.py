@@ -337,7 +337,7 @@ def test_ctrl_c_in_evaluate_and_predict(ended, folder, checkpoint):
 
 @pytest.mark.one_backend
 def test_a_loss_that_is_no_number_in_finetune(ended, folder, checkpoint, tmp_path):
-    given = (*finetune(folder, checkpoint, tmp_path / "run"), "--learning-rate", 1e30)
+    given = (*finetune(folder, checkpoint, tmp_path / "run"), "--base-learning-rate", 1e30)
     status, output = ended(COMMAND, arguments=given, says="keras-vit: error: ")
     assert status == 2, output
 

@@ -252,8 +252,8 @@ def test_the_command_line_under_slurm(tmp_path):
         Image.fromarray(pixels.astype("uint8")).save(folder / f"{i:02}.png")
     jax_ranks.vit(classes=0).save(tmp_path / "small.keras")
     arguments = ["finetune", tmp_path / "shades", "--weights", tmp_path / "small.keras"]
-    arguments += ["--resolution", 8, "--batch-size", 8, "--steps", 4, "--evaluations", 2]
-    arguments += ["--validation-split", 0.3, "--recipe", "vit", "--learning-rate", 0.1]
+    arguments += ["--image-size", 8, "--batch-size", 8, "--steps", 4, "--evaluations", 2]
+    arguments += ["--validation-split", 0.3, "--recipe", "vit", "--base-learning-rate", 0.1]
     command = [str(argument) for argument in arguments]
     environment = {
         # JAX takes a port by the number of the job.

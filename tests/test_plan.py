@@ -472,7 +472,7 @@ def test_wrong_options(options, message, capsys):
 def test_the_command_line(capsys):
     """Target of this process' single device."""
     command = ["plan", "--model", "ViTS16", "--recipe", "augreg", "--batch", "4"]
-    command += ["--devices", "cpu:1", "--resolution", "16", "--classes", "7"]
+    command += ["--devices", "cpu:1", "--image-size", "16", "--classes", "7"]
     for field in ("num_layers=1", "hidden_dim=16", "num_heads=2", "mlp_dim=32"):
         command += ["--set", field]
     assert main([*command, "--json", "--micro-batch-size", "2"]) == 0
@@ -515,7 +515,7 @@ def is_installed(name):
         return False
 
 
-FINE_TUNING = ["--recipe", "vit", "--resolution", "224"]
+FINE_TUNING = ["--recipe", "vit", "--image-size", "224"]
 
 
 @on_jax

@@ -8,11 +8,13 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from inspect import signature
 from pathlib import Path
 
 import keras
@@ -23,15 +25,27 @@ from PIL import Image, ImageDraw
 
 import keras_vit
 from keras_vit.cli import finetune, main, predict
-from keras_vit.cli.choices import recipe_of
+from keras_vit.cli.options import DEPRECATED
 from keras_vit.data import Augmentation
-from keras_vit.runs import Checkpoints, RunFolder, find_run, load_classifier
-from keras_vit.runs.examples import digests
+from keras_vit.runs import (
+    Checkpoints,
+    Progress,
+    RunFolder,
+    evaluate,
+    find_run,
+    fine_tune,
+    load_classifier,
+    prediction,
+)
+from keras_vit.runs import predict as predict_images
+from keras_vit.runs.choices import choose_recipe
+from keras_vit.runs.image_digests import image_digests
+from keras_vit.runs.options import sort_options
 from keras_vit.training import BiTHyperRule, SmallData, configured
 
 CHECKPOINT = str(REFERENCE / "vit_token" / "checkpoint.npz")
 CLASSES = ("circle", "square", "triangle")
-TRAINING = ("--resolution", 32, "--batch-size", 9, "--steps", 6, "--evaluations", 2)
+TRAINING = ("--image-size", 32, "--batch-size", 9, "--steps", 6, "--evaluations", 2)
 TRAINING += ("--test-split", 0.25, "--label-smoothing", 0)
 
 
@@ -73,11 +87,20 @@ def trained(folder, tmp_path_factory):
     return output, text
 
 
-def finetune_arguments(*options):
-    """Arguments that `keras-vit finetune` makes of options."""
+def chosen_recipe(data, known_name, *options):
+    """The recipe that `keras-vit finetune` chooses with these options."""
     parser = argparse.ArgumentParser()
     finetune.add_to(parser.add_subparsers())
-    return parser.parse_args(["finetune", "x", "--output", "y", *options])
+    args = parser.parse_args(["finetune", "x", "--output", "y", *options])
+    options = finetune._arguments(args)
+    own = {n: options.pop(n) for n in signature(fine_tune).parameters if n in options}
+    return choose_recipe(
+        own["recipe"],
+        data,
+        sort_options(options),
+        epochs=own.get("epochs"),
+        known_name=known_name,
+    )
 
 
 def printed(*arguments):
@@ -161,6 +184,112 @@ def test_a_run_says_what_it_is(trained):
     assert keras.saving.load_model(last).optimizer.iterations == 6
 
 
+# The same from Python.
+
+
+def same_training(folder, output, weights):
+    """`TRAINING` from Python, in a folder of its own."""
+    return fine_tune(
+        folder,
+        output,
+        weights=weights,
+        image_size=32,
+        batch_size=9,
+        steps=6,
+        evaluations=2,
+        test_split=0.25,
+        label_smoothing=0.0,
+        verbose=0,
+    )
+
+
+def test_fine_tune_writes_what_the_command_writes(trained, folder, tmp_path):
+    by_command = trained[0]
+    weights = by_command.with_name("small.keras")
+    by_python = same_training(folder, tmp_path / "run", weights)
+    assert {path.name for path in by_python.run.path.iterdir()} == {
+        path.name for path in by_command.iterdir()
+    }
+    configs = [RunFolder(path).config() for path in (by_command, by_python.run.path)]
+    for config in configs:
+        del config["date"]
+        config["model"]["config"].pop("name")  # numbered in the process
+    assert configs[0] == configs[1]
+    for name in ("metrics.csv", "results.json"):
+        assert by_python.run.file(name).read_text() == (by_command / name).read_text()
+    paths = (by_command / "best.keras", by_python.best_checkpoint)
+    models = [keras_vit.from_pretrained(path) for path in paths]
+    for expected, actual in zip(*(model.weights for model in models), strict=True):
+        np.testing.assert_array_equal(array(actual), array(expected))
+    result = by_python.result
+    assert result.summary() == json.loads((by_command / "results.json").read_text())
+    assert by_python.report.read_text().count("<section") == 5
+    with pytest.raises(ValueError, match=r"not empty.*`overwrite=True`"):
+        same_training(folder, tmp_path / "run", weights)
+
+
+def test_evaluate_and_predict_give_what_the_commands_print(trained, folder):
+    output, _ = trained
+    text = printed("evaluate", output, "--split", "validation", "--json")[1]
+    result = evaluate(output, split="validation")
+    assert result.summary() == json.loads(text)
+    text = printed("predict", output, folder / "circle", "--json", "--top", 2)[1]
+    lines = [json.loads(line) for line in text.splitlines()]
+    found = list(predict_images(output, folder / "circle", top=2))
+    assert [one.image for one in found] == [line["image"] for line in lines]
+    for one, line in zip(found, lines, strict=True):
+        classes = [(p["index"], p["class"], p["probability"]) for p in line["predictions"]]
+        assert [(c.index, c.name, c.probability) for c in one.classes] == classes
+
+
+@pytest.mark.one_backend
+def test_fine_tune_refuses_in_words_of_python(folder, tmp_path):
+    given = {"data": folder, "output": tmp_path / "run", "weights": CHECKPOINT}
+    for options, error, message in (
+        ({"step": 3}, TypeError, "no argument 'step'. Near it: steps"),
+        ({"model": "ViTB17"}, ValueError, "`model` must be one of 'BiTR50x1'"),
+        ({"freeze": "all"}, ValueError, "`freeze` must be one of linear, norms"),
+        ({"recipe": "large"}, ValueError, "`recipe` must be one of 'auto'"),
+        ({"steps": 3, "epochs": 2}, ValueError, "Give one of them"),
+        ({"validation_split": 0.0}, ValueError, "Give splits={'validation': …}"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            fine_tune(**given, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.one_backend
+def test_options_that_have_another_name_now(trained, folder, fails, tmp_path, capsys):
+    """They work with a warning, and unfinished runs that were begun with them go on."""
+    output, _ = trained
+    weights = output.with_name("small.keras")
+    given = ["finetune", folder, "--output", tmp_path / "run", "--weights", weights]
+    given += ["--resolution", 32, "--steps", 1, "--learning-rate=1e-4", "--ema", 0.9]
+    capsys.readouterr()
+    assert printed(*given, "--precision", "float32")[0] == 0
+    warnings = [
+        line.split(". ")[0]
+        for line in capsys.readouterr().err.splitlines()
+        if "warning" in line
+    ]
+    assert warnings == [
+        f"keras-vit: warning: {old} is now {new}"
+        for old, new in DEPRECATED.items()
+        if "_" not in old
+    ]
+    run = RunFolder(tmp_path / "run")
+    run.file("results.json").unlink()
+    config = run.config()
+    assert (config["arguments"]["image_size"], config["recipe"]["resolution"]) == (32, 32)
+    arguments = {"data": str(folder), "output": str(run.path), "weights": str(weights)}
+    arguments |= {"resolution": [32], "learning_rate": 1e-4, "ema": 0.9, "steps": 1}
+    arguments |= {"precision": "float32", "split": [], "set": [], "seed": 0}
+    arguments |= {"recipe": "auto", "strategy": "auto"}
+    run.file("config.json").write_text(json.dumps(config | {"arguments": arguments}))
+    assert "--seed 0 before, --seed 1 now" in fails(*given, "--seed", 1)
+    RunFolder.check(run.path, arguments=config["arguments"])
+
+
 # What a training says when it cannot go on.
 
 
@@ -188,7 +317,7 @@ def test_an_image_that_fails_in_the_training_is_named(folder, fails, tmp_path):
     assert "`--overwrite`" in error
     assert "21 train, 6 validation, 9 test before, 20 train, 6 validation, 9 test" in error
     assert "directory" not in error
-    assert "--bad-images: not given before, 'skip' now" in fails(
+    assert "`--bad-images` not given before, --bad-images skip now" in fails(
         *command, "--bad-images", "skip"
     )
     assert printed(*command, "--overwrite")[0] == 0
@@ -242,8 +371,7 @@ def test_mirroring_and_crops_are_options(folder):
     model = tiny(classes=3, classifier_activation=None)
 
     def asked(*options):
-        args = finetune_arguments("--crop", "resize", *options)
-        recipe = recipe_of(args, data, {}, None)
+        recipe = chosen_recipe(data, None, "--crop", "resize", *options)
         return configured(data, model, recipe.replace(batch_size=21, resolution=32))
 
     def sums(images):
@@ -309,7 +437,7 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
     weights = output.with_name("small.keras")
     given = ("finetune", folder, "--output", tmp_path / "run", "--weights", weights)
     given += (*TRAINING, "--save-freq", 1)
-    step, evaluated = finetune.Progress.on_train_batch_end, finetune.Progress.on_epoch_end
+    step, evaluated = Progress.on_train_batch_end, Progress.on_epoch_end
 
     def preempted(self, batch, logs=None):
         step(self, batch, logs)
@@ -322,20 +450,20 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
             raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.Progress, "on_train_batch_end", preempted)
+        patch.setattr(Progress, "on_train_batch_end", preempted)
         with pytest.raises(SystemExit) as end:
             printed(*given)
         assert end.value.code == 75
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.Progress, "on_epoch_end", dies)
+        patch.setattr(Progress, "on_epoch_end", dies)
         with pytest.raises(MemoryError):
             printed(*given)
     assert "`--save-freq` must be" in fails(*given[:-2], "--save-freq", 0)
     message = fails(*given, "--seed", 3)
-    assert "begun with other arguments: --seed: 0 before, 3 now" in message
+    assert "begun with other arguments: --seed 0 before, --seed 3 now" in message
     status, text = printed(*given)
     assert status == 0
-    assert "goes on after step 6" in text
+    assert "resumes after step 6" in text
     assert not (tmp_path / "run" / "resume").exists()
     for name in ("metrics.csv", "results.json"):
         assert (tmp_path / "run" / name).read_text() == (output / name).read_text()
@@ -367,7 +495,7 @@ def test_a_folder_without_a_step_is_nobodys(tmp_path):
         run, _ = begun(seed=2)
         run.file(name).parent.mkdir(exist_ok=True)
         run.file(name).touch()
-        with pytest.raises(ValueError, match="other arguments: --seed: 2 before, 3 now"):
+        with pytest.raises(ValueError, match="other arguments: seed=2 before, seed=3 now"):
             begun(seed=3)
         run.file(name).unlink()
 
@@ -461,7 +589,7 @@ def test_checkpoints_keep_the_best(tmp_path, monkeypatch):
     [
         ([], "Nothing says which model to train"),
         (["--weights", "none"], "Nothing says which model to train"),
-        (["--model", "ViTB17"], "`--model` must be one of BiTR50x1"),
+        (["--model", "ViTB17"], "`--model` must be one of 'BiTR50x1'"),
         (["--model", "VisionTransformer"], "`--model` must be one of"),
         (["--model", "ViTB16", "--weights", "imagnet21k"], "Expected one of the tags"),
         (
@@ -470,7 +598,7 @@ def test_checkpoints_keep_the_best(tmp_path, monkeypatch):
         ),
         (["--weights", "ViTB16.imagnet21k"], "Near it: ViTB16.imagenet21k"),
         (["--weights", "nowhere/model.npz"], "There is no checkpoint at"),
-        (["--model", "ViTB16", "--resolution", "230"], "divisible"),
+        (["--model", "ViTB16", "--image-size", "230"], "divisible"),
         (["--model", "ViTB16", "--steps", "0"], "`--steps` must be a positive integer"),
         (["--model", "ViTB16", "--epochs", "-1"], "`--epochs` must be positive"),
         (
@@ -481,7 +609,7 @@ def test_checkpoints_keep_the_best(tmp_path, monkeypatch):
             ["--model", "ViTB16", "--freeze", "all"],
             "`--freeze` must be one of linear, norms",
         ),
-        (["--model", "ViTB16", "--precision", "half"], "half"),
+        (["--model", "ViTB16", "--dtype", "half"], "half"),
         (["--model", "ViTB16", "--set", "num_head=3"], "Near it: num_heads"),
         (["--model", "ViTB16", "--split", "training=a"], "`--split` takes NAME=PART"),
         (["--model", "ViTB16", "--validation-split", "0"], "Give --split validation"),
@@ -549,8 +677,8 @@ def test_the_loss_says_how_it_differs_from_that_of_training(
 @pytest.mark.parametrize(
     "options",
     [
-        ("--ema", 0.5, "--learning-rate", 0.01),
-        ("--lora-rank", 2, "--micro-batch-size", 3, "--learning-rate", 0.01),
+        ("--ema-momentum", 0.5, "--base-learning-rate", 0.01),
+        ("--lora-rank", 2, "--micro-batch-size", 3, "--base-learning-rate", 0.01),
         ("--freeze", "linear", "--set", "drop_path_rate=0.1", "--layerwise-decay", 1),
     ],
 )
@@ -571,7 +699,7 @@ def test_the_best_checkpoint_is_what_was_validated(options, folder, tmp_path):
 def test_the_head_of_other_classes_goes(trained, folder, tmp_path):
     weights = trained[0].parent / "other.keras"  # three other classes
     tiny(classes=3, num_layers=1, representation_size=8).save(weights)
-    given = ("--resolution", 32, "--steps", 1, "--freeze", 1, "--learning-rate", 1e-9)
+    given = ("--image-size", 32, "--steps", 1, "--freeze", 1, "--base-learning-rate", 1e-9)
 
     def first_model(weights):
         run = tmp_path / weights.stem
@@ -609,18 +737,17 @@ def test_recipes_by_name_and_data(folder):
     data = keras_vit.data.load(folder)
     flowers = dataclasses.replace(data, name="oxford_flowers102/2.1.1")
 
-    def recipe(data, known, *options):
-        return recipe_of(finetune_arguments(*options), data, {}, known)
-
-    assert type(recipe(data, "BiTR50x1")) is BiTHyperRule
-    assert recipe(data, "BiTR50x1").resolution == 128  # as the images are small
-    assert type(recipe(data, "ViTB16.imagenet21k")) is SmallData
-    assert type(recipe(data, None)) is SmallData
-    assert recipe(flowers, "ViTB16", "--recipe", "vit").steps == 500
-    assert recipe(data, "ViTB16", "--recipe", "vit").steps == 10_000
-    small = recipe(data, "ViTB16", "--epochs", "10", "--batch-size", "4")
+    assert type(chosen_recipe(data, "BiTR50x1")) is BiTHyperRule
+    assert chosen_recipe(data, "BiTR50x1").resolution == 128  # as the images are small
+    assert type(chosen_recipe(data, "ViTB16.imagenet21k")) is SmallData
+    assert type(chosen_recipe(data, None)) is SmallData
+    assert chosen_recipe(flowers, "ViTB16", "--recipe", "vit").steps == 500
+    assert chosen_recipe(data, "ViTB16", "--recipe", "vit").steps == 10_000
+    small = chosen_recipe(data, "ViTB16", "--epochs", "10", "--batch-size", "4")
     assert (small.steps, small.warmup_steps) == (75, 7)
-    changed = recipe(data, "ViTB16", "--freeze", "2", "--ema", "0.9", "--weight-decay", "0")
+    changed = chosen_recipe(
+        data, "ViTB16", "--freeze", "2", "--ema-momentum", "0.9", "--weight-decay", "0"
+    )
     assert (changed.freeze, changed.ema_momentum, changed.weight_decay) == (2, 0.9, 0)
 
 
@@ -670,7 +797,7 @@ def test_a_run_reads_images_as_its_training_did(fails, tmp_path, capsys):
                 grey = rng.integers(0, 4096, (32, 32)).astype("uint16")
                 Image.fromarray(grey).save(root / split / label / f"{i}.png")
     run = tmp_path / "run"
-    given = ("finetune", root, "--output", run, "--weights", CHECKPOINT, "--resolution", 32)
+    given = ("finetune", root, "--output", run, "--weights", CHECKPOINT, "--image-size", 32)
     given += ("--batch-size", 5, "--steps", 1, "--evaluations", 1)
     assert "--value-range 0 4095" in fails(*given)
     assert printed(*given, "--value-range", 0, 4095)[0] == 0
@@ -913,7 +1040,7 @@ def test_images_that_differ_in_the_middle_alone_are_others(tmp_path):
             pixels[40:60, 40:60] = rng.integers(0, 255, (20, 20, 3))
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.bmp")
     data = keras_vit.data.load(tmp_path, validation_split=0.34)
-    found = digests(data)
+    found = image_digests(data)
     assert len(np.unique(np.concatenate([*found.values()]))) == 6
 
 
@@ -1056,7 +1183,7 @@ def test_predict_takes_addresses(trained, folder, server, monkeypatch, capsys):
     assert "404" in lines[2]["error"]
     assert "it cannot be had" in lines[3]["error"]  # cut in the middle
 
-    monkeypatch.setattr(predict, "MOST_BYTES", 100)
+    monkeypatch.setattr(prediction, "MOST_BYTES", 100)
     assert main(["predict", run, addresses[0]]) == 2
     assert "it has more than" in capsys.readouterr().err
     monkeypatch.setenv("KERAS_VIT_OFFLINE", "1")

@@ -1,4 +1,4 @@
-"""`keras-vit convert | verify | inspect | list | describe`: arguments in, text out."""
+"""`keras-vit convert | verify | inspect | list | describe`."""
 
 import keras_vit
 from keras_vit.cli.options import (
@@ -6,6 +6,7 @@ from keras_vit.cli.options import (
     DIFFERENT,
     OK,
     add_command,
+    add_image_size,
     add_overrides,
     overrides_of,
     size_of,
@@ -29,7 +30,7 @@ def add_to(commands) -> None:
     _add_verify(commands)
     _add_inspect(commands)
     listing = add_command(commands, "list", _list, "list the presets")
-    listing.add_argument("--family", help="one family alone, such as AugReg or DINOv2")
+    listing.add_argument("--family", help="family of presets, such as AugReg or DINOv2")
     _add_describe(commands)
 
 
@@ -57,7 +58,7 @@ def _verify(args):
         weights = None
         stages = compare_stages(model, arrays, args.tolerance)
     else:
-        overrides.pop("key", None)  # it is of the first
+        overrides.pop("key", None)  # it names a part of the first
         other = keras_vit.from_pretrained(args.other, **overrides)
         weights = compare_weights(model, other, args.tolerance)
         _print_weights(weights)
@@ -78,7 +79,7 @@ def _verdict(stages, weights, tolerance):
 
 
 def _print_weights(weights):
-    """The weights that are not equal, as there can be hundreds."""
+    """Prints the weights that differ; there can be hundreds of equal ones."""
     print(f"{len(weights.equal)} of {len(weights.rows)} weights are equal to the last bit.")
     if rows := [row for row in weights.rows if row.verdict != "equal"]:
         print(weights.text(rows))
@@ -132,21 +133,21 @@ def _add_convert(commands):
     parser.add_argument(
         "--layout",
         choices=LAYOUTS,
-        help="by default what the ending says: .npz google, .safetensors timm, .keras, "
-        ".weights.h5, none huggingface",
+        help="layout (default: by the ending of the target: .npz google, .safetensors "
+        "timm, .keras, .weights.h5, none huggingface)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what is at the target"
+        "--overwrite", action="store_true", help="replace the target if it exists"
     )
     parser.add_argument(
         "--no-check",
         dest="check",
         action="store_false",
-        help="do not read the target again to compare it",
+        help="do not read the written file again to compare it",
     )
     add_overrides(parser)
     parser.add_argument(
-        "--classes", type=int, metavar="N", help="outputs of the head; a new one is zeros"
+        "--classes", type=int, metavar="N", help="classes of the head; a new head is zeros"
     )
     parser.add_argument(
         "--resize-patches",
@@ -165,12 +166,12 @@ def _add_verify(commands):
     )
     parser.add_argument("checkpoint", help=CHECKPOINT)
     against = parser.add_mutually_exclusive_group(required=True)
-    against.add_argument("other", nargs="?", help="the checkpoint that is expected")
+    against.add_argument("other", nargs="?", help="the checkpoint to compare with")
     against.add_argument(
         "--expected",
         metavar="ARRAYS.npz",
-        help="file of arrays: `input`, images with channels last as the network takes "
-        "them, and stages: patch_embedding (stem), position_embedding, block_0 "
+        help="file of arrays: `input`, preprocessed images with channels last, and "
+        "stages: patch_embedding (stem), position_embedding, block_0 "
         "(encoderblock_0) …, encoder_norm (encoded, features), pooled, pre_logits, "
         "logits (before the activation)",
     )
@@ -178,52 +179,50 @@ def _add_verify(commands):
         "--tolerance",
         type=float,
         default=TOLERANCE,
-        help="largest difference, as a fraction of the largest value (%(default)s)",
+        help="largest difference, as a fraction of the largest value (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
-        help="of the random images for two checkpoints (%(default)s)",
+        help="random seed of the images for two checkpoints (default: %(default)s)",
     )
     add_overrides(parser)
 
 
 def _add_inspect(commands):
     parser = add_command(
-        commands, "inspect", _inspect, "tell what a checkpoint holds, without reading it"
+        commands, "inspect", _inspect, "show what a checkpoint holds, without reading it"
     )
     parser.add_argument("checkpoint", help=CHECKPOINT)
     parser.add_argument(
-        "--names", action="store_true", help="list the tensors and what becomes of each"
+        "--names", action="store_true", help="list each tensor with its variable"
     )
     add_overrides(parser)
 
 
 def _add_describe(commands):
     parser = add_command(
-        commands, "describe", _describe, "tell all about a preset, and what a model costs"
+        commands, "describe", _describe, "describe a preset, and what its model costs"
     )
     parser.add_argument(
         "name",
-        help="of a preset, a file of AugReg or BiT, or an architecture, such as ViTB16",
+        help="name of a preset, a file of AugReg or BiT, or an architecture, as ViTB16",
     )
+    add_image_size(parser, "size of the images in pixels (default: the preset's)")
     parser.add_argument(
-        "--image-size",
-        "--image_size",
+        "--batch-size",
         type=int,
-        nargs="+",
-        metavar=("H", "W"),
-        help="in pixels, by default what the name stands for",
+        default=1,
+        metavar="N",
+        help="images in a batch (default: %(default)s)",
     )
     parser.add_argument(
-        "--batch-size", "--batch_size", type=int, default=1, metavar="N", help="images"
-    )
-    parser.add_argument(
-        "--dtype", default="float32", help="float32 (the default), float16 or bfloat16"
+        "--dtype", default="float32", help="float32 (default), float16 or bfloat16"
     )
     parser.add_argument(
         "--flash-attention",
         action="store_true",
-        help="attention never has all of its scores in memory",
+        help="attention never holds all of its scores in memory",
     )

@@ -1,4 +1,4 @@
-"""`keras-vit export`: a model as a file of another runtime."""
+"""`keras-vit export`: writes a model for another runtime."""
 
 import importlib.util
 import os
@@ -9,13 +9,11 @@ import keras
 import numpy as np
 
 from keras_vit.cli.options import (
-    CHECKPOINT,
     OK,
+    RUN,
     add_command,
     add_merging,
     add_overrides,
-    images_in,
-    merging_of,
     overrides_of,
 )
 from keras_vit.data import load_images
@@ -23,8 +21,9 @@ from keras_vit.exporting import FORMATS, export
 from keras_vit.exporting.export import check_targets
 from keras_vit.exporting.formats import find_format
 from keras_vit.runs import load_model
+from keras_vit.runs.images import images_in
 
-# Of a folder; ranges of activations do not change much with more.
+# Taken from a folder; more change the ranges of activations little.
 MOST_IMAGES = 256
 
 
@@ -37,35 +36,35 @@ def add_to(commands) -> None:
         "write a model for another runtime (ONNX, OpenVINO, LiteRT, torch, TensorFlow), "
         "and compare it there with the model",
     )
-    parser.add_argument(
-        "source", metavar="RUN", help=f"the folder of a training, or {CHECKPOINT}"
-    )
+    parser.add_argument("source", metavar="RUN", help=RUN)
     parser.add_argument("target", help="path of the file, or of a SavedModel's folder")
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="by default what the ending says: "
-        + ", ".join(f"{row.ending or 'none'} {row.name}" for row in FORMATS.values()),
+        help="format (default: by the ending of the target: "
+        + ", ".join(f"{row.ending or 'none'} {row.name}" for row in FORMATS.values())
+        + ")",
     )
     parser.add_argument(
         "--images",
         metavar="IMAGE",
         nargs="+",
-        help="files, or folders of them, on which the outputs are compared; a few are "
-        "drawn otherwise",
+        help="files or folders of images on which to compare the outputs (default: a few "
+        "random images)",
     )
     parser.add_argument(
         "--calibration",
         metavar="IMAGE",
         nargs="+",
-        help="files, or folders of them, a hundred or more of those that the model is for: "
-        "weights and activations become int8 (onnx, openvino)",
+        help="files or folders of about 100 images of the model's task: weights and "
+        "activations become int8, calibrated on them (onnx, openvino)",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         metavar="X",
-        help="largest difference, as a fraction of the largest output (1e-4; int8: any)",
+        help="largest difference, as a fraction of the largest output (default: 1e-4; "
+        "any for int8)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what is at the target"
@@ -76,12 +75,11 @@ def add_to(commands) -> None:
 
 def _export(args):
     row = find_format(args.target, args.format)
-    # Before what takes minutes: another backend, a model, images.
+    # First, as loading the model and the images can take minutes.
     check_targets(row, os.path.normpath(args.target), args.overwrite)
     if keras.backend.backend() not in row.backends:
         return _on_another_backend(row, args.argv)
-    overrides = overrides_of(args) | merging_of(args)
-    model, pipeline, _ = load_model(args.source, **overrides)
+    model, pipeline, _ = load_model(args.source, **overrides_of(args))
     print(
         export(
             model,
@@ -97,11 +95,11 @@ def _export(args):
 
 
 def _on_another_backend(row, argv) -> int:
-    """The same command in a process of its own, as Keras cannot change its backend."""
+    """Runs the same command in a new process, as Keras cannot change its backend."""
     packages = [name for name in row.backends if importlib.util.find_spec(name)]
     if not packages:
         raise ImportError(
-            f"The format {row.name!r} is written by Keras on {' or '.join(row.backends)}, "
+            f"Keras writes the format {row.name!r} on {' or '.join(row.backends)}, "
             "which is not installed. Run: "
             f"pip install 'keras-vit[{row.backends[0]},export]'"
         )

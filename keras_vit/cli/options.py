@@ -1,36 +1,72 @@
-"""What the sub-commands have in common."""
+"""Options that several sub-commands have, and the values that they stand for."""
 
 import argparse
 import ast
 import difflib
-import os
-from inspect import signature
-from pathlib import Path
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import keras_vit
 from keras_vit.data.duplicates import DUPLICATES
 from keras_vit.data.images import ALPHA
-from keras_vit.data.listing import Listing
+from keras_vit.runs.options import DATA as DATA_OPTIONS
+from keras_vit.runs.options import READING, model_options
 
 OK, DIFFERENT, ERROR, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+# Old spellings of options, which keep working for one release.
+DEPRECATED = {
+    "--resolution": "--image-size",
+    "--learning-rate": "--base-learning-rate",
+    "--ema": "--ema-momentum",
+    "--precision": "--dtype",
+    "--image_size": "--image-size",
+    "--batch_size": "--batch-size",
+}
 
 CHECKPOINT = (
     "a preset (see `keras-vit list`), the name of a file of AugReg or BiT, an address "
     "(https://…, gs://…, hf://owner/name), a file or a folder"
 )
+RUN = f"the folder of a run, or {CHECKPOINT}"
 DATA = (
     "a folder with a folder of images for each class (also below train, validation and "
     "test), a .csv or .tsv file of paths and labels, or the name of a data set of "
     "TensorFlow Datasets"
 )
 EPILOG = """\
-Where a message asks for an argument such as `num_heads=…`, give it as
---set num_heads=5. The backend is that of KERAS_BACKEND, as everywhere in Keras.
+If a message asks for an argument such as `num_heads=…`, give it as --set num_heads=5.
+The environment variable KERAS_BACKEND chooses the backend, as everywhere in Keras.
 """
 
 
-def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
-    """A sub-command without arguments, which `run` carries out."""
+def current_spelling(argv: Sequence[str]) -> list[str]:
+    """Replaces old spellings of options, with a warning on stderr for each."""
+    words = []
+    for word in argv:
+        old, equals, value = word.partition("=")
+        if new := DEPRECATED.get(old):
+            print(
+                f"keras-vit: warning: {old} is now {new}. The old spelling will be removed "
+                "in the next release.",
+                file=sys.stderr,
+            )
+            word = new + equals + value
+        words.append(word)
+    return words
+
+
+def add_command(
+    commands, name: str, run: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    """Adds a sub-command and returns its parser, to which arguments are added.
+
+    Args:
+        commands: the sub-parsers of the command line's parser.
+        name: name of the sub-command.
+        run: called with the parsed arguments; returns the exit status.
+        text: one line of help.
+    """
     parser = commands.add_parser(
         name,
         help=text,
@@ -39,117 +75,100 @@ def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from"
+        "--traceback", action="store_true", help="show the traceback of an error"
     )
     parser.set_defaults(run=run, command=parser)
     return parser
 
 
+def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The options of these names that the command line gives."""
+    values = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    return {name: _tuple(v) for name, v in values.items() if v is not None}
+
+
 def add_data_options(parser) -> None:
-    """What `keras_vit.data.load` is told of `DATA`."""
-    parser.add_argument("--data-dir", metavar="FOLDER", help="of TensorFlow Datasets")
+    """Adds the options for `keras_vit.data.load`."""
+    parser.add_argument(
+        "--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data"
+    )
     for column, default in (("image", "path"), ("label", "label"), ("split", "split")):
         parser.add_argument(
-            f"--{column}-column", metavar="NAME", help=f"of the CSV file ({default})"
+            f"--{column}-column",
+            metavar="NAME",
+            help=f"column of the CSV file (default: {default})",
         )
     parser.add_argument(
         "--bad-images",
         choices=("raise", "skip"),
-        help="what to do where an image cannot be read (raise)",
+        help="if an image cannot be read, raise an error (default) or skip it",
     )
     parser.add_argument(
         "--duplicates",
         choices=DUPLICATES,
-        help="what to do where an image is in two splits: raise (the default) is an error, "
-        "drop leaves it out of the training images, keep looks for none",
+        help="if an image is in two splits, raise an error (default), drop it from the "
+        "training images, or keep both without looking",
     )
     add_reading(parser)
 
 
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `keras_vit.data.load` that the command line gives."""
+    return given(args, (*DATA_OPTIONS, *READING))
+
+
 def add_reading(parser) -> None:
-    """Adds the options that say how the values in images are meant."""
+    """Adds the options that say how the values in image files are meant."""
     parser.add_argument(
         "--value-range",
         type=float,
         nargs=2,
         metavar=("BLACK", "WHITE"),
-        help="values in the files that are black and white, such as 0 4095 for 12 bits in "
-        "files of 16, or 0 1 for masks (0 and the largest of 8 or 16 bits)",
+        help="values of black and white in the files, such as 0 4095 for 12 bits in files "
+        "of 16, or 0 1 for masks (default: 0 and the largest of 8 or 16 bits)",
     )
     parser.add_argument(
         "--alpha",
         choices=ALPHA,
-        help="the fourth channel of an image: white lays the image over white by it, drop "
-        "leaves it out, as where it is near infrared",
+        help="fourth channel of an image: white blends the image with white by it, drop "
+        "ignores it, such as near infrared",
     )
-
-
-def reading_of(args, pipeline) -> dict:
-    """Fields of a pipeline that say how values are meant; options come before its own."""
-    names = ("value_range", "alpha")
-    return {name: getattr(args, name) or getattr(pipeline, name) for name in names}
 
 
 def add_merging(parser) -> None:
-    """Fewer tokens, where a model is only asked."""
+    """Adds the option for token merging, of commands that only predict."""
     parser.add_argument(
         "--merged-tokens",
         metavar="N",
-        help="tokens that each block of a Vision Transformer merges into others, such as "
-        "8, or a number for each block: faster, for some accuracy",
+        type=_literal,
+        help="tokens to merge in each block of a Vision Transformer, such as 8, or a "
+        "number for each block: faster, for some accuracy",
     )
 
 
-def merging_of(args) -> dict:
-    """What `from_pretrained` is given of it."""
-    if args.merged_tokens is None:
-        return {}
-    return {"merged_tokens": _value(args.merged_tokens)}
+def add_image_size(parser, text: str) -> None:
+    """Adds `--image-size` with a help text."""
+    parser.add_argument("--image-size", type=int, nargs="+", metavar=("H", "W"), help=text)
 
 
-def images_in(folder: str) -> tuple[list[str], str]:
-    """Paths of the images in a folder and below, in order, and what else lies there."""
-    listing = Listing()
-    paths = [os.fspath(path) for path in listing.images_below(Path(folder))]
-    return paths, listing.left_out()
-
-
-def data_arguments(args, source: str, **others) -> dict:
-    """What `keras_vit.data.load` is given, source and all, as JSON can hold it."""
-    names = ("data_dir", "bad_images", "image_column", "label_column", "split_column")
-    names += ("duplicates", "value_range", "alpha")
-    given = {**{name: getattr(args, name) for name in names}, **others}
-    given = {name: value for name, value in given.items() if value is not None}
-    return {"source": source, **given}
-
-
-def found_again(source: str) -> str:
-    """A path as it is from any other folder, too; names of data sets as they are."""
-    return os.path.abspath(source) if os.path.exists(source) else source
-
-
-def load_data(given: dict):
-    """The `keras_vit.data.ImageData` of `data_arguments`."""
-    given = dict(given)
-    try:
-        return keras_vit.data.load(given.pop("source"), **given)
-    except RuntimeError as error:  # TensorFlow Datasets cannot prepare them
-        raise ValueError(str(error)) from error
+def add_settings(parser, example: str) -> None:
+    """Adds `--set` for arguments of the model."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"argument of VisionTransformer, such as {example}; may be repeated",
+    )
 
 
 def add_overrides(parser) -> None:
-    """What `from_pretrained` is told beside the source."""
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        nargs="+",
-        metavar=("H", "W"),
-        help="in pixels; the position embedding is resized",
-    )
+    """Adds the options for `from_pretrained`."""
+    add_image_size(parser, "size of the images; the position embedding is resized")
     parser.add_argument(
         "--key",
         metavar="NAME",
-        help="which state dict or model of a file with several, such as state_dict_ema",
+        help="state dict or model of a file with several, such as state_dict_ema",
     )
     parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads")
     parser.add_argument(
@@ -165,32 +184,24 @@ def add_overrides(parser) -> None:
         default=None,
         help="the file is a plain ViT, whatever its config.json or its name says",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an argument of VisionTransformer, such as image_size=384,384 or "
-        "pooling=gap; may be repeated",
-    )
+    add_settings(parser, "image_size=384,384 or pooling=gap")
 
 
-def overrides_of(args) -> dict:
-    """What `from_pretrained` is given beside the source."""
-    names = ("key", "num_heads", "position_grid", "classes")
-    names += ("resize_patches", "plain_vit")
-    overrides = {name: getattr(args, name, None) for name in names}
-    overrides["image_size"] = size_of(args.image_size)
-    overrides = {name: _tuple(v) for name, v in overrides.items() if v is not None}
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that the command line gives."""
+    names = ("key", "num_heads", "position_grid", "classes", "resize_patches")
+    overrides = given(args, (*names, "plain_vit", "merged_tokens"))
+    if args.image_size is not None:
+        overrides["image_size"] = size_of(args.image_size)
     return overrides | settings_of(args.set)
 
 
-def settings_of(texts) -> dict:
-    """What `--set` gives, by name."""
+def settings_of(texts: Sequence[str]) -> dict[str, Any]:
+    """The arguments that `--set` gives, by name."""
     return dict(_setting(text) for text in texts)
 
 
-def size_of(numbers):
+def size_of(numbers: Sequence[int] | None) -> int | tuple[int, ...] | None:
     """One or two numbers of the command line as `image_size`."""
     return numbers[0] if numbers and len(numbers) == 1 else _tuple(numbers)
 
@@ -201,21 +212,19 @@ def _tuple(value):
 
 def _setting(text):
     name, equals, value = text.partition("=")
-    known = {*signature(keras_vit.VisionTransformer).parameters}
-    known |= {*signature(keras_vit.from_pretrained).parameters}
-    known -= {"source", "overrides", "input_tensor"}
+    known = model_options()
     if not equals or name not in known:
         near = difflib.get_close_matches(name, known) or sorted(known)
         raise ValueError(
             "`--set` takes NAME=VALUE, where NAME is an argument of VisionTransformer or "
             f"from_pretrained. Received: {text!r}. Near it: {', '.join(near)}."
         )
-    return name, _value(value)
+    return name, _literal(value)
 
 
-def _value(text):
+def _literal(text):
     """A Python literal, or else the text itself."""
-    if text in ("true", "false"):  # as text both would count as true
+    if text in ("true", "false"):  # as texts both would count as true
         return text == "true"
     try:
         return ast.literal_eval(text)

@@ -1,13 +1,21 @@
-"""`keras-vit plan`: what a training takes on devices that are not here."""
+"""`keras-vit plan`: memory and time of a training on devices that are not here."""
 
 import contextlib
 import json
 import sys
 
-from keras_vit.cli.choices import constructors
-from keras_vit.cli.options import DIFFERENT, OK, add_command, settings_of, size_of
+from keras_vit.cli.options import (
+    DIFFERENT,
+    OK,
+    add_command,
+    add_image_size,
+    add_settings,
+    settings_of,
+    size_of,
+)
 from keras_vit.planning import CHIPS, CLASSES, plan
 from keras_vit.planning.targets import CPU
+from keras_vit.runs.choices import check_architecture
 from keras_vit.training.recipe import OF_THE_MODEL, Recipe
 from keras_vit.training.recipes import (
     IMAGENET,
@@ -19,7 +27,7 @@ from keras_vit.training.recipes import (
     ViTPreTraining,
 )
 
-# By default of which data they are.
+# The data that each recipe is for by default.
 RECIPES = {
     "pretraining": JFT_300M,
     "augreg": IMAGENET_21K,
@@ -34,46 +42,46 @@ def add_to(commands) -> None:
         commands,
         "plan",
         _plan,
-        "compile a training step for devices that are not here: does it fit, how fast at "
-        "best (1 as exit status where it does not fit)",
+        "compile a training step for devices that are not here: does it fit, and how fast "
+        "is it at best (exit status 1 if it does not fit)",
     )
     parser.add_argument(
-        "--model", required=True, metavar="NAME", help="an architecture, such as ViTH14"
+        "--model", required=True, metavar="NAME", help="architecture, such as ViTH14"
     )
     parser.add_argument(
         "--devices",
         required=True,
         metavar="NAME",
-        help=f"a kind of TPU or GPU ({', '.join(CHIPS)}) and its topology, such as v5e:4x4 "
+        help=f"kind of TPU or GPU ({', '.join(CHIPS)}) and its topology, such as v5e:4x4 "
         "or h100:8, or cpu:8 for virtual devices of the CPU",
     )
     parser.add_argument(
         "--strategy",
         default="auto",
         metavar="NAME",
-        help="auto (the default: data_parallel), fully_sharded or fsdp, with the devices "
-        "that share a layer tensor_parallel:4, fully_sharded:4",
+        help="auto (default: data_parallel), fully_sharded or fsdp; with the number of "
+        "devices that share a layer tensor_parallel:4, fully_sharded:4",
     )
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
         default="pretraining",
-        help="pretraining (the default): of the ViT paper, table 3; augreg, of any model; "
-        "vit, bigvision: as in `finetune`",
+        help="pretraining (default): the ViT paper's, table 3; augreg, for any model; vit, "
+        "bigvision: as in `finetune`",
     )
     parser.add_argument(
         "--data",
         choices=CLASSES,
         metavar="NAME",
-        help=f"{', '.join(CLASSES)}: says classes and steps, by default "
-        f"{', '.join(f'{data} of {name}' for name, data in RECIPES.items())}",
+        help=f"{', '.join(CLASSES)}: sets the number of classes and steps (default: "
+        f"{', '.join(f'{data} for {name}' for name, data in RECIPES.items())})",
     )
     numbers = {
-        "batch-size": "images of an update, on all devices together",
-        "micro-batch-size": "images in memory at a time; gradients are accumulated",
+        "batch-size": "images in each update, on all devices together",
+        "micro-batch-size": "images in memory at a time; accumulates gradients",
         "steps": "updates of the weights",
-        "epochs": "passes over the data of pretraining and augreg",
-        "classes": "of the head, by default those of the data",
+        "epochs": "passes over the data, for pretraining and augreg",
+        "classes": "classes of the head (default: those of the data)",
     }
     for name, text in numbers.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
@@ -83,35 +91,19 @@ def add_to(commands) -> None:
         default=None,
         help="compute activations again for the gradients",
     )
+    add_image_size(parser, "size of the images in pixels (default: the recipe's)")
     parser.add_argument(
-        "--resolution",
-        type=int,
-        nargs="+",
-        metavar=("H", "W"),
-        help="pixels of the images, by default the recipe's",
-    )
-    parser.add_argument(
-        "--precision",
+        "--dtype",
         default="mixed_bfloat16",
         metavar="POLICY",
-        help="such as float32 (%(default)s)",
+        help="dtype policy, such as float32 (default: %(default)s)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an argument of VisionTransformer, such as dropout_rate=0.1",
-    )
+    add_settings(parser, "dropout_rate=0.1")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _plan(args):
-    if args.model not in constructors():
-        raise ValueError(
-            f"`--model` must be one of {', '.join(constructors())}. Received: "
-            f"{args.model!r}"
-        )
+    check_architecture(args.model)
     settings = settings_of(args.set)
     recipe = _recipe(args, settings)
     _prepare_jax(args.devices)
@@ -121,7 +113,7 @@ def _plan(args):
         args.strategy,
         recipe,
         classes=args.classes or CLASSES[args.data or RECIPES[args.recipe]],
-        dtype=args.precision,
+        dtype=args.dtype,
         say=lambda line: print(f"… {line}", file=sys.stderr, flush=True),
         **{name: value for name, value in settings.items() if name not in OF_THE_MODEL},
     )
@@ -137,8 +129,8 @@ def _recipe(args, settings) -> Recipe:
         for name in ("epochs", "data"):
             if getattr(args, name) is not None:
                 raise ValueError(
-                    f"`--{name}` is of the recipes pretraining and augreg. Received: "
-                    f"--recipe {args.recipe}. Give --steps, --classes."
+                    f"`--{name}` is for the recipes pretraining and augreg. Received: "
+                    f"--recipe {args.recipe}. Give --steps and --classes instead."
                 )
         kind = {"vit": ViTFineTuning, "bigvision": BigVisionS16}[args.recipe]
         recipe = kind(**given)
@@ -148,25 +140,27 @@ def _recipe(args, settings) -> Recipe:
         try:
             recipe = ViTPreTraining.for_model(args.model, data, **length, **given)
         except ValueError as error:
-            raise ValueError(f"{error}. --recipe augreg is for every model.") from error
+            raise ValueError(
+                f"{error}. Use --recipe augreg, which is for every model."
+            ) from error
     changes = {
         "micro_batch_size": args.micro_batch_size,
         "steps": args.steps,
         "rematerialize": args.rematerialize,
-        "resolution": size_of(args.resolution),
+        "resolution": size_of(args.image_size),
         **{name: value for name, value in settings.items() if name in OF_THE_MODEL},
     }
     return recipe.replace(**{k: v for k, v in changes.items() if v is not None})
 
 
 def _prepare_jax(devices):
-    """Has JAX start with the CPU alone, and with as many devices of it as are asked for."""
-    with contextlib.suppress(ImportError):  # `plan` says what is missing
+    """Makes JAX start with CPU devices only, as many as `devices` names."""
+    with contextlib.suppress(ImportError):  # `plan` raises it in words
         import jax
 
         jax.config.update("jax_platforms", "cpu")
         kind, _, number = devices.partition(":")
         if kind == CPU and number.isdigit():
-            # Too late where JAX has started, in a process of others: then `plan` counts.
+            # Too late if another program has started JAX: then `plan` counts them.
             with contextlib.suppress(RuntimeError):
                 jax.config.update("jax_num_cpu_devices", int(number))

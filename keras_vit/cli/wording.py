@@ -1,26 +1,26 @@
-"""Messages of the package in the words of the command line: options for arguments."""
+"""Translates the package's messages: options of the command line for arguments."""
 
 import argparse
 import re
 import shlex
 
 # Arguments whose option has another name.
-_OTHERS = {"learning_rate": "base_learning_rate", "ema": "ema_momentum"}
+_OTHERS = {"resolution": "image_size"}
 _PHRASES = {
     "choose another `directory` or delete this one": "give `--overwrite`",
     "delete the folder or choose another `directory`": "give `--overwrite`",
     "choose another `directory`": "give `--overwrite`",
 }
-_QUOTED = r"(?<![\w=])'[^']*'(?!\w)"  # names of files, which stay as they are
+_QUOTED = r"(?<![\w=])'[^']*'(?!\w)"  # such as names of files; they stay
 _VALUE = (
     r"""\{[^}]*\}|\([^)]*\)|\[[^\]]*\]|'[^']*'|"[^"]*"|[^\s,;:(){}'"`]*[^\s,;:(){}'"`.]"""
 )
-# Advice to say which part of the data is which split.
+# Advice to name the parts of the data by `splits`.
 _SPLITS = r"(?:Name [^:.]*: )?splits=\{[^}]*\}(?: and validation_split=[\d.]*\d)?"
 
 
 def in_options(message: str, command: argparse.ArgumentParser) -> str:
-    """A message with the options of a command in place of Python's arguments.
+    """Replaces the arguments in a message by the options of a command.
 
     Args:
         message: such as "Leave them out with bad_images='skip'".
@@ -28,15 +28,17 @@ def in_options(message: str, command: argparse.ArgumentParser) -> str:
     """
     for phrase, ours in _PHRASES.items():
         message = message.replace(phrase, ours)
-    options = _options(command)
+    options, positional = _options(command), _positional(command)
     if not options:
         return message
     names = "|".join(sorted(options, key=len, reverse=True))
     given = rf"`?(?<![\w.\-/])(?P<name>{names})=(?P<value>{_VALUE})`?"
-    alone = rf"`(?P<alone>{names})`"
+    alone = rf"`(?P<alone>{names}|{'|'.join(positional) or '-'})`"
 
     def replaced(match):
         if name := match["alone"]:
+            if name in positional:
+                return positional[name]
             return f"`{options[name].option_strings[0]}`"
         if name := match["name"]:
             return _given(options[name], match["value"]) or match[0]
@@ -46,24 +48,33 @@ def in_options(message: str, command: argparse.ArgumentParser) -> str:
 
 
 def without_splits(message: str, remedy: str) -> str:
-    """A message with a remedy, said once, in place of each advice to give `splits`."""
+    """Replaces each advice to pass `splits` by another remedy, which is said once."""
     message = re.sub(_SPLITS, remedy, message)
     return message.replace(f"{remedy}. {remedy}", remedy)
 
 
 def _options(command):
-    """The actions of a parser by the name of the argument that they set."""
-    options = {}
-    for action in command._actions:
-        if action.option_strings and action.dest not in ("help", "set", "traceback"):
-            options[_OTHERS.get(action.dest, action.dest)] = action
-            if action.dest == "split" and action.metavar == "NAME=PART":
-                options["splits"] = action
-    return options
+    """The options of a parser by the argument that they set."""
+    options = {
+        action.dest: action
+        for action in command._actions
+        if action.option_strings and action.dest not in ("help", "set", "traceback")
+    }
+    others = {n: options[dest] for n, dest in _OTHERS.items() if dest in options}
+    return options | others
+
+
+def _positional(command):
+    """The names in the usage of a parser's positional arguments, by the argument."""
+    return {
+        action.dest: action.metavar
+        for action in command._actions
+        if not action.option_strings and action.metavar
+    }
 
 
 def _given(action, value):
-    """An option with its value; nothing where the option says something else."""
+    """An option with its value; `""` if the option cannot say this value."""
     option = action.option_strings[0]
     if action.nargs == 0:  # a flag
         return f"`{option}`" if value == str(action.const) else ""
@@ -82,11 +93,11 @@ def _given(action, value):
 
 
 def _parts(value):
-    """The values of a tuple or list, or the one that there is."""
+    """The values of a tuple or list, or the one value."""
     return [part.strip() for part in value.strip("()[]").split(",")]
 
 
 def _quoted(value):
-    """A value as a shell takes it."""
+    """A value quoted for a shell."""
     value = value.strip("'\"")
     return shlex.quote(value) if " " in value else value

@@ -1,4 +1,4 @@
-"""A training and its result as one page that opens anywhere."""
+"""Statistics of an evaluation, and the HTML report of a training."""
 
 from keras_vit.report.page import write_report
 from keras_vit.report.statistics import Evaluation, wilson_interval

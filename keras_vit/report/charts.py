@@ -1,14 +1,14 @@
-"""Charts as SVG that takes its colours from the page's style sheet."""
+"""Line charts as SVG with the colours of the page's style sheet."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keras_vit.report.markup import escape
+from keras_vit.report.markup import Markup, join, render
 
 _WIDTH, _HEIGHT = 340, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 40
-_MARKED = 40  # points, up to which each is marked
+_MARKED = 40  # number of points up to which each has a dot
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Line:
     """One line of a chart.
 
     Args:
-        name: what it shows, for the legend.
+        name: name in the legend.
         style: `"train"`, `"validation"` or `"rate"`, a class of the style sheet.
         x: numbers in rising order.
-        y: as many numbers; those that are not finite are left out.
+        y: as many numbers; NaN and infinity are left out.
     """
 
     name: str
@@ -27,8 +27,8 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
 
-    def points(self):
-        """The pairs that can be drawn."""
+    def points(self) -> list[tuple[float, float]]:
+        """The pairs of finite numbers."""
         pairs = zip(self.x, self.y, strict=True)
         return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
@@ -41,14 +41,14 @@ def line_chart(
     shares: bool = False,
     marked_x: float | None = None,
 ) -> str:
-    """Lines over a common axis, or nothing where there is no point to draw.
+    """Draws lines over a common axis; `""` without a point to draw.
 
     Args:
-        lines: what is drawn.
-        description: what the chart shows, for those who do not see it.
-        x_label: of the horizontal axis.
-        shares: bool, whether the values are shares of 1, shown in percent.
-        marked_x: where a vertical line stands, or `None`.
+        lines: the lines.
+        description: text for readers who do not see the chart.
+        x_label: label of the horizontal axis.
+        shares: whether the values are shares of 1, shown in percent.
+        marked_x: where to draw a vertical line, or `None`.
     """
     points = [point for line in lines for point in line.points()]
     if not points:
@@ -58,26 +58,28 @@ def line_chart(
     to_y, y_ticks = _axis(values, _HEIGHT - _BOTTOM, _TOP, top=1 if shares else None)
     parts = [_grid(to_x, x_ticks, to_y, y_ticks, x_label, shares)]
     if marked_x is not None:
+        ends = {"top": _TOP, "bottom": _HEIGHT - _BOTTOM}
         x = f"{to_x(marked_x):.1f}"
-        parts.append(
-            f'<line class="marked" x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
-        )
+        parts.append(render("chart/vertical", kind="marked", x=x, **ends))
     parts += [_drawn(line, to_x, to_y) for line in lines]
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{escape(description)}">{"".join(parts)}</svg>'
+    return render(
+        "chart/chart",
+        width=_WIDTH,
+        height=_HEIGHT,
+        description=description,
+        parts=join(parts),
     )
 
 
 def _axis(values, start, end, integers=False, top=None):
-    """The function from values to pixels, and the values to write at the axis."""
+    """The function from values to pixels, and the values of the ticks."""
     low, high = min(values), max(values)
     if low == high:
         margin = 0.5 if integers else abs(low) / 10 or 0.5
         low, high = low - margin, high + margin
     elif not integers:
         margin = (high - low) / 20
-        # Losses and rates are never negative, shares never above one.
+        # Losses and rates are not negative, shares are at most one.
         low = max(low - margin, 0.0) if low >= 0 else low - margin
         high = min(high + margin, top) if top and high <= top else high + margin
     step = _step(high - low, integers)
@@ -86,39 +88,41 @@ def _axis(values, start, end, integers=False, top=None):
 
 
 def _step(span, integers):
-    """The round distance that makes four to eight ticks."""
+    """The distance of the ticks: a round number that gives four to eight."""
     power = 10 ** math.floor(math.log10(span / 4))
     step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= 8)
     return max(1, round(step)) if integers else step
 
 
-def _grid(to_x, x_ticks, to_y, y_ticks, x_label, shares):
+def _grid(to_x, x_ticks, to_y, y_ticks, x_label, shares) -> Markup:
+    """The axes, with lines and numbers at the ticks."""
     parts, bottom = [], _HEIGHT - _BOTTOM
     digits = _digits(y_ticks, scale=100 if shares else 1)
     for tick in y_ticks:
         y = to_y(tick)
         text = f"{100 * tick:.{digits}f} %" if shares else _number(tick, digits)
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" '
-            f'y2="{y:.1f}"/>'
-            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
-        )
+        parts.append(_horizontal("grid", f"{y:.1f}"))
+        parts.append(_text("tick", _LEFT - 8, f"{y + 4:.1f}", "end", text))
     for tick in x_ticks:
-        parts.append(
-            f'<text x="{to_x(tick):.1f}" y="{bottom + 18}" text-anchor="middle">'
-            f"{tick:,.0f}</text>"
-        )
-    parts.append(
-        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" '
-        f'y2="{bottom}"/>'
-        f'<text class="label" x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{_HEIGHT - 4}" '
-        f'text-anchor="middle">{escape(x_label)}</text>'
-    )
-    return "".join(parts)
+        x = f"{to_x(tick):.1f}"
+        parts.append(_text("tick", x, bottom + 18, "middle", f"{tick:,.0f}"))
+    parts.append(_horizontal("axis", bottom))
+    middle = f"{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}"
+    parts.append(_text("label", middle, _HEIGHT - 4, "middle", x_label))
+    return join(parts)
+
+
+def _horizontal(kind, y) -> Markup:
+    ends = {"left": _LEFT, "right": _WIDTH - _RIGHT}
+    return render("chart/horizontal", kind=kind, y=y, **ends)
+
+
+def _text(kind, x, y, anchor, text) -> Markup:
+    return render("chart/text", kind=kind, x=x, y=y, anchor=anchor, text=text)
 
 
 def _digits(ticks, scale):
-    """Decimals that tell neighbouring ticks apart."""
+    """Number of decimals that distinguishes neighbouring ticks."""
     if len(ticks) < 2:
         return 2
     return max(0, -math.floor(math.log10((ticks[1] - ticks[0]) * scale) + 1e-9))
@@ -130,9 +134,9 @@ def _number(value, digits):
     return f"{value:.{digits}f}"
 
 
-def _drawn(line, to_x, to_y):
+def _drawn(line, to_x, to_y) -> Markup:
     points = [(f"{to_x(x):.1f}", f"{to_y(y):.1f}") for x, y in line.points()]
     path = " ".join(f"{x},{y}" for x, y in points)
     marks = points if len(points) <= _MARKED else points[-1:]
-    dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.6"/>' for x, y in marks)
-    return f'<g class="{line.style}"><polyline points="{path}"/>{dots}</g>'
+    dots = join(render("chart/dot", x=x, y=y) for x, y in marks)
+    return render("chart/line", style=line.style, points=path, dots=dots)

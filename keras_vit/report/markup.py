@@ -1,57 +1,113 @@
-"""Text and tables as HTML."""
+"""HTML from the files in `templates/`, with every value escaped."""
 
 import html
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from string import Template
 
-# What no page may hold: control characters, and halves of characters, as file names
-# that are no UTF-8 have them.
+_FOLDER = Path(__file__).parent / "templates"
+_FRAGMENT = re.compile(r"<!-- fragment (\w+) -->\n")
+# Control characters, and surrogates, which file names that are not UTF-8 have.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def escape(text) -> str:
-    """Any text as a part of a page, also within an attribute."""
-    return html.escape(_FORBIDDEN.sub("\ufffd", str(text)), quote=True)
+class Markup(str):
+    """Text that is HTML already, and is not escaped again."""
+
+    __slots__ = ()
+
+
+def escape(value: object) -> Markup:
+    """Escapes any value for text and attributes of a page; `Markup` stays as it is."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(html.escape(_FORBIDDEN.sub("\ufffd", str(value)), quote=True))
+
+
+def join(parts: Iterable[object]) -> Markup:
+    """Escapes parts and puts them in a row."""
+    return Markup("".join(map(escape, parts)))
+
+
+def render(template: str, **values: object) -> Markup:
+    """Fills a template with values, which are escaped.
+
+    Args:
+        template: name of a file in `templates/`, or `"file/fragment"` for one of several
+            in a file. Line ends and indentation of a fragment are left out.
+        **values: a value for each `$name` in it.
+
+    Raises:
+        KeyError: if there is no such fragment, or a value is missing.
+    """
+    filled = {name: escape(value) for name, value in values.items()}
+    return Markup(_template(template).substitute(filled))
+
+
+@cache
+def _template(name: str) -> Template:
+    file, _, fragment = name.partition("/")
+    fragments = _fragments(file)
+    return Template(fragments[fragment])
+
+
+@cache
+def _fragments(file: str) -> dict[str, str]:
+    """The fragments of a file by name; the text before the first one is `""`."""
+    text = (_FOLDER / f"{file}.html").read_text("utf-8")
+    whole, *parts = _FRAGMENT.split(text)
+    fragments = {
+        name: "".join(line.strip() for line in part.splitlines())
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+    return {"": whole, **fragments}
+
+
+def style() -> Markup:
+    """The page's style sheet."""
+    return Markup((_FOLDER / "style.css").read_text("utf-8"))
 
 
 def table(
     header: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    rows: Iterable[Sequence[object]],
     *,
     caption: str,
     left: int = 1,
-) -> str:
-    """A table whose cells are HTML; the first `left` columns are texts, others numbers.
+) -> Markup:
+    """Renders a table; the first cell of each row is its header.
 
-    The first cell of a row is its header.
+    Args:
+        header: name of each column.
+        rows: a value for each column.
+        caption: text above the table.
+        left: number of columns that are text, aligned left; the others are numbers.
     """
-    aligned = [("" if i < left else ' class="number"') for i in range(len(header))]
-    columns = list(zip(header, aligned, strict=True))
-    head = "".join(f'<th scope="col"{align}>{name}</th>' for name, align in columns)
-    body = "".join(_row(row, aligned) for row in rows)
-    return (
-        f'<div class="scroll"><table><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    kinds = ["text" if i < left else "number" for i in range(len(header))]
+    head = join(
+        render("table/column", kind=kind, name=name)
+        for kind, name in zip(kinds, header, strict=True)
+    )
+    return render(
+        "table/table",
+        caption=caption,
+        head=head,
+        rows=join(_row(row, kinds) for row in rows),
     )
 
 
-def _row(cells, aligned):
-    first, *others = cells
-    numbers = zip(others, aligned[1:], strict=True)
-    return (
-        f'<tr><th scope="row">{first}</th>'
-        + "".join(f"<td{align}>{cell}</td>" for cell, align in numbers)
-        + "</tr>"
+def _row(values, kinds):
+    name, *others = values
+    cells = join(
+        render("table/cell", kind=kind, content=value)
+        for kind, value in zip(kinds[1:], others, strict=True)
     )
+    return render("table/row", name=name, cells=cells)
 
 
-def facts(rows: Iterable[tuple[str, object]], *, caption: str) -> str:
-    """A table of names and values, which are escaped."""
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
-        for name, value in rows
-    )
-    return (
-        f'<div class="scroll"><table class="facts"><caption>{escape(caption)}</caption>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+def facts(rows: Iterable[tuple[str, object]], *, caption: str) -> Markup:
+    """Renders a table of names and values."""
+    body = join(render("table/fact", name=name, value=value) for name, value in rows)
+    return render("table/facts", caption=caption, rows=body)

@@ -1,4 +1,4 @@
-"""Pictures within the page itself, as `data:` addresses."""
+"""Pictures as `data:` addresses, which the page itself holds."""
 
 import base64
 import io
@@ -6,13 +6,17 @@ import io
 import numpy as np
 
 _LONGEST_SIDE = 256  # pixels of a picture of an example
-_SMALLEST_SIDE = 96  # below which its pixels are shown as squares
+_SMALLEST_SIDE = 96  # smaller pictures show their pixels as squares
 _MOST_CELLS = 250  # along a side of a heat map
 _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # Okabe and Ito's blue and vermilion
 
 
 def photograph(image: np.ndarray) -> str:
-    """The address of an image, uint8 (height, width, channels), at most 256 pixels wide."""
+    """The address of a picture, shrunk to 256 pixels if it is larger.
+
+    Args:
+        image: uint8 array (height, width, channels).
+    """
     from PIL import Image
 
     image = np.asarray(image)
@@ -25,15 +29,15 @@ def photograph(image: np.ndarray) -> str:
 
 
 def heat_map(confusion: np.ndarray) -> tuple[str, int]:
-    """A matrix of confusions as a picture, by the share of each true class.
+    """Draws a confusion matrix; the colour is the share of the true class.
 
-    Cells with nothing in them are transparent, so that it suits any background.
+    Empty cells are transparent, for any background.
 
     Args:
-        confusion: int array (classes, classes), true by predicted.
+        confusion: int array (true classes, predicted classes).
 
     Returns:
-        The picture's address, and how many classes a cell stands for in each direction.
+        The picture's address, and the number of classes along a side of a cell.
     """
     from PIL import Image
 
@@ -43,14 +47,14 @@ def heat_map(confusion: np.ndarray) -> tuple[str, int]:
     picture = np.empty((*shares.shape, 4), "uint8")
     picture[..., :3] = _WRONG
     picture[np.diag_indices(len(shares))] = (*_RIGHT, 0)
-    # The root, for rare mistakes to be seen too.
+    # The root makes rare mistakes visible.
     picture[..., 3] = np.round(255 * np.sqrt(shares))
     enlarged = np.kron(picture, np.ones((_enlargement(len(shares)),) * 2 + (1,), "uint8"))
     return _address(Image.fromarray(enlarged), "PNG"), per_cell
 
 
 def _summed(matrix, per_cell):
-    """Sums of square blocks."""
+    """Sums over square blocks."""
     missing = -len(matrix) % per_cell
     matrix = np.pad(matrix, (0, missing))
     cells = len(matrix) // per_cell
@@ -58,7 +62,7 @@ def _summed(matrix, per_cell):
 
 
 def _enlargement(cells):
-    """Pixels to a cell: single pixels vanish where a browser makes a picture smaller."""
+    """Pixels along a side of a cell: single pixels vanish when a browser shrinks it."""
     return max(1, round(1200 / cells))
 
 

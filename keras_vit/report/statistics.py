@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracy with an interval, classes, confusions."""
+"""Statistics of predictions: accuracy with an interval, classes, confusion matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,28 +9,27 @@ import numpy as np
 
 from keras_vit.data.wording import listed
 
-# Probability that the loss counts for zero. Less than any that logits of a training give:
-# Keras, which computes the loss from them, has no bound.
+# Zero probabilities count as this in the loss. It is below any that a training's logits
+# give, as Keras computes the loss from logits, without a bound.
 _SMALLEST = float(np.finfo("float32").tiny)
 
 
 def wilson_interval(
     correct: int, total: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Bounds of a share that was observed as `correct` of `total`.
+    """Confidence interval of a share that was observed as `correct` of `total`.
 
     Source: E. B. Wilson, *Probable inference, the law of succession, and statistical
-    inference*, 1927. Unlike the normal approximation it stays within [0, 1], and says
-    something where all or none are correct.
+    inference*, 1927. Unlike the normal approximation it stays within [0, 1], and it has a
+    width if all or none are correct.
 
     Args:
-        correct: int, how many were counted.
-        total: int, of how many.
-        confidence: float in (0, 1), how often such bounds hold.
+        correct: number of correct examples.
+        total: number of examples.
+        confidence: share of such intervals that hold the true value, in (0, 1).
 
     Raises:
-        ValueError: unless 0 <= correct <= total and 0 < total, or `confidence` is out of
-            its range.
+        ValueError: unless 0 <= correct <= total, 0 < total and 0 < confidence < 1.
     """
     if not (0 <= correct <= total and total > 0 and 0 < confidence < 1):
         raise ValueError(
@@ -48,7 +47,7 @@ def wilson_interval(
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Probabilities of a model beside the true classes, and what follows from both.
+    """True classes and predicted probabilities, and the statistics of both.
 
     Args:
         labels: int array (examples,), the true classes.
@@ -56,7 +55,8 @@ class Evaluation:
         class_names: a name for each class.
 
     Raises:
-        ValueError: if the shapes do not fit, a label is no class, or there is no example.
+        ValueError: if the shapes do not match, a label is not a class, or there are no
+            examples.
     """
 
     labels: np.ndarray
@@ -100,60 +100,59 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy, 95 %, see `wilson_interval`."""
+        """The 95 % interval of the accuracy, see `wilson_interval`."""
         return wilson_interval(self.num_correct, self.num_examples)
 
     @property
     def top_5_accuracy(self) -> float | None:
-        """Share with the true class among the five most probable; of 6 classes or more."""
+        """Share with the true class among the best five; `None` below 6 classes."""
         if len(self.class_names) < 6:
             return None
-        # Stable, so that among equals the first comes first, as for argmax.
+        # Stable: of equal probabilities the first class comes first, as in argmax.
         best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :5]
         return float((best == self.labels[:, None]).any(axis=1).mean())
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean over the classes of the share of each that was recognised.
+        """Mean recall of the classes that have examples.
 
-        Classes without examples are left out. Where one class makes up most of the
-        examples, always naming it gives a high accuracy, and one by the number of classes
-        here.
+        A model that always predicts the most frequent class can have a high accuracy; its
+        balanced accuracy is one divided by the number of classes.
         """
         return _mean([row.recall for row in self.by_class() if row.examples])
 
     @property
     def macro_f1(self) -> float:
-        """Mean of the classes' F1, without the classes that have no examples."""
+        """Mean F1 of the classes that have examples."""
         return _mean([row.f1 for row in self.by_class() if row.examples])
 
     @property
     def absent_classes(self) -> list[str]:
-        """Names of the classes without examples, which no mean over classes counts."""
+        """Names of the classes without examples, which the means over classes leave out."""
         return [row.name for row in self.by_class() if not row.examples]
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy of the true classes, without any smoothing of labels."""
+        """Mean cross-entropy of the true classes, without label smoothing."""
         of_truth = self.probabilities[np.arange(self.num_examples), self.labels]
         return float(-np.log(np.maximum(of_truth.astype("float64"), _SMALLEST)).mean())
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """How many examples of each true class (row) were taken for each class (column)."""
+        """Confusion matrix: examples by true class (row) and predicted class (column)."""
         size = len(self.class_names)
         flat = np.bincount(self.labels * size + self.predictions, minlength=size * size)
         return flat.reshape(size, size)
 
     def by_class(self) -> list["ClassResult"]:
-        """One row a class, in the order of the classes."""
+        """The result of each class, in the order of the classes."""
         correct = self.confusion.diagonal()
         examples, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         rows = zip(self.class_names, examples, predicted, correct, strict=True)
         return [ClassResult(name, *map(int, numbers)) for name, *numbers in rows]
 
     def confusions(self, most: int) -> list[tuple[int, int, int]]:
-        """(true class, predicted class, examples) of the most frequent mistakes."""
+        """(true class, predicted class, examples) of the most frequent confusions."""
         wrong = self.confusion - np.diag(self.confusion.diagonal())
         rows, columns = np.nonzero(wrong)
         counts = wrong[rows, columns]
@@ -166,8 +165,8 @@ class Evaluation:
         confidence = self.probabilities[wrong, self.predictions[wrong]]
         return wrong[np.argsort(-confidence, kind="stable")[:most]]
 
-    def summary(self) -> dict:
-        """The numbers of the whole, for JSON."""
+    def summary(self) -> dict[str, object]:
+        """The statistics over all classes by name, for JSON."""
         low, high = self.interval
         summary = {
             "examples": self.num_examples,
@@ -188,13 +187,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """How one class fared.
+    """The result of one class.
 
     Args:
-        name: of the class.
-        examples: int, how many truly belong to it.
-        predicted: int, how many were taken for it.
-        correct: int, how many were both.
+        name: name of the class.
+        examples: number of examples of the class.
+        predicted: number of examples predicted as the class.
+        correct: number of both.
     """
 
     name: str
@@ -204,17 +203,17 @@ class ClassResult:
 
     @property
     def precision(self) -> float | None:
-        """Share of what was taken for it that is it; `None` where nothing was."""
+        """Share of the predicted examples that are correct; `None` without any."""
         return self.correct / self.predicted if self.predicted else None
 
     @property
     def recall(self) -> float | None:
-        """Share of it that was recognised; `None` where there was no example."""
+        """Share of the examples that are predicted correctly; `None` without any."""
         return self.correct / self.examples if self.examples else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; `None` where the class nowhere occurs."""
+        """Harmonic mean of precision and recall; `None` if the class never occurs."""
         both = self.examples + self.predicted
         return 2 * self.correct / both if both else None
 
@@ -224,12 +223,12 @@ def _mean(shares: Sequence[float]) -> float:
 
 
 def percent(share: float | None) -> str:
-    """A share as text, a dash for `None`."""
+    """A share in percent as text; a dash for `None`."""
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def accuracy_text(evaluation: Evaluation) -> str:
-    """Accuracy, its interval, and how many examples it is of, in one line."""
+    """Accuracy, its interval and the number of examples, in one line."""
     low, high = (100 * bound for bound in evaluation.interval)
     return (
         f"{percent(evaluation.accuracy)} (95 % interval {low:.1f}–{high:.1f} %; "
@@ -238,7 +237,7 @@ def accuracy_text(evaluation: Evaluation) -> str:
 
 
 def absent_note(evaluation: Evaluation) -> str:
-    """Names the classes that the means over classes leave out; empty where none is."""
+    """A phrase that names the classes without examples; `""` without any."""
     if not (absent := evaluation.absent_classes):
         return ""
     return (

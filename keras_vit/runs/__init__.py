@@ -1,21 +1,27 @@
-"""The folder that a training writes, and what is read from it later."""
+"""Experiments from arguments to results: fine-tuning, evaluation and prediction."""
 
 from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress
-from keras_vit.runs.classifier import Classifier, image_fields, load_classifier, load_model
-from keras_vit.runs.examples import Reunion, digests, reunite
+from keras_vit.runs.classifier import Classifier, load_classifier, load_model
+from keras_vit.runs.evaluation import evaluate
+from keras_vit.runs.fine_tuning import FineTuningResult, fine_tune
 from keras_vit.runs.folder import RunFolder, find_run
+from keras_vit.runs.prediction import ClassProbability, Prediction, predict
+from keras_vit.runs.results import EvaluationResult
 
 __all__ = [
     "Checkpoints",
+    "ClassProbability",
     "Classifier",
+    "EvaluationResult",
     "EventFiles",
+    "FineTuningResult",
+    "Prediction",
     "Progress",
-    "Reunion",
     "RunFolder",
-    "digests",
+    "evaluate",
     "find_run",
-    "image_fields",
+    "fine_tune",
     "load_classifier",
     "load_model",
-    "reunite",
+    "predict",
 ]

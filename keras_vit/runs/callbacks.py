@@ -1,4 +1,4 @@
-"""Callbacks that write a training's files."""
+"""Callbacks that write the files of a run."""
 
 import itertools
 import os
@@ -17,10 +17,9 @@ _writers = itertools.count()
 
 
 class Progress(keras.callbacks.Callback):
-    """Adds `step` and `learning_rate` to what the callbacks after it are told.
+    """Adds `step` and `learning_rate` to the logs for the callbacks after it.
 
-    The steps are updates of the weights: with gradient accumulation several
-    micro-batches are one.
+    A step is an update of the weights: several micro-batches with gradient accumulation.
     """
 
     def on_epoch_end(self, epoch, logs=None):
@@ -30,15 +29,15 @@ class Progress(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Writes the last model, with its optimizer, and the best one, without.
+    """Saves the last model with its optimizer, and the best one without.
 
-    A file is written beside its place and moved there once it is complete, so one that
-    was complete never becomes half. Of weights that are split over processes the first
-    one, which writes, has all together meanwhile.
+    Each file is written under another name and renamed once it is complete, so a complete
+    file is never replaced by half of one. With several processes, rank 0 saves for all,
+    and gathers weights that are sharded over processes.
 
     Args:
-        folder: where `best.keras` and `last.keras` shall lie.
-        monitor: the metric of which the highest value is the best.
+        folder: where to write `best.keras` and `last.keras`.
+        monitor: metric whose highest value is the best.
     """
 
     def __init__(self, folder: str | os.PathLike, monitor: str = "val_accuracy"):
@@ -48,7 +47,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.best = None
 
     def on_epoch_end(self, epoch, logs=None):
-        # The first is the best so far even if it is NaN.
+        # The first value is the best so far, even if it is NaN.
         value = float(np.nan_to_num(logs[self.monitor], nan=-np.inf))
         self._save(LAST)
         if self.best is None or value > self.best:
@@ -56,15 +55,15 @@ class Checkpoints(keras.callbacks.Callback):
             self._save_without_optimizer(BEST)
 
     def resume_state(self):
-        """For `ExactResume`."""
+        """State for `ExactResume` to save."""
         return {"best": self.best}
 
     def resume(self, state, epochs):
-        """For `ExactResume`."""
+        """Restores the state that `ExactResume` saved."""
         self.best = state.get("best")
 
     def _save_without_optimizer(self, name):
-        # Keras 3.15 has no argument for it; Adam's state is twice the weights.
+        # `save` has no argument for it; Adam's state is twice the size of the weights.
         optimizer = self.model.optimizer
         self.model.optimizer = None
         try:
@@ -81,13 +80,13 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class EventFiles(keras.callbacks.Callback):
-    """Writes what TensorBoard shows, as `keras.callbacks.TensorBoard` lays it out.
+    """Writes event files in the layout of `keras.callbacks.TensorBoard`.
 
-    That one needs the package `tensorboard` to write, on each backend; this one needs
-    TensorFlow alone. One point for each evaluation, over the steps.
+    That callback needs the package `tensorboard` to write; this one needs TensorFlow
+    only. It writes one point for each evaluation, over the steps.
 
     Args:
-        folder: below which `train` and `validation` are made.
+        folder: where to create the folders `train` and `validation`.
     """
 
     first_process_only = True
@@ -107,7 +106,7 @@ class EventFiles(keras.callbacks.Callback):
             writer.flush()
 
     def resume(self, state, epochs):
-        """For `ExactResume`: what comes after these epochs is written again."""
+        """Deletes points after the epochs that `ExactResume` restored."""
         last = epochs[-1][1].get("step", epochs[-1][0]) if epochs else -1
         event_files.cut(self.folder, lambda tag, step: step <= last)
 
@@ -129,7 +128,7 @@ class EventFiles(keras.callbacks.Callback):
             tf = tensorflow()
             folder = os.path.join(self.folder, run)
             os.makedirs(folder, exist_ok=True)
-            # As TensorFlow's own; no two writers have one.
+            # As TensorFlow names them; each writer has another name.
             own = f"{socket.gethostname()}.{os.getpid()}.{next(_writers)}"
             name = f"events.out.tfevents.{int(time.time())}.{own}"
             writer = tf.io.TFRecordWriter(os.path.join(folder, name))

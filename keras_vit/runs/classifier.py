@@ -1,7 +1,8 @@
-"""A trained model with what it needs to say what is on an image."""
+"""A model with what it takes to classify images: preparation, class names, activation."""
 
 import os
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,14 @@ _ACTIVATIONS = ("linear", "softmax", "sigmoid")
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A model, how images come to it, and the names of its classes.
+    """A model, the preparation of its images, and the names of its classes.
 
     Args:
         model: a model of this package with a head.
-        pipeline: how images are prepared.
-        class_names: a name for each class, or `None` where nothing tells them.
-        activation: `"softmax"` or `"sigmoid"`, what makes probabilities of logits.
-        run: the folder of its training, or `None` of another checkpoint.
+        pipeline: prepares images for the model.
+        class_names: a name for each class, or `None` if the checkpoint has none.
+        activation: `"softmax"` or `"sigmoid"`, applied to logits for probabilities.
+        run: the folder of its training, or `None` for other checkpoints.
     """
 
     model: Model
@@ -35,18 +36,18 @@ class Classifier:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return self.model.get_config()["classes"]
 
-    def probabilities(self, images, **options) -> np.ndarray:
-        """Of each class, float32 (n, classes).
+    def probabilities(self, images, **options: Any) -> np.ndarray:
+        """Probabilities of the classes, float32 (images, classes).
 
         Args:
             images: an array of prepared images, or a `tf.data.Dataset` of batches.
-            **options: of `keras.Model.predict`.
+            **options: arguments of `keras.Model.predict`.
 
         Raises:
-            ValueError: if an image of the data set cannot be read, naming it.
+            ValueError: if an image of the data set cannot be read; it names the image.
         """
         with failures.named():
             outputs = np.asarray(self.model.predict(images, **options), "float32")
@@ -58,56 +59,56 @@ class Classifier:
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     def evaluate(self, data: ImageData, split: str, verbose: int = 0) -> Evaluation:
-        """What the model makes of a split.
+        """Predicts a split and compares with its labels.
 
-        Classes are found by name: the data may have them in another order, or lack some.
+        Classes are matched by name: the data may order them differently, or lack some.
 
         Raises:
-            ValueError: if the split has a class that the model does not know, or there
-                is no such split.
+            ValueError: if the split does not exist, or has a class that the model does
+                not know.
         """
         labels, names = self._labels(data, split)
         fields = _fields(self.pipeline)
-        for name in ("value_range", "alpha"):  # of the files, where they were given
+        for name in ("value_range", "alpha"):  # the data's come first
             fields[name] = getattr(data.pipeline, name) or fields[name]
         images = data.configured(**fields).evaluation(split)
         probabilities = self.probabilities(images, verbose=verbose)
         return Evaluation(labels, probabilities, names)
 
     def _labels(self, data, split) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Labels of a split as the model counts its classes, and the classes' names."""
+        """Labels of a split as indices of the model's classes, and the classes' names."""
         labels, names = data.labels(split), data.class_names
         if self.class_names is None and len(names) != self.num_classes:
             raise ValueError(
-                "The data must have as many classes as the model, in the same order, as "
-                "nothing tells the names of the model's classes. Received: a model with "
-                f"{self.num_classes} outputs, data {data.name!r} of {len(names)} classes"
+                "The model does not name its classes, so the data must have as many, in "
+                f"the same order. Received: a model with {self.num_classes} outputs, data "
+                f"{data.name!r} of {len(names)} classes"
             )
         if self.class_names is None or self.class_names == names:
             return labels, names
-        present = np.unique(labels)  # names of classes without images do no harm
-        places = np.zeros(len(names), "int32")
+        present = np.unique(labels)  # a class without images may be unknown
+        indices = np.zeros(len(names), "int32")
         found = [names[i] for i in present]
-        places[present] = indices_of(found, self.class_names, data.name)
-        return places[labels], self.class_names
+        indices[present] = indices_of(found, self.class_names, data.name)
+        return indices[labels], self.class_names
 
 
 def load_classifier(
-    source: str | os.PathLike, batch_size: int = 32, **overrides
+    source: str | os.PathLike, batch_size: int = 32, **overrides: Any
 ) -> Classifier:
-    """The classifier of a training, or of any other checkpoint.
+    """Loads the classifier of a run or of any other checkpoint.
 
     Args:
-        source: the folder of a training, which stands for its best checkpoint; a `.keras`
-            file in it; or whatever `keras_vit.from_pretrained` takes.
-        batch_size: int, images that the model is given at a time.
-        **overrides: of `keras_vit.from_pretrained`, such as `merged_tokens=8`; images come
-            to the model as they do without.
+        source: the folder of a run, of which the best checkpoint is loaded; a `.keras`
+            file in it; or anything that `keras_vit.from_pretrained` takes.
+        batch_size: images in a batch of the pipeline.
+        **overrides: arguments of `keras_vit.from_pretrained`, such as `merged_tokens=8`.
+            They do not change how images are prepared.
 
     Raises:
-        FileNotFoundError: if there is nothing at `source`, or no checkpoint yet.
+        FileNotFoundError: if `source` does not exist, or the run has no checkpoint yet.
         ConnectionError: if a checkpoint cannot be downloaded.
-        ValueError: if there is no classifier in it, or it is damaged.
+        ValueError: if the checkpoint has no head, or is damaged.
     """
     model, pipeline, run = load_model(source, batch_size, **overrides)
     config = _with_head(model, source).get_config()
@@ -116,10 +117,11 @@ def load_classifier(
 
 
 def load_model(
-    source: str | os.PathLike, batch_size: int = 32, **overrides
+    source: str | os.PathLike, batch_size: int = 32, **overrides: Any
 ) -> tuple[Model, Pipeline, RunFolder | None]:
-    """The model of `load_classifier`, also one without a head, how images come to it, and
-    the folder of its training, if it has one.
+    """The model of `load_classifier`, its pipeline, and its run if it has one.
+
+    The model may have no head.
     """
     found = find_run(source)
     if found is None:
@@ -132,7 +134,7 @@ def load_model(
 
 
 def _note_run(model, config):
-    """Notes in the model what files of earlier versions leave to the configuration."""
+    """Notes in the model what earlier versions kept in the run's configuration alone."""
     images, own = config["images"], model.get_config()
     if "preprocessing" not in own:
         kept = ("evaluation_crop", "resize_factor", "value_range", "alpha")
@@ -158,8 +160,8 @@ def _pipeline_of(model, batch_size):
     return Pipeline(**fields | fields_in_config(config, Augmentation()))
 
 
-def image_fields(pipeline: Pipeline) -> dict:
-    """What a configuration keeps of how images come to a model."""
+def image_fields(pipeline: Pipeline) -> dict[str, Any]:
+    """The fields of a pipeline that a run's configuration keeps."""
     fields = asdict(pipeline)
     augmentation = fields.pop("augmentation")
     kept = ("image_size", "channels", "image_mean", "image_std", "data_format")
@@ -178,7 +180,7 @@ def _with_head(model, source):
     if not config["classes"]:
         raise ValueError(
             f"A classifier needs a model with a head. Received: {source!r}, which has "
-            "none. `keras-vit finetune` gives it one."
+            "none. Fine-tune it with `keras-vit finetune`, which adds one."
         )
     if _activation(model) not in _ACTIVATIONS:
         raise ValueError(

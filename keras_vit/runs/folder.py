@@ -1,4 +1,4 @@
-"""The files of a training."""
+"""The files of a run: one training and its results."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,19 +23,28 @@ REPORT, RESULTS = "report", "results.json"
 RESUME = "resume"
 _WRITTEN = (CONFIG, EXAMPLES, METRICS, TENSORBOARD, BEST, LAST, RESUME, REPORT, RESULTS)
 _MARK = "keras_vit"  # the key of a run's configuration that no other config.json has
+# Arguments in configurations of earlier versions, and their names now.
+_RENAMED = {
+    "resolution": "image_size",
+    "learning_rate": "base_learning_rate",
+    "ema": "ema_momentum",
+    "precision": "dtype",
+    "split": "splits",
+}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one training: where its files lie.
+    """The folder of one training.
 
-    `config.json` (what was asked for and with what), `examples.npz` (which image was in
-    which split), `metrics.csv` (a line for each evaluation), `tensorboard/`, `best.keras`
-    (of the best validation accuracy), `last.keras` (with the optimizer), `results.json` and
-    `report/index.html`; until it is finished `resume/`, from which it goes on.
+    Its files are `config.json` (arguments, recipe, versions of packages), `examples.npz`
+    (digests of the images in each split), `metrics.csv` (a row for each evaluation),
+    `tensorboard/`, `best.keras` (the checkpoint with the best validation accuracy),
+    `last.keras` (with the optimizer), `results.json` and `report/index.html`. Until the
+    training is finished `resume/` holds the checkpoints from which it resumes.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
     """
 
     path: Path
@@ -46,17 +56,17 @@ class RunFolder:
         overwrite: bool = False,
         arguments: Mapping | None = None,
     ) -> "RunFolder":
-        """A folder that a training may write to; nothing is written yet.
+        """The folder, if a training may write to it; nothing is written yet.
 
         Args:
-            path: of the folder.
-            overwrite: whether a training that is in it is to be replaced.
-            arguments: of the command. An unfinished training of the same may be in it, to
-                go on, or one of others that has no step yet; `None` if none may.
+            path: path of the folder.
+            overwrite: whether to replace a training that is in it.
+            arguments: the training's arguments, to resume an unfinished training that has
+                the same, or to replace one that has no step yet; `None` refuses both.
 
         Raises:
-            ValueError: if there is something else in it and `overwrite` is not set, if
-                another process begins a training in it, or if it is no folder.
+            ValueError: if the folder is a file, holds something else and `overwrite` is
+                not set, or another process begins a training in it.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
@@ -69,8 +79,8 @@ class RunFolder:
             return run
         if arguments is None or not run._is_begun():
             raise ValueError(
-                f"The folder {os.fspath(path)!r} is not empty. Choose another one, or give "
-                "`--overwrite` to replace the training in it."
+                f"The folder {os.fspath(path)!r} is not empty. Choose another one, or pass "
+                "`overwrite=True` to replace the training in it."
             )
         if run._has_steps():
             run._check_same(arguments)
@@ -87,7 +97,7 @@ class RunFolder:
         return self.path.is_dir() and any(p.name != first for p in self.path.iterdir())
 
     def is_unfinished(self) -> bool:
-        """True if it holds a training that has steps and no results."""
+        """True if it holds a training with steps and without results."""
         return self._is_begun() and self._has_steps()
 
     def _is_begun(self):
@@ -96,7 +106,7 @@ class RunFolder:
         return _MARK in self.config()
 
     def _has_steps(self):
-        """True if there is a step to go on from; a refused command leaves none."""
+        """True if there is a step to resume from; a refused command leaves none."""
         if any(self.file(name).exists() for name in (BEST, LAST)) or self.history():
             return True
         checkpoints = self._checkpoints()
@@ -107,29 +117,43 @@ class RunFolder:
         return CheckpointFolder(self.file(RESUME), keep=2)
 
     def take(self) -> None:
-        """Keeps other processes from training in it, until this one has trained or ends.
+        """Keeps other processes from training in it until this one is done or ends.
 
         Raises:
-            ValueError: if another one does.
+            ValueError: if another process trains in it.
         """
         self._checkpoints().open()
 
     def _check_same(self, arguments):
-        before, now = self.config().get("arguments", {}), _as_json(arguments)
+        before, now = self._arguments(), _as_json(arguments)
         different = [
-            f"{_option(name)}: {_value(before, name)} before, {_value(now, name)} now"
+            f"{_argument(before, name)} before, {_argument(now, name)} now"
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         ]
         if different:
             raise ValueError(
                 f"The training in {os.fspath(self.path)!r} is not finished, and was begun "
-                f"with other arguments: {'; '.join(different)}. Give the same to go on "
-                "with it, `--overwrite` to replace it, or choose another folder."
+                f"with other arguments: {'; '.join(different)}. Give the same arguments to "
+                "resume it, pass `overwrite=True` to replace it, or choose another folder."
             )
 
-    def create(self, config: dict) -> None:
-        """Makes the folder with its configuration; what another training left goes.
+    def _arguments(self):
+        """The arguments in the configuration, by today's names."""
+        config = self.config()
+        given = config.get("arguments", {})
+        if "output" not in given:
+            return given
+        # Earlier versions: as they stood on the command line.
+        given = {_RENAMED.get(name, name): v for name, v in given.items() if v != []}
+        del given["output"]
+        given["data"] = config["data"]["arguments"]["source"]
+        if len(size := given.get("image_size", ())) == 1:
+            given["image_size"] = size[0]
+        return given
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Creates the folder with its configuration, and deletes an earlier training.
 
         Files that no training writes stay.
         """
@@ -142,8 +166,8 @@ class RunFolder:
                 path.unlink(missing_ok=True)
         self._write(CONFIG, {_MARK: __version__, **config})
 
-    def config(self) -> dict:
-        """The configuration.
+    def config(self) -> dict[str, Any]:
+        """Reads the configuration, `config.json`.
 
         Raises:
             ValueError: if it is damaged.
@@ -155,15 +179,15 @@ class RunFolder:
                 f"{os.fspath(self.file(CONFIG))!r} is damaged: {error}"
             ) from error
 
-    def keep_examples(self, digests: Mapping[str, np.ndarray]) -> None:
-        """Writes `examples.npz`, an array for each split."""
+    def write_digests(self, digests: Mapping[str, np.ndarray]) -> None:
+        """Writes the digests of images, an array for each split, to `examples.npz`."""
         part = self.path / f"{EXAMPLES}.part"
         with part.open("wb") as file:
             np.savez(file, **digests)
         os.replace(part, self.file(EXAMPLES))
 
-    def examples(self) -> dict[str, np.ndarray] | None:
-        """The arrays of `keep_examples`; `None` if the training kept none.
+    def digests(self) -> dict[str, np.ndarray] | None:
+        """The digests that `write_digests` wrote; `None` if there are none.
 
         Raises:
             ValueError: if it is damaged.
@@ -178,7 +202,7 @@ class RunFolder:
             raise ValueError(f"{os.fspath(path)!r} is damaged: {error}") from error
 
     def history(self) -> dict[str, list[float]]:
-        """What `metrics.csv` holds, a list for each column; empty without the file."""
+        """Columns of `metrics.csv` by name; empty without the file."""
         path = self.file(METRICS)
         if not path.is_file():
             return {}
@@ -186,8 +210,8 @@ class RunFolder:
             rows = list(csv.DictReader(file))
         return {name: [float(row[name]) for row in rows] for name in (rows or [{}])[0]}
 
-    def finish(self, results: dict) -> None:
-        """Writes `results.json`; there is nothing to go on with any more."""
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Writes `results.json`, and deletes the checkpoints to resume from."""
         self._write(RESULTS, results)
         shutil.rmtree(self.file(RESUME), ignore_errors=True)
 
@@ -203,17 +227,16 @@ class RunFolder:
 
 
 def find_run(path: str | os.PathLike) -> tuple[RunFolder, str] | None:
-    """The training and its checkpoint that a path stands for.
+    """Finds the run and the checkpoint at a path.
 
     Args:
-        path: of the folder, which stands for its best checkpoint, or of a `.keras` file
-            in it.
+        path: path of a run's folder, for its best checkpoint, or of a `.keras` file in it.
 
     Returns:
-        The folder and the checkpoint's path, or `None` where it is no training.
+        The run and the checkpoint's path, or `None` if the path is not in a run.
 
     Raises:
-        FileNotFoundError: if the training has no such checkpoint yet.
+        FileNotFoundError: if the run has no such checkpoint yet.
     """
     path = Path(path)
     if path.suffix == ".keras":
@@ -230,17 +253,11 @@ def find_run(path: str | os.PathLike) -> tuple[RunFolder, str] | None:
     return run, os.fspath(checkpoint)
 
 
-def _option(name):
-    """The command line's name of an argument."""
-    names = {"data": "DATA", "flip": "--no-flip"}
-    return names.get(name, f"--{name.replace('_', '-')}")
-
-
-def _value(arguments, name):
-    value = arguments.get(name)
-    if value is None:
-        return "not given"
-    return "given" if isinstance(value, bool) else repr(value)
+def _argument(arguments, name):
+    """An argument as Python writes it."""
+    if (value := arguments.get(name)) is None:
+        return f"`{name}` not given"
+    return f"{name}={tuple(value) if isinstance(value, list) else value!r}"
 
 
 def _text(content):
@@ -248,14 +265,14 @@ def _text(content):
 
 
 def _as_json(content):
-    """As it is read again."""
+    """The content as JSON returns it."""
     return json.loads(_text(content))
 
 
 def _plain(value):
-    """What JSON has no form for."""
+    """Converts a value that JSON cannot hold."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} has no place in a configuration: {value!r}")
+    raise TypeError(f"A configuration cannot hold a {type(value).__name__}: {value!r}")

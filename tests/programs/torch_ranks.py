@@ -278,7 +278,7 @@ def refused_command(folder):
     """The status of a command whose batches do not divide, and whether it left a folder."""
     output = os.path.join(folder, "refused")
     given = ["finetune", os.path.join(folder, "photos"), "--recipe", "vit", "--steps", 1]
-    given += ["--weights", os.path.join(folder, "small.keras"), "--resolution", 16]
+    given += ["--weights", os.path.join(folder, "small.keras"), "--image-size", 16]
     given += ["--batch-size", 5, "--output", output]
     return main_of_command([str(word) for word in given]), os.path.exists(output)
 

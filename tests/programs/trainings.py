@@ -16,10 +16,10 @@ from helpers import array
 from resumed import outcome
 
 import keras_vit
-from keras_vit.cli import finetune, main
+from keras_vit.cli import main
 from keras_vit.data import Augmentation
 from keras_vit.distribution import num_processes, process_index, strategy
-from keras_vit.runs import RunFolder
+from keras_vit.runs import Progress, RunFolder
 from keras_vit.training import SmallData
 
 TRAININGS = ("data_parallel", "fully_sharded:2", "tensor_parallel:2")
@@ -143,8 +143,8 @@ def commands(folder, names, ended=None):
     """
     given = ["finetune", Path(folder, "photos"), "--weights", Path(folder, "small.keras")]
     given += ["--recipe", "vit", "--steps", 4]
-    given += ["--batch-size", 16, "--micro-batch-size", 8, "--resolution", 16]
-    given += ["--warmup-steps", 1, "--learning-rate", 0.1, "--ema", 0.5]
+    given += ["--batch-size", 16, "--micro-batch-size", 8, "--image-size", 16]
+    given += ["--warmup-steps", 1, "--base-learning-rate", 0.1, "--ema-momentum", 0.5]
     given += ["--evaluations", 2]
 
     def run(name):
@@ -172,7 +172,7 @@ def commands(folder, names, ended=None):
 @contextlib.contextmanager
 def ended_in(batches):
     """SIGTERM comes after so many; the next one is the last."""
-    method, left = finetune.Progress.on_train_batch_end, [batches]
+    method, left = Progress.on_train_batch_end, [batches]
 
     def preempted(self, batch, logs=None):
         method(self, batch, logs)
@@ -180,11 +180,11 @@ def ended_in(batches):
         if not left[0] and process_index() == num_processes() - 1:
             signal.raise_signal(signal.SIGTERM)
 
-    finetune.Progress.on_train_batch_end = preempted
+    Progress.on_train_batch_end = preempted
     try:
         yield
     finally:
-        finetune.Progress.on_train_batch_end = method
+        Progress.on_train_batch_end = method
 
 
 def check_runs(folder, folder_of_one, seen, names):

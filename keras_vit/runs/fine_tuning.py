@@ -1,0 +1,331 @@
+"""`fine_tune`: from images and a checkpoint to a run folder."""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import keras_vit
+from keras_vit.data import ImageData
+from keras_vit.distribution import (
+    barrier,
+    check_batches,
+    is_first_process,
+)
+from keras_vit.distribution import (
+    strategy as strategy_by_name,
+)
+from keras_vit.log import log
+from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress
+from keras_vit.runs.choices import build_model, choose_recipe, name_for_describe
+from keras_vit.runs.classifier import image_fields, load_classifier
+from keras_vit.runs.descriptions import (
+    describe_data,
+    describe_examples,
+    describe_model,
+    describe_recipe,
+)
+from keras_vit.runs.folder import (
+    BEST,
+    EXAMPLES,
+    METRICS,
+    REPORT,
+    RESUME,
+    TENSORBOARD,
+    RunFolder,
+)
+from keras_vit.runs.image_digests import image_digests
+from keras_vit.runs.images import absolute_source, load_data
+from keras_vit.runs.options import sort_options
+from keras_vit.runs.results import EvaluationResult
+from keras_vit.training.finetune import configured, finetune
+from keras_vit.training.recipe import Recipe
+
+# Options by which a model takes other image sizes than the architecture's.
+_RESIZING = {"input_shape", "patch_size", "stem"}
+_PACKAGES = ("keras", "numpy", "tensorflow", "jax", "torch", "pillow", "keras-cv")
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuningResult:
+    """What `fine_tune` leaves: a run folder, and the result of its best checkpoint.
+
+    Attributes:
+        run: the folder; `run.history()` and `run.config()` read its files.
+        result: the `EvaluationResult` on the test images, or on the validation images
+            without any; `None` on processes other than the first.
+    """
+
+    run: RunFolder
+    result: EvaluationResult | None
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Path of the checkpoint with the best validation accuracy."""
+        return self.run.file(BEST)
+
+    @property
+    def report(self) -> Path:
+        """Path of the HTML report."""
+        return self.run.file(REPORT) / "index.html"
+
+
+def fine_tune(
+    data: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    model: str | None = None,
+    weights: str | os.PathLike | None = None,
+    recipe: str | Recipe = "auto",
+    epochs: float | None = None,
+    evaluations: int | None = None,
+    dtype: str = "float32",
+    strategy: str = "auto",
+    seed: int = 0,
+    save_freq: int | None = None,
+    overwrite: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: str | int = "auto",
+    say: Callable[[str], None] = log.info,
+    **options: Any,
+) -> FineTuningResult:
+    """Fine-tunes a model on images and writes a run folder, as `keras-vit finetune` does.
+
+    The folder holds the configuration, the metrics, the best and the last checkpoint, the
+    test result and an HTML report. Called again with the same arguments after it was
+    killed, it resumes, bit for bit.
+
+    Args:
+        data: a folder of images, a CSV file, or the name of a data set of TensorFlow
+            Datasets, as in `keras_vit.data.load`.
+        output: the run folder.
+        model: name of a constructor, such as `"ViTB16"`; `None` for the architecture of
+            the checkpoint in `weights`.
+        weights: with `model` one of its tags, `None` for its default or `"none"` to train
+            from scratch; without it a preset, a file, an address or another run's folder.
+        recipe: `"auto"` (`"bit"` for the ResNets, else `"small"`), `"small"`, `"vit"`,
+            `"vtab"`, `"bit"`, `"bigvision"`, or a `keras_vit.training.Recipe`.
+        epochs: passes over the training images, instead of `steps`.
+        evaluations: number of evaluations on the validation images.
+        dtype: name of the dtype policy, such as `"mixed_bfloat16"`.
+        strategy: name for `keras_vit.distribution.strategy`.
+        seed: random seed of the splits, the order, the augmentation and new weights.
+        save_freq: batches between the checkpoints to resume from; `None` for one at each
+            evaluation.
+        overwrite: whether to replace a training that is in the folder.
+        callbacks: further callbacks for `fit`.
+        verbose: as in `fit`.
+        say: called with a line of text on the data, the recipe and the model, and when a
+            training is resumed; by default they go to the log.
+        **options: arguments of `keras_vit.data.load` (`validation_split=0.2`), fields of
+            the recipe (`steps=500`, `base_learning_rate=0.001`, `image_size=384`) and of
+            its augmentation (`flip=False`, `crop`, `evaluation_crop`), arguments of the
+            model (`layer_norm_epsilon=1e-6`).
+
+    Returns:
+        A `FineTuningResult`.
+
+    Raises:
+        FileNotFoundError: if the images or the checkpoint do not exist.
+        TypeError: if nothing takes one of `options`.
+        ValueError: if an argument is refused, an image cannot be read, there are no
+            validation images, or the folder holds something else.
+
+    Example:
+
+    >>> trained = keras_vit.runs.fine_tune("flowers", "runs/flowers", model="ViTB16")
+    >>> trained.result.evaluation.accuracy
+    """
+    # In the order of their cost: arguments, images, weights, training.
+    weights = None if weights is None else os.fspath(weights)
+    sorted_options = sort_options(options)
+    source = absolute_source(data)
+    arguments = {
+        "data": source,
+        "model": model,
+        "weights": weights,
+        "recipe": _recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
+        "epochs": epochs,
+        "evaluations": evaluations,
+        "dtype": dtype,
+        "strategy": strategy,
+        "seed": seed,
+        **options,
+    }
+    arguments = {name: v for name, v in arguments.items() if v is not None}
+    run = RunFolder.check(output, overwrite, arguments)
+    resumes = run.is_unfinished() and not overwrite
+    known_name = name_for_describe(model, weights)
+    keras.dtype_policies.get(dtype)  # or an error
+    devices = strategy_by_name(strategy)
+    data_arguments = {"source": source, **sorted_options.data, "seed": seed}
+    images = load_data(data_arguments)
+    _check_validation(images)
+    if resumes:
+        _check_same_images(run, images)
+    chosen = choose_recipe(
+        recipe, images, sorted_options, epochs=epochs, known_name=known_name
+    )
+    if known_name and not sorted_options.model.keys() & _RESIZING:
+        keras_vit.describe(known_name, image_size=chosen.resolution)  # or an error
+    say(describe_data(images))
+    say(describe_recipe(chosen))
+    keras.utils.set_random_seed(seed)
+    with devices:
+        check_batches(chosen.micro_batch_size or chosen.batch_size)
+        network = build_model(
+            model, weights, images, chosen, dtype=dtype, overrides=sorted_options.model
+        )
+        chosen = _with_size_of(network, chosen, sorted_options.model)
+        images = configured(images, network, chosen)
+        barrier()  # every process has checked the folder
+        if is_first_process():
+            if not resumes:
+                config = _config(arguments, data_arguments, images, network, chosen)
+                run.create(config)
+            run.take()
+            _write_digests(run, images)
+        finetune(
+            network,
+            images,
+            chosen,
+            evaluations=evaluations,
+            resume=run.file(RESUME),
+            save_freq="epoch" if save_freq is None else save_freq,
+            callbacks=[*_callbacks(run, weights, say), *callbacks],
+            verbose=verbose,
+        )
+    del network
+    result = _finish(run, images) if is_first_process() else None
+    barrier()  # when one process ends, JAX ends the others
+    return FineTuningResult(run, result)
+
+
+def _recipe_fields(recipe):
+    return {"name": type(recipe).__name__, **dataclasses.asdict(recipe)}
+
+
+def _check_validation(data):
+    if "validation" not in data.splits:
+        raise ValueError(
+            "The best checkpoint is chosen on validation images. Received: "
+            f"{data.name!r} without any. Give splits={{'validation': …}}, or without "
+            "`splits` validation_split=0.2, or more images."
+        )
+
+
+def _check_same_images(run: RunFolder, data: ImageData) -> None:
+    """Raises a ValueError if the images of an unfinished training have changed."""
+    before = run.config()["data"]
+    if before["fingerprint"] == data.fingerprint:
+        return
+    counts = [
+        describe_examples(examples) for examples in (before["examples"], data.num_examples)
+    ]
+    changed = f"{counts[0]} before, {counts[1]} now"
+    if counts[0] == counts[1]:
+        changed = "as many, but some of them are different"
+    raise ValueError(
+        f"The training in {os.fspath(run.path)!r} is not finished, and the images have "
+        f"changed since: {changed}. Restore them to resume it, or pass `overwrite=True` "
+        "to train anew."
+    )
+
+
+def _with_size_of(network, recipe, overrides):
+    """The recipe with the image size that `input_shape` gave the model."""
+    size = network.get_config()["image_size"]
+    if "input_shape" in overrides and None not in size:
+        return recipe.replace(resolution=size)
+    return recipe
+
+
+def _callbacks(run, weights, say):
+    """Callbacks that write the run's files, and describe the model that is trained."""
+
+    class Announcement(keras.callbacks.Callback):
+        """Describes the model once the recipe has prepared it."""
+
+        def on_train_begin(self, logs=None):
+            say(describe_model(self.model, weights))
+
+        def resume(self, state, epochs):
+            say(f"resumes after step {int(self.model.optimizer.iterations):,}")
+
+    return [
+        Announcement(),
+        Progress(),
+        Checkpoints(run.path),
+        keras.callbacks.CSVLogger(run.file(METRICS)),
+        EventFiles(run.file(TENSORBOARD)),
+    ]
+
+
+def _write_digests(run, data):
+    """Writes the digests of the images, unless an earlier process did.
+
+    Of other images than the run's there are none: training refuses them.
+    """
+    is_same = run.config()["data"]["fingerprint"] == data.fingerprint
+    if is_same and not run.file(EXAMPLES).exists() and (found := image_digests(data)):
+        run.write_digests(found)
+
+
+def _finish(run, data):
+    """Evaluates the best checkpoint, and writes the report and the results."""
+    split = "test" if "test" in data.splits else "validation"
+    classifier = load_classifier(run.path, data.pipeline.batch_size)
+    evaluation = classifier.evaluate(data, split)
+    result = EvaluationResult(classifier, data, split, evaluation)
+    result.write_report(run.file(REPORT))
+    run.finish(result.summary())
+    return result
+
+
+def _config(
+    arguments: Mapping[str, Any],
+    data_arguments: Mapping[str, Any],
+    data: ImageData,
+    network: keras.Model,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """The content of `config.json`."""
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "arguments": arguments,
+        "seed": arguments["seed"],
+        "class_names": data.class_names,
+        "data": {
+            "arguments": data_arguments,
+            "name": data.name,
+            "examples": data.num_examples,
+            "fingerprint": data.fingerprint,
+        },
+        "images": image_fields(data.pipeline),
+        "activation": recipe.loss,
+        "recipe": _recipe_fields(recipe),
+        "model": {
+            "weights": arguments.get("weights"),
+            "parameters": network.count_params(),
+            "config": network.get_config(),
+        },
+        "backend": keras.backend.backend(),
+        "machine": platform.platform(),
+        "packages": _versions(),
+    }
+
+
+def _versions():
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -1,0 +1,68 @@
+"""The keyword arguments of `fine_tune` that it hands on, sorted by who takes them."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+import keras_vit
+from keras_vit.training.recipe import Recipe
+
+DATA = ("data_dir", "splits", "validation_split", "test_split", "duplicates")
+DATA += ("bad_images", "image_column", "label_column", "split_column")
+READING = ("value_range", "alpha")  # how values in image files are meant
+AUGMENTATION = ("flip", "crop", "evaluation_crop")
+# `Recipe` calls the size of the images its resolution.
+RECIPE = {f.name: f.name for f in dataclasses.fields(Recipe) if f.name != "augmentation"}
+RECIPE["image_size"] = RECIPE.pop("resolution")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Keyword arguments by who takes them; those that are `None` are left out.
+
+    Attributes:
+        data: arguments of `keras_vit.data.load`.
+        augmentation: fields of `keras_vit.data.Augmentation`.
+        recipe: fields of `keras_vit.training.Recipe`, by their names there.
+        model: arguments of `VisionTransformer` and `from_pretrained`.
+    """
+
+    data: Mapping[str, Any]
+    augmentation: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+
+def model_options() -> set[str]:
+    """Names of the arguments that a model takes, from `from_pretrained` or by itself."""
+    names = {*signature(keras_vit.VisionTransformer).parameters}
+    names |= {*signature(keras_vit.from_pretrained).parameters}
+    return names - {"source", "overrides", "input_tensor"}
+
+
+def sort_options(options: Mapping[str, Any]) -> Options:
+    """Sorts keyword arguments by who takes them.
+
+    Raises:
+        TypeError: if nobody takes one of them; it names those near it.
+    """
+    groups = {
+        "data": {*DATA, *READING},
+        "augmentation": {*AUGMENTATION},
+        "recipe": {*RECIPE},
+        "model": model_options(),
+    }
+    sorted_options = {name: {} for name in groups}
+    for name, value in options.items():
+        group = next((group for group, names in groups.items() if name in names), None)
+        if group is None:
+            known = sorted(set().union(*groups.values()))
+            near = difflib.get_close_matches(name, known) or known
+            raise TypeError(
+                f"`fine_tune` has no argument {name!r}. Near it: {', '.join(near)}."
+            )
+        if value is not None:
+            sorted_options[group][RECIPE.get(name, name)] = value
+    return Options(**sorted_options)

@@ -1,0 +1,188 @@
+"""`predict`: the most probable classes of images from files, folders and the web."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import keras_vit
+from keras_vit.data import Pipeline, load_images
+from keras_vit.data.pixel_checks import check_values
+from keras_vit.data.sources import ImageFiles
+from keras_vit.download.web import fetch_bytes
+from keras_vit.log import log
+from keras_vit.runs.classifier import Classifier, load_classifier
+from keras_vit.runs.images import images_in
+
+MOST_BYTES = 64 * 2**20  # of an image from the web
+NO_NAMES = "none"
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """A class and its probability.
+
+    Attributes:
+        index: the class's index in the model's outputs.
+        name: its name, or its index as text if the model names no classes.
+        probability: from 0 to 1.
+    """
+
+    index: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, or the reason why there are none.
+
+    Attributes:
+        image: path or address of the image.
+        classes: the most probable classes, the most probable one first.
+        error: why the image cannot be read; `""` if it can.
+    """
+
+    image: str
+    classes: tuple[ClassProbability, ...] = ()
+    error: str = ""
+
+
+def predict(
+    source: str | os.PathLike,
+    images: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    class_index: str | os.PathLike | None = None,
+    value_range: tuple[float, float] | None = None,
+    alpha: str | None = None,
+    merged_tokens: int | tuple[int, ...] | None = None,
+    say: Callable[[str], None] = log.warning,
+) -> Iterator[Prediction]:
+    """Classifies images, as `keras-vit predict` does.
+
+    An image that cannot be read yields a `Prediction` with an error; the others follow.
+
+    Args:
+        source: the folder of a run, or anything that `keras_vit.from_pretrained` takes.
+        images: a file, a folder or an address (`https://…`), or several of them.
+        top: number of classes for each image.
+        batch_size: images in a batch.
+        class_index: a copy of Keras' `imagenet_class_index.json`, for models of
+            ImageNet's 1000 classes that do not name them; `None` downloads it, `"none"`
+            gives numbers.
+        value_range: values that are black and white in the files, as in
+            `keras_vit.data.load`; `None` for those of the training.
+        alpha: use of a fourth channel, as in `keras_vit.data.load`.
+        merged_tokens: as in `VisionTransformer`.
+        say: called with a sentence where files are left out, or images would be all but
+            black; by default it goes to the log as a warning.
+
+    Returns:
+        An iterator of a `Prediction` for each image, in order, a batch at a time.
+
+    Raises:
+        FileNotFoundError: if the checkpoint does not exist.
+        ValueError: if an argument is not positive, or the checkpoint has no head.
+
+    Example:
+
+    >>> for prediction in keras_vit.runs.predict("runs/flowers", "new.jpg", top=3):
+    ...     print(prediction.image, prediction.classes or prediction.error)
+    """
+    for name, value in (("top", top), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    sources = list(_expand(map(os.fspath, images), say))
+    overrides = {} if merged_tokens is None else {"merged_tokens": merged_tokens}
+    classifier = load_classifier(source, batch_size, **overrides)
+    reading = {"value_range": value_range, "alpha": alpha}
+    reading = {name: value for name, value in reading.items() if value}
+    classifier = replace(classifier, pipeline=replace(classifier.pipeline, **reading))
+    if reason := _unusual_values(sources, classifier.pipeline):
+        say(reason)
+    names = _class_names(classifier, class_index)
+    return _predictions(classifier, sources, names, top)
+
+
+def _expand(images, say) -> Iterator[tuple[str, str]]:
+    """(path or address, error) of each image; of a folder of all images below it."""
+    for image in images:
+        if not os.path.isdir(image):
+            yield image, ""
+            continue
+        inside, others = images_in(image)
+        yield from ((path, "") for path in inside)
+        if not inside:
+            left_out = f"; left out: {others}" if others else ""
+            yield image, f"there is no image that can be read in this folder{left_out}"
+        elif others:
+            say(f"{image}: left out: {others}")
+
+
+def _unusual_values(sources, pipeline: Pipeline) -> str:
+    """The reason why `data.load` would refuse the images' values, or `""`."""
+    found = (s for s, error in sources if not error and os.path.isfile(s))
+    paths = tuple(map(Path, found))
+    files = ImageFiles(paths, np.zeros(len(paths), "int32"), Path())
+    try:
+        check_values({"IMAGE": files}, pipeline.reading, {"IMAGE": [None] * len(paths)})
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _class_names(classifier: Classifier, class_index) -> tuple[str, ...]:
+    """Names of the classes; their indices as text if nothing names them."""
+    if classifier.class_names is not None:
+        return classifier.class_names
+    count = classifier.num_classes
+    if count != 1000 or class_index == NO_NAMES:
+        return tuple(map(str, range(count)))
+    order = np.arange(count, 0, -1)[None]  # the first class is the most probable one
+    decoded = keras_vit.decode_predictions(order, top=count, class_index=class_index)
+    return tuple(name for _, name, _ in decoded[0])
+
+
+def _predictions(classifier, sources, names, top) -> Iterator[Prediction]:
+    size = classifier.pipeline.batch_size
+    for start in range(0, len(sources), size):
+        batch = sources[start : start + size]
+        read = [error or _read(source, classifier.pipeline) for source, error in batch]
+        images = [image for image in read if not isinstance(image, str)]
+        rows = iter(_most_probable(classifier, images, names, top))
+        for (source, _), image in zip(batch, read, strict=True):
+            if isinstance(image, str):
+                yield Prediction(source, error=image)
+            else:
+                yield Prediction(source, next(rows))
+
+
+def _read(source: str, pipeline: Pipeline) -> np.ndarray | str:
+    """The prepared image, or the reason why it cannot be read."""
+    try:
+        is_address = source.startswith(("https://", "http://"))
+        image = fetch_bytes(source, MOST_BYTES) if is_address else source
+        return load_images([image], pipeline)[0]
+    except FileNotFoundError:
+        return "there is no such file"
+    except (ValueError, OSError) as error:  # ConnectionError is an OSError
+        return " ".join(str(error).split())
+
+
+def _most_probable(classifier, images, names, top):
+    """The most probable classes of each image."""
+    if not images:
+        return []
+    batch = np.stack(images)
+    probabilities = classifier.probabilities(batch, batch_size=len(batch), verbose=0)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        tuple(ClassProbability(int(i), names[i], float(row[i])) for i in best)
+        for row, best in zip(probabilities, order, strict=True)
+    ]
