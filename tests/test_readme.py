@@ -74,9 +74,9 @@ def test_list_of_layers():
 
 def tiny(weights=None, input_shape=(224, 224, 3), classes=1000, **fields):
     """A model of as many blocks as B/16, with any weights."""
+    fields = {"image_size": input_shape[:2], **fields}
     sizes = {"hidden_dim": 16, "num_layers": 12, "num_heads": 2, "mlp_dim": 16}
     return keras_vit.VisionTransformer(
-        input_shape[:2],
         patch_size=16,
         classes=classes,
         **{"classifier_activation": "softmax", **sizes, **fields},

@@ -264,9 +264,10 @@ def test_options_that_have_another_name_now(trained, folder, fails, tmp_path, ca
     output, _ = trained
     weights = output.with_name("small.keras")
     given = ["finetune", folder, "--output", tmp_path / "run", "--weights", weights]
-    given += ["--resolution", 32, "--steps", 1, "--learning-rate=1e-4", "--ema", 0.9]
+    given += ["--steps", 1]
+    old = ["--resolution", 32, "--learning-rate=1e-4", "--ema", 0.9]
     capsys.readouterr()
-    assert printed(*given, "--precision", "float32")[0] == 0
+    assert printed(*given, *old, "--precision", "float32")[0] == 0
     warnings = [
         line.split(". ")[0]
         for line in capsys.readouterr().err.splitlines()
@@ -286,7 +287,9 @@ def test_options_that_have_another_name_now(trained, folder, fails, tmp_path, ca
     arguments |= {"precision": "float32", "split": [], "set": [], "seed": 0}
     arguments |= {"recipe": "auto", "strategy": "auto"}
     run.file("config.json").write_text(json.dumps(config | {"arguments": arguments}))
-    assert "--seed 0 before, --seed 1 now" in fails(*given, "--seed", 1)
+    given += ["--image-size", 32, "--base-learning-rate", 1e-4, "--ema-momentum", 0.9]
+    message = fails(*given, "--seed", 1)
+    assert "with other arguments: --seed 0 before, --seed 1 now. Give" in message
     RunFolder.check(run.path, arguments=config["arguments"])
 
 

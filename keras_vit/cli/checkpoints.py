@@ -1,5 +1,7 @@
 """`keras-vit convert | verify | inspect | list | describe`."""
 
+import argparse
+
 import keras_vit
 from keras_vit.cli.options import (
     CHECKPOINT,
@@ -24,7 +26,7 @@ from keras_vit.conversion.verify import (
 from keras_vit.zoo.pretrained import locate, told_by_caller, told_by_preset
 
 
-def add_to(commands) -> None:
+def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the sub-commands to the parser."""
     _add_convert(commands)
     _add_verify(commands)

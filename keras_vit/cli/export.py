@@ -1,5 +1,6 @@
 """`keras-vit export`: writes a model for another runtime."""
 
+import argparse
 import importlib.util
 import os
 import subprocess
@@ -27,7 +28,7 @@ from keras_vit.runs.images import images_in
 MOST_IMAGES = 256
 
 
-def add_to(commands) -> None:
+def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(
         commands,

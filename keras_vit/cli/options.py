@@ -12,6 +12,8 @@ from keras_vit.data.images import ALPHA
 from keras_vit.runs.options import DATA as DATA_OPTIONS
 from keras_vit.runs.options import READING, model_options
 
+Parser = argparse.ArgumentParser | argparse._ArgumentGroup
+
 OK, DIFFERENT, ERROR, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 # Old spellings of options, which keep working for one release.
@@ -57,7 +59,10 @@ def current_spelling(argv: Sequence[str]) -> list[str]:
 
 
 def add_command(
-    commands, name: str, run: Callable[[argparse.Namespace], int], text: str
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
 ) -> argparse.ArgumentParser:
     """Adds a sub-command and returns its parser, to which arguments are added.
 
@@ -87,7 +92,7 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {name: _tuple(v) for name, v in values.items() if v is not None}
 
 
-def add_data_options(parser) -> None:
+def add_data_options(parser: Parser) -> None:
     """Adds the options for `keras_vit.data.load`."""
     parser.add_argument(
         "--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data"
@@ -117,7 +122,7 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     return given(args, (*DATA_OPTIONS, *READING))
 
 
-def add_reading(parser) -> None:
+def add_reading(parser: Parser) -> None:
     """Adds the options that say how the values in image files are meant."""
     parser.add_argument(
         "--value-range",
@@ -135,7 +140,7 @@ def add_reading(parser) -> None:
     )
 
 
-def add_merging(parser) -> None:
+def add_merging(parser: Parser) -> None:
     """Adds the option for token merging, of commands that only predict."""
     parser.add_argument(
         "--merged-tokens",
@@ -146,12 +151,12 @@ def add_merging(parser) -> None:
     )
 
 
-def add_image_size(parser, text: str) -> None:
+def add_image_size(parser: Parser, text: str) -> None:
     """Adds `--image-size` with a help text."""
     parser.add_argument("--image-size", type=int, nargs="+", metavar=("H", "W"), help=text)
 
 
-def add_settings(parser, example: str) -> None:
+def add_settings(parser: Parser, example: str) -> None:
     """Adds `--set` for arguments of the model."""
     parser.add_argument(
         "--set",
@@ -162,7 +167,7 @@ def add_settings(parser, example: str) -> None:
     )
 
 
-def add_overrides(parser) -> None:
+def add_overrides(parser: Parser) -> None:
     """Adds the options for `from_pretrained`."""
     add_image_size(parser, "size of the images; the position embedding is resized")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """`keras-vit plan`: memory and time of a training on devices that are not here."""
 
+import argparse
 import contextlib
 import json
 import sys
@@ -36,7 +37,7 @@ RECIPES = {
 }
 
 
-def add_to(commands) -> None:
+def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(
         commands,

@@ -1,5 +1,6 @@
 """`keras-vit predict`: the most probable classes of images, as a table or JSON."""
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from keras_vit.tables import table
 _ARGUMENTS = ("top", "batch_size", "class_index", "value_range", "alpha", "merged_tokens")
 
 
-def add_to(commands) -> None:
+def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(commands, "predict", _predict, "classify images")
     parser.add_argument("source", metavar="RUN", help=RUN)

@@ -57,12 +57,12 @@ def _template(name: str) -> Template:
 def _fragments(file: str) -> dict[str, str]:
     """The fragments of a file by name; the text before the first one is `""`."""
     text = (_FOLDER / f"{file}.html").read_text("utf-8")
-    whole, *parts = _FRAGMENT.split(text)
+    page, *parts = _FRAGMENT.split(text)
     fragments = {
         name: "".join(line.strip() for line in part.splitlines())
         for name, part in zip(parts[::2], parts[1::2], strict=True)
     }
-    return {"": whole, **fragments}
+    return {"": page, **fragments}
 
 
 def style() -> Markup:

@@ -1,6 +1,7 @@
 """A model with what it takes to classify images: preparation, class names, activation."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +40,9 @@ class Classifier:
         """Number of classes."""
         return self.model.get_config()["classes"]
 
-    def probabilities(self, images, **options: Any) -> np.ndarray:
+    def probabilities(
+        self, images: np.ndarray | Iterable[Any], **options: Any
+    ) -> np.ndarray:
         """Probabilities of the classes, float32 (images, classes).
 
         Args:

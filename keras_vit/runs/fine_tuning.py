@@ -56,7 +56,7 @@ _PACKAGES = ("keras", "numpy", "tensorflow", "jax", "torch", "pillow", "keras-cv
 
 @dataclass(frozen=True, eq=False)
 class FineTuningResult:
-    """What `fine_tune` leaves: a run folder, and the result of its best checkpoint.
+    """The run folder of `fine_tune`, and the result of its best checkpoint.
 
     Attributes:
         run: the folder; `run.history()` and `run.config()` read its files.

@@ -38,7 +38,8 @@ class ViTFineTuning(Recipe):
     the numbers of the paper's data sets.
 
     Command: `keras-vit finetune oxford_flowers102 --model ViTB32 --weights
-    augreg_imagenet21k --recipe vit --learning-rate 0.003 --output runs/flowers`
+    augreg_imagenet21k --recipe vit --base-learning-rate 0.003
+    --output runs/flowers`
 
     Published: ViT-L/16 (ImageNet-21k) ImageNet 85.30 %, CIFAR-10 99.15, CIFAR-100 93.25,
     Pets 94.67, Flowers 99.61. ViT-B/32 of AugReg, mean of five runs: ImageNet 83.27
