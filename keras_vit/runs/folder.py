@@ -150,6 +150,8 @@ class RunFolder:
         given["data"] = config["data"]["arguments"]["source"]
         if len(size := given.get("image_size", ())) == 1:
             given["image_size"] = size[0]
+        if str(freeze := given.get("freeze")).isdigit():
+            given["freeze"] = int(freeze)
         return given
 
     def create(self, config: Mapping[str, Any]) -> None:
