@@ -458,8 +458,8 @@ def test_a_backend_that_cannot_says_so():
     ("options", "message"),
     [
         (["--model", "ViTX16"], "`--model` must be one of"),
-        (["--model", "ViTS16"], "--recipe augreg is for every model"),
-        (["--model", "ViTB16", "--recipe", "vit", "--epochs", "3"], "of the recipes pre"),
+        (["--model", "ViTS16"], "Use --recipe augreg, which is for every model"),
+        (["--model", "ViTB16", "--recipe", "vit", "--epochs", "3"], "for the recipes pre"),
         (["--model", "ViTB16", "--set", "depth=3"], "`--set` takes NAME=VALUE"),
     ],
 )

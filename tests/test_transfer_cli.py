@@ -1016,7 +1016,7 @@ def test_evaluate_images_of_some_classes(trained, folder, fails, tmp_path, capsy
     (some / "triangle").rename(some / "round")
     error = fails("evaluate", output, some)
     assert "Unknown: 'round', in 'some'. Known: 'circle', 'square', 'triangle'" in error
-    assert "give --by-order" in error
+    assert "pass `--by-order`" in error
     (some / "circle").rmdir()
     for name in ("1", "2"):  # as many classes as the model has, of other names
         (some / name).mkdir()
