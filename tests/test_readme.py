@@ -117,7 +117,8 @@ def folder(tmp_path, monkeypatch):
 def short(monkeypatch):
     """Constructors of tiny models, and trainings of a step."""
     for name in ("ViTTi16", "ViTB16", "ViTL16", "ViTH14"):
-        monkeypatch.setattr(keras_vit, name, tiny)
+        for module in (keras_vit, keras_vit.zoo):  # `runs` takes them from the latter
+            monkeypatch.setattr(module, name, tiny)
     fit = keras.Model.fit
 
     @functools.wraps(fit)

@@ -622,8 +622,8 @@ def test_finetune_refuses(arguments, message, folder, fails, tmp_path, monkeypat
     def build(*args, **kwargs):
         raise AssertionError("a model is built")
 
-    monkeypatch.setattr(keras_vit, "ViTB16", build)
-    monkeypatch.setattr(keras_vit, "from_pretrained", build)
+    for name in ("ViTB16", "from_pretrained"):
+        monkeypatch.setattr(keras_vit.zoo, name, build)
     assert message in fails("finetune", folder, "--output", tmp_path / "run", *arguments)
     assert not list(tmp_path.iterdir())
 

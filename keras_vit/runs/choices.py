@@ -8,11 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_vit
-from keras_vit import arguments
+from keras_vit import arguments, zoo
 from keras_vit.data import ImageData
 from keras_vit.models.sizes import architecture_fields
-from keras_vit.presets import PRESETS, Preset, find_preset
+from keras_vit.presets import PRESETS, Preset, UnknownPresetError, find_preset
 from keras_vit.runs.folder import find_run
 from keras_vit.runs.options import Options
 from keras_vit.training.recipe import Recipe
@@ -88,7 +87,7 @@ def _recipe_by_name(name, data, known_name, batch_size):
     arguments.one_of(name, RECIPES, "recipe")
     examples = data.num_examples["train"]
     if name == "auto":
-        is_bit = known_name and "num_units" in keras_vit.describe(known_name).config()
+        is_bit = known_name and "num_units" in zoo.describe(known_name).config()
         name = "bit" if is_bit else "small"
     if name == "small":
         given = {"batch_size": batch_size} if batch_size else {}
@@ -136,7 +135,7 @@ def check_architecture(model: str) -> None:
 def architectures() -> list[str]:
     """Names of the architectures that the package has a constructor for."""
     known = {}
-    for name in keras_vit.__all__:
+    for name in zoo.__all__:
         with contextlib.suppress(ValueError):
             known[name] = architecture_fields(name)
     return list(known)
@@ -158,7 +157,7 @@ def _check_weights(model, weights):
         return
     try:
         preset = _preset(weights)
-    except ValueError as error:
+    except UnknownPresetError as error:
         raise ValueError(
             f"Unknown `weights` of {model}: {weights!r}. Expected one of the tags "
             f"{', '.join(tags) or '(none is published)'}; the name of a file of AugReg or "
@@ -199,8 +198,8 @@ def build_model(
     if is_new or _trained_classes(weights, network) == data.class_names:
         return network
     given = {"classifier_activation": None, **recipe.model_arguments()}
-    headless = keras_vit.from_pretrained(network, classes=0)
-    return keras_vit.from_pretrained(headless, classes=data.num_classes, **given)
+    headless = zoo.from_pretrained(network, classes=0)
+    return zoo.from_pretrained(headless, classes=data.num_classes, **given)
 
 
 def _load_model(model, weights, data, recipe, dtype, overrides):
@@ -215,10 +214,10 @@ def _load_model(model, weights, data, recipe, dtype, overrides):
     }
     if not model:
         found = find_run(weights)
-        return keras_vit.from_pretrained(found[1] if found else weights, **given)
+        return zoo.from_pretrained(found[1] if found else weights, **given)
     if weights is not None:
         given["weights"] = None if weights == NO_WEIGHTS else weights
-    return getattr(keras_vit, model)(**given)
+    return getattr(zoo, model)(**given)
 
 
 def _trained_classes(weights, network):

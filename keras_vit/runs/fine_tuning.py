@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-import keras_vit
+from keras_vit import zoo
 from keras_vit.data import ImageData
 from keras_vit.distribution import (
     barrier,
@@ -175,7 +175,7 @@ def fine_tune(
         recipe, images, sorted_options, epochs=epochs, known_name=known_name
     )
     if known_name and not sorted_options.model.keys() & _RESIZING:
-        keras_vit.describe(known_name, image_size=chosen.resolution)  # or an error
+        zoo.describe(known_name, image_size=chosen.resolution)  # or an error
     say(describe_data(images))
     say(describe_recipe(chosen))
     keras.utils.set_random_seed(seed)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
-import keras_vit
+from keras_vit.models import VisionTransformer
 from keras_vit.training.recipe import Recipe
+from keras_vit.zoo.pretrained import from_pretrained
 
 DATA = ("data_dir", "splits", "validation_split", "test_split", "duplicates")
 DATA += ("bad_images", "image_column", "label_column", "split_column")
@@ -37,8 +38,8 @@ class Options:
 
 def model_options() -> set[str]:
     """Names of the arguments that a model takes, from `from_pretrained` or by itself."""
-    names = {*signature(keras_vit.VisionTransformer).parameters}
-    names |= {*signature(keras_vit.from_pretrained).parameters}
+    names = {*signature(VisionTransformer).parameters}
+    names |= {*signature(from_pretrained).parameters}
     return names - {"source", "overrides", "input_tensor"}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-import keras_vit
 from keras_vit.data import Pipeline, load_images
 from keras_vit.data.pixel_checks import check_values
 from keras_vit.data.sources import ImageFiles
@@ -15,6 +14,7 @@ from keras_vit.download.web import fetch_bytes
 from keras_vit.log import log
 from keras_vit.runs.classifier import Classifier, load_classifier
 from keras_vit.runs.images import images_in
+from keras_vit.zoo.predictions import decode_predictions
 
 MOST_BYTES = 64 * 2**20  # of an image from the web
 NO_NAMES = "none"
@@ -145,7 +145,7 @@ def _class_names(classifier: Classifier, class_index) -> tuple[str, ...]:
     if count != 1000 or class_index == NO_NAMES:
         return tuple(map(str, range(count)))
     order = np.arange(count, 0, -1)[None]  # the first class is the most probable one
-    decoded = keras_vit.decode_predictions(order, top=count, class_index=class_index)
+    decoded = decode_predictions(order, top=count, class_index=class_index)
     return tuple(name for _, name, _ in decoded[0])
 
 
