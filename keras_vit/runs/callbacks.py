@@ -4,6 +4,8 @@ import itertools
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from keras_vit.distribution import is_first_process, whole_weights
 from keras_vit.runs.folder import BEST, LAST
 from keras_vit.training.resume import event_files
 
+Epochs = Sequence[tuple[int, Mapping[str, Any]]]  # the number and the logs of each
 _writers = itertools.count()
 
 
@@ -22,7 +25,7 @@ class Progress(keras.callbacks.Callback):
     A step is an update of the weights: several micro-batches with gradient accumulation.
     """
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
         logs["step"] = int(optimizer.iterations)
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
@@ -46,7 +49,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.monitor = monitor
         self.best = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # The first value is the best so far, even if it is NaN.
         value = float(np.nan_to_num(logs[self.monitor], nan=-np.inf))
         self._save(LAST)
@@ -54,11 +57,11 @@ class Checkpoints(keras.callbacks.Callback):
             self.best = value
             self._save_without_optimizer(BEST)
 
-    def resume_state(self):
+    def resume_state(self) -> dict[str, Any]:
         """State for `ExactResume` to save."""
         return {"best": self.best}
 
-    def resume(self, state, epochs):
+    def resume(self, state: Mapping[str, Any], epochs: Epochs) -> None:
         """Restores the state that `ExactResume` saved."""
         self.best = state.get("best")
 
@@ -96,7 +99,7 @@ class EventFiles(keras.callbacks.Callback):
         self.folder = os.fspath(folder)
         self._writers = {}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         step = logs.get("step", epoch)
         for name, value in logs.items():
             run = "validation" if name.startswith("val_") else "train"
@@ -105,12 +108,12 @@ class EventFiles(keras.callbacks.Callback):
         for writer in self._writers.values():
             writer.flush()
 
-    def resume(self, state, epochs):
+    def resume(self, state: Mapping[str, Any], epochs: Epochs) -> None:
         """Deletes points after the epochs that `ExactResume` restored."""
         last = epochs[-1][1].get("step", epochs[-1][0]) if epochs else -1
         event_files.cut(self.folder, lambda tag, step: step <= last)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
