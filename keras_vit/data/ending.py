@@ -1,4 +1,4 @@
-"""Ends the threads of `tf.data` wherever waiting for them would never end.
+"""End of a program's iterators: no destructor waits for threads of `tf.data` for ever.
 
 Threads of `tf.data` call Python functions, and the destructor of an iterator waits for
 these calls. The wait has no end in three places:
@@ -19,6 +19,8 @@ of the classes in `RESOURCES` and reads their resources. It was written for Tens
 2.21, where an iterator's resource lives as long as the tensor in that attribute.
 """
 
+from __future__ import annotations
+
 import _thread
 import atexit
 import ctypes
@@ -30,9 +32,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from keras_vit.data.packages import tensorflow
 from keras_vit.log import log
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 QUIET = 0.1  # seconds without a call, after which none is expected
 PATIENCE = 5.0  # seconds in which those that have begun should end
@@ -49,7 +56,7 @@ RESOURCES = {
 class Calls:
     """Counts the calls of Python functions by the threads of streams."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
@@ -66,13 +73,18 @@ class Calls:
         while not self._is_quiet() and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self._count(1)
         if self._are_over:
             self._count(-1)
             raise RuntimeError("The program has ended, and its streams of images with it")
 
-    def __exit__(self, *error):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._count(-1)
 
     def _count(self, number):
@@ -90,8 +102,8 @@ _calls = Calls()
 _known: dict[weakref.ref, None] = {}
 
 
-def untuned(stream):
-    """A `tf.data.Dataset` that `tf.data` does not tune.
+def untuned(stream: tf.data.Dataset[Any]) -> tf.data.Dataset[Any]:
+    """Returns a `tf.data.Dataset` that `tf.data` does not tune.
 
     Its tuning thread sleeps for up to a minute. The destructor of an iterator wakes it
     and waits for it, but a thread that is just about to sleep misses the call.
@@ -101,7 +113,7 @@ def untuned(stream):
     return stream.with_options(options)
 
 
-def guarded(function: Callable) -> Callable:
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps a function that threads of a stream call: no call outlives the program."""
     _watch()
 
@@ -237,7 +249,7 @@ def _keep_for_ever(thing):
 class Lost:
     """Stands for an iterator's resource in a process that lacks its threads."""
 
-    def __tf_tensor__(self, dtype=None, name=None):
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> NoReturn:
         raise RuntimeError(
             "A forked process cannot read an iterator of its parent, whose threads it "
             "lacks. Make one in this process: iter(data.train)"
