@@ -211,7 +211,7 @@ def test_the_command_trains_under_each_strategy_and_predicts_on_one_device(seen)
     """With accumulation and averages; fully sharded it is ended, and given again."""
     check_runs(seen["folder"], seen["folder"], seen["commands"], COMMANDS)
     assert seen["commands"]["ended"][0] == 75
-    assert "goes on after step 3" in seen["commands"]["fully_sharded"][1]
+    assert "resumes after step 3" in seen["commands"]["fully_sharded"][1]
     assert seen["commands"]["again"][0] == 2
 
 

@@ -168,7 +168,7 @@ def test_the_command_trains_in_two_processes_and_goes_on(run, ranks, tmp_path):
     shutil.copy(os.path.join(run[0], "small.keras"), tmp_path)
     assert trainings.commands(tmp_path, ["none"])["none"][0] == 0
     trainings.check_runs(run[0], tmp_path, first, ["auto"])
-    assert "goes on after step 3" in first["auto"][1]
+    assert "resumes after step 3" in first["auto"][1]
     for found in (first, second):
         assert [found[name][0] for name in ("ended", "auto", "again")] == [75, 0, 2]
     assert not any(printed for _, printed in second.values())
