@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import keras_vit
 
@@ -38,3 +40,13 @@ def test_every_public_name_exists_and_is_documented():
 def test_the_package_is_typed():
     folder = os.path.dirname(keras_vit.__file__)
     assert os.path.exists(os.path.join(folder, "py.typed"))
+
+
+def test_files_that_are_not_python_are_installed():
+    """Each is matched by a pattern of `package-data`, such as the report's templates."""
+    folder = Path(keras_vit.__file__).parent
+    project = tomllib.loads((folder.parent / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["keras_vit"]
+    installed = {path for pattern in patterns for path in folder.glob(pattern)}
+    found = {p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert {p for p in found if p.suffix != ".py"} == installed
