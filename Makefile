@@ -23,10 +23,9 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# Public functions, classes and attributes without a complete type. pyright does not follow
-# the import hook of an editable installation, hence PYTHONPATH.
+# Public functions, classes and attributes without a complete type.
 types: $(VENV)/.installed
-	PYTHONPATH=$(CURDIR) $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python --verifytypes keras_vit --ignoreexternal
+	$(VENV)/bin/python .ci/public_types.py
 
 format: $(VENV)/.installed
 	$(VENV)/bin/ruff check --fix .

@@ -26,7 +26,7 @@ from keras_vit.conversion.verify import (
 from keras_vit.zoo.pretrained import locate, told_by_caller, told_by_preset
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the sub-commands to the parser."""
     _add_convert(commands)
     _add_verify(commands)

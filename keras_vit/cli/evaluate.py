@@ -22,7 +22,7 @@ from keras_vit.runs.evaluation import SPLITS
 ALONE = "Give those to evaluate as a folder or CSV file of their own"
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(
         commands, "evaluate", _evaluate, "print the accuracy of a model, with an interval"

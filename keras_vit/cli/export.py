@@ -28,7 +28,7 @@ from keras_vit.runs.images import images_in
 MOST_IMAGES = 256
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(
         commands,

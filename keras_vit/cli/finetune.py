@@ -36,7 +36,7 @@ _ARGUMENTS += ("warmup_steps", "weight_decay", "label_smoothing", "layerwise_dec
 _ARGUMENTS += ("lora_rank", "ema_momentum", "rematerialize")
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(
         commands, "finetune", _finetune, "train a model on images of your own"

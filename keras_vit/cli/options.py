@@ -59,7 +59,7 @@ def current_spelling(argv: Sequence[str]) -> list[str]:
 
 
 def add_command(
-    commands: argparse._SubParsersAction,
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
     run: Callable[[argparse.Namespace], int],
     text: str,

@@ -37,7 +37,7 @@ RECIPES = {
 }
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(
         commands,

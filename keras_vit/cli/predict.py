@@ -22,7 +22,7 @@ from keras_vit.tables import table
 _ARGUMENTS = ("top", "batch_size", "class_index", "value_range", "alpha", "merged_tokens")
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the sub-command to the parser."""
     parser = add_command(commands, "predict", _predict, "classify images")
     parser.add_argument("source", metavar="RUN", help=RUN)

@@ -3,6 +3,7 @@
 import datetime
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,13 @@ _CONFUSIONS = 15  # most frequent confusions listed
 
 
 def write_report(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     evaluation: Evaluation,
     *,
     title: str,
     accuracy_name: str = "accuracy",
     history: Mapping[str, Sequence[float]] | None = None,
-    settings: Mapping[str, Mapping] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     names: Sequence[str] | None = None,
     images: Callable[[Sequence[int]], Sequence[np.ndarray]] | None = None,
     num_mistakes: int = 24,

@@ -63,7 +63,7 @@ class Evaluation:
     probabilities: np.ndarray
     class_names: Sequence[str]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         labels, probabilities = np.asarray(self.labels), np.asarray(self.probabilities)
         expected = (*labels.shape, len(self.class_names))
         if labels.ndim != 1 or probabilities.shape != expected or not labels.size:

@@ -43,11 +43,13 @@ class Checkpoints(keras.callbacks.Callback):
         monitor: metric whose highest value is the best.
     """
 
-    def __init__(self, folder: str | os.PathLike, monitor: str = "val_accuracy"):
+    def __init__(
+        self, folder: str | os.PathLike[str], monitor: str = "val_accuracy"
+    ) -> None:
         super().__init__()
-        self.folder = os.fspath(folder)
+        self.folder: str = os.fspath(folder)
         self.monitor = monitor
-        self.best = None
+        self.best: float | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # The first value is the best so far, even if it is NaN.
@@ -94,9 +96,9 @@ class EventFiles(keras.callbacks.Callback):
 
     first_process_only = True
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.folder = os.fspath(folder)
+        self.folder: str = os.fspath(folder)
         self._writers = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

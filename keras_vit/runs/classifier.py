@@ -97,7 +97,7 @@ class Classifier:
 
 
 def load_classifier(
-    source: str | os.PathLike, batch_size: int = 32, **overrides: Any
+    source: str | os.PathLike[str], batch_size: int = 32, **overrides: Any
 ) -> Classifier:
     """Loads the classifier of a run or of any other checkpoint.
 
@@ -120,7 +120,7 @@ def load_classifier(
 
 
 def load_model(
-    source: str | os.PathLike, batch_size: int = 32, **overrides: Any
+    source: str | os.PathLike[str], batch_size: int = 32, **overrides: Any
 ) -> tuple[Model, Pipeline, RunFolder | None]:
     """The model of `load_classifier`, its pipeline, and its run if it has one.
 

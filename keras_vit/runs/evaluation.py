@@ -21,8 +21,8 @@ UNDIVIDED = {"validation_split": 0.0, "test_split": 0.0}
 
 
 def evaluate(
-    source: str | os.PathLike,
-    data: str | os.PathLike | None = None,
+    source: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
     *,
     split: str | None = None,
     batch_size: int = 32,

@@ -79,11 +79,11 @@ class FineTuningResult:
 
 
 def fine_tune(
-    data: str | os.PathLike,
-    output: str | os.PathLike,
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     model: str | None = None,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     recipe: str | Recipe = "auto",
     epochs: float | None = None,
     evaluations: int | None = None,

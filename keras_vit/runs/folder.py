@@ -52,9 +52,9 @@ class RunFolder:
     @classmethod
     def check(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         overwrite: bool = False,
-        arguments: Mapping | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> "RunFolder":
         """The folder, if a training may write to it; nothing is written yet.
 
@@ -228,7 +228,7 @@ class RunFolder:
         os.replace(part, self.path / name)
 
 
-def find_run(path: str | os.PathLike) -> tuple[RunFolder, str] | None:
+def find_run(path: str | os.PathLike[str]) -> tuple[RunFolder, str] | None:
     """Finds the run and the checkpoint at a path.
 
     Args:

@@ -9,7 +9,7 @@ from keras_vit.data import ImageData, load
 from keras_vit.data.listing import Listing
 
 
-def absolute_source(source: str | os.PathLike) -> str:
+def absolute_source(source: str | os.PathLike[str]) -> str:
     """The absolute path of a file or folder; the name of a data set as it is."""
     source = os.fspath(source)
     return os.path.abspath(source) if os.path.exists(source) else source
@@ -31,7 +31,7 @@ def load_data(arguments: Mapping[str, Any]) -> ImageData:
         raise ValueError(str(error)) from error
 
 
-def images_in(folder: str | os.PathLike) -> tuple[list[str], str]:
+def images_in(folder: str | os.PathLike[str]) -> tuple[list[str], str]:
     """Sorted paths of the images below a folder, and a text on the files left out."""
     listing = Listing()
     paths = [os.fspath(path) for path in listing.images_below(Path(folder))]

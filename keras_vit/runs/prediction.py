@@ -51,12 +51,12 @@ class Prediction:
 
 
 def predict(
-    source: str | os.PathLike,
-    images: str | os.PathLike | Sequence[str | os.PathLike],
+    source: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     top: int = 5,
     batch_size: int = 32,
-    class_index: str | os.PathLike | None = None,
+    class_index: str | os.PathLike[str] | None = None,
     value_range: tuple[float, float] | None = None,
     alpha: str | None = None,
     merged_tokens: int | tuple[int, ...] | None = None,

@@ -58,7 +58,7 @@ class EvaluationResult:
         note = {"loss_note": self.loss_note} if self.loss_note else {}
         return {"split": self.split, **self.evaluation.summary(), **note}
 
-    def write_report(self, folder: str | os.PathLike) -> str:
+    def write_report(self, folder: str | os.PathLike[str]) -> str:
         """Writes the HTML report, with the training's history if the model has a run.
 
         Args:
