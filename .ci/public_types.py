@@ -1,9 +1,8 @@
 """Lists what has no complete type in the public functions, classes and attributes.
 
-pyright looks for it. Two kinds of its findings do not count, as nothing here can mend them:
-Keras has no types, so the bases of its layers, models and callbacks are unknown; and a type
-that is unknown elsewhere is found again in everything that uses it. Exits with 1 if there is
-any.
+pyright finds it. Two kinds of its findings do not count: Keras has no types, so the bases
+of layers, models and callbacks are unknown; and a type that is unknown in one place is
+reported again wherever it is used. Exits with 1 if there is any.
 """
 
 import json
