@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ INPUT = "input"
 _OF_RESNET = r"(stem_)?(root|stage_\d+_unit_\d+)"
 # Arguments under which models can be compared: logits as the checkpoint gives them, images
 # as the network takes them, full precision.
-COMPARABLE = {
+COMPARABLE: dict[str, Any] = {
     "classifier_activation": None,
     "include_preprocessing": False,
     "dtype": "float32",
@@ -51,14 +51,18 @@ class Comparison:
         tolerance: the largest relative error that passes.
     """
 
-    def __init__(self, what: str, pairs: Mapping[str, tuple], tolerance: float):
+    def __init__(
+        self, what: str, pairs: Mapping[str, tuple[Any, ...]], tolerance: float
+    ) -> None:
         if not tolerance >= 0:
             raise ValueError(
                 f"`tolerance` must be at least 0. Received: tolerance={tolerance}"
             )
         self.what = what
         self.tolerance = tolerance
-        self.rows = tuple(_row(name, *pair, tolerance) for name, pair in pairs.items())
+        self.rows: tuple[Row, ...] = tuple(
+            _row(name, *pair, tolerance) for name, pair in pairs.items()
+        )
 
     @property
     def ok(self) -> bool:
@@ -75,7 +79,7 @@ class Comparison:
         """Names of the rows that are equal to the last bit."""
         return tuple(row.name for row in self.rows if row.verdict == "equal")
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.text(self.rows)
 
     def text(self, rows: tuple[Row, ...]) -> str:

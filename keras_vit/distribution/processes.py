@@ -4,6 +4,8 @@ On torch those that `torchrun` has started, on JAX those that `initialize` has b
 together; elsewhere there is one.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -29,8 +31,8 @@ def is_first_process() -> bool:
     return process_index() == 0
 
 
-def share(content):
-    """What the first process gave, in every process; anything that can be pickled."""
+def share(content: Any) -> Any:
+    """Returns the first process' content in every process; it must be picklable."""
     return content if num_processes() == 1 else _exchanges().share(content)
 
 
@@ -51,13 +53,13 @@ def share_arrays(arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] 
     return shared
 
 
-def everyones(content) -> list:
-    """What each process gave, in their order; anything that can be pickled."""
+def everyones(content: Any) -> list[Any]:
+    """Returns the content of each process, in their order; it must be picklable."""
     return [content] if num_processes() == 1 else _exchanges().everyones(content)
 
 
-def same_everywhere(content) -> bool:
-    """Whether all processes gave the same."""
+def same_everywhere(content: Any) -> bool:
+    """Returns `True` if all processes have the same content."""
     contents = everyones(content)
     return all(other == contents[0] for other in contents)
 

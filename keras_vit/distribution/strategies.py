@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import keras
 
@@ -21,8 +22,10 @@ _WITH_MODEL_AXIS = ("fully_sharded", "tensor_parallel")
 _ALIASES = {"fsdp": "fully_sharded"}
 
 
-def strategy(name: str = "auto", devices: Sequence | None = None) -> AbstractContextManager:
-    """What a model is to be built and trained under, by name.
+def strategy(
+    name: str = "auto", devices: Sequence[Any] | None = None
+) -> AbstractContextManager[Any]:
+    """Returns the context in which a model is built and trained, by name.
 
     Batches need not be divisible by the number of devices: `fit`, `evaluate` and `predict`
     do what they do on one device. `keras_vit.training.finetune` asks for such batches.
@@ -65,7 +68,7 @@ def _named(name, devices):
     return None if name == "none" else globals()[name](*given, **options)
 
 
-def auto(devices: Sequence | None = None):
+def auto(devices: Sequence[Any] | None = None) -> Any:
     """What is here: data parallel on several devices, nothing on one.
 
     Args:
@@ -79,7 +82,7 @@ def auto(devices: Sequence | None = None):
     return data_parallel(devices) if several else None
 
 
-def data_parallel(devices: Sequence | None = None):
+def data_parallel(devices: Sequence[Any] | None = None) -> Any:
     """Each device has the model, and its part of each batch.
 
     Args:
@@ -112,9 +115,9 @@ def data_parallel(devices: Sequence | None = None):
 def fully_sharded(
     model_axis: int = 1,
     *,
-    devices: Sequence | None = None,
+    devices: Sequence[Any] | None = None,
     layouts: Mapping[str, tuple[str | None, ...]] | None = None,
-):
+) -> ShardedWeights:
     """Each device has a part of every large weight, and its part of each batch.
 
     A layer's weights come together when it is computed, and go again; gradients and what
@@ -146,9 +149,9 @@ def fully_sharded(
 def tensor_parallel(
     model_axis: int,
     *,
-    devices: Sequence | None = None,
+    devices: Sequence[Any] | None = None,
     layouts: Mapping[str, tuple[str | None, ...]] | None = None,
-):
+) -> ShardedWeights:
     """Each layer is computed by several devices together, of which each has a part of it.
 
     Attention is split by heads, an MLP by the numbers between its two layers, the head
@@ -186,7 +189,7 @@ def tensor_parallel(
     return ShardedWeights(mesh, layouts=layouts)
 
 
-def mirrored(devices: Sequence[str] | None = None):
+def mirrored(devices: Sequence[str] | None = None) -> Any:
     """Data parallelism of TensorFlow on one machine: a `tf.distribute.MirroredStrategy`.
 
     Dropout differs by device; under a strategy made without this module all draw the same,
@@ -222,7 +225,7 @@ def _mirrored(devices):
     return tf.distribute.MirroredStrategy(devices and list(devices))
 
 
-def tpu(address: str = ""):
+def tpu(address: str = "") -> Any:
     """Data parallelism of TensorFlow on TPUs: a `tf.distribute.TPUStrategy`.
 
     Written by TensorFlow's documentation; no TPU has run it so far. On JAX a TPU's chips

@@ -8,7 +8,7 @@ import importlib
 import os
 import re
 import uuid
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _BLOCK = 1 << 20
 
@@ -137,7 +137,7 @@ def named(path: str) -> list[Digest]:
     return [Digest("the file's name", "sha256", found[1])] if found else []
 
 
-def published(response) -> list[Digest]:
+def published(response: Any) -> list[Digest]:
     """The digests in the headers of a response of `requests`, or of its redirections."""
     digests = []
     for answer in (*response.history, response):

@@ -7,6 +7,7 @@ tell how images are cropped and what the classes are called.
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 from keras_vit import arguments
 
@@ -31,7 +32,7 @@ def check_notes(c: SimpleNamespace) -> None:
         c.preprocessing = _checked_preprocessing(c.preprocessing)
 
 
-def without_empty(config: Mapping) -> dict:
+def without_empty(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without the notes that say nothing."""
     return {k: v for k, v in config.items() if k not in NOTES or v is not None}
 
@@ -50,7 +51,7 @@ def _checked_names(names, classes) -> tuple[str, ...]:
     return names
 
 
-def _checked_preprocessing(fields) -> dict:
+def _checked_preprocessing(fields) -> dict[str, Any]:
     if not isinstance(fields, Mapping) or set(fields) - set(_CHECKS):
         raise ValueError(
             f"`preprocessing` must be a dictionary of some of {', '.join(_CHECKS)}. "

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from keras_vit import arguments
 from keras_vit.layers.mlp import GATED
@@ -43,7 +44,7 @@ SIZES = {
 # of the ViT, patch size on the ResNet's feature map, units of the ResNet's stages. The
 # number in the name is how many pixels of the image a token stands for, but for R+Ti/16,
 # whose tokens stand for 32.
-HYBRIDS = {
+HYBRIDS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "RViTTi16": ("Ti", 8, ()),
     "R26ViTS32": ("S", 1, (2, 2, 2, 2)),
     "R26ViTB32": ("B", 1, (2, 2, 2, 2)),
@@ -52,7 +53,7 @@ HYBRIDS = {
 }
 
 # BiT (arXiv 1912.11370), section 3.1: units of the stages, width.
-BITS = {
+BITS: dict[str, dict[str, Any]] = {
     f"BiTR{depth}x{width}": {"num_units": num_units, "width_factor": width}
     for depth, num_units, widths in [
         (50, (3, 4, 6, 3), (1, 3)),
@@ -63,7 +64,7 @@ BITS = {
 }
 
 
-def architecture_fields(architecture: str) -> dict:
+def architecture_fields(architecture: str) -> dict[str, Any]:
     """The model's arguments that the name of an architecture stands for.
 
     Args:
@@ -99,7 +100,7 @@ def paper_name(architecture: str) -> str:
     return f"{resnet}+ViT-{size}/{patch}" if resnet else f"ViT-{size}/{patch}"
 
 
-def size_name(config: Mapping) -> str | None:
+def size_name(config: Mapping[str, Any]) -> str | None:
     """What papers call the model of a config, of any patch size, or None."""
     if "num_units" in config:
         size = {key: config[key] for key in ("num_units", "width_factor")}
@@ -120,21 +121,29 @@ def size_name(config: Mapping) -> str | None:
     return None
 
 
-def grid_size(image_size, patch_size, stem=None) -> tuple[int, int]:
-    """(rows, columns) of the patches of an image, or of what a stem makes of it."""
+def grid_size(
+    image_size: int | tuple[int, int],
+    patch_size: int | tuple[int, int],
+    stem: Mapping[str, Any] | None = None,
+) -> tuple[int, int]:
+    """(rows, columns) of the patches of an image, or of a stem's feature map."""
     size = map_size(arguments.pair(image_size, "image_size"), stem)
     patch_size = arguments.pair(patch_size, "patch_size")
     return tuple(side // patch for side, patch in zip(size, patch_size, strict=True))
 
 
-def image_size_of(grid, patch_size, stem=None) -> tuple[int, int]:
-    """(height, width) of the images that are cut into so many rows and columns."""
+def image_size_of(
+    grid: tuple[int, int],
+    patch_size: int | tuple[int, int],
+    stem: Mapping[str, Any] | None = None,
+) -> tuple[int, int]:
+    """(height, width) of images that have a grid of patches."""
     patch_size = arguments.pair(patch_size, "patch_size")
     below = stride(stem)
     return tuple(n * patch * below for n, patch in zip(grid, patch_size, strict=True))
 
 
-def count_parameters(*, num_units: tuple[int, ...] | None = None, **config) -> int:
+def count_parameters(*, num_units: tuple[int, ...] | None = None, **config: Any) -> int:
     """Number of parameters of the model of a config.
 
     Args:
@@ -167,9 +176,9 @@ def count_vit_parameters(
     qkv_bias: bool = True,
     qk_norm: bool = False,
     layer_scale: float | None = None,
-    stem: dict | None = None,
+    stem: dict[str, Any] | None = None,
     channels: int = 3,
-    **others,
+    **others: Any,
 ) -> int:
     """Number of parameters of a `VisionTransformer` of images with so many channels.
 
@@ -215,7 +224,7 @@ def count_bit_parameters(
     *,
     classes: int = 0,
     channels: int = 3,
-    **others,
+    **others: Any,
 ) -> int:
     """Number of parameters of a `BiTResNet` of images with so many channels."""
     count, outputs = count_resnet_parameters(

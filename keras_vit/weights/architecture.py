@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def _width_factor(root):
     return int(width) if width == int(width) else width
 
 
-def bit_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict:
+def bit_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
     """Arguments of `BiTResNet` from the shapes of its weights.
 
     Args: as those of `architecture_of`.
@@ -66,7 +67,7 @@ def bit_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict:
     }
 
 
-def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict:
+def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
     """Arguments of `VisionTransformer` from the shapes of its weights.
 
     Args:
@@ -130,7 +131,7 @@ def _size(value):
 
 # Arguments that shapes do not tell, but a config or our metadata may → True if a value is
 # possible.
-CHECKS = {
+CHECKS: dict[str, Callable[[Any], bool]] = {
     "num_heads": lambda value: _natural(value) and value > 0,
     "image_size": _size,
     "pooling": lambda value: value in ("token", "gap", "map"),
@@ -148,7 +149,7 @@ CHECKS = {
 }
 
 
-def checked_arguments(arguments: Mapping) -> dict:
+def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments from a file, lists as tuples.
 
     Raises:

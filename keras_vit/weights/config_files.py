@@ -1,11 +1,12 @@
 """The JSON files beside a checkpoint."""
 
 import os
+from typing import Any
 
 from keras_vit.weights.files.tensor_file import parse_json
 
 
-def read_config(path: str) -> dict | None:
+def read_config(path: str) -> dict[str, Any] | None:
     """The `config.json` in the folder of a file, or None without one.
 
     It has the `task.json` of KerasHub and the `preprocessor_config.json` of transformers

@@ -1,6 +1,7 @@
 """Reasons to refuse a file that looks like a ViT and may be another model."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from keras_vit.weights.layouts import huggingface_names, timm_names
 from keras_vit.weights.layouts.layout import Layout
@@ -8,7 +9,7 @@ from keras_vit.weights.layouts.layout import Layout
 
 def reason_to_refuse(
     layout: Layout,
-    config: Mapping | None,
+    config: Mapping[str, Any] | None,
     path: str,
     names: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
@@ -33,7 +34,7 @@ def reason_to_refuse(
     return layout.reason_to_refuse(config, names, shapes)
 
 
-def unknown_architecture(config: Mapping) -> str | None:
+def unknown_architecture(config: Mapping[str, Any]) -> str | None:
     """The reason why the model that a `config.json` names may not be exact, or None."""
     if architecture := config.get("architecture"):
         return _unknown_timm_name(architecture, "config.json")
@@ -56,7 +57,7 @@ def refusal(source: str, reason: str) -> ValueError:
     )
 
 
-def stated_depth(config: Mapping) -> tuple[str, int | None]:
+def stated_depth(config: Mapping[str, Any]) -> tuple[str, int | None]:
     """(key, number of blocks) in a `config.json`; ("", None) where it states none."""
     parts = [config.get(key) for key in ("vision_config", "model_args", "config")]
     for part in (*parts, config):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,9 +11,9 @@ from keras_vit.download.web import FORBIDDEN, is_offline
 
 
 def decode_predictions(
-    preds,
+    preds: Any,
     top: int = 5,
-    class_index: str | os.PathLike | None = None,
+    class_index: str | os.PathLike[str] | None = None,
     model: keras.Model | None = None,
 ) -> list[list[tuple[str, str, float]]]:
     """Names the most probable classes: a model's own, or those of ImageNet-1k.

@@ -1,5 +1,7 @@
 """Pixel values as a model takes them, as in `keras.applications`."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -8,7 +10,11 @@ from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.presets import find_preset
 
 
-def preprocess_input(images, preset_or_model=None, data_format: str | None = None):
+def preprocess_input(
+    images: Any,
+    preset_or_model: str | keras.Model | None = None,
+    data_format: str | None = None,
+) -> Any:
     """Brings pixel values to the range that a model was trained on.
 
     Args:
