@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 
 import keras_vit
-from keras_vit.cost.inference import cost
+from keras_vit.cost import cost
 from keras_vit.models.sizes import BITS, HYBRIDS, architecture_fields, paper_name
 from keras_vit.models.sizes import SIZES as VIT_SIZES
 

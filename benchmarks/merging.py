@@ -20,7 +20,7 @@ import numpy as np
 
 import keras_vit
 from benchmarks.timing import seconds
-from keras_vit.cost.inference import cost
+from keras_vit.cost import cost
 
 SMALL = {"image_size": 28, "patch_size": 2, "hidden_dim": 64, "num_layers": 4}
 SMALL |= {"num_heads": 4, "mlp_dim": 128, "classes": 10, "classifier_activation": None}

@@ -1,6 +1,6 @@
 """Vision Transformers for Keras 3: *An Image is Worth 16x16 Words* as a model zoo."""
 
-import keras_vit._start  # noqa: F401, before anything imports Keras
+import keras_vit._before_keras  # noqa: F401, before anything imports Keras
 from keras_vit import data, distribution, exporting, layers, planning, runs, training
 from keras_vit._version import __version__
 from keras_vit.models import BiTResNet, VisionTransformer

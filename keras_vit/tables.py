@@ -14,3 +14,8 @@ def table(rows: Iterable[Sequence[str]], left: Collection[int]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """A shape as text, such as `"224 × 224"`."""
+    return " × ".join(map(str, shape))

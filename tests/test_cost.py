@@ -10,7 +10,7 @@ import pytest
 from helpers import TINY, tiny
 
 import keras_vit
-from keras_vit.cost.inference import cost
+from keras_vit.cost import cost
 from keras_vit.layers.initial import waiting_for_values
 from keras_vit.models.sizes import BITS, HYBRIDS, architecture_fields, count_parameters
 from keras_vit.presets import PRESETS
@@ -356,8 +356,8 @@ def test_description_of_an_architecture():
         assert (description.preset, description.recipe) == (None, None)
         assert description.config()["classes"] == 1000
         assert copy.deepcopy(description).image_size == (256, 320)
-        with pytest.raises(AttributeError, match="no attribute 'licence'"):
-            description.licence  # noqa: B018
+        with pytest.raises(AttributeError, match="no attribute 'license'"):
+            description.license  # noqa: B018
 
 
 @pure

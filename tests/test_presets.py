@@ -211,7 +211,7 @@ def test_preprocessing_and_scores_are_plausible():
         assert len(steps.mean) == len(steps.std) == 3
         assert steps.crop_fraction is None or 0.8 <= steps.crop_fraction <= 1
         assert steps.interpolation in ("bilinear", "bicubic", "area", None)
-        assert row.licence in ("Apache-2.0", "MIT", "CC-BY-NC-4.0", None)
+        assert row.license in ("Apache-2.0", "MIT", "CC-BY-NC-4.0", None)
         assert re.search(r"\(arXiv \d{4}\.\d{5}\)$", row.paper)
         if row.accuracy is not None:
             assert 60 < row.accuracy < 90
@@ -472,7 +472,7 @@ def test_a_description_has_everything_of_a_row():
         assert description.preset is row
         text = str(description)
         for value in (
-            *(row.name, row.family, row.paper, row.licence, *row.addresses),
+            *(row.name, row.family, row.paper, row.license, *row.addresses),
             *("86,859,496", "85.996 %", row.accuracy_source, "bicubic"),
             *("(0.5, 0.5, 0.5)", "hidden_dim", "3072", "medium1", "recipe: steps"),
         ):
@@ -558,10 +558,22 @@ def test_presets_carry_unknown_facts_as_none():
         resolution=(32, 64),
         classes=0,
     )
-    assert (row.licence, row.paper, row.accuracy, row.size_bytes) == (None,) * 4
+    assert (row.license, row.paper, row.accuracy, row.size_bytes) == (None,) * 4
     assert row.preprocessing.crop_fraction is None
     text = str(keras_vit.describe(row))
-    assert re.search(r"licence +unknown", text)
+    assert re.search(r"license +unknown", text)
     assert re.search(r"resize +unknown", text)
     assert "(32, 64)" in text
-    assert "32 × 64" in str(keras_vit.zoo.catalogue.PresetList([row]))
+    assert "32 × 64" in str(keras_vit.zoo.listing.PresetList([row]))
+
+
+def test_the_old_spelling_of_license_works_with_a_warning():
+    facts = {"architecture": "ViTB16", "tag": "x", "family": "ViT", "addresses": ("a",)}
+    facts |= {"resolution": 32, "classes": 0}
+    with pytest.warns(FutureWarning, match="`licence` is now called `license`") as warned:
+        row = Preset(**facts, licence="MIT")
+    assert warned[0].filename == __file__
+    assert row == Preset(**facts, license="MIT")
+    for thing in (row, keras_vit.describe(row)):
+        with pytest.warns(FutureWarning, match="`license`"):
+            assert thing.licence == "MIT"

@@ -38,7 +38,7 @@ class Case:
         """FLOPs of a whole forward pass, or of three for a training step: every token in
         every block, also where keras_vit computes fewer.
         """
-        from keras_vit.cost.inference import cost
+        from keras_vit.cost import cost
 
         config = {
             **self.architecture,

@@ -1,7 +1,7 @@
-"""What a forward pass costs, from a model's config: multiply-accumulates and memory.
+"""Cost of a forward pass: multiply-accumulates and memory, computed from a model's config.
 
-The forward pass of one image is written down as steps, in the order in which the image
-passes them; the costs are the sum and the maximum over them.
+The forward pass of one image is a sequence of operations, in the order of the data. The
+cost is the sum of their multiply-accumulates and the maximum of their memory.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from inspect import signature
 
 from keras_vit import arguments
-from keras_vit.cost.resnet import of_bit
-from keras_vit.cost.step import FLOAT32
-from keras_vit.cost.vit import of_vit
+from keras_vit.cost.operation import FLOAT32
+from keras_vit.cost.resnet import bit_operations
+from keras_vit.cost.vit import vit_operations
 from keras_vit.models import bit, vision_transformer
 from keras_vit.models.sizes import count_parameters
 
@@ -24,9 +24,9 @@ class Cost:
 
     Attributes:
         parameters: number of parameters of the model at this resolution.
-        multiply_accumulates_by_part: by part of the model, in the order in which an
-            image passes them.
-        peak_activation_bytes: as `cost` defines it.
+        multiply_accumulates_by_part: multiply-accumulates of each part of the model, in
+            the order of the data.
+        peak_activation_bytes: peak activation memory, as `cost` defines it.
     """
 
     parameters: int
@@ -35,7 +35,7 @@ class Cost:
 
     @property
     def multiply_accumulates(self) -> int:
-        """Of all parts. The FLOPs of most papers are twice as many."""
+        """Sum over all parts. The FLOPs of most papers are twice as many."""
         return sum(self.multiply_accumulates_by_part.values())
 
 
@@ -47,37 +47,40 @@ def cost(
     dtype: str = "float32",
     flash_attention: bool = False,
 ) -> Cost:
-    """What the inference of a batch costs. No model is built.
+    """Cost of the inference of a batch. No model is built.
 
-    Multiply-accumulates are those of matrix products and convolutions, the zeros that
-    images are padded with included. Norms, activations, sums, softmax and the
-    standardisation of kernels, a thousandth of them, are left out.
+    Multiply-accumulates are those of matrix products and convolutions, including the
+    zeros of padding. Norms, activations, sums, softmax and weight standardization are
+    left out; they are about a thousandth.
 
-    Peak activation memory is the largest sum, over the operations of the forward pass,
-    of the sizes of the tensors that depend on the images and are read or written by the
-    operation, or written before it and read after it. Every operation (a matrix product
-    with its bias, the product and the sum of a group norm, …) writes a new tensor; a
-    slice is a view, which keeps the whole alive; queries, keys and values are views of one
-    tensor, and copied for the scores alone; what is padded is copied. The statistics of
-    norms, one or two numbers for a vector, are left out. The weights, and what is computed
-    from them alone, come on top. That is what operations one after the other need if each
-    tensor is freed after its last use. The compilers of JAX and TensorFlow fuse operations
-    and copy others; Keras on torch, which compiles nothing, holds each layer's output to
-    the end besides.
+    Peak activation memory is the memory of operations that run one after the other, if
+    each tensor is freed after its last use. It is the maximum over the operations of
+    the forward pass. For one operation, it is the sum of the sizes of all tensors that
+    depend on the images and that the operation reads, writes, or leaves for a later one:
+
+    - Every operation (a matrix product with its bias, the product and the sum of a group
+      norm, …) writes a new tensor. Padding copies its input.
+    - A slice is a view, which keeps the whole tensor in memory. Queries, keys and values
+      are views of one tensor; they are copied only for the scores.
+    - The statistics of norms, one or two numbers per vector, are left out.
+    - Weights, and tensors computed from weights alone, are left out.
+
+    The compilers of JAX and TensorFlow fuse some operations and copy other tensors. Keras
+    on torch, which compiles nothing, also holds each layer's output until the end.
 
     Args:
-        config: arguments of a `VisionTransformer`, or of a `BiTResNet` (`num_units`).
+        config: arguments of a `VisionTransformer`, or of a `BiTResNet` (with `num_units`).
         image_size: int or (height, width), in pixels; `None` for the config's.
         batch_size: int, number of images.
-        dtype: `"float32"`, `"float16"`, `"bfloat16"`, what the layers compute in, or a
-            policy such as `"mixed_bfloat16"`; norms, attention scores and the head do so
-            in float32 always.
-        flash_attention: bool, whether attention is one operation that never has all of
-            its scores in memory, as torch's is.
+        dtype: `"float32"`, `"float16"` or `"bfloat16"`, the dtype that layers compute in,
+            or a policy such as `"mixed_bfloat16"`. Norms, attention scores and the head
+            compute in float32 always.
+        flash_attention: bool, whether attention is one operation that never holds all of
+            its scores in memory, as in torch.
 
     Raises:
-        ValueError: if an argument is out of its range, or the model of the config takes
-            no images of this size.
+        ValueError: if an argument is out of its range, or the model cannot take images of
+            this size.
 
     Example:
 
@@ -88,27 +91,29 @@ def cost(
     arguments.positive(batch_size, "batch_size")
     dtype = arguments.one_of(dtype.removeprefix("mixed_"), NUMBER_BYTES, "dtype")
     fields = _fields(config, image_size)
-    fields.number = NUMBER_BYTES[dtype]
+    fields.number_bytes = NUMBER_BYTES[dtype]
     fields.flash_attention = flash_attention
-    parts, peak = {}, 0
-    for step in of_bit(fields) if hasattr(fields, "num_units") else of_vit(fields):
-        parts[step.part] = parts.get(step.part, 0) + batch_size * step.multiply_accumulates
-        peak = max(peak, batch_size * step.alive)
+    operations = bit_operations if hasattr(fields, "num_units") else vit_operations
+    products, peak = {}, 0
+    for operation in operations(fields):
+        part, number = operation.part, batch_size * operation.multiply_accumulates
+        products[part] = products.get(part, 0) + number
+        peak = max(peak, batch_size * operation.live_bytes)
     return Cost(
         count_parameters(**vars(fields)),
-        {part: number for part, number in parts.items() if number},
+        {part: number for part, number in products.items() if number},
         peak,
     )
 
 
 def _fields(config, image_size):
-    """The fields of a config with defaults, checked as the model does, and `channels`."""
+    """Checked fields of a config with the defaults of the model, and `channels`."""
     module, model = vision_transformer, vision_transformer.VisionTransformer
     if "num_units" in config:
         module, model = bit, bit.BiTResNet
     parameters = signature(model).parameters.values()
-    known = {p.name: p.default for p in parameters if p.default is not p.empty}
-    fields = {**known, **config}
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    fields = {**defaults, **config}
     if image_size is None:
         image_size = fields["image_size"]
     image_size = arguments.pair(image_size, "image_size")

@@ -1,32 +1,48 @@
-"""The forward pass of a BiT, and of the ResNet of a hybrid, as steps.
+"""Operations of the forward pass of a BiT, and of the ResNet of a hybrid."""
 
-`held` is bytes of what steps that follow need besides.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from math import prod
+from types import SimpleNamespace
 
-from keras_vit.cost.step import FLOAT32, Step, of_head, of_images
+from keras_vit.cost.operation import FLOAT32, Operation, head_operations, image_operations
 from keras_vit.layers.resnet import EXPANSION
 from keras_vit.models.resnet_stem import checked_width
 
 
-def of_bit(c) -> Iterator[Step]:
-    """The steps of a model with these fields."""
-    yield from of_images(c)
-    rows, columns, channels = yield from of_resnet(
+def bit_operations(c: SimpleNamespace) -> Iterator[Operation]:
+    """Forward pass of a `BiTResNet` with these fields."""
+    yield from image_operations(c)
+    rows, columns, channels = yield from resnet_operations(
         c, c.num_units, c.width_factor, pre_activation=True
     )
     numbers = rows * columns * channels
     yield from _group_norm("norm", 0, numbers, c)
-    yield Step("norm", 2 * numbers * c.number)
+    yield Operation("norm", 2 * numbers * c.number_bytes)
     if c.pooling:
-        yield Step("pooling", (numbers + channels) * c.number)
-        yield from of_head(channels, c)
+        yield Operation("pooling", (numbers + channels) * c.number_bytes)
+        yield from head_operations(channels, c)
 
 
-def of_resnet(c, num_units, width_factor, *, pre_activation=False, part=None, **others):
-    """Root and stages, each a part if they are not one; gives the map's shape."""
+def resnet_operations(
+    c: SimpleNamespace,
+    num_units: tuple[int, ...],
+    width_factor: float,
+    *,
+    pre_activation: bool = False,
+    part: str | None = None,
+    **others,
+) -> Generator[Operation, None, tuple[int, int, int]]:
+    """Root and stages; returns the shape of the feature map, (rows, columns, channels).
+
+    Args:
+        c: fields of the model.
+        num_units: units of each stage.
+        width_factor: factor of all widths.
+        pre_activation: bool, whether it is a BiT rather than the ResNet of a hybrid.
+        part: name of the part that all operations belong to; `None` makes the root and
+            each stage a part.
+        **others: further fields of the stem, which cost nothing.
+    """
     filters = checked_width(width_factor)
     size = yield from _root(filters, pre_activation, part or "root", c)
     channels = filters
@@ -42,82 +58,84 @@ def of_resnet(c, num_units, width_factor, *, pre_activation=False, part=None, **
 
 
 def _root(filters, pre_activation, part, c):
-    """A 7 x 7 convolution and a 3 x 3 max-pooling, which halve the sides."""
-    images = prod(c.image_size) * c.channels * c.number
+    """A 7 × 7 convolution and a 3 × 3 max-pooling; each halves the sides."""
+    images = prod(c.image_size) * c.channels * c.number_bytes
     size = tuple(-(-side // 2) for side in c.image_size)
     numbers = prod(size) * filters
-    padded = prod(_padded(c.image_size, 7, pre_activation)) * c.channels * c.number
+    padded = prod(_padded(c.image_size, 7, pre_activation)) * c.channels * c.number_bytes
     products = 49 * c.channels * numbers
-    yield Step(part, images + padded)
-    yield Step(part, padded + numbers * c.number, products)
+    yield Operation(part, images + padded)
+    yield Operation(part, padded + numbers * c.number_bytes, products)
     if not pre_activation:
         yield from _group_norm(part, 0, numbers, c)
-        yield Step(part, 2 * numbers * c.number)
+        yield Operation(part, 2 * numbers * c.number_bytes)
     padded = prod(_padded(size, 3, pre_activation)) * filters
-    yield Step(part, (numbers + padded) * c.number)
+    yield Operation(part, (numbers + padded) * c.number_bytes)
     size = tuple(-(-side // 2) for side in size)
-    yield Step(part, (padded + prod(size) * filters) * c.number)
+    yield Operation(part, (padded + prod(size) * filters) * c.number_bytes)
     return size
 
 
 def _padded(size, kernel, every_side):
-    """Sides with zeros on each (BiT), or as many as TensorFlow's "same" at stride 2."""
+    """Sides after padding: on every side (BiT), or as TensorFlow's "same" at stride 2."""
     if every_side:
         return tuple(side + kernel - 1 for side in size)
     return tuple(max(side, 2 * -(-side // 2) + kernel - 2) for side in size)
 
 
 def _group_norm(part, held, numbers, c):
-    """Its product and its sum, in float32."""
-    yield Step(part, held + 2 * numbers * FLOAT32)
+    """Product and sum of a group norm, in float32."""
+    yield Operation(part, held + 2 * numbers * FLOAT32)
 
 
 def _bottleneck_unit(part, size, new, channels, filters, c):
     outputs = EXPANSION * filters
-    inputs = prod(size) * channels * c.number
+    inputs = prod(size) * channels * c.number_bytes
     shortcut = prod(new) * outputs
-    kept = 0  # the images, if the shortcut is another tensor
+    kept = 0  # the unit's input, if the shortcut is another tensor
     if size != new or channels != outputs:
         kept = inputs
         products = shortcut * channels
-        yield Step(part, inputs + shortcut * c.number, products)
+        yield Operation(part, inputs + shortcut * c.number_bytes, products)
         yield from _group_norm(part, kept, shortcut, c)
-    held = shortcut * c.number
+    held = shortcut * c.number_bytes
     maps = _maps(size, new, channels, filters)
     for i, (numbers, products) in enumerate(maps):
-        before = kept if i == 0 else maps[i - 1][0] * c.number
-        yield Step(part, held + before + numbers * c.number, products)
+        before = kept if i == 0 else maps[i - 1][0] * c.number_bytes
+        yield Operation(part, held + before + numbers * c.number_bytes, products)
         yield from _group_norm(part, held, numbers, c)
-        yield Step(part, held + 2 * numbers * c.number)  # ReLU, at last the sum
+        yield Operation(part, held + 2 * numbers * c.number_bytes)  # ReLU, or the last sum
 
 
 def _pre_activation_unit(part, size, new, channels, filters, c):
     outputs = EXPANSION * filters
     inputs = prod(size) * channels
-    held = inputs * c.number  # the shortcut
+    held = inputs * c.number_bytes  # the shortcut
     has_projection = size != new or channels != outputs
     before = 0 if has_projection else held
     yield from _group_norm(part, before, inputs, c)
-    yield Step(part, before + 2 * inputs * c.number)
+    yield Operation(part, before + 2 * inputs * c.number_bytes)
     if has_projection:
-        held = prod(new) * outputs * c.number
-        yield Step(part, inputs * c.number + held, prod(new) * outputs * channels)
-    before = inputs * c.number
+        held = prod(new) * outputs * c.number_bytes
+        yield Operation(
+            part, inputs * c.number_bytes + held, prod(new) * outputs * channels
+        )
+    before = inputs * c.number_bytes
     for i, (numbers, products) in enumerate(_maps(size, new, channels, filters)):
         if i:
-            yield from _group_norm(part, held, before // c.number, c)
-            yield Step(part, held + 2 * before)
+            yield from _group_norm(part, held, before // c.number_bytes, c)
+            yield Operation(part, held + 2 * before)
         if i == 1:
-            padded = prod(side + 2 for side in size) * filters * c.number
-            yield Step(part, held + before + padded)
+            padded = prod(side + 2 for side in size) * filters * c.number_bytes
+            yield Operation(part, held + before + padded)
             before = padded
-        yield Step(part, held + before + numbers * c.number, products)
-        before = numbers * c.number
-    yield Step(part, held + 2 * before)
+        yield Operation(part, held + before + numbers * c.number_bytes, products)
+        before = numbers * c.number_bytes
+    yield Operation(part, held + 2 * before)
 
 
 def _maps(size, new, channels, filters):
-    """Numbers and multiply-accumulates of the three convolutions of a unit."""
+    """Output numbers and multiply-accumulates of the three convolutions of a unit."""
     first, second = prod(size) * filters, prod(new) * filters
     third = EXPANSION * second
     return [

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import keras
 
-from keras_vit import remarks
+from keras_vit import startup_messages
 
 
 def require(module: str) -> ModuleType:
@@ -30,7 +30,7 @@ def tensorflow() -> ModuleType:
     """Imports TensorFlow for its pipelines, and leaves GPUs to Keras' backend."""
     if keras.backend.backend() == "tensorflow":
         return require("tensorflow")
-    with remarks.left_out(of_gpus=True):
+    with startup_messages.silenced(no_gpu=True):
         tf = require("tensorflow")
         # At its first operation TensorFlow would take nearly all memory of the GPUs. If
         # the program has started it before, leave its choice as it is.

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_vit import arguments
-from keras_vit.cost.inference import cost
+from keras_vit.cost import cost
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.planning import printing
 from keras_vit.planning.advice import advice, state_by_strategy

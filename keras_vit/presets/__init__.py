@@ -22,7 +22,7 @@ class UnknownPresetError(ValueError):
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a name, also of that of a file of AugReg or of BiT on VTAB.
+    """Finds a preset by its name, or by the name of a file of AugReg or of BiT on VTAB.
 
     Names of files may have a folder and `.npz`.
 
@@ -40,7 +40,7 @@ def find_preset(name: str) -> Preset:
     hint = f" Near it: {', '.join(close)}." if close else ""
     raise UnknownPresetError(
         f"Unknown preset {name!r}.{hint} Expected a name that "
-        "`keras_vit.list_presets()` lists, or that of a file of AugReg or of BiT on VTAB."
+        "`keras_vit.list_presets()` lists, or the name of a file of AugReg or BiT on VTAB."
     )
 
 

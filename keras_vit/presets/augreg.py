@@ -23,7 +23,7 @@ from keras_vit.presets.preset import MIB, Preprocessing, Preset
 FAMILY = "AugReg"
 _STORY = {
     "family": FAMILY,
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "How to train your ViT? (arXiv 2106.10270)",
 }
 

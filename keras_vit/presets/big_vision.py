@@ -97,14 +97,14 @@ _FLEXIVIT = {
     "fields": TOKEN_WITHOUT_POSITION | {"position_interpolation": "bilinear"},
     "resized": True,
     "preprocessing": Preprocessing(crop_fraction=0.95, interpolation="bicubic"),
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "FlexiViT: One Model for All Patch Sizes (arXiv 2212.08013)",
 }
 _IMAGE_TOWER = {
     "classes": 0,
     "fields": {"pooling": "map"},
     "preprocessing": RESIZED,
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
 }
 
 
@@ -128,7 +128,7 @@ PRESETS = [
                 "representation_size": 384,
             },
             preprocessing=Preprocessing(crop_fraction=0.875, interpolation="area"),
-            licence="Apache-2.0",
+            license="Apache-2.0",
             paper="Better plain ViT baselines for ImageNet-1k (arXiv 2205.01580)",
             accuracy=accuracy,
             accuracy_source="arXiv 2205.01580",

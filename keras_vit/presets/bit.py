@@ -21,13 +21,13 @@ FAMILY = "BiT"
 BUCKET = "gs://bit_models"
 _BIT = {
     "family": FAMILY,
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "Big Transfer (BiT): General Visual Representation Learning "
     "(arXiv 1912.11370)",
 }
 _DISTILLED = {
     "family": FAMILY,
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "Knowledge distillation: A good teacher is patient and consistent "
     "(arXiv 2106.05237)",
 }

@@ -2,7 +2,7 @@
 
 Sources: `vision_transformer.py` and `results-imagenet.csv` of
 huggingface/pytorch-image-models (addresses, preprocessing, activations); OpenAI's
-`LICENSE`; the Hub's cards of LAION's models (licence), as recorded in November 2026. Not
+`LICENSE`; the Hub's cards of LAION's models (license), as recorded in November 2026. Not
 here: the towers of the sizes g and G, and of other data sets.
 """
 
@@ -22,10 +22,10 @@ _TOWER = {
 _CLIP = "Learning Transferable Visual Models From Natural Language Supervision"
 _OPENAI = {
     "fields": {**_TOWER, "mlp": "quick_gelu"},
-    "licence": "MIT",
+    "license": "MIT",
     "paper": f"{_CLIP} (arXiv 2103.00020)",
 }
-_LAION2B = {"fields": _TOWER, "licence": "MIT", "paper": "LAION-5B (arXiv 2210.08402)"}
+_LAION2B = {"fields": _TOWER, "license": "MIT", "paper": "LAION-5B (arXiv 2210.08402)"}
 _DATACOMP = {"fields": _TOWER, "paper": "DataComp (arXiv 2304.14108)"}
 
 # Architecture, data, timm's name, resolution, width of the embedding, crop, (mean,

@@ -15,12 +15,12 @@ TIMM_RESULTS = "timm's results-imagenet.csv"
 RESIZED = Preprocessing(crop_fraction=1.0, interpolation="bilinear", squash=True)
 
 _VIT = {
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "An Image is Worth 16x16 Words (arXiv 2010.11929)",
     "preprocessing": RESIZED,
 }
 _SAM = {
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "When Vision Transformers Outperform ResNets without Pre-training or "
     "Strong Data Augmentations (arXiv 2106.01548)",
     "preprocessing": RESIZED,

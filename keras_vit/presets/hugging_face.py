@@ -14,7 +14,7 @@ _FIELDS = {**TIMM_FIELDS, "layer_norm_epsilon": 1e-12}
 _STORY = {
     "family": "Hugging Face",
     "preprocessing": RESIZED,
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "An Image is Worth 16x16 Words (arXiv 2010.11929)",
 }
 

@@ -1,6 +1,6 @@
 """Checkpoints of Meta: DeiT, DeiT-3, MAE, and DINOv2 with and without registers.
 
-Sources: READMEs of facebookresearch/deit, mae and dinov2 (addresses, scores, licences);
+Sources: READMEs of facebookresearch/deit, mae and dinov2 (addresses, scores, licenses);
 `models/vit.py` of google-research/big_vision (its copies of DeiT-3); `deit.py`,
 `vision_transformer.py` and `results-imagenet.csv` of huggingface/pytorch-image-models
 (mirrors, crops), as recorded in November 2026. All use the exact GELU and an epsilon of
@@ -107,7 +107,7 @@ _DEIT_PAPER = (
 )
 _DEIT3_STORY = {
     "family": "DeiT-3",
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "paper": "DeiT III: Revenge of the ViT (arXiv 2204.07118)",
     "accuracy_source": "README_revenge.md of facebookresearch/deit",
 }
@@ -116,7 +116,7 @@ _DINOV2_STORY = {
     "resolution": 518,
     "classes": 0,
     "preprocessing": _imagenet(1.0),
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "accuracy_source": "linear classifier on frozen features, README of "
     "facebookresearch/dinov2",
 }
@@ -139,7 +139,7 @@ PRESETS = [
             classes=CLASSES_1K,
             fields=TIMM_FIELDS,
             preprocessing=_imagenet(crop_fraction),
-            licence="Apache-2.0",
+            license="Apache-2.0",
             paper=_DEIT_PAPER,
             accuracy=accuracy,
             accuracy_source=TIMM_RESULTS,
@@ -185,7 +185,7 @@ PRESETS = [
             classes=0,
             fields=TIMM_FIELDS,
             preprocessing=_imagenet(0.9),
-            licence="CC-BY-NC-4.0",
+            license="CC-BY-NC-4.0",
             paper="Masked Autoencoders Are Scalable Vision Learners (arXiv 2111.06377)",
             accuracy=accuracy,
             accuracy_source="linear classifier on frozen features, FINETUNE.md of "

@@ -1,8 +1,9 @@
-"""What is known of a published checkpoint."""
+"""A published checkpoint: architecture, origin, preprocessing and score."""
 
+import functools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from types import MappingProxyType
 
 from keras_vit.models.sizes import architecture_fields, count_parameters
@@ -12,16 +13,16 @@ MIB, GIB = 2**20, 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What images pass before the model, where its source says so.
+    """Preprocessing of images before the model, as its source describes it.
 
     Attributes:
-        mean: what is subtracted from each channel, of pixel values in [0, 1].
-        std: what each channel is divided by after that. Mean and standard deviation of
+        mean: value subtracted from each channel, for pixel values in [0, 1].
+        std: value that each channel is then divided by. Mean and standard deviation of
             0.5 give [-1, 1].
-        crop_fraction: the side of the central crop as a fraction of the resized image's
-            shorter side; 1.0 where the crop takes all of it; `None` if unknown.
+        crop_fraction: side of the central crop as a fraction of the shorter side of the
+            resized image; 1.0 crops nothing from that side; `None` if unknown.
         interpolation: `"bilinear"`, `"bicubic"` or `"area"`; `None` if unknown.
-        squash: bool, whether the image is resized to a square, whatever its aspect
+        squash: bool, whether the whole image is resized to a square, whatever its aspect
             ratio, instead of by its shorter side.
     """
 
@@ -34,29 +35,29 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A published checkpoint; `None` where no source tells.
+    """A published checkpoint. `None` stands for what no source states.
 
     Attributes:
-        architecture: `"ViT"`, the name of a size of `models.sizes` and the patch size,
-            such as `"ViTB16"`, or the name of a hybrid or a BiT: the name of the
-            constructor, where there is one.
-        tag: what the constructor's `weights` takes.
-        family: which series of checkpoints it belongs to.
-        addresses: where its files lie, the preferred one first, then mirrors of the
+        architecture: name of the constructor, if there is one: `"ViT"`, a size of
+            `models.sizes` and the patch size, such as `"ViTB16"`; or the name of a hybrid
+            or a BiT.
+        tag: value of the constructor's `weights`.
+        family: name of the series of checkpoints.
+        addresses: addresses of the file, the preferred one first, then mirrors of the
             same weights: `gs://…`, `https://…` or `hf://owner/name`; `….npz:img` is
             the sub-tree `img` of a file.
-        resolution: the images' height and width in pixels, or (height, width).
-        classes: outputs of the head, 0 for none. Of CLIP: the width of its embedding.
-        fields: arguments of the model, besides those of the size, the patch,
-            the resolution and the classes, that differ from their defaults.
-        resized: bool, whether the file holds patches and positions of another size,
-            which are resized to those of the row (FlexiViT).
-        preprocessing: what images pass before.
-        licence: SPDX identifier of the weights' licence.
+        resolution: height and width of the images in pixels, or (height, width).
+        classes: outputs of the head, 0 for none. For CLIP: width of the embedding.
+        fields: arguments of the model that differ from their defaults, besides size,
+            patch size, resolution and classes.
+        resized: bool, whether patches and positions of the file have another size, and
+            are resized to that of the row (FlexiViT).
+        preprocessing: preprocessing of the images.
+        license: SPDX identifier of the license of the weights.
         paper: title and arXiv identifier.
-        accuracy: top-1 on ImageNet-1k's validation images, in percent.
-        accuracy_source: who states the accuracy, and of what where it is not the
-            checkpoint's own head.
+        accuracy: top-1 on the validation images of ImageNet-1k, in percent.
+        accuracy_source: source of the accuracy, and the kind of evaluation if it does not
+            use the checkpoint's own head.
         size_bytes: size of the file at the first address, as precise as its listing.
     """
 
@@ -69,7 +70,7 @@ class Preset:
     fields: Mapping = field(default_factory=dict, hash=False)
     resized: bool = False
     preprocessing: Preprocessing = Preprocessing()
-    licence: str | None = None
+    license: str | None = None
     paper: str | None = None
     accuracy: float | None = None
     accuracy_source: str | None = None
@@ -81,7 +82,7 @@ class Preset:
     def __reduce__(self):
         # Python cannot copy a read-only mapping.
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return partial(Preset, **(values | {"fields": dict(self.fields)})), ()
+        return functools.partial(Preset, **(values | {"fields": dict(self.fields)})), ()
 
     @property
     def name(self) -> str:
@@ -90,7 +91,7 @@ class Preset:
 
     @property
     def address(self) -> str:
-        """The preferred address."""
+        """Preferred address."""
         return self.addresses[0]
 
     @property
@@ -98,11 +99,38 @@ class Preset:
         """Exact number of parameters of the model that `config` describes."""
         return count_parameters(**self.config())
 
+    @property
+    def licence(self) -> str | None:
+        """Old spelling of `license`."""
+        _warn_of_licence(stacklevel=3)
+        return self.license
+
     def config(self) -> dict:
-        """The arguments of the model that the checkpoint fills."""
+        """Arguments of the model that the checkpoint fills."""
         return {
             "image_size": self.resolution,
             **architecture_fields(self.architecture),
             "classes": self.classes,
             **self.fields,
         }
+
+
+def _accept_licence(init):
+    """`Preset.__init__` that also accepts the old spelling of `license`."""
+
+    @functools.wraps(init)
+    def __init__(self, **values):  # noqa: N807
+        if "licence" in values:
+            _warn_of_licence(stacklevel=3)
+            values["license"] = values.pop("licence")
+        init(self, **values)
+
+    return __init__
+
+
+def _warn_of_licence(stacklevel):
+    message = "`licence` is now called `license`. The old name works for one release."
+    warnings.warn(message, FutureWarning, stacklevel=stacklevel)
+
+
+Preset.__init__ = _accept_licence(Preset.__init__)

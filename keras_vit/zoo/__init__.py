@@ -1,6 +1,5 @@
-"""The shop window: constructors, presets, checkpoints in and out, images in, names out."""
+"""Models by name, checkpoints in and out, images in, class names out: what users call."""
 
-from keras_vit.zoo.catalogue import describe, list_presets
 from keras_vit.zoo.constructors import (
     BiTR50x1,
     BiTR50x3,
@@ -26,6 +25,8 @@ from keras_vit.zoo.constructors import (
     ViTSo400m14,
     ViTTi16,
 )
+from keras_vit.zoo.description import describe
+from keras_vit.zoo.listing import list_presets
 from keras_vit.zoo.predictions import decode_predictions
 from keras_vit.zoo.preprocessing import preprocess_input
 from keras_vit.zoo.pretrained import from_pretrained, load_weights, save_weights

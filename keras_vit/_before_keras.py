@@ -1,21 +1,21 @@
-"""Settings made before anything imports Keras, which may import TensorFlow or torch."""
+"""Settings that take effect only before Keras is imported, with TensorFlow or torch."""
 
 import os
 import sys
 from pathlib import Path
 
-from keras_vit import remarks
+from keras_vit import startup_messages
 
-# By which the user says how threads wait for each other.
+# Variables by which users choose how OpenMP's threads wait.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def wait_passively() -> None:
-    """Has the threads of OpenMP, which are torch's, sleep while they wait for each other.
+    """Lets the threads of OpenMP, which torch uses, sleep while they wait for each other.
 
-    They would spin, and keep the core from the thread that they wait for wherever another
-    process is at work: a step takes ten times as long and more. OpenMP reads this once,
-    when torch is imported.
+    By default they spin. If another process is busy, they then take the core from the
+    thread that they wait for, and a step takes ten times as long and more. OpenMP reads
+    this setting once, when torch is imported.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -27,6 +27,6 @@ def is_command() -> bool:
     return program == "keras-vit" or sys.orig_argv[1:3] == ["-m", "keras_vit"]
 
 
-remarks.leave_out_at_import()
+startup_messages.silence_at_import()
 if is_command():
     wait_passively()

@@ -1,63 +1,44 @@
-"""What checkpoints there are and what models cost, as tables to read."""
+"""Description of a checkpoint, an architecture or a model, with its cost."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 
 import keras
 
 from keras_vit import arguments
-from keras_vit.cost.inference import cost
+from keras_vit.cost import cost
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.sizes import architecture_fields
-from keras_vit.presets import PRESETS, Preset, find_preset, is_augreg_name, parse_augreg
-from keras_vit.tables import table
-
-_MIB = 2**20
-
-
-class PresetList(Sequence):
-    """A sequence of presets that prints as a table.
-
-    Example:
-
-    >>> list_presets("MAE")
-    name        parameters     resolution  classes  family  MiB  top-1
-    ViTB16.mae   85,798,656     224 × 224        0  MAE       -   67.8
-    …
-    """
-
-    def __init__(self, presets):
-        self._presets = tuple(presets)
-
-    def __len__(self):
-        return len(self._presets)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return PresetList(self._presets[index])
-        return self._presets[index]
-
-    def __repr__(self):
-        header = ("name", "parameters", "resolution", "classes", "family", "MiB", "top-1")
-        return table([header, *map(_summary, self._presets)], left=(0, 4))
+from keras_vit.presets import (
+    Preset,
+    UnknownPresetError,
+    find_preset,
+    is_augreg_name,
+    parse_augreg,
+)
+from keras_vit.presets.preset import MIB
+from keras_vit.tables import shape_text, table
 
 
 class Description:
-    """What is known of a model, and what its inference costs; prints as a table.
+    """Facts about a model and the cost of its inference; prints as a table.
+
+    The attributes of its preset, if it has one, are attributes of the description too.
 
     Attributes:
-        name: of the preset, architecture or model.
-        preset: the `Preset`, whose attributes are the description's too, or `None`.
-        recipe: of AugReg's checkpoints the `AugRegRecipe`, else `None`.
-        image_size: (height, width) that the costs are those of.
-        batch_size: number of images that the costs are those of.
-        dtype: what the layers compute in.
+        name: name of the preset, architecture or model.
+        preset: the `Preset`, or `None`.
+        recipe: the `AugRegRecipe` of a checkpoint of AugReg, else `None`.
+        image_size: (height, width) of the images that the costs are computed for.
+        batch_size: number of images that the costs are computed for.
+        dtype: dtype that the layers compute in.
         parameters: number of parameters, at this image size.
-        multiply_accumulates: of the whole batch; twice as many FLOPs.
-        multiply_accumulates_by_part: the same by part of the model, a dictionary.
+        multiply_accumulates: multiply-accumulates of the whole batch; FLOPs are twice as
+            many.
+        multiply_accumulates_by_part: a dictionary of the same by part of the model.
         peak_activation_bytes: memory of the inference besides the weights, as
-            `keras_vit.cost.inference.cost` defines it.
+            `keras_vit.cost.cost` defines it.
     """
 
     def __init__(
@@ -94,13 +75,13 @@ class Description:
         self.peak_activation_bytes = costs.peak_activation_bytes
 
     def config(self) -> dict:
-        """The arguments of the model."""
+        """Arguments of the model."""
         return dict(self._config)
 
     def __getattr__(self, name):
         # "preset" is missing before __init__, when an object is copied.
         if name == "preset" or self.preset is None:
-            raise AttributeError(f"A description of this has no attribute {name!r}.")
+            raise AttributeError(f"This description has no attribute {name!r}.")
         return getattr(self.preset, name)
 
     def __repr__(self):
@@ -115,38 +96,6 @@ class Description:
         return table(rows + _recipe_details(self.recipe), left=(0, 1))
 
 
-def list_presets(family: str | None = None) -> PresetList:
-    """The published checkpoints that have a name here.
-
-    Args:
-        family: one of the families, such as `"AugReg"` or `"DINOv2"`, in any case;
-            `None` for all.
-
-    Returns:
-        A sequence of presets that prints as a table. Top-1 is that of ImageNet-1k in
-        percent, of which `describe` tells the source: scores of zero-shot and linear
-        classification stand beside those of fine-tuned models.
-
-    Raises:
-        ValueError: if the family is unknown.
-
-    Example:
-
-    >>> print(list_presets("DINOv2"))
-    >>> [preset.name for preset in list_presets() if preset.parameters < 10_000_000]
-    """
-    families = dict.fromkeys(preset.family for preset in PRESETS.values())
-    if family is None:
-        return PresetList(PRESETS.values())
-    chosen = [p for p in PRESETS.values() if p.family.lower() == str(family).lower()]
-    if not chosen:
-        raise ValueError(
-            f"Unknown `family`: {family!r}. Families: {', '.join(map(repr, families))}, "
-            "or None for all."
-        )
-    return PresetList(chosen)
-
-
 def describe(
     source: str | Preset | VisionTransformer | BiTResNet,
     *,
@@ -155,30 +104,30 @@ def describe(
     dtype: str | None = None,
     flash_attention: bool = False,
 ) -> Description:
-    """What is known of a checkpoint or an architecture, and what its inference costs.
+    """Describes a checkpoint or an architecture, and the cost of its inference.
 
     The costs are computed from the architecture: nothing is downloaded, no model built.
 
     Args:
-        source: name of a preset, such as `"ViTB16.imagenet21k"`; the name of any file of
-            AugReg or of BiT fine-tuned on VTAB, with or without folder and `.npz`; a
-            `Preset`; name of an architecture, such as `"ViTB16"`, `"R50ViTB16"` or
-            `"BiTR50x1"`, with 1000 classes; or a model.
-        image_size: int or (height, width) in pixels that the costs are those of; `None`
-            for the source's, 224 of an architecture.
-        batch_size: int, number of images that the costs are those of.
-        dtype: `"float32"`, `"float16"`, `"bfloat16"`, what the layers compute in, or a
-            policy such as `"mixed_bfloat16"`; `None` for the model's, otherwise float32.
-        flash_attention: bool, whether attention never has all of its scores in memory;
-            see `keras_vit.cost.inference.cost`, also for what the memory is.
+        source: name of a preset, such as `"ViTB16.imagenet21k"`; name of any file of
+            AugReg, or of BiT fine-tuned on VTAB, with or without folder and `.npz`; a
+            `Preset`; name of an architecture with 1000 classes, such as `"ViTB16"`,
+            `"R50ViTB16"` or `"BiTR50x1"`; or a model.
+        image_size: int or (height, width) in pixels, for the costs; `None` for the
+            source's, 224 for an architecture.
+        batch_size: int, number of images, for the costs.
+        dtype: `"float32"`, `"float16"` or `"bfloat16"`, the dtype that layers compute in,
+            or a policy such as `"mixed_bfloat16"`; `None` for the model's, or float32.
+        flash_attention: bool, whether attention never holds all of its scores in memory.
+            `keras_vit.cost.cost` defines this, and the memory.
 
     Returns:
-        An object that prints as a table, with origin, architecture, preprocessing and
-        score of a preset, whose attributes it has.
+        A `Description`, which prints as a table. A preset's has its origin, architecture,
+        preprocessing and score, and its attributes.
 
     Raises:
-        ValueError: if there is no such preset, the name of a file is malformed,
-            or the model takes no images of this size.
+        ValueError: if there is no such preset, the name of a file is malformed, or the
+            model cannot take images of this size.
 
     Example:
 
@@ -193,12 +142,12 @@ def describe(
         return Description(source.name, source.get_config(), **options)
     if isinstance(source, str) and (config := _architecture_config(source)):
         return Description(source, config, **options)
-    preset = source if isinstance(source, Preset) else _find(source)
+    preset = source if isinstance(source, Preset) else _find_preset(source)
     return Description(preset.name, preset.config(), preset, **options)
 
 
 def _architecture_config(name):
-    """Arguments of the model of an architecture, or None if there is none."""
+    """Arguments of the model of an architecture, or `None` if there is none."""
     try:
         fields = architecture_fields(name)
     except ValueError:
@@ -206,7 +155,7 @@ def _architecture_config(name):
     return {"image_size": 224, **fields, "classes": 1000}
 
 
-def _find(name):
+def _find_preset(name):
     if not isinstance(name, str):
         raise ValueError(
             "`describe` takes a name, a `Preset`, a `VisionTransformer` or a `BiTResNet`. "
@@ -214,30 +163,15 @@ def _find(name):
         )
     try:
         return find_preset(name)
-    except ValueError as error:
-        if is_augreg_name(name):
-            raise
+    except UnknownPresetError as error:
         if os.path.exists(name):
             raise ValueError(
                 "`describe` takes a name or a model. Received: the file or folder "
-                f"{name!r}. `keras-vit inspect` says what it holds."
+                f"{name!r}. `keras-vit inspect` shows its contents."
             ) from error
-        raise ValueError(
+        raise UnknownPresetError(
             f"{error} Or give the name of an architecture, such as 'ViTB16'."
         ) from None
-
-
-def _summary(preset):
-    size, accuracy = preset.size_bytes, preset.accuracy
-    return (
-        preset.name,
-        f"{preset.parameters:,}",
-        _pixels(preset.resolution),
-        str(preset.classes),
-        preset.family,
-        "-" if size is None else f"{size / _MIB:,.0f}",
-        "-" if accuracy is None else f"{accuracy:.1f}",
-    )
 
 
 def _origin(preset):
@@ -245,10 +179,10 @@ def _origin(preset):
     return [
         ("family", preset.family),
         ("paper", preset.paper),
-        ("licence", preset.licence),
+        ("license", preset.license),
         ("address", preset.address),
         *(("mirror", address) for address in preset.addresses[1:]),
-        ("size of the file", None if size is None else f"{size / _MIB:,.1f} MiB"),
+        ("size of the file", None if size is None else f"{size / MIB:,.1f} MiB"),
     ]
 
 
@@ -271,7 +205,7 @@ def _preprocessing(preset):
 
 
 def _arguments(config):
-    """The arguments of the model; what it has not is `none`."""
+    """Arguments of the model; `none` for parts that it does not have."""
     rows = {key: value for key, value in config.items() if key != "name"}
     if not isinstance(rows.get("dtype", ""), str | None):
         rows["dtype"] = keras.dtype_policies.get(rows["dtype"]).name
@@ -281,12 +215,12 @@ def _arguments(config):
 def _costs(description):
     images = "image" if description.batch_size == 1 else "images"
     parts = description.multiply_accumulates_by_part.items()
-    size, dtype = _pixels(description.image_size), description.dtype
+    size, dtype = shape_text(description.image_size), description.dtype
     return [
         ("cost of", f"{description.batch_size} {images} of {size} pixels in {dtype}"),
         ("multiply-accumulates", f"{description.multiply_accumulates:,}"),
         *((f"  {part}", f"{number:,}") for part, number in parts),
-        ("peak activation memory", f"{description.peak_activation_bytes / _MIB:,.1f} MiB"),
+        ("peak activation memory", f"{description.peak_activation_bytes / MIB:,.1f} MiB"),
     ]
 
 
@@ -299,8 +233,3 @@ def _recipe_details(recipe):
         for key, value in values.items()
         if value is not None and key not in ("file", "architecture")
     ]
-
-
-def _pixels(resolution):
-    size = (resolution, resolution) if isinstance(resolution, int) else resolution
-    return " × ".join(map(str, size))

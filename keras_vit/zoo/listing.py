@@ -1,0 +1,80 @@
+"""List of the published checkpoints."""
+
+from collections.abc import Iterable, Sequence
+
+from keras_vit import arguments
+from keras_vit.presets import PRESETS, Preset
+from keras_vit.presets.preset import MIB
+from keras_vit.tables import shape_text, table
+
+
+class PresetList(Sequence):
+    """A sequence of presets that prints as a table.
+
+    Example:
+
+    >>> list_presets("MAE")
+    name        parameters     resolution  classes  family  MiB  top-1
+    ViTB16.mae   85,798,656     224 × 224        0  MAE       -   67.8
+    …
+    """
+
+    def __init__(self, presets: Iterable[Preset]):
+        self._presets = tuple(presets)
+
+    def __len__(self):
+        return len(self._presets)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return PresetList(self._presets[index])
+        return self._presets[index]
+
+    def __repr__(self):
+        header = ("name", "parameters", "resolution", "classes", "family", "MiB", "top-1")
+        return table([header, *map(_row, self._presets)], left=(0, 4))
+
+
+def list_presets(family: str | None = None) -> PresetList:
+    """Lists the published checkpoints that have a name here.
+
+    Args:
+        family: name of a family, such as `"AugReg"` or `"DINOv2"`, in any case; `None`
+            for all families.
+
+    Returns:
+        A sequence of presets that prints as a table. Top-1 is the accuracy on ImageNet-1k
+        in percent. Zero-shot and linear classification stand beside fine-tuned models:
+        `describe` names the source of each score.
+
+    Raises:
+        ValueError: if the family is unknown.
+
+    Example:
+
+    >>> print(list_presets("DINOv2"))
+    >>> [preset.name for preset in list_presets() if preset.parameters < 10_000_000]
+    """
+    if family is None:
+        return PresetList(PRESETS.values())
+    chosen = [p for p in PRESETS.values() if p.family.lower() == str(family).lower()]
+    if not chosen:
+        families = dict.fromkeys(preset.family for preset in PRESETS.values())
+        raise ValueError(
+            f"Unknown `family`: {family!r}. Families: {', '.join(map(repr, families))}, "
+            "or None for all."
+        )
+    return PresetList(chosen)
+
+
+def _row(preset):
+    size, accuracy = preset.size_bytes, preset.accuracy
+    return (
+        preset.name,
+        f"{preset.parameters:,}",
+        shape_text(arguments.pair(preset.resolution, "resolution")),
+        str(preset.classes),
+        preset.family,
+        "-" if size is None else f"{size / MIB:,.0f}",
+        "-" if accuracy is None else f"{accuracy:.1f}",
+    )
