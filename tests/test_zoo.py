@@ -116,6 +116,7 @@ def test_options_of_a_constructor(without_weights):
     assert build(include_top=False, pooling="token").output_shape == (None, 192)
     assert build(include_top=False, pooling="gap").output_shape == (None, 192)
     assert build(include_top=False, pooling="map").output_shape == (None, 192)
+    assert build(include_top=False, pooling="avg").get_config()["pooling"] == "gap"
     assert build(image_size=64, name="mine").name == "mine"
     assert build(classifier_activation=None).get_layer("head").activation(3.0) == 3.0
     inputs = keras.Input((96, 96, 3))
@@ -134,7 +135,7 @@ def test_a_small_constructor_computes():
     ("arguments", "message"),
     [
         ({"weights": "imagenet"}, "Unknown `weights` of ViTB16: 'imagenet'.*'sam_imagenet2012'"),
-        ({"weights": None, "pooling": "avg"}, "pooling='avg'"),
+        ({"weights": None, "pooling": "max"}, "pooling='max'"),
         ({"weights": None, "input_shape": (100, 100, 3)}, r"image_size=\(100, 100\)"),
         ({"weights": None, "input_shape": (3, 224, 224)}, "data_format='channels_last'"),
         ({"weights": None, "input_shape": (224, 224)}, "input_shape"),

@@ -23,7 +23,7 @@ from keras_vit.conversion.verify import (
     compare_weights,
     read_arrays,
 )
-from keras_vit.zoo.pretrained import locate, told_by_caller, told_by_preset
+from keras_vit.zoo.pretrained import caller_arguments, locate, preset_arguments
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -93,8 +93,8 @@ def _inspect(args):
     path, preset = locate(args.checkpoint)
     inspection = inspect(
         path,
-        overrides=told_by_caller(overrides),
-        preset=told_by_preset(preset),
+        overrides=caller_arguments(overrides),
+        preset=preset_arguments(preset),
         model={"image_size": overrides.get("image_size")},
         position_grid=overrides.get("position_grid"),
         key=overrides.get("key"),

@@ -17,7 +17,7 @@ from keras_vit.zoo.pretrained import (
     Model,
     from_pretrained,
     load_weights,
-    read,
+    load_with_report,
     save_weights,
 )
 
@@ -114,7 +114,7 @@ def convert(
     layout = _checked_layout(target, layout)
     check_kind(target, is_folder=layout == "huggingface")
     check_free(target, overwrite)
-    model, report = read(source, **overrides)
+    model, report = load_with_report(source, **overrides)
     _write(model, target, layout)
     return Conversion(
         read=report,

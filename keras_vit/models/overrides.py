@@ -1,14 +1,15 @@
-"""Arguments of a model that replace those of a config."""
+"""Overrides: arguments of a model that replace those of a config."""
 
 import difflib
+from collections.abc import Mapping
 from inspect import signature
 
 from keras_vit import arguments
 from keras_vit.models.notes import OF_THE_HEAD
 
 
-def image_size_of(overrides):
-    """(height, width) that the overrides ask for, or None."""
+def image_size_of(overrides: Mapping) -> int | tuple[int | None, int | None] | None:
+    """Image size that the overrides give, or `None`."""
     shape = overrides.get("input_shape")
     if "image_size" in overrides or shape is None:
         return overrides.get("image_size")
@@ -16,11 +17,11 @@ def image_size_of(overrides):
     return shape[:2] if data_format == "channels_last" else shape[1:]
 
 
-def of_applications(overrides: dict) -> dict:
-    """Overrides with what `keras.applications` calls `include_top` under our names.
+def translate_include_top(overrides: Mapping) -> dict:
+    """Overrides with `include_top` of `keras.applications` replaced by our arguments.
 
     Raises:
-        ValueError: if `keras.applications` has an argument that means nothing here.
+        ValueError: if they hold `weights`, or `include_top=False` and a number of classes.
     """
     overrides = dict(overrides)
     if "weights" in overrides:
@@ -33,13 +34,13 @@ def of_applications(overrides: dict) -> dict:
         return overrides
     if overrides.get("classes"):
         raise ValueError(
-            "`include_top=False` leaves out the head. Received: also "
-            f"classes={overrides['classes']!r}. Leave out one of them."
+            "`include_top=False` leaves out the head, and its classes. Received: also "
+            f"classes={overrides['classes']!r}. Leave out one of the two."
         )
     return {"pooling": None, **overrides, "classes": 0}
 
 
-def check_overrides(model_class: type, overrides: dict) -> None:
+def check_overrides(model_class: type, overrides: Mapping) -> None:
     """Raises a ValueError if a model has no arguments of these names."""
     known = [name for name in signature(model_class).parameters if name != "self"]
     if unknown := [name for name in overrides if name not in known]:
@@ -48,18 +49,23 @@ def check_overrides(model_class: type, overrides: dict) -> None:
             f"A `{model_class.__name__}` has no argument {', '.join(map(repr, unknown))}. "
             f"{'Near it' if near else 'Known'}: {', '.join(sorted(near) or known)}."
         )
-    if overrides.get("pooling") in ("avg", "max"):
+    if overrides.get("pooling") == "max":
         raise ValueError(
-            "The mean that `keras.applications` calls 'avg' is pooling='gap' here, and "
-            f"there is no largest value. Received: pooling={overrides['pooling']!r}"
+            "`pooling='max'` of `keras.applications` is not available here. Received: "
+            "pooling='max'. Give pooling='avg', or None and pool the features yourself."
         )
 
 
-def merge(config: dict, overrides: dict) -> dict:
-    """Arguments of the model: the config, overrides, and what follows."""
+def merge(config: Mapping, overrides: Mapping) -> dict:
+    """Arguments of the model: the config, overrides, and arguments that follow from them.
+
+    `pooling="avg"`, as `keras.applications` calls the mean, becomes `"gap"`.
+    """
     config = dict(config)
     channels = config.pop("channels")
     merged = {**config, **overrides}
+    if merged.get("pooling") == "avg":
+        merged["pooling"] = "gap"
     data_format = arguments.image_data_format(merged.get("data_format"))
     channels_last = data_format == "channels_last"
     if overrides.get("input_shape") is not None:
@@ -99,7 +105,7 @@ def merge(config: dict, overrides: dict) -> dict:
 
 
 def _without_size(preprocessing):
-    """The noted preparation of images without its size, for a model of another size."""
+    """Preprocessing without the image size, for a model of another size."""
     if preprocessing is None:
         return None
     return {name: value for name, value in preprocessing.items() if name != "image_size"}

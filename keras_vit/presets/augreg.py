@@ -1,10 +1,10 @@
-"""Checkpoints of *How to train your ViT?*, and how to read their names.
+"""Checkpoints of *How to train your ViT?*, and the parser of their file names.
 
 Sources: README, `checkpoint.py` and `vit_jax_augreg.ipynb` of
 google-research/vision_transformer (the recommended ones, sizes, scores); BigVision's
 `VANITY_NAMES` (B/8); `vision_transformer.py`, `vision_transformer_hybrid.py` and
-`results-imagenet.csv` of huggingface/pytorch-image-models (timm: which files it mirrors,
-and their scores), as recorded in November 2026. The bucket holds more than 50,000 files;
+`results-imagenet.csv` of huggingface/pytorch-image-models (timm: mirrored files and their
+scores), as recorded in November 2026. The bucket holds more than 50,000 files;
 `augreg_preset` makes a row for any of them from its name.
 """
 
@@ -27,8 +27,8 @@ _STORY = {
     "paper": "How to train your ViT? (arXiv 2106.10270)",
 }
 
-# Classes of what models were pre-trained or fine-tuned on, as file names spell it. The
-# paper's four tasks, and CIFAR-10; kitti is the distance task of VTAB.
+# Classes of the data sets of pre-training and fine-tuning, as file names spell them: the
+# paper's four tasks, and CIFAR-10. kitti is the distance task of VTAB.
 _CLASSES = {
     "i1k": CLASSES_1K,
     "i21k": CLASSES_21K,
@@ -59,22 +59,23 @@ _NAME = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class AugRegRecipe:
-    """How an AugReg checkpoint was trained: what its file name says.
+    """Training of an AugReg checkpoint, as its file name states it.
 
     Attributes:
-        file: the name itself, without folder and `.npz`.
+        file: file name, without folder and `.npz`.
         architecture: name of the architecture, such as `"ViTB16"` or `"R50ViTL32"`.
-        dataset: `"i1k"` (ImageNet-1k) or `"i21k"` (ImageNet-21k), of the pre-training.
-        epochs: length of the pre-training.
+        dataset: data set of the pre-training, `"i1k"` (ImageNet-1k) or `"i21k"`
+            (ImageNet-21k).
+        epochs: epochs of the pre-training.
         learning_rate: base learning rate of the pre-training.
         augmentation: `"none"`, or `"light"`, `"medium"` or `"strong"` with a digit.
         weight_decay: weight decay of the pre-training.
         dropout: dropout rate of the pre-training.
-        stochastic_depth: rate of the stochastic depth of the pre-training.
-        task: what it was fine-tuned on, `None` if it was not.
-        steps: steps of the fine-tuning, which names round down to thousands.
+        stochastic_depth: drop rate of the stochastic depth of the pre-training.
+        task: data set of the fine-tuning, `None` without one.
+        steps: steps of the fine-tuning, rounded down to thousands in the name.
         finetuning_learning_rate: base learning rate of the fine-tuning.
-        resolution: pixels of the fine-tuning, or 224 of the pre-training.
+        resolution: pixels of the fine-tuning, or 224 without one.
     """
 
     file: str
@@ -93,9 +94,9 @@ class AugRegRecipe:
 
 
 def is_augreg_name(text: str) -> bool:
-    """Whether a text begins as the names of AugReg files do, folders left aside.
+    """True if a text without its folders begins like the names of AugReg files.
 
-    Such a name may still be malformed; `parse_augreg` then says how.
+    Such a name may still be malformed; `parse_augreg` checks it.
     """
     return re.match(rf"{_MODEL}-i2?1k-", _stem(text)) is not None
 
@@ -104,7 +105,7 @@ def parse_augreg(name: str) -> AugRegRecipe:
     """Reads the name of an AugReg file, with or without folder and `.npz`.
 
     Raises:
-        ValueError: if the name is malformed, of an unknown hybrid, or of an unknown task.
+        ValueError: if the name is malformed, or has an unknown hybrid or task.
     """
     file = _stem(name)
     match = _NAME.fullmatch(file)
@@ -126,7 +127,7 @@ def parse_augreg(name: str) -> AugRegRecipe:
         architecture = _HYBRIDS[hybrid]
     if task is not None and task not in _CLASSES:
         raise ValueError(
-            f"Unknown task {task!r} in {file!r}, so its number of classes is not known. "
+            f"Unknown task {task!r} in {file!r}, so its number of classes is unknown. "
             f"Known: {', '.join(_CLASSES)}. `keras_vit.from_pretrained` reads it from the "
             f"file, given its address: {BUCKET}/augreg/{file}.npz"
         )
@@ -153,10 +154,10 @@ def parse_augreg(name: str) -> AugRegRecipe:
 
 
 def augreg_preset(name: str) -> Preset:
-    """The row of any AugReg file, made from its name where it has none.
+    """Row of any AugReg file; made from its name unless there is one.
 
     Raises:
-        ValueError: as `parse_augreg`.
+        ValueError: see `parse_augreg`.
     """
     recipe = parse_augreg(name)
     address = f"{BUCKET}/augreg/{recipe.file}.npz"
@@ -256,8 +257,8 @@ _TIMM_FINETUNED = {
     "RViTTi16": "vit_tiny_r_s16_p8_384",
 }
 
-# The other files that timm takes, under the tag that says how they differ from the
-# recommended one: `-224` in resolution, `timm` in nothing but the recipe.
+# The other files that timm mirrors. The tag tells the difference from the recommended
+# file: `-224` another resolution, `timm` only another recipe.
 _TIMM = [
     (
         "augreg_imagenet21k+imagenet2012-224",

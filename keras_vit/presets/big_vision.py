@@ -56,7 +56,7 @@ _FLEXIVIT_21K = [
 ]
 
 # SigLIP: architecture, tag, file, resolution. The notebook resizes images to squares. At
-# 384 pixels the patches of 14 leave 6 pixels over, which the model never reads.
+# 384 pixels, patches of 14 pixels leave 6 pixels over, which the model never reads.
 _SIGLIP = [
     ("ViTB16", "siglip-224", "webli_en_b16_224_63724782", 224),
     ("ViTB16", "siglip-256", "webli_en_b16_256_60500360", 256),
@@ -71,8 +71,8 @@ _SIGLIP = [
 ]
 
 # SigLIP 2: architecture, nominal and true resolution, file, zero-shot top-1. The NaFlex
-# checkpoints are not here: their patches come from images of any aspect ratio in one
-# padded sequence, with positions resized for each image, which is another model.
+# checkpoints are left out: they are another model, which reads patches of images of any
+# aspect ratio as one padded sequence, with positions resized for each image.
 _SIGLIP2 = [
     ("ViTB16", 224, 224, "siglip2_b16_224", 78.2),
     ("ViTB16", 256, 256, "siglip2_b16_256", 79.1),

@@ -2,14 +2,14 @@
 
 Sources: README, `bit_hyperrule.py` and `bit_pytorch/train.py` of
 google-research/big_transfer (addresses, names of the VTAB files, resolution and resizing
-of fine-tuning); `configs/bit_i1k.py` and `configs/proj/distill` of
+in fine-tuning); `configs/bit_i1k.py` and `configs/proj/distill` of
 google-research/big_vision (teachers, scores, evaluation at 224 and 128 pixels);
 `resnetv2.py` and `results-imagenet.csv` of huggingface/pytorch-image-models (timm:
 mirrors, their resolution, crops and scores), as recorded in November 2026. No source
-tells the sizes of the files.
+states the sizes of the files.
 
-There are 285 files of BiT-M fine-tuned on VTAB-1k; `vtab_preset` makes a row for any of
-them from its name.
+`vtab_preset` makes a row for any of the 285 files of BiT-M fine-tuned on VTAB-1k from its
+name.
 """
 
 import re
@@ -46,8 +46,8 @@ _RESNETS = [
     ("R152x4", "resnetv2_152x4_bit", 480, 84.916),
 ]
 
-# Students and teachers: tag, file, resolution, classes, images, timm's name, top-1. Where
-# the crop is None, no source tells it.
+# Students and teachers: tag, file, resolution, classes, preprocessing, timm's name, top-1.
+# No source states a crop that is None.
 _AREA_224 = Preprocessing(crop_fraction=0.875, interpolation="area")
 _AREA_128 = Preprocessing(crop_fraction=0.8, interpolation="area")
 _STUDENTS_AND_TEACHERS = [
@@ -98,7 +98,7 @@ _STUDENTS_AND_TEACHERS = [
     ),
 ]
 
-# VTAB's tasks, as file names spell them, and their classes.
+# Classes of VTAB's tasks, as file names spell them.
 _VTAB_CLASSES = {
     "caltech101": 102,
     "cifar100": 100,
@@ -127,15 +127,15 @@ _VTAB_RUNS = ("0", "1", "2")
 
 
 def is_vtab_name(text: str) -> bool:
-    """Whether a text begins as the names of BiT's VTAB files do, folders left aside.
+    """True if a text without its folders begins like the names of BiT's VTAB files.
 
-    Such a name may still be malformed; `vtab_preset` then says how.
+    Such a name may still be malformed; `vtab_preset` checks it.
     """
     return re.match(r"BiT-M-R\d+x\d+-run", _stem(text)) is not None
 
 
 def vtab_preset(name: str) -> Preset:
-    """The row of a BiT-M fine-tuned on VTAB-1k, made from the name of its file.
+    """Row of a BiT-M fine-tuned on VTAB-1k, made from the name of its file.
 
     Args:
         name: `BiT-M-{ResNet}-run{0, 1 or 2}-{task}`, with or without folder and `.npz`.
@@ -145,7 +145,7 @@ def vtab_preset(name: str) -> Preset:
         BiT's rule, 128 pixels for tasks of small images and 480 for the others.
 
     Raises:
-        ValueError: if the name is malformed, or of an unknown ResNet, run or task.
+        ValueError: if the name is malformed, or has an unknown ResNet, run or task.
     """
     file = _stem(name)
     match = re.fullmatch(r"BiT-M-(R\d+x\d+)-run(\d+)-([\w-]+)", file)
@@ -154,7 +154,7 @@ def vtab_preset(name: str) -> Preset:
             f"Not the name of a VTAB checkpoint of BiT: {name!r}. Expected "
             "BiT-M-{ResNet}-run{0, 1 or 2}-{task}, such as 'BiT-M-R50x1-run0-caltech101'"
         )
-    for what, received, known in zip(
+    for part, received, known in zip(
         ("ResNet", "run", "task"),
         match.groups(),
         (_VTAB_RESNETS, _VTAB_RUNS, _VTAB_CLASSES),
@@ -162,7 +162,7 @@ def vtab_preset(name: str) -> Preset:
     ):
         if received not in known:
             raise ValueError(
-                f"Unknown {what} {received!r} in {file!r}. The VTAB checkpoints of BiT "
+                f"Unknown {part} {received!r} in {file!r}. The VTAB checkpoints of BiT "
                 f"are of: {', '.join(known)}."
             )
     resnet, _, task = match.groups()

@@ -2,8 +2,8 @@
 
 Sources: `vision_transformer.py` and `results-imagenet.csv` of
 huggingface/pytorch-image-models (addresses, preprocessing, activations); OpenAI's
-`LICENSE`; the Hub's cards of LAION's models (license), as recorded in November 2026. Not
-here: the towers of the sizes g and G, and of other data sets.
+`LICENSE`; the Hub's cards of LAION's models (license), as recorded in November 2026. The
+towers of the sizes g and G, and of other data sets, are left out.
 """
 
 from keras_vit.presets.meta import TIMM_FIELDS
@@ -45,7 +45,7 @@ _ROWS = [
         224,
         768,
         1.0,
-        (_HALF, _HALF),  # of these towers this one alone
+        (_HALF, _HALF),  # only this tower
         _LAION2B,
     ),
     ("ViTH14", "laion2b", "vit_huge_patch14_clip_224", 224, 1024, 1.0, _NORMS, _LAION2B),

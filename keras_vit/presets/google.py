@@ -49,7 +49,7 @@ _FINETUNED = [
     ("R50ViTB16", "R50+ViT-B_16", 377.57 * MIB, "vit_base_r50_s16_384", 84.976),
 ]
 
-# The README states the accuracy that these two are expected to have.
+# The README states the expected accuracy of these two.
 _FINETUNED_224 = [
     ("ViTB16", "ViT-B_16-224", 330.29 * MIB, "vit_base_patch16_224", 81.2),
     ("ViTL16", "ViT-L_16-224", 1.13 * GIB, None, 82.7),

@@ -2,8 +2,8 @@
 
 Sources: the converters and configurations of huggingface/transformers and keras-hub, and
 the models' cards, as recorded in November 2026. They compute with the exact GELU and an
-epsilon of 1e-12. The pre-trained ones have no head, as its weights were zero, but the
-tanh layer before it, which transformers calls the pooler.
+epsilon of 1e-12. The pre-trained ones have no head, whose weights were zero, but the tanh
+layer before it, which transformers calls the pooler.
 """
 
 from keras_vit.presets.google import CLASSES_1K, RESIZED

@@ -4,7 +4,7 @@ Sources: READMEs of facebookresearch/deit, mae and dinov2 (addresses, scores, li
 `models/vit.py` of google-research/big_vision (its copies of DeiT-3); `deit.py`,
 `vision_transformer.py` and `results-imagenet.csv` of huggingface/pytorch-image-models
 (mirrors, crops), as recorded in November 2026. All use the exact GELU and an epsilon of
-1e-6. DeiT's distilled models, with a second token and head, are not here.
+1e-6. DeiT's distilled models, with a second token and head, are left out.
 """
 
 from keras_vit.presets.big_vision import BUCKET, TOKEN_WITHOUT_POSITION
@@ -51,7 +51,7 @@ _DEIT3_BIG_VISION = [
     ("ViTL16", "large_224_1k", "deit3_imagenet2012-224", 84.9),
     ("ViTL16", "large_384_1k", "deit3_imagenet2012-384", 85.8),
 ]
-# The two sizes that BigVision has not, as they were published.
+# The two sizes that BigVision lacks, as they were published.
 _DEIT3 = [
     (
         "ViTM16",
@@ -84,7 +84,7 @@ _DEIT3 = [
 ]
 
 # MAE's encoders: architecture, timm's name, original file, top-1 of a linear classifier.
-# Its fine-tuned models are published as pickles alone.
+# Its fine-tuned models are published only as pickles.
 _MAE = [
     ("ViTB16", "vit_base_patch16_224.mae", "mae_pretrain_vit_base", 67.8),
     ("ViTL16", "vit_large_patch16_224.mae", "mae_pretrain_vit_large", 76.0),

@@ -1,8 +1,11 @@
-"""The constructors, one for each architecture, in the manner of `keras.applications`."""
+"""Constructors, one for each architecture, in the manner of `keras.applications`."""
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Protocol
+
+import keras
 
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.overrides import check_overrides, merge
@@ -12,24 +15,30 @@ from keras_vit.presets import PRESETS, UnknownPresetError
 from keras_vit.weight_paths import automatic_name
 from keras_vit.weights.keras_files import is_keras_hub, is_saved_model
 from keras_vit.weights.load import load_file
-from keras_vit.zoo.pretrained import check_architecture, fetch_file, from_file, locate
+from keras_vit.zoo.pretrained import (
+    Model,
+    check_architecture,
+    fetch_file,
+    from_file,
+    locate,
+)
 
 
 class Constructor(Protocol):
-    """What the constructors have in common."""
+    """Signature of the constructors."""
 
     def __call__(
         self,
         include_top: bool = True,
         weights: str | os.PathLike | None = ...,
-        input_tensor=None,
+        input_tensor: keras.KerasTensor | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         pooling: str | None = None,
         classes: int | None = None,
-        classifier_activation=...,
+        classifier_activation: str | Callable | None = ...,
         name: str | None = None,
         **overrides,
-    ) -> VisionTransformer: ...
+    ) -> Model: ...
 
 
 def _constructor(architecture: str) -> Constructor:
@@ -76,15 +85,15 @@ def _constructor(architecture: str) -> Constructor:
             model = model_class(**merge(defaults, overrides))
             load_file(model, path)
             return model
-        # What the file is silent about is the constructor's own.
+        # The constructor gives what the file lacks.
         known = {k: v for k, v in fields.items() if k == "num_heads"} | overrides
-        own = dict(fields)
+        expected = dict(fields)
         if preset and preset.resized:
-            del own["patch_size"]
-        if preset and classifier_activation == "softmax":  # not of an embedding
+            del expected["patch_size"]
+        if preset and classifier_activation == "softmax":  # an embedding has none
             activation = preset.fields.get("classifier_activation", "softmax")
             known["classifier_activation"] = activation
-        check = functools.partial(check_architecture, architecture, own, path)
+        check = functools.partial(check_architecture, architecture, expected, path)
         model, _ = from_file(path, preset, known, plain_vit=plain_vit, check=check)
         return model
 
@@ -96,38 +105,39 @@ def _constructor(architecture: str) -> Constructor:
 def _describe_constructor(architecture, fields, tags) -> str:
     if architecture in BITS:
         positions, sizes = "", "size"
-        pooling, features = '`"gap"`', "the feature map"
+        pooling, features = '`"gap"` or `"avg"`, the mean', "the feature map"
         model = "BiTResNet"
     else:
         step = fields["patch_size"] * stride(fields.get("stem"))
-        positions = """ With another shape than the checkpoint's the
-            position embedding is resized."""
+        positions = """ Another shape than the
+            checkpoint's resizes the position embedding."""
         sizes = f"size divisible by {step}" if fields["patch_size"] > 1 else "size"
-        pooling, features = '`"token"`, `"gap"` or `"map"`', "every token"
+        pooling = '`"token"`, `"gap"` (or `"avg"`, the mean) or `"map"`'
+        features = "every token"
         model = "VisionTransformer"
     return f"""Builds {paper_name(architecture)} as `keras.applications` would.
 
     Args:
-        include_top: bool, whether there is a head (and the `pre_logits` layer of the
-            checkpoints that have one).
+        include_top: bool, whether the model has a head (and the `pre_logits` layer of
+            some checkpoints).
         weights: {", ".join(map(repr, tags)) or "no published checkpoint is known"};
-            the name of a file of AugReg or BiT; a path or an address of a checkpoint of
-            this architecture, as `from_pretrained` takes them, or of a `.weights.h5` file;
-            or `None` for new weights.
+            name of a file of AugReg or BiT; path or address of a checkpoint of this
+            architecture, as in `from_pretrained`, or of a `.weights.h5` file; or `None`
+            for new weights.
         input_tensor: a `keras.Input` to build the model on.
-        input_shape: shape of an image, `None` for that of the checkpoint or, with
-            `weights=None`, (224, 224, 3).{positions}
+        input_shape: shape of an image; `None` for that of the checkpoint, or (224, 224, 3)
+            with `weights=None`.{positions}
             Height and width `None` accept any {sizes}.
-        pooling: {pooling}. `None` takes the checkpoint's, or without
-            a head returns {features}.
+        pooling: {pooling}.
+            `None` takes the checkpoint's; without a head it returns {features}.
         classes: int, outputs of the head; `None` keeps the checkpoint's (1000 with
             `weights=None`). Another number than the checkpoint's gives a new head, all
             zeros.
         classifier_activation: activation of the head; `None` returns logits.
-        name: str, the model's name, with which the paths of its weights begin; `None` for
-            the architecture's in lower case, numbered where there was one before.
+        name: str, name of the model, with which the paths of its weights begin; `None`
+            for the architecture's in lower case, with a number from the second model on.
         **overrides: further arguments of `{model}`, or `plain_vit=True`
-            for a file that is one, whatever names say; see `from_pretrained`.
+            to read a file as a plain ViT; see `from_pretrained`.
 
     Returns:
         A `{model}`.
@@ -135,12 +145,13 @@ def _describe_constructor(architecture, fields, tags) -> str:
     Raises:
         FileNotFoundError: if `weights` is a path without a file.
         ConnectionError: if a file cannot be downloaded.
-        ValueError: if `weights` is unknown or of another architecture, or an argument is
+        ValueError: if `weights` is unknown or has another architecture, or an argument is
             out of its range.
     """
 
 
 def _find_weights(architecture, weights, tags):
+    """(local path, preset or `None`) of the value of `weights`."""
     weights = os.fspath(weights)
     if weights in tags:
         return fetch_file(tags[weights].address), tags[weights]

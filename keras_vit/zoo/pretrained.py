@@ -1,6 +1,7 @@
-"""Models from checkpoints, and their weights in and out."""
+"""Models built from checkpoints; weights loaded and saved."""
 
 import os
+from collections.abc import Callable, Mapping
 
 import keras
 
@@ -17,7 +18,7 @@ from keras_vit.models.overrides import (
     check_overrides,
     image_size_of,
     merge,
-    of_applications,
+    translate_include_top,
 )
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 from keras_vit.models.sizes import architecture_fields
@@ -43,39 +44,39 @@ def from_pretrained(
     plain_vit: bool = False,
     **overrides,
 ) -> Model:
-    """The model that a checkpoint holds, with its weights.
+    """Builds the model of a checkpoint, with its weights.
 
     Args:
-        source: name of a preset such as `"ViTB16.imagenet21k"`, or of a file of AugReg or
-            BiT; an address (`https://…`, `gs://…`, `hf://owner/name`); the path of a file
+        source: name of a preset, such as `"ViTB16.imagenet21k"`, or of a file of AugReg or
+            BiT; an address (`https://…`, `gs://…`, `hf://owner/name`); path of a file
             (`.npz` in Google's layout, `.safetensors` in timm's or Hugging Face's,
             `.pth`, `.bin`, `.ckpt` or `.pth.tar` of torch, `.keras`), or of a folder with
-            `model.safetensors`; or a model of this package in memory, of which a copy is
-            made. The architecture is inferred from names and shapes, and from a
-            `config.json` beside the file. `"….npz:img"` takes a sub-tree of a file.
-        key: where a file of several state dicts or models has the one that is meant, such
-            as `"state_dict_ema"` or `"teacher.backbone"`: a key of its dictionary, a
-            prefix of its names, or several with dots between; `""` is what has none.
-            `None` finds the only one; of weights and their average it takes the weights,
-            of student and teacher the teacher, and says so in the log.
-        position_grid: (rows, columns) of the position embedding in the file, which tells
-            their product alone. `None` takes what a `config.json` says, else a square.
-        resize_patches: bool, whether the patch embedding's kernel is resized to another
-            `patch_size`, as in FlexiViT (arXiv 2212.08013).
-        plain_vit: bool, whether the file is a plain ViT, whatever names say. Rotary
-            positions and the like leave no tensor behind, so a file is refused if its
-            `config.json` or its own name names an architecture that is not known to be
-            computed exactly, or if it has no positions.
-        **overrides: arguments of the model that replace those of the
-            checkpoint, or that the file does not tell: without a `config.json`, heads in
-            timm's and Hugging Face's layouts are those of the published models of this
-            size, else of size 64 (`num_heads=…` says otherwise). With
-            another `input_shape` or `image_size` the position embedding is resized; with
-            another number of `classes` the head is new, all zeros, and a `pre_logits`
-            layer is left out unless `representation_size` is given too (section 3.2 of
-            the ViT paper); `classifier_activation=None` gives logits. What is frozen in
-            a `.keras` file or a model stays frozen, a new head excepted, unless
-            `trainable=True` is given.
+            `model.safetensors`; or a model of this package in memory, which is copied.
+            The architecture is inferred from names and shapes, and from a `config.json`
+            beside the file. `"….npz:img"` takes a sub-tree of a file.
+        key: the state dict or model to read from a file of several, such as
+            `"state_dict_ema"` or `"teacher.backbone"`: a key of the dictionary, a prefix
+            of the names, or several joined by dots; `""` is the one without a key. `None`
+            takes the only one, the weights rather than their average, the teacher rather
+            than the student; the log names the choice.
+        position_grid: (rows, columns) of the position embedding in the file, if the file
+            holds only their product. `None` takes that of a `config.json`, or a square.
+        resize_patches: bool, whether the kernel of the patch embedding is resized to
+            another `patch_size`, as in FlexiViT (arXiv 2212.08013).
+        plain_vit: bool, whether to read the file as a plain ViT, whatever its names say.
+            By default a file is refused if its `config.json` or its own name names an
+            architecture that may not be computed exactly, or if it has no positions:
+            rotary positions and the like leave no tensor behind.
+        **overrides: arguments of the model. They replace those of the checkpoint, and
+            give values that the file lacks. `num_heads`: without a `config.json`, files in
+            timm's and Hugging Face's layouts get that of the published models of this
+            size, or heads of size 64. `input_shape`, `image_size`: the position embedding
+            is resized. `classes`: another number than the checkpoint's gives a new head,
+            all zeros, and leaves out a `pre_logits` layer unless `representation_size` is
+            given (section 3.2 of the ViT paper). `classifier_activation=None` gives
+            logits. `trainable=True` trains everything; by default the frozen parts of a
+            `.keras` file or model stay frozen, except for a new head. `include_top` and
+            `pooling="avg"` mean the same as in `keras.applications`.
 
     Returns:
         A `VisionTransformer`, or a `BiTResNet` from a checkpoint of BiT.
@@ -83,8 +84,8 @@ def from_pretrained(
     Raises:
         FileNotFoundError: if there is no such file.
         ConnectionError: if a file cannot be downloaded.
-        ValueError: if the file is damaged or foreign, does not tell the architecture,
-            only looks like a ViT, or does not fit the overrides.
+        ValueError: if the file is damaged or foreign, only looks like a ViT, lacks a value
+            that no other source gives, or does not fit the overrides.
 
     Example:
 
@@ -92,20 +93,20 @@ def from_pretrained(
     """
     reading = {"position_grid": position_grid, "plain_vit": plain_vit}
     reading |= {"key": key, "resize_patches": resize_patches}
-    model, _ = read(source, **reading, **overrides)
+    model, _ = load_with_report(source, **reading, **overrides)
     return model
 
 
-def read(
-    source,
-    key=None,
-    position_grid=None,
-    resize_patches=False,
-    plain_vit=False,
+def load_with_report(
+    source: str | os.PathLike | keras.Model,
+    key: str | None = None,
+    position_grid: tuple[int, int] | None = None,
+    resize_patches: bool = False,
+    plain_vit: bool = False,
     **overrides,
 ) -> tuple[Model, LoadReport]:
-    """The model of `from_pretrained`, and what became of the checkpoint's tensors."""
-    overrides = of_applications(overrides)
+    """Builds the model of `from_pretrained`; returns it with the report of its loading."""
+    overrides = translate_include_top(overrides)
     if isinstance(source, keras.Model):
         check_no_key(source.name, key)
         return _from_model(source, source.name, overrides, resize_patches=resize_patches)
@@ -124,24 +125,24 @@ def load_weights(
     resize_patches: bool = False,
     plain_vit: bool = False,
 ) -> LoadReport:
-    """Loads a checkpoint into a model: all of it, or an error and no change.
+    """Loads a checkpoint into a model: all of it, or none after an error.
 
     A position embedding of another grid is resized. Every tensor of the checkpoint is
-    used or dropped for a reason that the report states; every variable is filled.
+    used, or dropped for a reason that the report states; every variable is filled.
 
     Args:
         model: a `VisionTransformer` or `BiTResNet`, or a functional model with its layers.
         source: name of a preset or of a file of AugReg or BiT, an address, or the path
             of a file or folder, as in `from_pretrained`, or of a `.weights.h5` file.
-        skip_mismatched_head: bool, whether a head of another size than the checkpoint's
-            stays as it is; `False` makes it an error.
-        key: which state dict or model of the file, as in `from_pretrained`.
-        position_grid: (rows, columns) of the position embedding in the file, which tells
-            their product alone. `None` takes what a `config.json` says, else a square.
-        resize_patches: bool, whether a patch embedding's kernel of another size is
-            resized, as in FlexiViT (arXiv 2212.08013), instead of an error.
-        plain_vit: bool, whether the file is a plain ViT, whatever names say; see
+        skip_mismatched_head: bool, whether the model's head stays as it is if it has
+            another size than the checkpoint's; `False` makes that an error.
+        key: the state dict or model to read from the file; see `from_pretrained`.
+        position_grid: (rows, columns) of the position embedding in the file; see
             `from_pretrained`.
+        resize_patches: bool, whether a kernel of the patch embedding of another size is
+            resized, as in FlexiViT (arXiv 2212.08013); `False` makes that an error.
+        plain_vit: bool, whether to read the file as a plain ViT, whatever its names say;
+            see `from_pretrained`.
 
     Returns:
         A `LoadReport`.
@@ -149,8 +150,8 @@ def load_weights(
     Raises:
         FileNotFoundError: if there is no such file.
         ConnectionError: if a file cannot be downloaded.
-        ValueError: if the file is damaged or foreign or only looks like a ViT, or listing
-            every tensor that is unused, missing or of another shape.
+        ValueError: if the file is damaged or foreign, or only looks like a ViT; or if
+            tensors are unused, missing or of another shape, all of which it lists.
     """
     path, preset = locate(source)
     return load_file(
@@ -160,30 +161,28 @@ def load_weights(
         key=key,
         position_grid=position_grid,
         resize_patches=resize_patches or bool(preset and preset.resized),
-        preset=told_by_preset(preset),
+        preset=preset_arguments(preset),
         plain_vit=plain_vit,
     )
 
 
 def save_weights(model: Model, path: str | os.PathLike, *, layout: str) -> None:
-    """Writes a model's weights in another project's layout.
+    """Writes the weights of a model in another project's layout.
 
-    `from_pretrained` and `load_weights` read them back to the last bit. A file is
-    written beside its place and moved there once it is complete. For Keras' own formats
-    use `model.save` and `model.save_weights`.
+    `from_pretrained` and `load_weights` read them back, bit for bit. A file gets its name
+    once it is complete. For Keras' own formats use `model.save` and `model.save_weights`.
 
     Args:
         model: a `VisionTransformer` or `BiTResNet`, fine-tuned or not.
         path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`) or
-            of a folder (`"huggingface"`), which is made where it is missing.
-        layout: `"google"` (the ViT paper's code, or BigVision where the model is one of
-            its), `"timm"` (the state dict of its VisionTransformer) or `"huggingface"`
-            (config.json, preprocessor_config.json and model.safetensors, as transformers
-            reads them: ViT, DINOv2 with or without registers, CLIP's or SigLIP's image
-            tower, whichever the model is).
+            of a folder (`"huggingface"`), which is created if it is missing.
+        layout: `"google"` (that of the ViT paper's code, or of BigVision for its models),
+            `"timm"` (the state dict of its VisionTransformer) or `"huggingface"`
+            (config.json, preprocessor_config.json and model.safetensors for transformers:
+            ViT, DINOv2 with or without registers, or the image tower of CLIP or SigLIP).
 
     Raises:
-        ValueError: if the layout has no place for a part of the model, naming it, or
+        ValueError: if the layout cannot hold a part of the model, which it names, or
             `path` has another ending; nothing is written.
 
     Example:
@@ -199,10 +198,16 @@ def save_weights(model: Model, path: str | os.PathLike, *, layout: str) -> None:
 
 
 def locate(source: str | os.PathLike) -> tuple[str, Preset | None]:
-    """The local path that a preset, an address or a path stands for, and the preset."""
+    """Finds a checkpoint: (local path, preset or `None`). Downloads it if necessary.
+
+    Raises:
+        UnknownPresetError: if the source is no path, address or name of a checkpoint.
+        ValueError: if it is malformed.
+        ConnectionError: if a file cannot be downloaded.
+    """
     if not isinstance(source, str | os.PathLike):
         raise ValueError(
-            "A checkpoint is given by a name, a path or an address. Received: "
+            "A checkpoint is given by its name, path or address. Received: "
             f"{type(source).__name__} {source!r}"
         )
     source = os.fspath(source)
@@ -216,45 +221,45 @@ def locate(source: str | os.PathLike) -> tuple[str, Preset | None]:
 
 
 def fetch_file(address: str) -> str:
-    """The local path of the file at an address, with the sub-tree that it names."""
+    """Local path of the file at an address, with its sub-tree; downloaded if necessary."""
     address, subtree = split_subtree(address)
     return fetch(address) + (f":{subtree}" if subtree else "")
 
 
-def told_by_preset(preset: Preset | None) -> tuple[str, dict] | None:
-    """(who, arguments of the model): what a preset's row says of its file."""
+def preset_arguments(preset: Preset | None) -> tuple[str, dict] | None:
+    """Arguments of the model that a preset states: (source to name in messages, values)."""
     if preset is None:
         return None
     config, images = preset.config(), preset.preprocessing
-    known = {**preset.fields, "image_mean": images.mean, "image_std": images.std}
+    values = {**preset.fields, "image_mean": images.mean, "image_std": images.std}
     if "num_heads" in config:
-        known["num_heads"] = config["num_heads"]
+        values["num_heads"] = config["num_heads"]
     if not preset.resized:
-        known["image_size"] = config["image_size"]
-    return f"the preset {preset.name}", known
+        values["image_size"] = config["image_size"]
+    return f"the preset {preset.name}", values
 
 
-def told_by_caller(overrides: dict) -> dict:
-    """Arguments of the model that say something of the file, not only of the model."""
+def caller_arguments(overrides: Mapping) -> dict:
+    """Overrides that state how to read the file; others only change the model."""
     others = ("image_size", "pooling", "image_mean", "image_std")
-    told = {k: v for k, v in overrides.items() if k in CHECKS and k not in others}
+    stated = {k: v for k, v in overrides.items() if k in CHECKS and k not in others}
     if overrides.get("classes") is not None:
-        told["classes"] = overrides["classes"]
-    return told
+        stated["classes"] = overrides["classes"]
+    return stated
 
 
 def from_file(
-    path,
-    preset,
-    overrides,
+    path: str,
+    preset: Preset | None,
+    overrides: Mapping,
     *,
-    position_grid=None,
-    resize_patches=False,
-    plain_vit=False,
-    check=None,
-    key=None,
+    position_grid: tuple[int, int] | None = None,
+    resize_patches: bool = False,
+    plain_vit: bool = False,
+    check: Callable[[dict], None] | None = None,
+    key: str | None = None,
 ) -> tuple[Model, LoadReport]:
-    """The model that a file holds; `check` sees its config before it is built."""
+    """Builds the model of a file; `check` is called with its config before that."""
     is_model = is_saved_model(path)
     is_weights = path.endswith(".weights.h5") and not is_model and not is_keras_hub(path)
     if is_model or is_weights:
@@ -265,9 +270,8 @@ def from_file(
         return _from_model(saved, path, overrides, check, resize_patches=resize_patches)
     if is_weights:
         raise ValueError(
-            "A model is built from a file that tells the architecture. Received: "
-            f"{path!r}. For .weights.h5, build the model and use "
-            "`keras_vit.load_weights`."
+            f"A .weights.h5 file does not tell the architecture. Received: {path!r}. Build "
+            "the model and use `keras_vit.load_weights`."
         )
     if preset and preset.resized:
         config = preset.config()
@@ -277,8 +281,8 @@ def from_file(
         resize_patches = True
     with Checkpoint(
         path,
-        overrides=told_by_caller(overrides),
-        preset=told_by_preset(preset),
+        overrides=caller_arguments(overrides),
+        preset=preset_arguments(preset),
         model={"image_size": image_size_of(overrides)},
         position_grid=position_grid,
         key=key,
@@ -289,7 +293,7 @@ def from_file(
             _check_preset(preset, config, path)
         if check:
             check(config)
-        config |= {**checkpoint.notes(config["classes"]), **_notes_of(preset)}
+        config |= {**checkpoint.notes(config["classes"]), **_preprocessing_notes(preset)}
         with waiting_for_values():
             try:
                 model_class = MODELS[checkpoint.layout.model]
@@ -301,8 +305,8 @@ def from_file(
     return model, report
 
 
-def _notes_of(preset: Preset | None) -> dict:
-    """The preparation of images by a preset's source, where it says so."""
+def _preprocessing_notes(preset) -> dict:
+    """Preprocessing of images that the source of a preset states, as an argument."""
     if preset is None or preset.preprocessing.crop_fraction is None:
         return {}
     steps = preset.preprocessing
@@ -313,7 +317,7 @@ def _notes_of(preset: Preset | None) -> dict:
 
 
 def _check_preset(preset, config, path):
-    """That the file at the preset's address is what its row says, or a ValueError."""
+    """Raises a ValueError if a file has another architecture than its preset."""
     row = preset.config()
     names = {"classes", *architecture_fields(preset.architecture)}
     if preset.resized:
@@ -325,17 +329,19 @@ def _check_preset(preset, config, path):
         )
 
 
-def check_architecture(architecture: str, fields: dict, path: str, config: dict):
-    """That a config is of the architecture that has these fields, or a ValueError."""
+def check_architecture(
+    architecture: str, fields: Mapping, path: str, config: Mapping
+) -> None:
+    """Raises a ValueError if the config of a file has other fields than an architecture."""
     if differences := _differences(fields, config):
         raise ValueError(
             f"{path!r} is not a checkpoint of {architecture}. {differences} "
-            "`keras_vit.from_pretrained` builds the model that fits a file."
+            "`keras_vit.from_pretrained` builds the model of a file."
         )
 
 
 def _differences(expected, config) -> str:
-    """What was expected and what is there instead, or nothing."""
+    """Fields that differ from the expected ones, as a sentence; `""` if none does."""
     expected = {key: _plain(key, value) for key, value in expected.items()}
     config = {key: _plain(key, config.get(key)) for key in expected}
     differing = [key for key, value in expected.items() if config[key] != value]
@@ -347,16 +353,16 @@ def _differences(expected, config) -> str:
 
 
 def _plain(key, value):
-    """What an architecture's name says of a field, in one form."""
+    """Value of a field in one form, without the parts that are not in the name."""
     if key == "stem" and value is not None:
         return {part: value[part] for part in ("num_units", "width_factor")}
     return arguments.pair(value, key) if key == "patch_size" and value else value
 
 
 def _with_policy(saved, overrides) -> dict:
-    """Overrides with the global dtype policy, where one is set and no other is asked for.
+    """Overrides with the global dtype policy, if it is set and they give no other.
 
-    Quantized layers stay as they were.
+    Quantized layers keep their own policies.
     """
     policy = keras.config.dtype_policy().name
     if policy == "float32" or "dtype" in overrides or quantization_of(saved):
@@ -369,7 +375,7 @@ def _from_model(
 ) -> tuple[Model, LoadReport]:
     if not isinstance(source, Model):
         raise ValueError(
-            "`from_pretrained` makes a model of this package from one. Received: "
+            "`from_pretrained` copies models of this package. Received: "
             f"{type(source).__name__} {source.name!r} of {origin!r}. Use "
             "`keras.models.load_model` for other models."
         )
@@ -384,8 +390,8 @@ def _from_model(
     if ways and merged["classes"] != config["classes"]:
         raise ValueError(
             f"{origin!r} is quantized, and a new head must be trained. Received: "
-            f"classes={merged['classes']} for {config['classes']} of the file. Fine-tune "
-            "the model that it was made of, and quantize it afterwards."
+            f"classes={merged['classes']}, where the file has {config['classes']}. "
+            "Fine-tune the model before it is quantized."
         )
     with waiting_for_values():
         model = type(source)(**merged)
@@ -393,11 +399,11 @@ def _from_model(
     tensors = ModelTensors(source, origin)
     report = assign(model, tensors, resize_patches=resize_patches, is_new=True)
     if "trainable" not in overrides:
-        set_trainable_parts(model, _still_there(parts, model, report.fresh))
+        set_trainable_parts(model, _remaining_parts(parts, model, report.fresh))
     return model, report
 
 
-def _still_there(parts, model, fresh):
-    """The parts that a copy has of the model that it was made of; a new head is trained."""
+def _remaining_parts(parts, model, fresh):
+    """Trainability of the parts that the copy also has; a new head is trained."""
     known = part_paths(model) - ({"head", *fresh} if fresh else set())
     return {path: trained for path, trained in parts.items() if path in known}
