@@ -351,7 +351,7 @@ def _enlarge(batch, patch=8):
 @pytest.mark.parametrize("source", [None, 3, ["a.npz"], {}, b"a.npz"])
 def test_what_is_no_checkpoint_is_refused(source):
     for act in (keras_vit.from_pretrained, lambda s: keras_vit.load_weights(tiny(), s)):
-        with pytest.raises(ValueError, match="is given by a name, a path or an address"):
+        with pytest.raises(ValueError, match="is given by its name, path or address"):
             act(source)
 
 
