@@ -8,7 +8,7 @@ import pytest
 from helpers import array, images, tiny
 from keras import ops
 
-from keras_vit.layers.activation import gelu
+from keras_vit.layers.kernels import gelu
 
 # Where float32 squares and exponentials reach their ends, too.
 VALUES = np.concatenate([np.linspace(-9, 9, 181), [-1e4, 1e4]]).astype("float32")

@@ -6,8 +6,7 @@ import pytest
 from helpers import array
 from keras import ops
 
-from keras_vit.layers import attend as attend_module
-from keras_vit.layers.attend import attend
+from keras_vit.layers.kernels import attend
 
 RNG = np.random.default_rng(0)
 
@@ -48,7 +47,7 @@ def test_scores_may_be_so_large_that_their_exponential_is_infinite():
 @pytest.mark.parametrize("dropout", [None, lambda weights: weights])
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("bfloat16", 4e-2)])
 def test_a_bias_is_added_to_the_scores(dtype, bound, dropout, flash_attention, monkeypatch):
-    monkeypatch.setattr(attend_module, "flash_attention", lambda: flash_attention)
+    monkeypatch.setattr(keras.config, "is_flash_attention_enabled", lambda: flash_attention)
     inputs, bias = operands(), RNG.normal(size=(2, 1, 1, 7)).astype("float32")
     tensors = [ops.cast(x, dtype) for x in inputs]
     outputs = attend(*tensors, bias=ops.convert_to_tensor(bias), dropout=dropout)
@@ -102,6 +101,8 @@ def test_gradients_are_those_of_the_formula():
 def test_large_scores_are_computed_in_parts(monkeypatch):
     import jax
 
+    from keras_vit.layers.kernels import jax as jax_kernels
+
     inputs = operands(queries=7)
     expected = array(attend(*inputs))
 
@@ -109,13 +110,13 @@ def test_large_scores_are_computed_in_parts(monkeypatch):
         return jax.grad(lambda *x: (attend(*x) ** 2).sum(), (0, 1, 2))(*inputs)
 
     of_all = gradients()
-    monkeypatch.setattr(attend_module, "LARGE", 49)
-    monkeypatch.setattr(attend_module, "PART", 2 * 49)
+    monkeypatch.setattr(jax_kernels, "LARGE", 49)
+    monkeypatch.setattr(jax_kernels, "PART", 2 * 49)
     assert "scan" in str(jax.make_jaxpr(attend)(*inputs))
     np.testing.assert_allclose(array(attend(*inputs)), expected, atol=1e-6)
     for actual, whole in zip(gradients(), of_all, strict=True):
         np.testing.assert_allclose(array(actual), array(whole), atol=1e-5)
-    monkeypatch.setattr(attend_module, "PART", 1)  # less than one head's
+    monkeypatch.setattr(jax_kernels, "PART", 1)  # less than one head's
     np.testing.assert_allclose(array(attend(*inputs)), expected, atol=1e-6)
     training = jax.make_jaxpr(lambda *x: attend(*x, training=True))
     assert "scan" not in str(training(*inputs))

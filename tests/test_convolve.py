@@ -6,7 +6,7 @@ import pytest
 from helpers import array, assert_close, images
 from keras import ops
 
-from keras_vit.layers.convolve import convolve, max_pool
+from keras_vit.layers.kernels import convolve, max_pool
 
 SIZES = [(8, 8), (7, 9), (10, 13)]
 WINDOWS = [((3, 3), (1, 1)), ((3, 3), (2, 2)), ((7, 7), (2, 2)), ((2, 3), (3, 1))]

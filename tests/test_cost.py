@@ -210,7 +210,7 @@ def test_flops_are_jaxs(name, image_size, batch_size, monkeypatch):
     import jax
 
     # Of a loop it counts one turn: attention in parts is one.
-    monkeypatch.setattr("keras_vit.layers.attend.LARGE", math.inf)
+    monkeypatch.setattr("keras_vit.layers.kernels.jax.LARGE", math.inf)
     config = published(name, image_size)
     with keras.StatelessScope(initialize_variables=False):
         model = build(config)

@@ -343,7 +343,7 @@ def test_attention_needs_heads_that_divide_the_width():
 def test_flash_attention_is_off_on_tpu_and_where_keras_says_so(monkeypatch):
     import jax
 
-    from keras_vit.layers.attend import flash_attention
+    from keras_vit.layers.kernels import flash_attention
 
     assert flash_attention() is None
     tpu = type("Device", (), {"platform": "tpu"})()

@@ -4,10 +4,9 @@ import keras
 import pytest
 from helpers import array, assert_close, images, tiny
 
-from keras_vit.layers import torch_product
-from keras_vit.layers.torch_product import product
-
 torch = pytest.importorskip("torch")
+kernels = pytest.importorskip("keras_vit.layers.kernels.torch")
+product = kernels.product
 pytestmark = [
     pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch alone"),
     pytest.mark.skipif(
@@ -19,15 +18,15 @@ pytestmark = [
 @pytest.fixture
 def onednn(monkeypatch):
     """Every product by oneDNN, on any processor; gives those that were."""
-    shapes, by_onednn = [], torch_product._by_onednn
+    shapes, by_onednn = [], kernels._multiply_by_onednn
 
     def noted(a, b, *others):
         shapes.append((*a.shape, b.shape[1]))
         return by_onednn(a, b, *others)
 
-    monkeypatch.setattr(torch_product, "LARGE", 0)
-    monkeypatch.setattr(torch_product, "_has_onednn", lambda: True)
-    monkeypatch.setattr(torch_product, "_by_onednn", noted)
+    monkeypatch.setattr(kernels, "LARGE", 0)
+    monkeypatch.setattr(kernels, "_has_onednn", lambda: True)
+    monkeypatch.setattr(kernels, "_multiply_by_onednn", noted)
     return shapes
 
 
@@ -89,7 +88,7 @@ def test_parts_of_larger_kernels(onednn):
     part, columns = kernel[:, 2:8], slice(2, 8)
     assert_close(product(inputs, part, bias[columns]), addmm(inputs, part, bias[columns]))
     assert onednn == [(5, 6, 6)]
-    assert torch_product._whole(part).is_contiguous()
+    assert kernels._copied_if_cut(part).is_contiguous()
 
 
 def test_only_the_gradients_that_are_asked_for(onednn):
@@ -115,7 +114,7 @@ def test_a_model_has_its_results_and_gradients(onednn, monkeypatch):
     before = model.get_weights()
     results = []
     for is_used in (True, False):
-        monkeypatch.setattr(torch_product, "_has_onednn", lambda used=is_used: used)
+        monkeypatch.setattr(kernels, "_has_onednn", lambda used=is_used: used)
         model.set_weights(before)
         outputs = array(model(images()))
         loss = model.train_on_batch(images(), outputs[::-1])
@@ -132,16 +131,16 @@ def test_a_model_has_its_results_and_gradients(onednn, monkeypatch):
 def test_half_precision_and_small_products_are_torchs(onednn, monkeypatch):
     inputs, kernel, bias = (tensor.bfloat16() for tensor in tensors())
     assert product(inputs, kernel, bias).dtype == torch.bfloat16
-    monkeypatch.setattr(torch_product, "LARGE", 5 * 6 * 9 + 1)
+    monkeypatch.setattr(kernels, "LARGE", 5 * 6 * 9 + 1)
     product(*tensors())
     assert onednn == []
-    monkeypatch.setattr(torch_product, "LARGE", 5 * 6 * 9)
+    monkeypatch.setattr(kernels, "LARGE", 5 * 6 * 9)
     product(*tensors())
     assert onednn == [(5, 6, 9)]
 
 
 def test_an_exported_program_has_torchs_own(onednn, monkeypatch):
-    monkeypatch.setattr(torch_product, "LARGE", 3 * 6 * 9)  # more than two rows
+    monkeypatch.setattr(kernels, "LARGE", 3 * 6 * 9)  # more than two rows
 
     class Module(torch.nn.Module):
         def forward(self, inputs, kernel, bias):

@@ -66,7 +66,7 @@ def product(case, jit_compile=False):
     if backend == "torch":
         import torch
 
-        from keras_vit.layers.torch_product import product as quicker  # of two libraries
+        from keras_vit.layers.kernels.torch import product as quicker  # of two libraries
 
         one, bias = torch.from_numpy(one), torch.zeros(SIDE)
         return lambda: quicker(one, one, bias)

@@ -5,8 +5,8 @@ from keras import ops
 from keras.initializers import RandomUniform
 
 from keras_vit import arguments
-from keras_vit.layers.attend import attend, heads_first
-from keras_vit.layers.dense import EinsumDense, project
+from keras_vit.layers import kernels
+from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.trainability import Composite
@@ -107,39 +107,37 @@ class SelfAttention(Composite, keras.layers.Layer):
         return norm
 
     def call(self, tokens, context=None, sizes=None, return_keys=False, training=None):
+        # (batch, heads, tokens or others, head_dim) each
         query, key, value = self._project(tokens, context)
-        keys = ops.mean(key, axis=1) if return_keys else None
-        bias = None
-        if sizes is not None:
-            bias = ops.log(ops.cast(sizes, "float32"))[:, None, None]
-        dropout = self._drop if training and self.dropout_rate else None
-        attended = attend(query, key, value, bias=bias, dropout=dropout, training=training)
-        outputs = self.projection(attended)
-        return (outputs, keys) if return_keys else outputs
-
-    def _project(self, tokens, context):
-        """Queries of the tokens, keys and values of the context, normed if so asked,
-        each (batch, heads, tokens, head_dim).
-        """
-        query, key, value = self._project_linearly(tokens, context)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        return query, key, value
+        bias = None
+        if sizes is not None:
+            bias = ops.log(ops.cast(sizes, "float32"))  # (batch, others)
+            bias = bias[:, None, None]  # (batch, 1, 1, others)
+        dropout = self._drop if training and self.dropout_rate else None
+        attended = kernels.attend(
+            query, key, value, bias=bias, dropout=dropout, training=training
+        )  # (batch, tokens, heads, head_dim)
+        outputs = self.projection(attended)  # (batch, tokens, hidden_dim)
+        return (outputs, ops.mean(key, axis=1)) if return_keys else outputs
 
-    def _project_linearly(self, tokens, context):
+    def _project(self, tokens, context):
+        """Queries of the tokens, keys and values of the context, (batch, heads, …) each."""
         if context is None:
-            return heads_first(self.qkv(tokens), 3)
+            return kernels.split_heads(self.qkv(tokens), 3)
         if self.qkv.quantization_mode:  # a quantized kernel cannot be cut by hand
-            (query,) = heads_first(self.qkv(tokens)[:, :, :1], 1)
-            return query, *heads_first(self.qkv(context)[:, :, 1:], 2)
-        kernel = ops.convert_to_tensor(self.qkv.kernel)
-        bias_of_query = bias_of_both = None
+            (query,) = kernels.split_heads(self.qkv(tokens)[:, :, :1], 1)
+            return query, *kernels.split_heads(self.qkv(context)[:, :, 1:], 2)
+        kernel = ops.convert_to_tensor(self.qkv.kernel)  # (hidden_dim, 3, heads, head_dim)
+        query_bias = key_value_bias = None
         if self.qkv_bias:
-            bias = ops.convert_to_tensor(self.qkv.bias)
-            bias_of_query, bias_of_both = bias[:1], bias[1:]
-        query = project("btd,dshk->btshk", tokens, kernel[:, :1], bias_of_query)
-        both = project("btd,dshk->btshk", context, kernel[:, 1:], bias_of_both)
-        return *heads_first(query, 1), *heads_first(both, 2)
+            bias = ops.convert_to_tensor(self.qkv.bias)  # (3, heads, head_dim)
+            query_bias, key_value_bias = bias[:1], bias[1:]
+        equation = self.qkv.equation
+        query = kernels.einsum_dense(equation, tokens, kernel[:, :1], query_bias)
+        both = kernels.einsum_dense(equation, context, kernel[:, 1:], key_value_bias)
+        return *kernels.split_heads(query, 1), *kernels.split_heads(both, 2)
 
     def _drop(self, weights):
         return self.dropout(weights, training=True)

@@ -2,17 +2,18 @@
 
 import contextlib
 import contextvars
+import functools
 import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import keras
 import numpy as np
 from keras import initializers
 
+from keras_vit.layers import kernels
+
 _BLOCK, _PIECE = 2**20, 2**15  # numbers
-_LINE = 64  # bytes of a processor's cache line
 _WAITS = contextvars.ContextVar("waits_for_values", default=False)
 
 
@@ -37,11 +38,9 @@ def initializer(usual) -> initializers.Initializer:
 class ValuesByNumPy:
     """A base, before `keras.layers.Layer`, of layers whose weights start by NumPy.
 
-    On JAX Keras has XLA compile how values are drawn, or filled with a constant, for each
-    shape: most of the time that it takes to build a model. On torch it draws in three
-    arrays, and those that it frees are kept by the C library: 1.4 times the memory of
-    ViT-H's weights; there large weights alone start by NumPy. TensorFlow goes Keras' way.
-    The layer's own initializers, and so its config, stay Keras'.
+    NumPy makes the values where a backend is slower or needs more memory, see
+    `kernels.has_numpy_weights`. The layer's own initializers, and so its config, stay
+    Keras'.
     """
 
     def add_weight(self, *args, initializer=None, **kwargs):
@@ -49,7 +48,15 @@ class ValuesByNumPy:
 
 
 def by_numpy(usual):
-    """The initializer `usual`, by NumPy where it is a known one and values are wanted."""
+    """The initializer `usual`, with values from NumPy where that is better.
+
+    Args:
+        usual: initializer, its name, or `None`.
+
+    Returns:
+        A `ByNumPy` of `usual`, or `usual` where `VALUES` does not know it or the backend
+        does as well with it.
+    """
     usual = initializers.get(usual)
     # By method: a subclass with its own computes something else.
     if type(usual).__call__ not in VALUES:
@@ -58,25 +65,11 @@ def by_numpy(usual):
     # A `SeedGenerator` steps on at each draw, which is left to Keras.
     if not isinstance(seed, int | None):
         return usual
-    if keras.backend.backend() == "torch":
-        return usual if seed is None else ByNumPy(usual)
-    is_jax = keras.backend.backend() == "jax"
-    return ByNumPy(usual) if is_jax and not _is_traced() else usual
-
-
-def _is_traced():
-    """Whether JAX wants no values, or a program that makes them.
-
-    There Keras cannot ask for a layout, and where it traces a layer to build it, it may
-    ask within another trace.
-    """
-    import jax
-
-    return isinstance(jax.device_put(np.zeros(())), jax.core.Tracer)
+    return ByNumPy(usual) if kernels.has_numpy_weights(seed is not None) else usual
 
 
 class ByNumPy(initializers.Initializer):
-    """What an initializer of Keras gives, of the same distribution but other numbers.
+    """Initial values of the distribution of a Keras initializer, but other numbers.
 
     They follow from its seed, which `keras.utils.set_random_seed` determines, and are the
     same at each call, as Keras' are. They do not depend on how a weight is split.
@@ -88,38 +81,11 @@ class ByNumPy(initializers.Initializer):
     def __init__(self, usual: initializers.Initializer):
         self.usual = usual
 
-    # Keras gives a layout to those that take one, and compiles others for each weight
-    # that is large.
+    # Keras gives a layout to initializers that take one, and compiles the others for each
+    # weight that is large.
     def __call__(self, shape, dtype=None, layout=None):
-        if keras.backend.backend() == "torch":
-            return self._on_torch(tuple(shape), dtype)
-        import jax
-        from keras.src.backend.common.stateless_scope import in_stateless_scope
-
-        if in_stateless_scope():  # where Keras traces with them, and never keeps them
-            return self.usual(shape, dtype=dtype)
-        dtype = keras.backend.standardize_dtype(dtype)
-        values = VALUES[type(self.usual).__call__](self.usual, tuple(shape), dtype)
-        values = values.astype(dtype, copy=False)
-        if layout is not None:
-            # It says how the axes of a mesh split them, and not of which devices.
-            mesh = jax.sharding.get_mesh()
-            layout = jax.sharding.NamedSharding(mesh, layout.spec)
-            usual = jax.device_put(np.zeros(())).sharding
-            if mesh.size == 1 and usual.is_equivalent_to(layout, len(shape)):
-                # Keras leaves an array where it is, and warns of a model that has both.
-                layout = usual
-        # `convert_to_tensor` would compile a program for each shape, and copy.
-        return jax.device_put(values, layout)
-
-    def _on_torch(self, shape, dtype):
-        if math.prod(shape) < _BLOCK:
-            return self.usual(shape, dtype=dtype)
-        import torch
-
-        values = VALUES[type(self.usual).__call__](self.usual, shape, "float32")
-        # As a tensor, which stays where it is on a CPU: Keras copies NumPy's arrays.
-        return keras.ops.convert_to_tensor(torch.from_numpy(values), dtype)
+        values = functools.partial(VALUES[type(self.usual).__call__], self.usual)
+        return kernels.weight_from_numpy(values, self.usual, tuple(shape), dtype, layout)
 
     def get_config(self):
         return {"usual": initializers.serialize(self.usual)}
@@ -164,7 +130,7 @@ def _drawn(usual, shape, draw, scale, shift):
     depend on how many threads there are; and of a block so much at once as the caches
     hold.
     """
-    values = _room(math.prod(shape))
+    values = kernels.array_for_weights(shape)
 
     def fill(start):
         # The quickest of NumPy's.
@@ -184,20 +150,6 @@ def _drawn(usual, shape, draw, scale, shift):
     elif starts:
         fill(0)
     return values.reshape(shape)
-
-
-def _room(size):
-    """An empty array of so many numbers; for torch, which takes it as it is, one that
-    starts where a cache line does.
-
-    NumPy's own start at any 16 bytes, from which torch's products with them take up to
-    1.4 times as long (benchmarks/RESULTS.md). JAX copies it to where it wants it.
-    """
-    if keras.backend.backend() != "torch":
-        return np.empty(size, "float32")
-    room = np.empty(4 * size + _LINE, "uint8")
-    start = -room.ctypes.data % _LINE
-    return room[start : start + 4 * size].view("float32")
 
 
 def _variance_scaling(usual, shape):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit import arguments
-from keras_vit.layers.activation import gelu
+from keras_vit.layers import kernels
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.regularization import drop
@@ -76,39 +76,29 @@ class MLP(Composite, keras.layers.Layer):
         )
 
     def call(self, tokens, training=None):
-        if keras.backend.backend() != "tensorflow":
-            return self._of_each(tokens, training)
-        # Of two axes, as TensorFlow joins to a product only what reads it as it is.
-        outputs = self._of_each(ops.reshape(tokens, (-1, tokens.shape[-1])), training)
-        return ops.reshape(outputs, ops.shape(tokens))
+        def network(tokens):
+            hidden = drop(self.dropout, self._hidden(tokens, training), training)
+            return drop(self.dropout, self.dense_2(hidden), training)
 
-    def _of_each(self, tokens, training):
-        hidden = drop(self.dropout, self._hidden(tokens, training), training)
-        return drop(self.dropout, self.dense_2(hidden), training)
+        return kernels.apply_token_wise(network, tokens)
 
     def _hidden(self, tokens, training):
+        """The activated hidden layer, (..., mlp_dim)."""
         is_quantized = self.dense_1.quantization_mode is not None  # whose call is Keras'
-        if (
-            keras.backend.backend() == "torch"
-            and self.activation == "gelu"
-            and not is_quantized
-        ):
+        if self.activation == "gelu" and not is_quantized:
             return self.dense_1(tokens, gelu_approximate=self.gelu_approximate)
-        return self._activate(self.dense_1(tokens), training)
-
-    def _activate(self, hidden, training):
+        hidden = self.dense_1(tokens)
+        if self.activation == "gelu":
+            return self._gelu(hidden, training)
         if self.activation == "quick_gelu":
             return hidden * ops.sigmoid(1.702 * hidden)
+        gate, value = ops.split(hidden, 2, axis=-1)  # (..., mlp_dim) each
         if self.activation == "swiglu":
-            gate, value = ops.split(hidden, 2, axis=-1)
             return ops.silu(gate) * value
-        if self.activation == "geglu":
-            gate, value = ops.split(hidden, 2, axis=-1)
-            return self._gelu(gate, training) * value
-        return self._gelu(hidden, training)
+        return self._gelu(gate, training) * value
 
     def _gelu(self, x, training):
-        return gelu(x, approximate=self.gelu_approximate, training=training)
+        return kernels.gelu(x, approximate=self.gelu_approximate, training=training)
 
     def compute_output_shape(self, tokens_shape):
         return tuple(tokens_shape)

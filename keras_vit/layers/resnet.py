@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit import arguments
-from keras_vit.layers.convolve import max_pool
+from keras_vit.layers import kernels
 from keras_vit.layers.normalization import GroupNormalization
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, StandardizedConv2D
 from keras_vit.layers.trainability import Composite
@@ -117,7 +117,7 @@ class ResNetRoot(_Part):
         else:
             images = ops.relu(self._apply(self.norm, images))
         padding = "valid" if self.pre_activation else "same"
-        return max_pool(images, (3, 3), strides=(2, 2), padding=padding)
+        return kernels.max_pool(images, (3, 3), strides=(2, 2), padding=padding)
 
     def compute_output_shape(self, images_shape):
         batch, *size, _ = images_shape

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit import arguments
-from keras_vit.layers.convolve import convolve
+from keras_vit.layers import kernels
 from keras_vit.layers.initial import ValuesByNumPy, initializer
 
 STANDARDIZATIONS = ("std", "variance")
@@ -100,7 +100,7 @@ class StandardizedConv2D(ValuesByNumPy, keras.layers.Layer):
 
     def call(self, images):
         kernel = ops.cast(self.standardized_kernel(), self.compute_dtype)
-        return convolve(images, kernel, strides=self.strides, padding=self.padding)
+        return kernels.convolve(images, kernel, strides=self.strides, padding=self.padding)
 
     def compute_output_shape(self, images_shape):
         batch, *size, _ = images_shape
