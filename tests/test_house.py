@@ -29,7 +29,6 @@ PENDING = [
     "keras_vit/conversion",
     "keras_vit/distribution",
     "keras_vit/download",
-    "keras_vit/layers",
     "keras_vit/models",
     "keras_vit/training",
     "keras_vit/weights",

@@ -1,5 +1,7 @@
 """Multi-head self-attention."""
 
+from typing import Any
+
 import keras
 from keras import ops
 from keras.initializers import RandomUniform
@@ -10,6 +12,7 @@ from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.trainability import Composite
+from keras_vit.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -33,19 +36,19 @@ class SelfAttention(Composite, keras.layers.Layer):
             rate computes them explicitly in training, without a fused kernel.
 
     Call arguments:
-        tokens: (batch, tokens, hidden_dim), the tokens that ask.
-        context: (batch, others, hidden_dim), the tokens that answer; `None` stands
+        tokens: (batch, tokens, hidden_dim), gives the queries.
+        context: (batch, others, hidden_dim), gives the keys and values; `None` stands
             for `tokens` themselves. With a part of the sequence as `tokens` and the
             whole of it as `context`, only that part's outputs are computed.
-        sizes: int (batch, others), of how many tokens each that answers is the average,
-            so that it counts for as many (proportional attention, *Token Merging*, arXiv
-            2210.09461, section 3); `None` where each is one.
-        return_keys: bool, whether the keys are returned too, as their mean over heads.
+        sizes: int (batch, others), how many patches each token of the context stands for,
+            and counts for (proportional attention, *Token Merging*, arXiv 2210.09461,
+            section 3); `None` where each stands for one.
+        return_keys: bool, whether the mean of the keys over heads is returned too.
         training: bool, whether dropout is active.
 
     Returns:
-        (batch, tokens, hidden_dim); with `return_keys` a tuple of that and of (batch,
-        others, head_dim).
+        (batch, tokens, hidden_dim); with `return_keys` a tuple of that and of the keys,
+        (batch, others, head_dim).
 
     Raises:
         ValueError: if the tokens' width is not divisible by `num_heads`.
@@ -71,7 +74,7 @@ class SelfAttention(Composite, keras.layers.Layer):
             self.dropout_rate, dtype=self.dtype_policy, name="dropout"
         )
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: Shape) -> None:
         hidden_dim = tokens_shape[-1]
         head_dim = arguments.head_dim(hidden_dim, self.num_heads)
         # Glorot uniform for each of the four square projections, as in the original
@@ -106,7 +109,14 @@ class SelfAttention(Composite, keras.layers.Layer):
         norm.build((None, None, self.num_heads, head_dim))
         return norm
 
-    def call(self, tokens, context=None, sizes=None, return_keys=False, training=None):
+    def call(
+        self,
+        tokens: Tensor,
+        context: Tensor | None = None,
+        sizes: Tensor | None = None,
+        return_keys: bool = False,
+        training: bool | None = None,
+    ) -> Tensor:
         # (batch, heads, tokens or others, head_dim) each
         query, key, value = self._project(tokens, context)
         if self.qk_norm:
@@ -142,7 +152,7 @@ class SelfAttention(Composite, keras.layers.Layer):
     def _drop(self, weights):
         return self.dropout(weights, training=True)
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: Shape) -> Shape:
         return tuple(tokens_shape)
 
     def compute_output_spec(
@@ -155,7 +165,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         shape = (*others, hidden_dim // self.num_heads)
         return outputs, keras.KerasTensor(shape, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -4,6 +4,7 @@ import keras
 
 from keras_vit.layers import kernels
 from keras_vit.layers.initial import ValuesByNumPy
+from keras_vit.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -12,23 +13,21 @@ class Dense(ValuesByNumPy, keras.layers.Dense):
 
     Call arguments:
         inputs: (..., width).
-        training: bool, whether gradients will be taken.
-        gelu_approximate: bool, applies GELU, exact or by the tanh approximation, before
+        training: not read.
+        gelu_approximate: bool, applies GELU, by the tanh approximation or exact, before
             the layer's own activation; `None` for none.
 
     Returns:
         (..., units).
     """
 
-    def call(self, inputs, training=None, gelu_approximate=None):
-        if gelu_approximate is None:
-            outputs = kernels.dense(inputs, self.kernel, self.bias)
-        else:
-            outputs = kernels.dense_gelu(
-                *(inputs, self.kernel, self.bias),
-                approximate=gelu_approximate,
-                training=training,
-            )
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        gelu_approximate: bool | None = None,
+    ) -> Tensor:
+        outputs = kernels.dense(inputs, self.kernel, self.bias, gelu_approximate)
         return outputs if self.activation is None else self.activation(outputs)
 
     def quantize(self, mode=None, type_check=True, config=None):
@@ -41,7 +40,7 @@ class Dense(ValuesByNumPy, keras.layers.Dense):
 class EinsumDense(ValuesByNumPy, keras.layers.EinsumDense):
     """`keras.layers.EinsumDense`, as the backend computes it in the fewest operations."""
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = kernels.einsum_dense(self.equation, inputs, self.kernel, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from keras import initializers
@@ -87,7 +88,7 @@ class ByNumPy(initializers.Initializer):
         values = functools.partial(VALUES[type(self.usual).__call__], self.usual)
         return kernels.weight_from_numpy(values, self.usual, tuple(shape), dtype, layout)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"usual": initializers.serialize(self.usual)}
 
     @classmethod

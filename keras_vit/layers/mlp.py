@@ -1,5 +1,7 @@
 """The position-wise network of an encoder block."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -9,6 +11,7 @@ from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.regularization import drop
 from keras_vit.layers.trainability import Composite
+from keras_vit.types import Shape, Tensor
 
 GATED = ("swiglu", "geglu")
 ACTIVATIONS = ("gelu", "quick_gelu", *GATED)
@@ -23,13 +26,13 @@ class MLP(Composite, keras.layers.Layer):
     (arXiv 2304.07193).
 
     Args:
-        mlp_dim: int, width of the hidden layer: what `dense_2` reads.
+        mlp_dim: int, width of the hidden layer, the input of `dense_2`.
         activation: `"gelu"`, `"quick_gelu"` (`x * sigmoid(1.702 * x)`, OpenAI's CLIP)
             or one with a gate: `dense_1` has `2 * mlp_dim` outputs, and `dense_2` reads
             `silu(first half) * second half` (`"swiglu"`) or `gelu(first half) * second
             half` (`"geglu"`).
-        gelu_approximate: bool, the tanh approximation of GELU (the original code) or
-            the exact function (timm, transformers), where the activation is one.
+        gelu_approximate: bool, whether GELU is its tanh approximation (the original code)
+            or exact (timm, transformers).
         dropout_rate: float in [0, 1), dropout after each dense layer.
 
     Input shape:
@@ -57,7 +60,7 @@ class MLP(Composite, keras.layers.Layer):
             self.dropout_rate, dtype=self.dtype_policy, name="dropout"
         )
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: Shape) -> None:
         hidden_dim = tokens_shape[-1]
         halves = 2 if self.activation in GATED else 1
         self.dense_1 = self._dense(halves * self.mlp_dim, "dense_1")
@@ -75,7 +78,7 @@ class MLP(Composite, keras.layers.Layer):
             name=name,
         )
 
-    def call(self, tokens, training=None):
+    def call(self, tokens: Tensor, training: bool | None = None) -> Tensor:
         def network(tokens):
             hidden = drop(self.dropout, self._hidden(tokens, training), training)
             return drop(self.dropout, self.dense_2(hidden), training)
@@ -84,26 +87,20 @@ class MLP(Composite, keras.layers.Layer):
 
     def _hidden(self, tokens, training):
         """The activated hidden layer, (..., mlp_dim)."""
-        is_quantized = self.dense_1.quantization_mode is not None  # whose call is Keras'
-        if self.activation == "gelu" and not is_quantized:
-            return self.dense_1(tokens, gelu_approximate=self.gelu_approximate)
-        hidden = self.dense_1(tokens)
+        gelu = {"approximate": self.gelu_approximate, "training": training}
         if self.activation == "gelu":
-            return self._gelu(hidden, training)
+            return kernels.dense_gelu(self.dense_1, tokens, **gelu)
+        hidden = self.dense_1(tokens)
         if self.activation == "quick_gelu":
             return hidden * ops.sigmoid(1.702 * hidden)
         gate, value = ops.split(hidden, 2, axis=-1)  # (..., mlp_dim) each
-        if self.activation == "swiglu":
-            return ops.silu(gate) * value
-        return self._gelu(gate, training) * value
+        gate = ops.silu(gate) if self.activation == "swiglu" else kernels.gelu(gate, **gelu)
+        return gate * value
 
-    def _gelu(self, x, training):
-        return kernels.gelu(x, approximate=self.gelu_approximate, training=training)
-
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: Shape) -> Shape:
         return tuple(tokens_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "mlp_dim": self.mlp_dim,

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_vit.layers import kernels
 from keras_vit.layers.initial import ValuesByNumPy
+from keras_vit.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -26,7 +27,7 @@ class LayerNormalization(ValuesByNumPy, keras.layers.LayerNormalization):
     def __init__(self, *, epsilon: float = 1e-6, **kwargs):
         super().__init__(epsilon=epsilon, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if self.gamma is None or self.beta is None or list(self.axis) != [-1]:
             return super().call(inputs)
         outputs = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
@@ -54,7 +55,7 @@ class GroupNormalization(ValuesByNumPy, keras.layers.GroupNormalization):
     def __init__(self, groups: int = 32, *, epsilon: float = 1e-6, **kwargs):
         super().__init__(groups, epsilon=epsilon, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if not self._takes(inputs):
             return super().call(inputs)
         # In float32 at least, also where the inputs are halves.

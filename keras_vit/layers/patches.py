@@ -1,10 +1,13 @@
 """Images to patch embeddings."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers.initial import ValuesByNumPy, initializer
+from keras_vit.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -60,7 +63,7 @@ class PatchEmbedding(ValuesByNumPy, keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
-    def build(self, images_shape):
+    def build(self, images_shape: Shape) -> None:
         channel_axis = -1 if self.data_format == "channels_last" else 1
         channels = images_shape[channel_axis]
         if channels is None:
@@ -82,11 +85,11 @@ class PatchEmbedding(ValuesByNumPy, keras.layers.Layer):
                 initializer=self.bias_initializer,
             )
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         images = ops.cast(images, self.compute_dtype)  # images may be integers
         patch_height, patch_width = self.patch_size
         rows, columns = self._grid_size(ops.shape(images))
-        # Cut and multiply instead of convolving: the same sum, and it runs
+        # Cut and multiply instead of convolving: the same sum, and it runs with
         # channels_first on every backend (TensorFlow's CPU convolution does not).
         if self.data_format == "channels_last":
             cut = (-1, rows, patch_height, columns, patch_width, images.shape[-1])
@@ -94,17 +97,18 @@ class PatchEmbedding(ValuesByNumPy, keras.layers.Layer):
         else:
             cut = (-1, images.shape[1], rows, patch_height, columns, patch_width)
             patches = ops.transpose(ops.reshape(images, cut), (0, 2, 4, 3, 5, 1))
-        kernel = ops.reshape(self.kernel, (-1, self.hidden_dim))
+        # (batch, rows, columns, patch_height, patch_width, channels)
+        kernel = ops.reshape(self.kernel, (-1, self.hidden_dim))  # (patch, hidden_dim)
         patches = ops.reshape(patches, (-1, rows, columns, kernel.shape[0]))
-        embeddings = ops.matmul(patches, kernel)
+        embeddings = ops.matmul(patches, kernel)  # (batch, rows, columns, hidden_dim)
         return embeddings + self.bias if self.use_bias else embeddings
 
-    def compute_output_shape(self, images_shape):
+    def compute_output_shape(self, images_shape: Shape) -> Shape:
         rows, columns = self._grid_size(images_shape)
         return (images_shape[0], rows, columns, self.hidden_dim)
 
     def _grid_size(self, images_shape):
-        """Rows and columns of patches; sizes that are unknown stay so."""
+        """(rows, columns) of the patches, `None` where a size is unknown."""
         if self.data_format == "channels_last":
             size = images_shape[1:3]
         else:
@@ -123,7 +127,7 @@ class PatchEmbedding(ValuesByNumPy, keras.layers.Layer):
             for pixels, patch in zip(size, self.patch_size, strict=True)
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "patch_size": self.patch_size,

@@ -1,4 +1,6 @@
-"""One vector for an image, from its tokens."""
+"""Poolings: from the tokens of an image to one vector."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,6 +11,7 @@ from keras_vit.layers.initial import ValuesByNumPy, initializer
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.trainability import Composite
+from keras_vit.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -19,22 +22,22 @@ class TokenPooling(keras.layers.Layer):
 
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
-        sizes: of the tokens, which the other poolings weigh; not read.
+        sizes: not read; the other poolings weigh tokens by it.
 
     Returns:
         (batch, hidden_dim).
     """
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: Shape) -> None:
         pass
 
-    def call(self, tokens, sizes=None):
-        return tokens[:, 0]
+    def call(self, tokens: Tensor, sizes: Tensor | None = None) -> Tensor:
+        return tokens[:, 0]  # (batch, hidden_dim)
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: Shape) -> Shape:
         return (tokens_shape[0], tokens_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # Spelled out, because Keras' own cannot tell a dtype policy from an argument.
         return super().get_config()
 
@@ -51,8 +54,8 @@ class MeanPooling(keras.layers.Layer):
 
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
-        sizes: int32 (batch, tokens), how many patches each token stands for, which is its
-            weight, see `layers.merging`; `None` where each is one.
+        sizes: int32 (batch, tokens), how many patches each token stands for, see
+            `layers.merging`: its weight in the mean; `None` where each stands for one.
 
     Returns:
         (batch, hidden_dim).
@@ -62,23 +65,23 @@ class MeanPooling(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_prefix = num_prefix
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: Shape) -> None:
         pass
 
-    def call(self, tokens, sizes=None):
+    def call(self, tokens: Tensor, sizes: Tensor | None = None) -> Tensor:
         # In float32: a sum over hundreds of tokens loses digits in half precision.
         patches = ops.cast(tokens[:, self.num_prefix :], "float32")
         if sizes is None:
             return ops.cast(ops.mean(patches, axis=1), self.compute_dtype)
-        shares = ops.cast(sizes[:, self.num_prefix :], "float32")
+        shares = ops.cast(sizes[:, self.num_prefix :], "float32")  # (batch, patches)
         shares = shares / ops.sum(shares, axis=1, keepdims=True)
-        mean = ops.sum(patches * shares[..., None], axis=1)
+        mean = ops.sum(patches * shares[..., None], axis=1)  # (batch, hidden_dim)
         return ops.cast(mean, self.compute_dtype)
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: Shape) -> Shape:
         return (tokens_shape[0], tokens_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_prefix": self.num_prefix}
 
 
@@ -101,7 +104,7 @@ class AttentionPooling(ValuesByNumPy, Composite, keras.layers.Layer):
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
         sizes: int32 (batch, tokens), how many patches each token stands for, see
-            `SelfAttention`; `None` where each is one.
+            `SelfAttention`; `None` where each stands for one.
 
     Returns:
         (batch, hidden_dim).
@@ -126,7 +129,7 @@ class AttentionPooling(ValuesByNumPy, Composite, keras.layers.Layer):
         self.gelu_approximate = gelu_approximate
         self.layer_norm_epsilon = layer_norm_epsilon
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: Shape) -> None:
         hidden_dim = tokens_shape[-1]
         policy = self.dtype_policy
         self.probe = self.add_weight(
@@ -146,19 +149,20 @@ class AttentionPooling(ValuesByNumPy, Composite, keras.layers.Layer):
         for layer in (self.attention, self.mlp_norm, self.mlp):
             layer.build((None, None, hidden_dim))
 
-    def call(self, tokens, sizes=None):
-        probe = ops.expand_dims(self.probe, 0)
+    def call(self, tokens: Tensor, sizes: Tensor | None = None) -> Tensor:
+        probe = ops.expand_dims(self.probe, 0)  # (1, 1, hidden_dim)
         probe = ops.broadcast_to(probe, (ops.shape(tokens)[0], *probe.shape[1:]))
         if sizes is not None:
             sizes = sizes[:, self.num_prefix :]
-        pooled = self.attention(probe, context=tokens[:, self.num_prefix :], sizes=sizes)
-        pooled = pooled + self.mlp(self.mlp_norm(pooled))
+        patches = tokens[:, self.num_prefix :]
+        pooled = self.attention(probe, context=patches, sizes=sizes)
+        pooled = pooled + self.mlp(self.mlp_norm(pooled))  # (batch, 1, hidden_dim)
         return pooled[:, 0]
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: Shape) -> Shape:
         return (tokens_shape[0], tokens_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

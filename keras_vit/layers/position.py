@@ -1,6 +1,7 @@
 """Position embeddings of the patch grid and of the tokens before it."""
 
 from types import ModuleType
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,31 +10,31 @@ from keras import ops
 from keras_vit import arguments
 from keras_vit.layers.initial import ValuesByNumPy, initializer
 from keras_vit.resize import INTERPOLATIONS, resize_grid, resize_matrix
+from keras_vit.types import Shape, Tensor
 
 POSITIONS = ("learned", "sincos2d", "none")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
-    """Adds positions to a grid of patches and lines the tokens up in a sequence.
+    """Adds positions to a grid of patches and joins the tokens to one sequence.
 
     Source: ViT (arXiv 2010.11929), section 3.1, equation 1, and section 3.2 for the
     resizing; the sine-cosine positions are those of *Better plain ViT baselines for
     ImageNet-1k* (arXiv 2205.01580).
 
-    Learned positions are two weights: `grid` (rows, columns, hidden_dim), which
-    says its own shape, and `prefix` (num_prefix, hidden_dim). Weights that were
-    saved with a grid of another size are resized as they are loaded, in
-    `model.load_weights` as in `keras_vit.load_weights`. Patches that come in another
-    grid than `grid_size` get the grid resized inside the graph.
+    Learned positions are two weights: `grid` (rows, columns, hidden_dim) and `prefix`
+    (num_prefix, hidden_dim). Loading resizes a saved grid of another size, by
+    `model.load_weights` as by `keras_vit.load_weights`. For patches in another grid than
+    `grid_size` the learned grid is resized inside the graph.
 
     Args:
         position: `"learned"`, `"sincos2d"` (fixed, no weights; `hidden_dim` divisible
             by 4) or `"none"`.
         grid_size: int or (rows, columns) of the learned grid; `None` takes that of
             the patches the layer is built with.
-        num_prefix: int, how many tokens of the prefix, from the first, own a learned
-            position. Positions of the prefix exist for `position="learned"` only.
+        num_prefix: int, number of tokens of the prefix, from the first, that own a
+            learned position. It must be 0 unless `position="learned"`.
         interpolation: `"linear"` with aligned corners, as in the ViT paper's code;
             `"bilinear"` or `"bicubic"` with aligned areas and antialiasing, as in
             FlexiViT and in timm.
@@ -72,16 +73,18 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         if num_prefix and position != "learned":
             raise ValueError(
                 "Tokens of the prefix own a position only where positions are learned. "
-                f"Received: position={position!r}, num_prefix={num_prefix}"
+                f"Received: position={position!r}, num_prefix={num_prefix}. Use "
+                "position='learned', or num_prefix=0."
             )
 
-    def build(self, patches_shape, prefix_shape=None):
+    def build(self, patches_shape: Shape, prefix_shape: Shape | None = None) -> None:
         hidden_dim = patches_shape[-1]
         prefix_tokens = prefix_shape[1] if prefix_shape else 0
         if prefix_tokens < self.num_prefix:
             raise ValueError(
-                f"`num_prefix` must not exceed the tokens of the prefix. Received: "
-                f"num_prefix={self.num_prefix} and a prefix of {prefix_tokens} tokens"
+                "`num_prefix` must not exceed the number of tokens of the prefix. "
+                f"Received: num_prefix={self.num_prefix} and a prefix of {prefix_tokens} "
+                "tokens"
             )
         if self.position == "sincos2d" and hidden_dim % 4:
             raise ValueError(
@@ -93,8 +96,8 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         self.grid_size = self.grid_size or tuple(patches_shape[1:3])
         if None in self.grid_size:
             raise ValueError(
-                "`grid_size` must be given where the patches come in grids of unknown "
-                f"size. Received: grid_size=None, patches_shape={tuple(patches_shape)}"
+                "`grid_size` must be given where the number of patches is unknown. "
+                f"Received: grid_size=None, patches_shape={tuple(patches_shape)}"
             )
         if self.num_prefix:
             self.prefix = self._add_positions("prefix", (self.num_prefix, hidden_dim))
@@ -105,7 +108,7 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         draw = initializer(keras.initializers.RandomNormal(stddev=0.02))
         return self.add_weight(name=name, shape=shape, initializer=draw)
 
-    def call(self, patches, prefix=None):
+    def call(self, patches: Tensor, prefix: Tensor | None = None) -> Tensor:
         rows, columns = ops.shape(patches)[1:3]
         hidden_dim = patches.shape[-1]
         if self.position == "learned":
@@ -119,11 +122,13 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         if self.num_prefix:
             others = prefix[:, self.num_prefix :]
             prefix = prefix[:, : self.num_prefix] + self.prefix
-            prefix = ops.concatenate([prefix, others], axis=1)
+            prefix = ops.concatenate(
+                [prefix, others], axis=1
+            )  # (batch, tokens, hidden_dim)
         return ops.concatenate([prefix, tokens], axis=1)
 
     def _grid_of_size(self, rows, columns):
-        """The learned grid, resized in the graph where the patches' is another."""
+        """The learned positions of a grid, (rows, columns, hidden_dim)."""
         xp = _namespace(rows, columns)
         if xp is np and (rows, columns) == self.grid_size:
             return ops.convert_to_tensor(self.grid)
@@ -133,9 +138,12 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         )
         grid = ops.cast(self.grid, "float32")
         resized = ops.einsum("ir,rcd,jc->ijd", to_rows, grid, to_columns)
+        # (rows, columns, hidden_dim)
         return ops.cast(resized, self.compute_dtype)
 
-    def compute_output_shape(self, patches_shape, prefix_shape=None):
+    def compute_output_shape(
+        self, patches_shape: Shape, prefix_shape: Shape | None = None
+    ) -> Shape:
         batch, rows, columns, hidden_dim = patches_shape
         if rows is None or columns is None:
             return (batch, None, hidden_dim)
@@ -159,7 +167,7 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         for variable in self.weights:
             variable.assign(values[variable.name])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "position": self.position,
@@ -170,9 +178,10 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
 
 
 def _namespace(*sizes) -> ModuleType:
-    """NumPy for sizes known while tracing, which are then computed once, on the host.
+    """NumPy if all sizes are known while tracing, else `keras.ops`.
 
-    Only TensorFlow has sizes that are tensors, in graphs for images of any size.
+    NumPy then computes once, on the host. Only TensorFlow has sizes that are tensors, in
+    graphs for images of any size.
     """
     return np if all(isinstance(size, int) for size in sizes) else ops
 

@@ -1,4 +1,6 @@
-"""The parts of ResNets with standardised convolutions and group norms."""
+"""Root and units of ResNets with standardised convolutions and group norms."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,13 +10,14 @@ from keras_vit.layers import kernels
 from keras_vit.layers.normalization import GroupNormalization
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, StandardizedConv2D
 from keras_vit.layers.trainability import Composite
+from keras_vit.types import Shape, Tensor
 
 GROUPS = 32
-EXPANSION = 4  # a unit's output has so many times the channels of its 3 x 3 convolution
+EXPANSION = 4  # channels of a unit's output / channels of its 3 x 3 convolution
 
 
 class _Part(Composite, keras.layers.Layer):
-    """What root and units have in common: their arguments, convolutions and norms."""
+    """Base of root and units: their common arguments, convolutions and norms."""
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class _Part(Composite, keras.layers.Layer):
     def _apply(self, norm, images):
         return ops.cast(norm(images), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -81,12 +84,12 @@ class ResNetRoot(_Part):
     """A 7 x 7 convolution and a 3 x 3 max-pooling, of stride 2 each.
 
     Source: the code of the hybrids of ViT (arXiv 2010.11929) and of BiT (arXiv
-    1912.11370). That of the hybrids has a group norm and a ReLU between the two, and
-    TensorFlow's padding; that of BiT neither, and zeros on every side.
+    1912.11370). The hybrids' root has a group norm and a ReLU between the two, and
+    TensorFlow's padding; BiT's root has neither, and zeros on every side.
 
     Args:
         filters: int, number of output channels, divisible by 32.
-        pre_activation: bool, whether it is BiT's.
+        pre_activation: bool, True for BiT's root.
         group_norm_epsilon: float, added to the variance in the group norm, 1e-6 if not
             given.
         standardization: `"std"` (if not given) or `"variance"`, see `StandardizedConv2D`.
@@ -103,27 +106,27 @@ class ResNetRoot(_Part):
         super().__init__(filters, **kwargs)
         self.pre_activation = pre_activation
 
-    def build(self, images_shape):
+    def build(self, images_shape: Shape) -> None:
         padding = 3 if self.pre_activation else "same"
         self.conv, shape = self._conv("conv", images_shape, self.filters, 7, 2, padding)
         if not self.pre_activation:
             self.norm = self._norm("norm", shape)
 
-    def call(self, images):
-        images = self.conv(ops.cast(images, self.compute_dtype))  # they may be integers
+    def call(self, images: Tensor) -> Tensor:
+        images = self.conv(ops.cast(images, self.compute_dtype))  # images may be integers
         if self.pre_activation:
-            # Of zeros, which count: no ReLU has removed what is below them.
+            # These zeros count in the maximum: no ReLU has removed negative values.
             images = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
         else:
             images = ops.relu(self._apply(self.norm, images))
         padding = "valid" if self.pre_activation else "same"
         return kernels.max_pool(images, (3, 3), strides=(2, 2), padding=padding)
 
-    def compute_output_shape(self, images_shape):
+    def compute_output_shape(self, images_shape: Shape) -> Shape:
         batch, *size, _ = images_shape
         return (batch, *map(_halved, map(_halved, size)), self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "pre_activation": self.pre_activation}
 
 
@@ -138,7 +141,7 @@ class _Unit(_Part):
         super().__init__(filters, **kwargs)
         self.strides = arguments.positive(strides, "strides")
 
-    def compute_output_shape(self, images_shape):
+    def compute_output_shape(self, images_shape: Shape) -> Shape:
         batch, *size, _ = images_shape
         size = (None if side is None else -(-side // self.strides) for side in size)
         return (batch, *size, EXPANSION * self.filters)
@@ -146,7 +149,7 @@ class _Unit(_Part):
     def _has_projection(self, images_shape):
         return self.strides > 1 or images_shape[-1] != EXPANSION * self.filters
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "strides": self.strides}
 
 
@@ -174,7 +177,7 @@ class BottleneckUnit(_Unit):
         (batch, height / strides, width / strides, 4 * filters), rounded up.
     """
 
-    def build(self, images_shape):
+    def build(self, images_shape: Shape) -> None:
         filters, outputs = self.filters, EXPANSION * self.filters
         self.conv_1, shape = self._conv("conv_1", images_shape, filters, 1)
         self.norm_1 = self._norm("norm_1", shape)
@@ -189,7 +192,7 @@ class BottleneckUnit(_Unit):
             )
             self.shortcut_norm = self._norm("shortcut_norm", shape)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         shortcut = images
         if self.shortcut_conv is not None:
             shortcut = self._apply(self.shortcut_norm, self.shortcut_conv(images))
@@ -237,7 +240,7 @@ class PreActivationUnit(_Unit):
             **kwargs,
         )
 
-    def build(self, images_shape):
+    def build(self, images_shape: Shape) -> None:
         filters, outputs = self.filters, EXPANSION * self.filters
         self.norm_1 = self._norm("norm_1", images_shape)
         self.conv_1, shape = self._conv("conv_1", images_shape, filters, 1)
@@ -253,7 +256,7 @@ class PreActivationUnit(_Unit):
                 "shortcut_conv", images_shape, outputs, 1, self.strides, padding=0
             )
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         activated = ops.relu(self._apply(self.norm_1, images))
         shortcut = images
         if self.shortcut_conv is not None:

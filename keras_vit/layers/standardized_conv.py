@@ -1,17 +1,20 @@
 """Convolutions whose kernels are standardised at every use."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers import kernels
 from keras_vit.layers.initial import ValuesByNumPy, initializer
+from keras_vit.types import Shape, Tensor
 
 STANDARDIZATIONS = ("std", "variance")
 
 
-def usual_epsilon(standardization: str) -> float:
-    """What the hybrids' code (`"std"`) or BiT's (`"variance"`) adds."""
+def default_epsilon(standardization: str) -> float:
+    """The epsilon of the hybrids' code (`"std"`) or of BiT's (`"variance"`)."""
     return 1e-5 if standardization == "std" else 1e-10
 
 
@@ -28,9 +31,9 @@ class StandardizedConv2D(ValuesByNumPy, keras.layers.Layer):
         kernel_size: int or (height, width), in pixels.
         strides: int or (height, width), in pixels.
         padding: `"same"` (TensorFlow's: output sides are those of the input divided by
-            the strides, rounded up; an odd pixel of zeros goes to the end), or int, how
-            many pixels of zeros each side gets.
-        standardization: what the centred kernel is divided by: `"std"`, the standard
+            the strides, rounded up; an odd pixel of zeros goes to the end), or int, the
+            pixels of zeros on each side.
+        standardization: the divisor of the centred kernel: `"std"`, the standard
             deviation plus `epsilon` (the hybrids), or `"variance"`, the root of the
             variance plus `epsilon` (BiT).
         epsilon: float; `None` for that of the original code, 1e-5 under `"std"`, 1e-10
@@ -70,26 +73,26 @@ class StandardizedConv2D(ValuesByNumPy, keras.layers.Layer):
         self.strides = arguments.pair(strides, "strides")
         if padding != "same" and (not isinstance(padding, int) or padding < 0):
             raise ValueError(
-                "`padding` must be 'same' or a number of pixels, 0 for none. Received: "
+                "`padding` must be 'same' or a number of pixels of at least 0. Received: "
                 f"padding={padding!r}"
             )
         self.padding = padding
         arguments.one_of(standardization, STANDARDIZATIONS, "standardization")
         self.standardization = standardization
-        self.epsilon = usual_epsilon(standardization) if epsilon is None else epsilon
+        self.epsilon = default_epsilon(standardization) if epsilon is None else epsilon
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, images_shape):
+    def build(self, images_shape: Shape) -> None:
         channels = images_shape[-1]
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*self.kernel_size, channels, self.filters),
             initializer=initializer(self.kernel_initializer),
-            autocast=False,  # it is rounded after it is standardised
+            autocast=False,  # it is standardised in float32, then rounded
         )
 
-    def standardized_kernel(self):
+    def standardized_kernel(self) -> Tensor:
         """The kernel that the convolution uses, in float32."""
         mean = ops.mean(self.kernel, axis=(0, 1, 2), keepdims=True)
         centred = self.kernel - mean
@@ -98,11 +101,11 @@ class StandardizedConv2D(ValuesByNumPy, keras.layers.Layer):
             return centred / (ops.sqrt(variance) + self.epsilon)
         return centred * ops.rsqrt(variance + self.epsilon)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         kernel = ops.cast(self.standardized_kernel(), self.compute_dtype)
         return kernels.convolve(images, kernel, strides=self.strides, padding=self.padding)
 
-    def compute_output_shape(self, images_shape):
+    def compute_output_shape(self, images_shape: Shape) -> Shape:
         batch, *size, _ = images_shape
         sides = zip(size, self.kernel_size, self.strides, strict=True)
         return (batch, *(self._output_side(*side) for side in sides), self.filters)
@@ -114,7 +117,7 @@ class StandardizedConv2D(ValuesByNumPy, keras.layers.Layer):
             return -(-pixels // stride)
         return (pixels + 2 * self.padding - kernel) // stride + 1
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

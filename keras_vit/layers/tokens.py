@@ -1,10 +1,13 @@
-"""Learned tokens that stand before the patch tokens."""
+"""Learned tokens before the patch tokens: class token and registers."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers import initial
+from keras_vit.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -15,8 +18,9 @@ class Registers(initial.ValuesByNumPy, keras.layers.Layer):
 
     Args:
         num_registers: int, number of tokens.
-        initializer: initializer of the tokens. Not zeros: registers that start
-            equal stay equal, as nothing else tells them apart.
+        initializer: initializer of the tokens, `None` for normal with a standard
+            deviation of 0.02. Registers that start equal stay equal, so zeros are of no
+            use.
 
     Input shape:
         (batch, ..., hidden_dim): only the batch and the width are read.
@@ -32,21 +36,21 @@ class Registers(initial.ValuesByNumPy, keras.layers.Layer):
             initializer or keras.initializers.RandomNormal(stddev=0.02)
         )
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: Shape) -> None:
         self.tokens = self.add_weight(
             name="tokens",
             shape=(self.num_registers, inputs_shape[-1]),
             initializer=initial.initializer(self.initializer),
         )
 
-    def call(self, inputs):
-        tokens = ops.expand_dims(self.tokens, 0)
+    def call(self, inputs: Tensor) -> Tensor:
+        tokens = ops.expand_dims(self.tokens, 0)  # (1, num_registers, hidden_dim)
         return ops.broadcast_to(tokens, (ops.shape(inputs)[0], *tokens.shape[1:]))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         return (inputs_shape[0], self.num_registers, inputs_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_registers": self.num_registers,
@@ -74,7 +78,7 @@ class ClassToken(Registers):
     def __init__(self, *, initializer="zeros", **kwargs):
         super().__init__(num_registers=1, initializer=initializer, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["num_registers"]
         return config

@@ -4,6 +4,8 @@ Keras writes `trainable` of a layer into its config, and nothing of what is insi
 frozen layer of layers thaws as it is loaded.
 """
 
+from typing import Any
+
 import keras
 
 TRAINABLE_PARTS = "trainable_parts"  # in a config
@@ -31,7 +33,7 @@ class Composite:
                 _set(layer, False)
         set_trainable_parts(self, dict(self._given_parts))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         parts = trainable_parts(self)
         if not self.built:  # nor are the parts that were given true yet
             parts = {**dict(self._given_parts), **parts}

@@ -8,7 +8,7 @@ import keras
 from keras_vit import arguments
 from keras_vit.layers import GroupNormalization
 from keras_vit.layers.resnet import GROUPS
-from keras_vit.layers.standardized_conv import STANDARDIZATIONS, usual_epsilon
+from keras_vit.layers.standardized_conv import STANDARDIZATIONS, default_epsilon
 from keras_vit.models.images import (
     ImageModel,
     channels_last,
@@ -138,7 +138,7 @@ def checked_fields(config: dict) -> SimpleNamespace:
     check_head(c, POOLINGS)
     arguments.one_of(c.standardization, STANDARDIZATIONS, "standardization")
     if c.standardization_epsilon is None:
-        c.standardization_epsilon = usual_epsilon(c.standardization)
+        c.standardization_epsilon = default_epsilon(c.standardization)
     c.num_units = checked_units(c.num_units)
     if not c.num_units:
         raise ValueError(

@@ -10,7 +10,7 @@ from keras_vit.layers.resnet import (
     PreActivationUnit,
     ResNetRoot,
 )
-from keras_vit.layers.standardized_conv import STANDARDIZATIONS, usual_epsilon
+from keras_vit.layers.standardized_conv import STANDARDIZATIONS, default_epsilon
 
 ROOT_FILTERS = 64
 # What a description of a stem may leave out.
@@ -41,7 +41,7 @@ def checked_stem(stem: Mapping | None) -> dict | None:
     checked_width(stem["width_factor"])
     arguments.one_of(stem["standardization"], STANDARDIZATIONS, "standardization")
     if stem["standardization_epsilon"] is None:
-        stem["standardization_epsilon"] = usual_epsilon(stem["standardization"])
+        stem["standardization_epsilon"] = default_epsilon(stem["standardization"])
     return stem
 
 

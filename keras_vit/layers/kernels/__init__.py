@@ -38,6 +38,7 @@ elif keras.backend.backend() == "tensorflow":
     from keras_vit.layers.kernels.tensorflow import (
         apply_token_wise,
         attend,
+        dense_gelu,
         einsum_dense,
         gelu,
         layer_norm,

@@ -119,25 +119,30 @@ def is_half(x) -> bool:
 # Dense layers
 
 
-def dense(inputs, kernel, bias=None):
-    """`inputs · kernel + bias`.
+def dense(inputs, kernel, bias=None, gelu_approximate: bool | None = None):
+    """`inputs · kernel + bias`, and GELU of it if asked for.
 
     Args:
         inputs: (…, width).
         kernel: (width, units).
         bias: (units,), or `None`.
+        gelu_approximate: bool, applies GELU, by the tanh approximation or exact; `None` for
+            none.
 
     Returns:
         (…, units).
     """
     outputs = ops.matmul(inputs, kernel)
-    return outputs if bias is None else ops.add(outputs, bias)
+    if bias is not None:
+        outputs = ops.add(outputs, bias)
+    if gelu_approximate is None:
+        return outputs
+    return ops.gelu(outputs, approximate=gelu_approximate)
 
 
-def dense_gelu(inputs, kernel, bias=None, *, approximate: bool, training: bool | None):
-    """GELU of `dense`, see there and `gelu`."""
-    outputs = dense(inputs, kernel, bias)
-    return gelu(outputs, approximate=approximate, training=training)
+def dense_gelu(layer, inputs, *, approximate: bool, training: bool | None):
+    """GELU of the outputs of a `layers.dense.Dense`, see `gelu`."""
+    return gelu(layer(inputs), approximate=approximate, training=training)
 
 
 def einsum_dense(equation: str, inputs, kernel, bias=None):

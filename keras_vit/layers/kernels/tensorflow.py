@@ -81,6 +81,11 @@ def gelu(x, *, approximate: bool, training: bool | None = False):
     return _joined_gelu(x) if approximate else ops.gelu(x, approximate=False)
 
 
+def dense_gelu(layer, inputs, *, approximate: bool, training: bool | None):
+    """`common.dense_gelu` by the `gelu` of this module."""
+    return gelu(layer(inputs), approximate=approximate, training=training)
+
+
 def _joined_gelu(x):
     # TensorFlow's optimizer sorts the inputs of sums and products by their names before
     # it compares: in a scope that sorts behind that of `dense_1` they come out in the

@@ -48,18 +48,18 @@ def attend(query, key, value, *, bias=None, dropout=None, training: bool | None 
     return outputs.transpose(1, 2)
 
 
-def dense(inputs, kernel, bias=None):
+def dense(inputs, kernel, bias=None, gelu_approximate: bool | None = None):
     """`common.dense` as one operation, see `product`."""
     if bias is None:
-        return common.dense(inputs, kernel)
-    return _project(inputs, kernel, bias, num_summed=1)
+        return common.dense(inputs, kernel, None, gelu_approximate)
+    return _project(inputs, kernel, bias, 1, gelu_approximate)
 
 
-def dense_gelu(inputs, kernel, bias=None, *, approximate: bool, training: bool | None):
+def dense_gelu(layer, inputs, *, approximate: bool, training: bool | None):
     """`common.dense_gelu` as one operation where no gradient is wanted, see `product`."""
-    if bias is None:
-        return common.dense_gelu(inputs, kernel, approximate=approximate, training=training)
-    return _project(inputs, kernel, bias, num_summed=1, gelu_approximate=approximate)
+    if layer.quantization_mode is not None:  # whose call is Keras'
+        return common.dense_gelu(layer, inputs, approximate=approximate, training=training)
+    return layer(inputs, gelu_approximate=approximate)
 
 
 def einsum_dense(equation: str, inputs, kernel, bias=None):
