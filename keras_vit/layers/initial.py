@@ -1,11 +1,11 @@
-"""Initial values: by NumPy where that is better, and none where a model will be filled."""
+"""Initial values of weights: drawn by NumPy, and zeros where a checkpoint follows."""
 
 import contextlib
 import contextvars
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from keras import initializers
 
 from keras_vit.layers import kernels
+from keras_vit.types import Initializer
 
 _BLOCK, _PIECE = 2**20, 2**15  # numbers
 _WAITS = contextvars.ContextVar("waits_for_values", default=False)
 
 
 @contextlib.contextmanager
-def waiting_for_values():
+def waiting_for_values() -> Iterator[None]:
     """Layers built inside start with zeros instead of drawing random numbers.
 
     For models that a checkpoint fills next: drawing can take longer than reading one.
@@ -31,8 +32,8 @@ def waiting_for_values():
         _WAITS.reset(token)
 
 
-def initializer(usual) -> initializers.Initializer:
-    """The initializer `usual`, or that of zeros where values are to come."""
+def initializer(usual: Initializer) -> initializers.Initializer:
+    """The initializer `usual`, or zeros inside `waiting_for_values`."""
     return initializers.get("zeros" if _WAITS.get() else usual)
 
 
@@ -48,7 +49,7 @@ class ValuesByNumPy:
         return super().add_weight(*args, initializer=by_numpy(initializer), **kwargs)
 
 
-def by_numpy(usual):
+def by_numpy(usual: Initializer) -> Initializer:
     """The initializer `usual`, with values from NumPy where that is better.
 
     Args:
@@ -111,7 +112,7 @@ def _normal(usual, shape, mean, stddev):
 
 
 def _truncated_normal(usual, shape, mean, stddev):
-    """Normal within two standard deviations: what is outside is drawn again."""
+    """Normal within two standard deviations: numbers outside are drawn again."""
 
     def draw(generator, out):
         generator.standard_normal(out=out, dtype="float32")
@@ -125,16 +126,26 @@ def _truncated_normal(usual, shape, mean, stddev):
 
 
 def _drawn(usual, shape, draw, scale, shift):
-    """What `draw` fills arrays with, times `scale`, plus `shift`.
+    """An array of random numbers, `scale` times those of `draw`, plus `shift`.
 
-    In threads, each block of numbers by a generator of its own, so that they do not
-    depend on how many threads there are; and of a block so much at once as the caches
-    hold.
+    Threads fill it block by block, each block by a generator of its own, so that the
+    numbers do not depend on the number of threads. A block is filled in pieces that the
+    caches hold.
+
+    Args:
+        usual: initializer, whose seed is used.
+        shape: tuple of int.
+        draw: function of a generator and an array that it fills.
+        scale: float.
+        shift: float.
+
+    Returns:
+        A float32 array.
     """
     values = kernels.array_for_weights(shape)
 
     def fill(start):
-        # The quickest of NumPy's.
+        # The quickest of NumPy's generators.
         bits = np.random.SFC64([usual.seed % 2**64, start // _BLOCK])
         generator = np.random.Generator(bits)
         block = values[start : start + _BLOCK]
@@ -164,7 +175,7 @@ def _variance_scaling(usual, shape):
         return _uniform(usual, shape, -limit, limit)
     if usual.distribution == "untruncated_normal":
         return _normal(usual, shape, 0, stddev)
-    # That of a normal distribution which is cut off at 2 is 0.88 of what it was.
+    # A normal distribution that is cut off at 2 has 0.88 of its standard deviation.
     return _truncated_normal(usual, shape, 0, stddev / 0.87962566103423978)
 
 
