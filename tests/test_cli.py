@@ -325,7 +325,7 @@ def test_inspect(case, layout, parameters, run):
     status, output, _ = run("inspect", path, "--names")
     assert status == 0
     facts = dict(line.split(maxsplit=1) for line in output.splitlines() if " " in line)
-    facts = {name: text.split("  (")[0].strip() for name, text in facts.items()}
+    facts = {name: text.split(", from ")[0].strip() for name, text in facts.items()}
     assert facts["layout"] == layout
     assert facts["parameters"] == parameters
     assert facts["position"].split(maxsplit=1) == ["grid", "4 × 4"]
