@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from keras_vit.log import log
 
@@ -23,12 +24,12 @@ class LoadReport:
 
     source: str
     loaded: tuple[str, ...]
-    resized: dict[str, tuple] = field(default_factory=dict)
+    resized: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     layout: str = "keras"
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} variables loaded"]
         for path, (old, new) in self.resized.items():
             lines.append(f"  resized {path} from {old} to {new}")

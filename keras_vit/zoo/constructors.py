@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 
@@ -30,14 +30,14 @@ class Constructor(Protocol):
     def __call__(
         self,
         include_top: bool = True,
-        weights: str | os.PathLike | None = ...,
+        weights: str | os.PathLike[str] | None = ...,
         input_tensor: keras.KerasTensor | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         pooling: str | None = None,
         classes: int | None = None,
-        classifier_activation: str | Callable | None = ...,
+        classifier_activation: str | Callable[..., Any] | None = ...,
         name: str | None = None,
-        **overrides,
+        **overrides: Any,
     ) -> Model: ...
 
 
@@ -56,7 +56,7 @@ def _constructor(architecture: str) -> Constructor:
         classes=None,
         classifier_activation="softmax",
         name=None,
-        **overrides,
+        **overrides: Any,
     ):
         plain_vit = overrides.pop("plain_vit", False)
         overrides["classifier_activation"] = classifier_activation
@@ -166,26 +166,26 @@ def _find_weights(architecture, weights, tags):
         ) from error
 
 
-ViTTi16 = _constructor("ViTTi16")
-ViTS16 = _constructor("ViTS16")
-ViTS32 = _constructor("ViTS32")
-ViTB8 = _constructor("ViTB8")
-ViTB16 = _constructor("ViTB16")
-ViTB32 = _constructor("ViTB32")
-ViTL16 = _constructor("ViTL16")
-ViTL32 = _constructor("ViTL32")
-ViTH14 = _constructor("ViTH14")
-ViTg14 = _constructor("ViTg14")
-ViTG14 = _constructor("ViTG14")
-ViTSo400m14 = _constructor("ViTSo400m14")
-RViTTi16 = _constructor("RViTTi16")
-R26ViTS32 = _constructor("R26ViTS32")
-R26ViTB32 = _constructor("R26ViTB32")
-R50ViTB16 = _constructor("R50ViTB16")
-R50ViTL32 = _constructor("R50ViTL32")
-BiTR50x1 = _constructor("BiTR50x1")
-BiTR50x3 = _constructor("BiTR50x3")
-BiTR101x1 = _constructor("BiTR101x1")
-BiTR101x3 = _constructor("BiTR101x3")
-BiTR152x2 = _constructor("BiTR152x2")
-BiTR152x4 = _constructor("BiTR152x4")
+ViTTi16: Constructor = _constructor("ViTTi16")
+ViTS16: Constructor = _constructor("ViTS16")
+ViTS32: Constructor = _constructor("ViTS32")
+ViTB8: Constructor = _constructor("ViTB8")
+ViTB16: Constructor = _constructor("ViTB16")
+ViTB32: Constructor = _constructor("ViTB32")
+ViTL16: Constructor = _constructor("ViTL16")
+ViTL32: Constructor = _constructor("ViTL32")
+ViTH14: Constructor = _constructor("ViTH14")
+ViTg14: Constructor = _constructor("ViTg14")
+ViTG14: Constructor = _constructor("ViTG14")
+ViTSo400m14: Constructor = _constructor("ViTSo400m14")
+RViTTi16: Constructor = _constructor("RViTTi16")
+R26ViTS32: Constructor = _constructor("R26ViTS32")
+R26ViTB32: Constructor = _constructor("R26ViTB32")
+R50ViTB16: Constructor = _constructor("R50ViTB16")
+R50ViTL32: Constructor = _constructor("R50ViTL32")
+BiTR50x1: Constructor = _constructor("BiTR50x1")
+BiTR50x3: Constructor = _constructor("BiTR50x3")
+BiTR101x1: Constructor = _constructor("BiTR101x1")
+BiTR101x3: Constructor = _constructor("BiTR101x3")
+BiTR152x2: Constructor = _constructor("BiTR152x2")
+BiTR152x4: Constructor = _constructor("BiTR152x4")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
@@ -36,13 +37,13 @@ Model = VisionTransformer | BiTResNet
 
 
 def from_pretrained(
-    source: str | os.PathLike | keras.Model,
+    source: str | os.PathLike[str] | keras.Model,
     *,
     key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
     plain_vit: bool = False,
-    **overrides,
+    **overrides: Any,
 ) -> Model:
     """Builds the model of a checkpoint, with its weights.
 
@@ -98,12 +99,12 @@ def from_pretrained(
 
 
 def load_with_report(
-    source: str | os.PathLike | keras.Model,
+    source: str | os.PathLike[str] | keras.Model,
     key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
     plain_vit: bool = False,
-    **overrides,
+    **overrides: Any,
 ) -> tuple[Model, LoadReport]:
     """Builds the model of `from_pretrained`; returns it with the report of its loading."""
     overrides = translate_include_top(overrides)
@@ -117,7 +118,7 @@ def load_with_report(
 
 def load_weights(
     model: keras.Model,
-    source: str | os.PathLike,
+    source: str | os.PathLike[str],
     *,
     skip_mismatched_head: bool = True,
     key: str | None = None,
@@ -166,7 +167,7 @@ def load_weights(
     )
 
 
-def save_weights(model: Model, path: str | os.PathLike, *, layout: str) -> None:
+def save_weights(model: Model, path: str | os.PathLike[str], *, layout: str) -> None:
     """Writes the weights of a model in another project's layout.
 
     `from_pretrained` and `load_weights` read them back, bit for bit. A file gets its name
@@ -197,7 +198,7 @@ def save_weights(model: Model, path: str | os.PathLike, *, layout: str) -> None:
     save(model, path, layout)
 
 
-def locate(source: str | os.PathLike) -> tuple[str, Preset | None]:
+def locate(source: str | os.PathLike[str]) -> tuple[str, Preset | None]:
     """Finds a checkpoint: (local path, preset or `None`). Downloads it if necessary.
 
     Raises:
@@ -226,7 +227,7 @@ def fetch_file(address: str) -> str:
     return fetch(address) + (f":{subtree}" if subtree else "")
 
 
-def preset_arguments(preset: Preset | None) -> tuple[str, dict] | None:
+def preset_arguments(preset: Preset | None) -> tuple[str, dict[str, Any]] | None:
     """Arguments of the model that a preset states: (source to name in messages, values)."""
     if preset is None:
         return None
@@ -239,7 +240,7 @@ def preset_arguments(preset: Preset | None) -> tuple[str, dict] | None:
     return f"the preset {preset.name}", values
 
 
-def caller_arguments(overrides: Mapping) -> dict:
+def caller_arguments(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides that state how to read the file; others only change the model."""
     others = ("image_size", "pooling", "image_mean", "image_std")
     stated = {k: v for k, v in overrides.items() if k in CHECKS and k not in others}
@@ -251,12 +252,12 @@ def caller_arguments(overrides: Mapping) -> dict:
 def from_file(
     path: str,
     preset: Preset | None,
-    overrides: Mapping,
+    overrides: Mapping[str, Any],
     *,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
     plain_vit: bool = False,
-    check: Callable[[dict], None] | None = None,
+    check: Callable[[dict[str, Any]], None] | None = None,
     key: str | None = None,
 ) -> tuple[Model, LoadReport]:
     """Builds the model of a file; `check` is called with its config before that."""
@@ -305,7 +306,7 @@ def from_file(
     return model, report
 
 
-def _preprocessing_notes(preset) -> dict:
+def _preprocessing_notes(preset) -> dict[str, Any]:
     """Preprocessing of images that the source of a preset states, as an argument."""
     if preset is None or preset.preprocessing.crop_fraction is None:
         return {}
@@ -330,7 +331,7 @@ def _check_preset(preset, config, path):
 
 
 def check_architecture(
-    architecture: str, fields: Mapping, path: str, config: Mapping
+    architecture: str, fields: Mapping[str, Any], path: str, config: Mapping[str, Any]
 ) -> None:
     """Raises a ValueError if the config of a file has other fields than an architecture."""
     if differences := _differences(fields, config):
@@ -359,7 +360,7 @@ def _plain(key, value):
     return arguments.pair(value, key) if key == "patch_size" and value else value
 
 
-def _with_policy(saved, overrides) -> dict:
+def _with_policy(saved, overrides) -> dict[str, Any]:
     """Overrides with the global dtype policy, if it is set and they give no other.
 
     Quantized layers keep their own policies.
