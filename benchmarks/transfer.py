@@ -219,14 +219,14 @@ def recipes(number):
     """The small-data default, and the paper's with fewer examples in a batch."""
     augmentation = Augmentation(crop_area=(0.6, 1.0), flip=False, evaluation_crop="resize")
     small = SmallData.for_examples(
-        number, base_learning_rate=1e-3, resolution=PIXELS, augmentation=augmentation
+        number, base_learning_rate=1e-3, image_size=PIXELS, augmentation=augmentation
     )
     paper = ViTFineTuning(
         steps=500,
         warmup_steps=100,
         base_learning_rate=0.03,
         batch_size=64,
-        resolution=PIXELS,
+        image_size=PIXELS,
         augmentation=augmentation,
     )
     return {"SmallData": small, "ViTFineTuning, batch 64": paper}

@@ -64,7 +64,7 @@ def main():
         base_learning_rate=args.learning_rate,
         batch_size=args.batch_size,
         micro_batch_size=args.micro_batch_size,
-        resolution=args.resolution,
+        image_size=args.resolution,
     )
     with keras_vit.distribution.strategy(args.strategy):
         model = build(
@@ -75,7 +75,7 @@ def main():
             classifier_activation=None,
         )
         keras_vit.training.finetune(model, data, recipe, resume=args.resume, save_freq=100)
-        test = keras_vit.training.configured(data, model, recipe)
+        test = keras_vit.training.prepare_data(data, model, recipe)
         results = model.evaluate(test.test or test.validation, return_dict=True)
         first = keras_vit.distribution.is_first_process()
         with keras_vit.distribution.whole_weights(model):  # where processes share them

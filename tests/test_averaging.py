@@ -152,7 +152,7 @@ def test_a_failed_first_step_leaves_the_model():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"`momentum` must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"`ema_momentum` must be in \[0, 1\)"):
         average_weights(sgd(), 1.0)
-    with pytest.raises(ValueError, match="needs an optimizer that averages"):
+    with pytest.raises(ValueError, match="needs an optimizer that averages weights"):
         fit(dense_model(sgd()), [SwapAveragedWeights()])

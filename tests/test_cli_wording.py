@@ -59,7 +59,7 @@ def command(name):
             "Received: --batch-size 30, --micro-batch-size 7",
         ),
         ("Received: data_dir=None", "Received: no `--data-dir`"),
-        ("Received: resolution=(384, 512).", "Received: --image-size 384 512."),
+        ("Received: image_size=(384, 512).", "Received: --image-size 384 512."),
         ("`ema_momentum` must", "`--ema-momentum` must"),
         ("or choose another `directory`.", "or give `--overwrite`."),
         # No option has this name; and a file's name is what it is.

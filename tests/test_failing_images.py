@@ -42,7 +42,7 @@ def test_training_ends_in_an_error_that_names_the_file(folder, how):
     data = keras_vit.data.load(folder, image_size=32, validation_split=0.0)
     path = folder / "right" / "5 é.jpg"
     cut_off(path) if how == "cut off" else path.unlink()
-    recipe = SmallData(steps=6, warmup_steps=0, batch_size=4, resolution=32)
+    recipe = SmallData(steps=6, warmup_steps=0, batch_size=4, image_size=32)
     with pytest.raises(ValueError, match="bad_images='skip'") as caught:
         keras_vit.training.finetune(model(), data, recipe, verbose=0)
     assert str(path) in str(caught.value)

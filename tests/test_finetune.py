@@ -9,8 +9,8 @@ from helpers import TINY, array, weights
 
 import keras_vit
 from keras_vit.data import Augmentation
-from keras_vit.training import SmallData, ViTFineTuning, configured, finetune
-from keras_vit.training.finetune import cut
+from keras_vit.training import SmallData, ViTFineTuning, finetune, prepare_data
+from keras_vit.training.finetune import split_into_epochs
 
 PLAIN = Augmentation(crop="resize", flip=False, evaluation_crop="resize")
 
@@ -38,7 +38,7 @@ SGD = ViTFineTuning(
     warmup_steps=5,
     batch_size=12,
     base_learning_rate=0.1,
-    resolution=32,
+    image_size=32,
     augmentation=PLAIN,
 )
 
@@ -79,10 +79,10 @@ def test_only_the_head_learns_under_linear():
     assert changed_ == {"head/kernel", "head/bias"}
 
 
-def test_a_model_of_any_size_takes_the_resolution_of_the_recipe():
+def test_a_model_of_any_size_takes_the_image_size_of_the_recipe():
     network = model(input_shape=(None, None, 3))
-    recipe = dataclasses.replace(SGD, steps=2, warmup_steps=0, resolution=(40, 48))
-    data = keras_vit.training.configured(load(), network, recipe)
+    recipe = dataclasses.replace(SGD, steps=2, warmup_steps=0, image_size=(40, 48))
+    data = keras_vit.training.prepare_data(load(), network, recipe)
     images, labels = next(iter(data.train))
     assert images.shape == (12, 40, 48, 3)
     assert labels.shape == (12, 3)
@@ -107,16 +107,16 @@ def test_a_head_of_other_classes_is_refused():
 )
 def test_steps_are_cut_in_equal_parts(steps, evaluations, expected):
     recipe = dataclasses.replace(SGD, steps=steps, warmup_steps=0)
-    assert cut(recipe, 20, evaluations) == expected
+    assert split_into_epochs(recipe, 20, evaluations) == expected
     recipe = dataclasses.replace(recipe, micro_batch_size=3)
-    assert cut(recipe, 20, evaluations) == (expected[0], expected[1] * 4)
+    assert split_into_epochs(recipe, 20, evaluations) == (expected[0], expected[1] * 4)
 
 
 @pytest.mark.one_backend
 def test_fewer_passes_than_evaluations():
     recipe = dataclasses.replace(SGD, steps=20)  # 240 examples
-    assert cut(recipe, 48, None) == (5, 4)
-    assert cut(recipe, 1000, None) == (1, 20)
+    assert split_into_epochs(recipe, 48, None) == (5, 4)
+    assert split_into_epochs(recipe, 1000, None) == (1, 20)
 
 
 # What it is given.
@@ -144,18 +144,19 @@ def test_data_that_is_not_loaded_is_refused_with_the_way_out():
 
 
 @pytest.mark.one_backend
-def test_a_resolution_is_never_ignored_in_silence(caplog):
+def test_an_image_size_is_never_ignored_in_silence(caplog):
     data, network = load(), model()
-    with pytest.raises(ValueError, match=r"images of 48 × 48.*takes 32 × 32"):
-        finetune(network, data, SmallData(resolution=48))
+    with pytest.raises(ValueError, match=r"images of 48 × 48 and a model for 32 × 32"):
+        finetune(network, data, SmallData(image_size=48))
     with pytest.raises(ValueError, match=r"input_shape=\(48, 40, 3\)"):
-        configured(data, network, SmallData(resolution=(48, 40)))
+        prepare_data(data, network, SmallData(image_size=(48, 40)))
     assert not caplog.messages
-    configured(data, network, SmallData(resolution=32))
+    prepare_data(data, network, SmallData(image_size=32))
     assert not caplog.messages
-    found = configured(data, network, SmallData())  # for 224, if nobody says otherwise
+    found = prepare_data(data, network, SmallData())  # for 224, if nobody says otherwise
     assert caplog.messages == [
-        "SmallData is for images of 224 × 224; they are of 32 × 32, the size of the model."
+        "The model takes images of 32 × 32, so SmallData does not use its default of "
+        "224 × 224."
     ]
     assert found.pipeline.image_size == (32, 32)
 
@@ -163,16 +164,16 @@ def test_a_resolution_is_never_ignored_in_silence(caplog):
 @pytest.mark.one_backend
 def test_an_augmentation_counts_where_it_is_given():
     data, network = load(), model()
-    recipe, plain = SmallData(resolution=32), Augmentation(crop="resize", flip=False)
-    assert configured(data, network, recipe).pipeline.augmentation == recipe.augmentation
+    recipe, plain = SmallData(image_size=32), Augmentation(crop="resize", flip=False)
+    assert prepare_data(data, network, recipe).pipeline.augmentation == recipe.augmentation
     loaded = data.configured(augmentation=plain)
-    assert configured(loaded, network, recipe).pipeline.augmentation == plain
+    assert prepare_data(loaded, network, recipe).pipeline.augmentation == plain
     of_recipe = recipe.replace(augmentation=recipe.augmentation.replace(flip=False))
-    assert not configured(data, network, of_recipe).pipeline.augmentation.flip
-    with pytest.raises(ValueError, match="two augmentations"):
-        configured(loaded, network, of_recipe)
+    assert not prepare_data(data, network, of_recipe).pipeline.augmentation.flip
+    with pytest.raises(ValueError, match="different augmentations"):
+        prepare_data(loaded, network, of_recipe)
     same = recipe.replace(augmentation=plain)
-    assert configured(loaded, network, same).pipeline.augmentation == plain
+    assert prepare_data(loaded, network, same).pipeline.augmentation == plain
 
 
 def test_gradients_in_half_precision_are_clipped_by_their_norm():
@@ -202,14 +203,16 @@ def test_weights_in_half_precision_are_trained_by_sgd_alone(dtype):
 def test_a_model_that_is_frozen_is_not_trained():
     network = model()
     network.trainable = False
-    with pytest.raises(ValueError, match=r"weights to train. Received.*frozen. Use freeze"):
+    with pytest.raises(
+        ValueError, match=r"trainable weights. Received.*frozen. Use freeze"
+    ):
         finetune(network, load(), SGD)
 
 
 @pytest.mark.one_backend
 @pytest.mark.parametrize("recipe", ["vit", SmallData, {"steps": 3}])
 def test_what_is_no_recipe_is_refused(recipe):
-    with pytest.raises(ValueError, match="`recipe` must be a recipe with its numbers"):
+    with pytest.raises(ValueError, match="`recipe` must be an instance of `Recipe`"):
         finetune(model(), load(), recipe)
 
 

@@ -170,7 +170,7 @@ def test_a_file_alone_is_the_classifier_that_was_trained(any_size, tmp_path):
         crop="resize", flip=False, evaluation_crop="center", resize_factor=2
     )
     recipe = SGD.replace(
-        steps=2, loss="sigmoid", augmentation=augmentation, resolution=64, batch_size=6
+        steps=2, loss="sigmoid", augmentation=augmentation, image_size=64, batch_size=6
     )
     shape = (None, None, 3) if any_size else None
     model = tiny(

@@ -86,7 +86,7 @@ def test_fine_tuning_is_table_4(name, steps, warmup_steps, learning_rate, crop):
     assert (recipe.steps, recipe.warmup_steps) == (steps, warmup_steps)
     assert recipe.base_learning_rate == learning_rate
     assert recipe.augmentation == Augmentation(crop=crop)
-    assert (recipe.batch_size, recipe.resolution, recipe.decay) == (512, 384, "cosine")
+    assert (recipe.batch_size, recipe.image_size, recipe.decay) == (512, 384, "cosine")
     assert (recipe.algorithm, recipe.momentum) == ("sgd", 0.9)
     assert (recipe.weight_decay, recipe.global_clipnorm) == (0, 1)
     assert ViTFineTuning.for_data(name, 0.06).base_learning_rate == 0.06
@@ -188,7 +188,7 @@ def test_small_data_by_the_number_of_examples():
         ({"decay": "step"}, "`decay` must be one of 'cosine', 'linear'"),
         ({"loss": "hinge"}, "`loss` must be one of 'softmax', 'sigmoid'"),
         ({"lora_rank": 4, "freeze": "linear"}, "`freeze` must be None"),
-        ({"resolution": 0}, "`resolution` must be a positive integer or a pair"),
+        ({"image_size": 0}, "`image_size` must be a positive integer or a pair"),
     ],
 )
 def test_a_recipe_refuses(changes, message):
@@ -210,7 +210,7 @@ def test_a_longer_recipe_has_a_longer_schedule():
 
 def test_prepare_wants_the_model_that_the_recipe_asks_for():
     recipe = SmallData(drop_path_rate=0.1)
-    with pytest.raises(ValueError, match=r"Asked: {'drop_path_rate': 0.1}. Received"):
+    with pytest.raises(ValueError, match=r"Expected: {'drop_path_rate': 0.1}. Received"):
         recipe.prepare(tiny())
     recipe.prepare(tiny(**recipe.model_arguments()))
 

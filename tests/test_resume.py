@@ -461,6 +461,15 @@ def test_another_training_is_refused(tmp_path, options, message):
 
 
 @pytest.mark.one_backend
+def test_a_checkpoint_with_the_old_name_of_a_recipe_field_resumes(tmp_path):
+    interrupted(tmp_path, 9, configuration={"recipe": {"resolution": 32}})
+    with pytest.raises(ValueError, match="image_size: 32 in the checkpoint, 48 now"):
+        train(tmp_path, configuration={"recipe": {"image_size": 48}})
+    outcome = train(tmp_path, configuration={"recipe": {"image_size": 32}})
+    assert outcome["epoch"].tolist() == [0, 1]
+
+
+@pytest.mark.one_backend
 def test_a_scaled_loss_goes_on_and_another_precision_is_refused(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     expected = train(tmp_path / "whole")

@@ -48,7 +48,7 @@ def test_bit_hyperrule_by_the_number_of_examples(num_examples, supports, mixup_a
 )
 def test_bit_hyperrule_by_the_size_of_the_images(image_size, resize, crop):
     rule = BiTHyperRule.for_data(1000, image_size)
-    assert rule.resolution == crop
+    assert rule.image_size == crop
     assert rule.augmentation.crop == "square"
     assert rule.augmentation.resize_factor * crop == resize
 
@@ -57,7 +57,7 @@ def test_bit_hyperrule_refuses():
     with pytest.raises(ValueError, match="`num_examples` must be a positive integer"):
         BiTHyperRule.for_data(0, 32)
     with pytest.raises(
-        ValueError, match="`image_size` must be a positive integer or a pair"
+        ValueError, match="`source_size` must be a positive integer or a pair"
     ):
         BiTHyperRule.for_data(10, (32, 0))
 
@@ -81,7 +81,7 @@ def test_the_rule_trains_a_model():
     data = keras_vit.data.load((images.astype("uint8"), labels), validation_split=0.5)
     rule = BiTHyperRule.for_data(30_000, (40, 50), base_learning_rate=0.05, batch_size=16)
     rule = dataclasses.replace(
-        rule, steps=20, warmup_steps=5, decay_steps=(15,), resolution=32
+        rule, steps=20, warmup_steps=5, decay_steps=(15,), image_size=32
     )
     model = keras_vit.BiTResNet(32, (1,), 0.5, classes=2)
     history = keras_vit.training.finetune(model, data, rule, evaluations=2, verbose=0)

@@ -41,7 +41,7 @@ from keras_vit.runs import predict as predict_images
 from keras_vit.runs.choices import choose_recipe
 from keras_vit.runs.image_digests import image_digests
 from keras_vit.runs.options import sort_options
-from keras_vit.training import BiTHyperRule, SmallData, configured
+from keras_vit.training import BiTHyperRule, SmallData, prepare_data
 
 CHECKPOINT = str(REFERENCE / "vit_token" / "checkpoint.npz")
 CLASSES = ("circle", "square", "triangle")
@@ -281,7 +281,7 @@ def test_options_that_have_another_name_now(trained, folder, fails, tmp_path, ca
     run = RunFolder(tmp_path / "run")
     run.file("results.json").unlink()
     config = run.config()
-    assert (config["arguments"]["image_size"], config["recipe"]["resolution"]) == (32, 32)
+    assert (config["arguments"]["image_size"], config["recipe"]["image_size"]) == (32, 32)
     arguments = {"data": str(folder), "output": str(run.path), "weights": str(weights)}
     arguments |= {"resolution": [32], "learning_rate": 1e-4, "ema": 0.9, "steps": 1}
     arguments |= {"precision": "float32", "split": [], "set": [], "seed": 0}
@@ -375,7 +375,7 @@ def test_mirroring_and_crops_are_options(folder):
 
     def asked(*options):
         recipe = chosen_recipe(data, None, "--crop", "resize", *options)
-        return configured(data, model, recipe.replace(batch_size=21, resolution=32))
+        return prepare_data(data, model, recipe.replace(batch_size=21, image_size=32))
 
     def sums(images):
         """Sums of the upper left corner, by which the images are told apart."""
@@ -741,7 +741,7 @@ def test_recipes_by_name_and_data(folder):
     flowers = dataclasses.replace(data, name="oxford_flowers102/2.1.1")
 
     assert type(chosen_recipe(data, "BiTR50x1")) is BiTHyperRule
-    assert chosen_recipe(data, "BiTR50x1").resolution == 128  # as the images are small
+    assert chosen_recipe(data, "BiTR50x1").image_size == 128  # as the images are small
     assert type(chosen_recipe(data, "ViTB16.imagenet21k")) is SmallData
     assert type(chosen_recipe(data, None)) is SmallData
     assert chosen_recipe(flowers, "ViTB16", "--recipe", "vit").steps == 500

@@ -17,7 +17,7 @@ from keras_vit.cli.options import (
 from keras_vit.planning import CHIPS, CLASSES, plan
 from keras_vit.planning.targets import CPU
 from keras_vit.runs.choices import check_architecture
-from keras_vit.training.recipe import OF_THE_MODEL, Recipe
+from keras_vit.training.recipe import MODEL_ARGUMENTS, Recipe
 from keras_vit.training.recipes import (
     IMAGENET,
     IMAGENET_21K,
@@ -116,7 +116,7 @@ def _plan(args):
         classes=args.classes or CLASSES[args.data or RECIPES[args.recipe]],
         dtype=args.dtype,
         say=lambda line: print(f"… {line}", file=sys.stderr, flush=True),
-        **{name: value for name, value in settings.items() if name not in OF_THE_MODEL},
+        **{name: value for name, value in settings.items() if name not in MODEL_ARGUMENTS},
     )
     print(json.dumps(made.summary(), indent=2) if args.json else made)
     return DIFFERENT if made.fits is False else OK
@@ -148,8 +148,8 @@ def _recipe(args, settings) -> Recipe:
         "micro_batch_size": args.micro_batch_size,
         "steps": args.steps,
         "rematerialize": args.rematerialize,
-        "resolution": size_of(args.image_size),
-        **{name: value for name, value in settings.items() if name in OF_THE_MODEL},
+        "image_size": size_of(args.image_size),
+        **{name: value for name, value in settings.items() if name in MODEL_ARGUMENTS},
     }
     return recipe.replace(**{k: v for k, v in changes.items() if v is not None})
 

@@ -4,8 +4,6 @@ import argparse
 import re
 import shlex
 
-# Arguments whose option has another name.
-_OTHERS = {"resolution": "image_size"}
 _PHRASES = {
     "choose another `directory` or delete this one": "give `--overwrite`",
     "delete the folder or choose another `directory`": "give `--overwrite`",
@@ -60,8 +58,7 @@ def _options(command):
         for action in command._actions
         if action.option_strings and action.dest not in ("help", "set", "traceback")
     }
-    others = {n: options[dest] for n, dest in _OTHERS.items() if dest in options}
-    return options | others
+    return options
 
 
 def _positional(command):

@@ -202,7 +202,7 @@ def plan(
     found = target(devices)
     images = recipe.micro_batch_size or recipe.batch_size
     given = {
-        "image_size": arguments.pair(recipe.resolution, "resolution"),
+        "image_size": arguments.pair(recipe.image_size, "image_size"),
         "classes": classes or CLASSES[JFT_300M],
         "classifier_activation": None,
         "dtype": dtype,

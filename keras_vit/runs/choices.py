@@ -22,7 +22,7 @@ from keras_vit.training.recipes import (
     BiTHyperRule,
     SmallData,
     ViTFineTuning,
-    steps_of,
+    num_steps,
 )
 from keras_vit.weights.checkpoint import split_subtree
 from keras_vit.weights.files.opening import ENDINGS
@@ -69,7 +69,7 @@ def choose_recipe(
                 f"steps={changes['steps']}, epochs={epochs}. Give one of them."
             )
         batch_size = changes.get("batch_size", recipe.batch_size)
-        changes["steps"] = steps_of(epochs, data.num_examples["train"], batch_size)
+        changes["steps"] = num_steps(epochs, data.num_examples["train"], batch_size)
     return recipe.replace(**changes)
 
 
@@ -204,7 +204,7 @@ def build_model(
 
 def _load_model(model, weights, data, recipe, dtype, overrides):
     given = {
-        "image_size": arguments.pair(recipe.resolution, "image_size"),
+        "image_size": arguments.pair(recipe.image_size, "image_size"),
         "classes": data.num_classes,
         "classifier_activation": None,
         "dtype": dtype,

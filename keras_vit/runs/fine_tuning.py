@@ -46,7 +46,7 @@ from keras_vit.runs.image_digests import image_digests
 from keras_vit.runs.images import absolute_source, load_data
 from keras_vit.runs.options import sort_options
 from keras_vit.runs.results import EvaluationResult
-from keras_vit.training.finetune import configured, finetune
+from keras_vit.training.finetune import finetune, prepare_data
 from keras_vit.training.recipe import Recipe
 
 # Options by which a model takes other image sizes than the architecture's.
@@ -175,7 +175,7 @@ def fine_tune(
         recipe, images, sorted_options, epochs=epochs, known_name=known_name
     )
     if known_name and not sorted_options.model.keys() & _RESIZING:
-        zoo.describe(known_name, image_size=chosen.resolution)  # or an error
+        zoo.describe(known_name, image_size=chosen.image_size)  # or an error
     say(describe_data(images))
     say(describe_recipe(chosen))
     keras.utils.set_random_seed(seed)
@@ -185,7 +185,7 @@ def fine_tune(
             model, weights, images, chosen, dtype=dtype, overrides=sorted_options.model
         )
         chosen = _with_size_of(network, chosen, sorted_options.model)
-        images = configured(images, network, chosen)
+        images = prepare_data(images, network, chosen)
         barrier()  # every process has checked the folder
         if is_first_process():
             if not resumes:
@@ -244,7 +244,7 @@ def _with_size_of(network, recipe, overrides):
     """The recipe with the image size that `input_shape` gave the model."""
     size = network.get_config()["image_size"]
     if "input_shape" in overrides and None not in size:
-        return recipe.replace(resolution=size)
+        return recipe.replace(image_size=size)
     return recipe
 
 

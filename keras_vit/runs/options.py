@@ -14,9 +14,7 @@ DATA = ("data_dir", "splits", "validation_split", "test_split", "duplicates")
 DATA += ("bad_images", "image_column", "label_column", "split_column")
 READING = ("value_range", "alpha")  # how values in image files are meant
 AUGMENTATION = ("flip", "crop", "evaluation_crop")
-# `Recipe` calls the size of the images its resolution.
-RECIPE = {f.name: f.name for f in dataclasses.fields(Recipe) if f.name != "augmentation"}
-RECIPE["image_size"] = RECIPE.pop("resolution")
+RECIPE = {f.name for f in dataclasses.fields(Recipe)} - {"augmentation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Options:
     Attributes:
         data: arguments of `keras_vit.data.load`.
         augmentation: fields of `keras_vit.data.Augmentation`.
-        recipe: fields of `keras_vit.training.Recipe`, by their names there.
+        recipe: fields of `keras_vit.training.Recipe`.
         model: arguments of `VisionTransformer` and `from_pretrained`.
     """
 
@@ -52,7 +50,7 @@ def sort_options(options: Mapping[str, Any]) -> Options:
     groups = {
         "data": {*DATA, *READING},
         "augmentation": {*AUGMENTATION},
-        "recipe": {*RECIPE},
+        "recipe": RECIPE,
         "model": model_options(),
     }
     sorted_options = {name: {} for name in groups}
@@ -65,5 +63,5 @@ def sort_options(options: Mapping[str, Any]) -> Options:
                 f"`fine_tune` has no argument {name!r}. Near it: {', '.join(near)}."
             )
         if value is not None:
-            sorted_options[group][RECIPE.get(name, name)] = value
+            sorted_options[group][name] = value
     return Options(**sorted_options)

@@ -1,7 +1,8 @@
-"""How published models were trained and fine-tuned, for `compile` and `fit`."""
+"""Recipes of published trainings, and parts of them for `compile` and `fit`."""
 
+from keras_vit import deprecated
 from keras_vit.training.averaging import SwapAveragedWeights, average_weights
-from keras_vit.training.finetune import configured, finetune
+from keras_vit.training.finetune import finetune, prepare_data
 from keras_vit.training.freezing import freeze
 from keras_vit.training.layerwise import learning_rate_multipliers, scale_learning_rates
 from keras_vit.training.lora import enable_lora
@@ -36,11 +37,13 @@ __all__ = [
     "WarmupLinearDecay",
     "WarmupStepDecay",
     "average_weights",
-    "configured",
     "enable_lora",
     "exclude_from_weight_decay",
     "finetune",
     "freeze",
     "learning_rate_multipliers",
+    "prepare_data",
     "scale_learning_rates",
 ]
+_OLD_NAMES = {"configured": "keras_vit.training.finetune.prepare_data"}
+__getattr__ = deprecated.module_getattr(__name__, _OLD_NAMES)

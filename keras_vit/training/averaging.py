@@ -1,39 +1,40 @@
-"""Averages of the weights over the steps of training."""
+"""Exponential moving averages of the weights."""
 
 import keras
 from keras import ops
 
-from keras_vit import arguments
+from keras_vit import arguments, deprecated
 from keras_vit.training.adapted import AdaptedOptimizer, adapt, inner_optimizer
 
 
+@deprecated.renamed_arguments(momentum="ema_momentum")
 def average_weights(
-    optimizer: keras.optimizers.Optimizer, momentum: float
+    optimizer: keras.optimizers.Optimizer, ema_momentum: float
 ) -> keras.optimizers.Optimizer:
-    """Has an optimizer keep an exponential moving average of the weights.
+    """Makes an optimizer keep an exponential moving average (EMA) of the weights.
 
-    After each update of the weights, average ← momentum · average + (1 - momentum) ·
-    weights; the first update sets it to the weights. Training is not affected. When `fit`
-    ends, the model's weights are the averages; `SwapAveragedWeights` uses them for
-    validation and checkpoints too. They are variables of the optimizer, which are saved
-    with a compiled model.
+    Each update sets average ← ema_momentum · average + (1 - ema_momentum) · weights; the
+    first sets it to the weights. Training is not affected. When `fit` ends, the model has
+    the averages as its weights; `SwapAveragedWeights` uses them for validation and
+    checkpoints, too. The averages are variables of the optimizer and are saved with a
+    compiled model.
 
-    This is Keras' `use_ema=True`, but for what goes wrong there in 3.15: an update is
-    averaged once however many steps its gradient is accumulated over, and on JAX a model
-    can be trained, evaluated and saved after `fit`.
+    This is Keras' `use_ema=True` without two faults of Keras 3.15: under gradient
+    accumulation it averages once per update, not per step, and on JAX the model can be
+    trained, evaluated and saved after `fit`.
 
     Args:
-        optimizer: any of Keras' optimizers, before its first use, also a
-            `LossScaleOptimizer`. It is changed in place.
-        momentum: float in [0, 1), such as 0.9999 where there are tens of thousands of
-            updates, 0.99 where there are hundreds.
+        optimizer: a Keras optimizer that has not been used, also a `LossScaleOptimizer`.
+            It is changed in place.
+        ema_momentum: float in [0, 1), such as 0.9999 for tens of thousands of updates or
+            0.99 for hundreds.
 
     Returns:
         The same optimizer.
 
     Raises:
-        ValueError: if the optimizer has been built, or is a `MultiOptimizer`, or
-            `momentum` is out of its range.
+        ValueError: if the optimizer has been built or is a `MultiOptimizer`, or
+            `ema_momentum` is out of range.
 
     Example:
 
@@ -41,30 +42,30 @@ def average_weights(
     >>> model.compile(optimizer, loss)
     >>> model.fit(train, validation_data=val, callbacks=[SwapAveragedWeights()])
     """
-    arguments.rate(momentum, "momentum")
+    arguments.rate(ema_momentum, "ema_momentum")
     adapt(optimizer)
     averaging = inner_optimizer(optimizer)
-    averaging.use_ema, averaging.ema_momentum = True, momentum
+    averaging.use_ema, averaging.ema_momentum = True, ema_momentum
     return optimizer
 
 
 class SwapAveragedWeights(keras.callbacks.Callback):
-    """Validates, and ends epochs, with averaged weights; training goes on without.
+    """Swaps the averaged weights into the model for validation and the end of epochs.
 
-    For an optimizer of `average_weights`. The model has the averages during validation,
-    and from this callback's `on_epoch_end` to the next epoch: callbacks that come after
-    it in the list of `fit` (`ModelCheckpoint`) see the averages, those that come before
-    it the weights that are trained. Those are held meanwhile, once more the memory of the
-    model's weights.
+    It needs an optimizer of `average_weights`. The model has the averages during
+    validation, and from this callback's `on_epoch_end` to the next epoch. Callbacks after
+    it in the list of `fit` (such as `ModelCheckpoint`) see the averages, callbacks before
+    it the trained weights. The trained weights are kept meanwhile, which takes the memory
+    of the weights once more.
 
-    Unlike `keras.callbacks.SwapEMAWeights` of Keras 3.15 it leaves the optimizer's
-    averages where they are, so that a checkpoint of the whole model can be trained on,
-    and the model has the averages also where a callback ends the training early.
+    Unlike `keras.callbacks.SwapEMAWeights` of Keras 3.15, it does not move the optimizer's
+    averages, so that training can resume from a checkpoint of the whole model, and the
+    model also has the averages if a callback ends the training early.
     """
 
     def __init__(self):
         super().__init__()
-        self._trained = None  # values of the weights that the averages stand in for
+        self._trained = None  # values of the trained weights while averages are swapped in
         self._is_testing = False
 
     def on_train_begin(self, logs=None):
@@ -72,9 +73,9 @@ class SwapAveragedWeights(keras.callbacks.Callback):
         optimizer = inner_optimizer(self.model.optimizer)
         if not isinstance(optimizer, AdaptedOptimizer) or not optimizer.use_ema:
             raise ValueError(
-                "`SwapAveragedWeights` needs an optimizer that averages. Received: "
+                "`SwapAveragedWeights` needs an optimizer that averages weights. Received: "
                 f"{optimizer.name}. Compile the model with "
-                "average_weights(optimizer, momentum)."
+                "average_weights(optimizer, ema_momentum)."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -95,7 +96,7 @@ class SwapAveragedWeights(keras.callbacks.Callback):
             self._swap_in()
 
     def on_train_end(self, logs=None):
-        # `fit` has given the model the averages by itself.
+        # `fit` has already put the averages into the model.
         self._trained = None
 
     def _swap_in(self):
@@ -103,7 +104,7 @@ class SwapAveragedWeights(keras.callbacks.Callback):
         if not optimizer.has_averages():
             return
         pairs = optimizer.averages()
-        # Copies: on JAX an array must not be in two variables.
+        # Copies: on JAX two variables must not share an array.
         self._trained = [ops.copy(variable.value) for variable, _ in pairs]
         for variable, average in pairs:
             variable.assign(ops.copy(average.value))

@@ -1,9 +1,10 @@
-"""A recipe, put together: `compile` and `fit`."""
+"""Training by a recipe: `compile` and `fit`."""
 
 import dataclasses
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -16,12 +17,12 @@ from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
 from keras_vit.training.resume import ExactResume
 
-EVALUATIONS = 20  # at most, where nobody says how many
+MAX_EVALUATIONS = 20  # if `evaluations` is None
 
 
 def finetune(
     model: keras.Model,
-    data,
+    data: ImageData,
     recipe: Recipe | None = None,
     *,
     evaluations: int | None = None,
@@ -30,36 +31,35 @@ def finetune(
     callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> keras.callbacks.History:
-    """Trains a model on images by a recipe: `prepare`, `compile` and `fit`, no more.
+    """Trains a model on images by a recipe: `recipe.prepare`, `compile` and `fit`.
 
     Args:
-        model: a model of this package with a head of `data.num_classes`. It is trained
-            in place, and compiled when this returns.
-        data: `keras_vit.data.ImageData`, see `keras_vit.data.load`. The image size and
-            the value range are taken from the model, the batch size and the augmentation
-            from the recipe.
+        model: a model of this package with a head of `data.num_classes`. It is compiled
+            and trained in place.
+        data: `keras_vit.data.ImageData`, see `keras_vit.data.load`. The model sets the
+            image size and the value range, the recipe the batch size and the
+            augmentation.
         recipe: `Recipe`; `None` for `SmallData.for_examples` of the training examples.
-        evaluations: int, into how many equal parts ("epochs" to Keras) the steps are cut,
-            with an evaluation on `data.validation` after each. Where it does not divide
-            the steps, the nearest number that does is taken. `None` for one in each pass
-            over the data, at most 20.
-        resume: folder of checkpoints from which the same call goes on, bit for bit, where
-            it was killed; `None` for none. For more than `save_freq` leave it out, and
-            give `callbacks` an `ExactResume`.
-        save_freq: `"epoch"`, for after each evaluation, or int, after how many batches
-            a checkpoint is written to `resume`.
+        evaluations: int, number of evaluations on `data.validation`. The steps are split
+            into as many equal epochs, or into the nearest number that divides them.
+            `None` for one per pass over the data, at most 20.
+        resume: folder of checkpoints. If training is killed, the same call resumes from
+            it, bit for bit. `None` saves no checkpoints. For more options pass an
+            `ExactResume` in `callbacks` instead.
+        save_freq: `"epoch"` saves a checkpoint to `resume` after each evaluation, an int
+            after that many batches.
         callbacks: callbacks for `fit`, after those of the recipe.
         verbose: as in `fit`.
 
     Returns:
-        The history of `fit`, an entry for each evaluation.
+        The history of `fit`, with one entry per evaluation.
 
     Raises:
-        ValueError: if the model is none of this package, its head has another number of
-            classes than the data, it was built with other arguments than the recipe's
-            `model_arguments` or for another resolution, the batches do not divide over
-            the devices, an image cannot be read, all of the model is frozen, or each
-            process of several would train for itself.
+        ValueError: if the model is not one of this package, has another number of classes
+            than the data, another image size than the recipe or other arguments than
+            `recipe.model_arguments()`; if the devices do not divide a batch, an image
+            cannot be read, no weight is trainable, or several processes train without a
+            strategy.
 
     Example:
 
@@ -73,28 +73,31 @@ def finetune(
     recipe = _default_recipe(model, data) if recipe is None else recipe
     _check_recipe(recipe)
     _check_classes(model, data)
-    data = configured(data, model, recipe)
+    data = prepare_data(data, model, recipe)
     check_batches(data.pipeline.batch_size)
     recipe.prepare(model)
     if not model.trainable_weights:
         raise ValueError(
-            f"A model must have weights to train. Received: {model.name!r}, all of it "
+            f"A model must have trainable weights. Received: {model.name!r}, which is "
             "frozen. Use freeze(model, None), or a recipe with freeze='linear'."
         )
     model.compile(
         optimizer=recipe.optimizer(model),
         loss=recipe.loss_function(model),
-        weighted_metrics=metrics(data.num_classes),  # images that pad a batch weigh 0
+        # Weighted: images that pad a batch have weight 0.
+        weighted_metrics=metrics(data.num_classes),
     )
     check(model)
     saves = []
     if isinstance(callbacks, keras.callbacks.Callback):
-        callbacks = [callbacks]  # as `fit` takes it
+        callbacks = [callbacks]
     if resume is not None:
-        numbers = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
-        saves = [ExactResume(resume, save_freq, data=data, configuration=numbers)]
-    epochs, steps_per_epoch = cut(recipe, data.num_examples["train"], evaluations)
-    model.note(**notes(model, data, recipe))  # nothing is refused from here on
+        settings = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
+        saves = [ExactResume(resume, save_freq, data=data, configuration=settings)]
+    epochs, steps_per_epoch = split_into_epochs(
+        recipe, data.num_examples["train"], evaluations
+    )
+    model.note(**notes(model, data, recipe))  # after every check
     with failures.named():
         return model.fit(
             data.train,
@@ -102,7 +105,7 @@ def finetune(
             steps_per_epoch=steps_per_epoch,
             validation_data=data.validation,
             callbacks=[*recipe.callbacks(), *saves, *callbacks],
-            shuffle=False,  # the data is, by its own seed
+            shuffle=False,  # `data` shuffles by its own seed
             verbose=verbose,
         )
 
@@ -110,17 +113,17 @@ def finetune(
 def _check_data(data):
     if not isinstance(data, ImageData):
         raise ValueError(
-            "`data` must be what `keras_vit.data.load` makes of a folder, a CSV file, the "
-            "name of a data set or arrays, as keras_vit.data.load((images, labels)). "
-            f"Received: {type(data).__name__}"
+            "`data` must be a `keras_vit.data.ImageData`. Received: "
+            f"{type(data).__name__}. Load it from a folder, a CSV file, the name of a "
+            "data set or arrays: keras_vit.data.load((images, labels))."
         )
 
 
 def _check_recipe(recipe):
     if not isinstance(recipe, Recipe):
         raise ValueError(
-            "`recipe` must be a recipe with its numbers, as "
-            f"SmallData.for_examples(1000). Received: {recipe!r}"
+            "`recipe` must be an instance of `Recipe`. Received: "
+            f"{recipe!r}. Use one such as SmallData.for_examples(1000)."
         )
 
 
@@ -128,17 +131,17 @@ def _default_recipe(model, data):
     recipe = SmallData.for_examples(data.num_examples["train"])
     if not isinstance(model, VisionTransformer | BiTResNet) or _is_of_any_size(model):
         return recipe
-    return recipe.replace(resolution=model.get_config()["image_size"])
+    return recipe.replace(image_size=model.get_config()["image_size"])
 
 
 def _check_classes(model, data):
     if not isinstance(model, VisionTransformer | BiTResNet):
         raise ValueError(
-            "`finetune` trains a VisionTransformer or a BiTResNet, with a head of its own. "
-            f"Received: a {type(model).__name__}. Instead of layers around a model of this "
-            "package give it another head: keras_vit.from_pretrained(model, "
-            f"classes={data.num_classes}, classifier_activation=None). Any other model is "
-            "trained with `compile` and `fit` on data.train."
+            "`finetune` trains a VisionTransformer or a BiTResNet with a head of its own. "
+            f"Received: a {type(model).__name__}. Replace the head instead of adding "
+            f"layers: keras_vit.from_pretrained(model, classes={data.num_classes}, "
+            "classifier_activation=None). Train any other model with `compile` and `fit` "
+            "on data.train."
         )
     classes = model.get_config()["classes"]
     if classes != data.num_classes:
@@ -149,19 +152,19 @@ def _check_classes(model, data):
         )
 
 
-def configured(data, model: keras.Model, recipe: Recipe):
-    """The data as a recipe feeds it to a model: sizes, value range, augmentation.
+def prepare_data(data: ImageData, model: keras.Model, recipe: Recipe) -> ImageData:
+    """A copy of the data with the batches and images that a recipe feeds to a model.
 
     Args:
-        data: `keras_vit.data.ImageData`. An augmentation that it was loaded with counts
-            where the recipe has that of its class.
-        model: a model of this package. Where it takes images of any size, they are of the
-            recipe's resolution.
-        recipe: `Recipe`.
+        data: `keras_vit.data.ImageData`. Its augmentation counts if the recipe has the
+            default one of its class.
+        model: a model of this package. It sets the image size and the value range; a
+            model for any size takes `recipe.image_size`.
+        recipe: `Recipe`. It sets the batch size and the augmentation.
 
     Raises:
-        ValueError: if the recipe asks for another resolution than the model has, or the
-            data and the recipe for two augmentations.
+        ValueError: if the recipe and the model have different image sizes, or the recipe
+            and the data different augmentations.
     """
     fields = {
         "batch_size": recipe.micro_batch_size or recipe.batch_size,
@@ -169,10 +172,10 @@ def configured(data, model: keras.Model, recipe: Recipe):
         "label_mode": "categorical",
     }
     data = data.configured_for(model, **fields)
-    resolution = arguments.pair(recipe.resolution, "resolution")
+    image_size = arguments.pair(recipe.image_size, "image_size")
     if _is_of_any_size(model):
-        return data.configured(image_size=resolution)
-    _check_resolution(data.pipeline.image_size, resolution, recipe)
+        return data.configured(image_size=image_size)
+    _check_image_size(data.pipeline.image_size, image_size, recipe)
     return data
 
 
@@ -181,61 +184,60 @@ def _is_of_any_size(model):
 
 
 def _augmentation(data, recipe):
-    """The data's where it has one and the recipe none of its own, else the recipe's."""
+    """The data's augmentation if only the data has one, otherwise the recipe's."""
     loaded, asked = data.pipeline.augmentation, recipe.augmentation
     if loaded in (Augmentation(), asked):
         return asked
     if asked == _default_of(recipe, "augmentation"):
         return loaded
     raise ValueError(
-        "The data and the recipe have two augmentations. Received: data with "
-        f"{_changes(loaded)}, a recipe with {_changes(asked)}. Say it once: load the data "
-        "without `augmentation`, or give the recipe the data's: "
-        "recipe.replace(augmentation=data.pipeline.augmentation)."
+        "Data and recipe must not have different augmentations. Received: data with "
+        f"{_changes(loaded)}, a recipe with {_changes(asked)}. Load the data without "
+        "`augmentation`, or use recipe.replace(augmentation=data.pipeline.augmentation)."
     )
 
 
 def _changes(augmentation):
-    """The fields of an augmentation that are not the default's, as text."""
+    """The fields of an augmentation that differ from their defaults, as text."""
     default = Augmentation()
     names = augmentation.__dataclass_fields__
     values = {n: getattr(augmentation, n) for n in names}
     changed = [f"{n}={v!r}" for n, v in values.items() if v != getattr(default, n)]
-    return ", ".join(changed) or "the default one"
+    return ", ".join(changed) or "the default augmentation"
 
 
-def _check_resolution(size, resolution, recipe):
-    if size == resolution:
+def _check_image_size(size, asked, recipe):
+    if size == asked:
         return
-    asked, taken = (f"{height} × {width}" for height, width in (resolution, size))
-    if recipe.resolution == _default_of(recipe, "resolution"):
+    asked_text, size_text = (f"{height} × {width}" for height, width in (asked, size))
+    if recipe.image_size == _default_of(recipe, "image_size"):
         log.warning(
-            "%s is for images of %s; they are of %s, the size of the model.",
-            *(type(recipe).__name__, asked, taken),
+            "The model takes images of %s, so %s does not use its default of %s.",
+            *(size_text, type(recipe).__name__, asked_text),
         )
         return
     raise ValueError(
-        f"The recipe asks for images of {asked}, and the model takes {taken}. Build it for "
-        "that size, as keras_vit.from_pretrained(model, "
-        f"input_shape=({resolution[0]}, {resolution[1]}, 3)) does, or give the recipe "
-        f"resolution={size}."
+        f"Recipe and model must have the same image size. Received: a recipe for images of "
+        f"{asked_text} and a model for {size_text}. Build the model for that size, "
+        f"keras_vit.from_pretrained(model, input_shape=({asked[0]}, {asked[1]}, 3)), or "
+        f"use recipe.replace(image_size={size})."
     )
 
 
 def _default_of(recipe, name):
-    """The default of a recipe's field."""
+    """The default value of a recipe's field."""
     field = recipe.__dataclass_fields__[name]
     if field.default_factory is dataclasses.MISSING:
         return field.default
     return field.default_factory()
 
 
-def notes(model: keras.Model, data, recipe: Recipe) -> dict:
-    """Notes of a training for the model's file: class names, the preparation of images.
+def notes(model: keras.Model, data: ImageData, recipe: Recipe) -> dict[str, Any]:
+    """Metadata that is saved with a trained model: class names and preprocessing.
 
     Args:
         model: a model of this package.
-        data: `keras_vit.data.ImageData`, as `configured` for it.
+        data: the result of `prepare_data` for the model.
         recipe: `Recipe`.
     """
     pipeline = data.pipeline
@@ -255,25 +257,27 @@ def notes(model: keras.Model, data, recipe: Recipe) -> dict:
     }
 
 
-def metrics(num_classes: int) -> list:
-    """Accuracy, and from six classes on top-5 accuracy, of one-hot labels."""
+def metrics(num_classes: int) -> list[keras.metrics.Metric]:
+    """Accuracy, and with more than five classes top-5 accuracy, for one-hot labels."""
     chosen = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     if num_classes > 5:
         chosen.append(keras.metrics.TopKCategoricalAccuracy(k=5, name="top5_accuracy"))
     return chosen
 
 
-def cut(recipe: Recipe, num_examples: int, evaluations: int | None) -> tuple[int, int]:
-    """Keras' `epochs` and `steps_per_epoch`, of which the product is all micro-batches.
+def split_into_epochs(
+    recipe: Recipe, num_examples: int, evaluations: int | None
+) -> tuple[int, int]:
+    """Keras' (epochs, steps_per_epoch) for all micro-batches of a recipe.
 
     Args:
         recipe: `Recipe`.
         num_examples: int, images in the training set.
-        evaluations: see `finetune`.
+        evaluations: number of epochs, see `finetune`.
     """
     if evaluations is None:
         passes = recipe.steps * recipe.batch_size / num_examples
-        evaluations = min(EVALUATIONS, max(1, round(passes)))
+        evaluations = min(MAX_EVALUATIONS, max(1, round(passes)))
     arguments.positive(evaluations, "evaluations")
     divisors = [d for d in range(1, recipe.steps + 1) if recipe.steps % d == 0]
     epochs = min(divisors, key=lambda d: abs(math.log(d / evaluations)))

@@ -1,13 +1,13 @@
-"""Which weights a fine-tuning leaves as they are."""
+"""Freezing of weights for fine-tuning."""
 
 import keras
 
 from keras_vit.training.layerwise import (
     BEFORE_BLOCKS,
     BLOCK,
-    block_order,
-    networks,
-    top_layers,
+    backbones,
+    block_names,
+    expanded_layers,
 )
 from keras_vit.training.weight_decay import NORMS
 
@@ -15,26 +15,25 @@ AFTER_BLOCKS = ("encoder_norm", "norm", "fc_norm", "pooling", "pre_logits")
 
 
 def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
-    """Chooses the weights of a model that are trained, and freezes the others.
+    """Freezes all weights of a model except those to train.
 
-    Compile the model afterwards: an optimizer is made for the weights that are trained.
-    What is frozen stays so in a saved model and in copies of it.
+    Compile the model afterwards: its optimizer then has the trained weights only. Frozen
+    weights stay frozen in a saved model and in copies.
 
     Args:
-        model: a `VisionTransformer`, a `BiTResNet`, or a model that has the layers of
-            one, also as a layer, under their names. Layers of its own are trained, as
-            the head is. It is changed in place.
-        what: `"linear"`, all but the head is frozen; `"norms"`, all but the norms and
-            the head (BiT has group norms); an int k, what comes before the last k blocks
-            (BiT: units) is frozen, and these, the final norm, pooling, `pre_logits` and
-            the head are trained; `None`, nothing is frozen.
+        model: a `VisionTransformer`, a `BiTResNet`, or a model that contains one, or its
+            layers under their names. Layers outside the network are trained, as the head
+            is. The model is changed in place.
+        what: weights to train: `"linear"`, the head; `"norms"`, the norms and the head;
+            an int k, the last k blocks (BiT: units), the final norm, pooling,
+            `pre_logits` and the head; `None`, all weights.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: if `what` is none of these, the model has fewer blocks than asked
-            for or nothing left to train, or its layers have LoRA weights.
+        ValueError: if `what` is another value, the model has fewer than k blocks, no
+            weight would be trained, or layers have LoRA weights or are quantized.
 
     Example:
 
@@ -42,9 +41,9 @@ def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
     >>> freeze(model, "linear")
     >>> model.compile(keras.optimizers.SGD(0.1), loss)
     """
-    layers = list(top_layers(model))
+    layers = list(expanded_layers(model))
     trained = _trained_layers(model, layers, what)
-    check_plain(model)
+    check_no_lora(model)
     unfreeze(model)
     train_only(model, [weight for layer in trained for weight in layer.weights])
     mark_frozen(layers)
@@ -52,64 +51,64 @@ def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
 
 
 def mark_frozen(layers: list[keras.layers.Layer]) -> None:
-    """Has layers without weights to train say so, as their configs and copies do."""
+    """Sets `trainable=False` on layers without trainable weights: configs save that."""
     for layer in layers:
         if layer.weights and not layer.trainable_weights:
             layer.trainable = False
 
 
 def unfreeze(model: keras.Model) -> None:
-    """Trains what the layers of a model can train, each of them."""
+    """Makes all layers of a model trainable."""
     for layer in model._flatten_layers():
-        # On TensorFlow Keras 3.15 ignores the value that a layer has already, whatever the
-        # layers and the weights within it have.
+        # On TensorFlow Keras 3.15 ignores a value that the layer has already, even if
+        # layers and weights inside differ.
         layer.trainable = False
         layer.trainable = True
 
 
 def train_only(model: keras.Model, weights: list[keras.Variable]) -> None:
-    """Freezes a model's weights but for some, whatever their layers.
+    """Freezes all weights of a model except the given ones.
 
     Raises:
-        ValueError: if none is left.
+        ValueError: if no trainable weight is left.
     """
     trained = {id(weight) for weight in weights}
     trainable = model.trainable_weights
     if not any(id(weight) in trained for weight in trainable):
         raise ValueError(
-            "A model must have weights to train. Received one that has neither a head nor "
-            "others that are asked for. Give it a head: VisionTransformer(…, classes=n)."
+            "A model must have weights to train. Received: a model that has neither a head "
+            "nor such weights. Add a head: VisionTransformer(…, classes=n)."
         )
     for weight in trainable:
         weight.trainable = id(weight) in trained
 
 
-def is_ours(name: str) -> bool:
-    """Whether a layer of this name is one of this package's models, but for the head."""
+def is_backbone_layer(name: str) -> bool:
+    """True if this package's models have a layer of this name, other than the head."""
     patterns = (BEFORE_BLOCKS, BLOCK)
     return name in AFTER_BLOCKS or any(pattern.fullmatch(name) for pattern in patterns)
 
 
-def check_plain(model: keras.Model) -> None:
-    """Raises a ValueError where a model's kernels are not plain variables."""
+def check_no_lora(model: keras.Model) -> None:
+    """Raises a ValueError if layers have LoRA weights or are quantized."""
     for layer in model._flatten_layers(include_self=False):
         if getattr(layer, "lora_enabled", False):
             raise ValueError(
-                "`model` must have no LoRA weights yet: `enable_lora` freezes the other "
-                f"weights by itself. Received: LoRA weights in {layer.path}. Save the "
-                "model, which merges them, and load it."
+                "`model` must not have LoRA weights yet: `enable_lora` freezes the other "
+                f"weights itself. Received: LoRA weights in {layer.path}. Save and load "
+                "the model, which merges them."
             )
         if getattr(layer, "quantization_mode", None):
             raise ValueError(
                 "Quantized kernels cannot be trained. Received: a model with "
-                f"{layer.path} in {layer.quantization_mode}. Fine-tune the model first, "
-                "and quantize it afterwards."
+                f"{layer.path} in {layer.quantization_mode}. Fine-tune the model before "
+                "quantizing it."
             )
 
 
 def _trained_layers(model, layers, what):
-    ours = [layer for layer in layers if is_ours(layer.name)]
-    others = [layer for layer in layers if not is_ours(layer.name)]  # with the head
+    ours = [layer for layer in layers if is_backbone_layer(layer.name)]
+    others = [layer for layer in layers if not is_backbone_layer(layer.name)]  # and head
     if what is None:
         return layers
     if what == "linear":
@@ -119,20 +118,20 @@ def _trained_layers(model, layers, what):
         return [*others, *(layer for layer in inner if isinstance(layer, NORMS))]
     if not isinstance(what, int) or isinstance(what, bool) or what < 0:
         raise ValueError(
-            "`what` must be 'linear', 'norms', the number of blocks that are trained, or "
+            "`what` must be 'linear', 'norms', the number of last blocks to train, or "
             f"None. Received: what={what!r}"
         )
-    last = [layer for network in networks(model) for layer in _last_blocks(network, what)]
+    last = [layer for each in backbones(model) for layer in _last_blocks(each, what)]
     after = [layer for layer in ours if layer.name in AFTER_BLOCKS]
     return [*last, *after, *others]
 
 
 def _last_blocks(layers, number):
-    blocks = block_order(layers)
+    blocks = block_names(layers)
     if number > len(blocks):
         raise ValueError(
             f"`what` must be at most the number of blocks, {len(blocks)}. Received: "
-            f"what={number}. Use None to train all of the model."
+            f"what={number}. Use None to train the whole model."
         )
     last = blocks[len(blocks) - number :]
     return [layer for layer in layers if layer.name in last]

@@ -1,4 +1,4 @@
-"""Losses that Keras has in another form."""
+"""The loss of the ViT paper's pre-training."""
 
 import keras
 from keras import ops
@@ -6,17 +6,20 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class SigmoidCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy of each class, summed over the classes.
+    """Binary cross-entropy, summed over the classes.
 
-    With it the ViT paper pre-trains on ImageNet-21k and JFT-300M, whose images may have
-    several labels. (`keras.losses.BinaryCrossentropy` takes the mean over the classes,
-    which at 21,843 of them is another learning rate.)
+    The ViT paper pre-trains with it on ImageNet-21k and JFT-300M, whose images may have
+    several labels. `keras.losses.BinaryCrossentropy` takes the mean over the classes
+    instead, which scales the gradient: by 1 / 21,843 for ImageNet-21k.
 
     Source: ViT (arXiv 2010.11929), appendix B.1; the code of BigVision.
 
     Args:
-        from_logits: bool, whether predictions are logits, or else probabilities.
-        label_smoothing: float in [0, 1), how much of each label is replaced by 0.5.
+        from_logits: bool, whether predictions are logits; otherwise probabilities.
+        label_smoothing: float in [0, 1), share of each label that is replaced by 0.5.
+        reduction: as in `keras.losses.Loss`.
+        name: name of the loss.
+        **kwargs: other arguments of `keras.losses.Loss`.
 
     Call arguments:
         y_true: (batch, classes), in [0, 1].

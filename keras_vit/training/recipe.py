@@ -1,12 +1,13 @@
-"""What a recipe is: the numbers of a training run, and the parts that `fit` takes."""
+"""`Recipe`: hyperparameters of a training, and the parts of `compile` and `fit`."""
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import keras
 
-from keras_vit import arguments
+from keras_vit import arguments, deprecated
 from keras_vit.data import Augmentation
 from keras_vit.distribution import check_gradient_accumulation
 from keras_vit.training.adapted import adapt
@@ -21,65 +22,69 @@ from keras_vit.training.weight_decay import exclude_from_weight_decay
 ALGORITHMS = ("sgd", "adam")
 DECAYS = ("cosine", "linear")
 LOSSES = ("softmax", "sigmoid")
-# Arguments of a model that a recipe may ask for, in `model_arguments`.
-OF_THE_MODEL = (
+# Fields of a recipe that are arguments of the model's constructor.
+MODEL_ARGUMENTS = (
     *("dropout_rate", "attention_dropout_rate", "drop_path_rate", "rematerialize"),
     *("pooling", "position", "representation_size"),
 )
+# A decorator of the dataclasses: the field `image_size` was called `resolution`.
+accepts_old_names = deprecated.renamed_arguments(resolution="image_size")
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The numbers of a training run, and from them the parts of `compile` and `fit`.
+    """Hyperparameters of a training, and the parts of `compile` and `fit` made from them.
 
-    The recipes of the papers are its subclasses. `recipe.replace(steps=100)` is a recipe
-    with another number; `keras_vit.training.finetune` puts the parts together.
+    Each paper's recipe is a subclass. `recipe.replace(steps=100)` returns a changed copy;
+    `keras_vit.training.finetune` trains a model by a recipe.
 
     Attributes:
-        steps: int, updates of the weights, `batch_size` examples each.
-        batch_size: int, examples of an update.
-        micro_batch_size: int, examples that are in memory at a time, a divisor of
-            `batch_size`: gradients are accumulated over as many as it takes. `None` for
-            the whole batch.
-        base_learning_rate: float, reached after the warm-up.
+        steps: int, number of weight updates, each on `batch_size` examples.
+        batch_size: int, examples per update.
+        micro_batch_size: int, examples in memory at a time, a divisor of `batch_size`.
+            Gradients are accumulated over `batch_size / micro_batch_size` micro-batches.
+            `None` computes the whole batch at once.
+        base_learning_rate: float, learning rate after the warm-up.
         warmup_steps: int, steps in which the learning rate rises linearly from 0.
         decay: `"cosine"`, to 0, or `"linear"`, to 1e-5, as in the ViT paper's code.
         algorithm: `"sgd"`, with momentum, or `"adam"`, with decoupled weight decay.
-        momentum: float, of the stochastic gradient descent.
+        momentum: float, momentum of SGD.
         beta_1: float, decay of Adam's first moment.
         beta_2: float, decay of Adam's second moment.
-        weight_decay: float. In each step a weight shrinks by this part of itself, times
-            the learning rate. Biases, norms, positions and tokens are left out.
-        global_clipnorm: float, to which the norm of all gradients is clipped, or `None`.
-        loss: `"softmax"`, the cross-entropy of classes that exclude each other, or
-            `"sigmoid"`, the sum of a binary one for each class.
+        weight_decay: float. Each step subtracts `learning_rate * weight_decay * weight`.
+            Biases, norms, positions and tokens do not decay.
+        global_clipnorm: float, largest norm of all gradients together; `None` does not
+            clip.
+        loss: `"softmax"`, cross-entropy of classes that exclude each other, or
+            `"sigmoid"`, binary cross-entropy summed over the classes.
         label_smoothing: float in [0, 1), taken from the label and spread over all classes.
-        resolution: int or (height, width), pixels of the images that the model is to
-            take.
-        augmentation: `keras_vit.data.Augmentation`, what is done to the images.
-        layerwise_decay: float in (0, 1], by which the learning rate shrinks with each
-            layer away from the head, see `learning_rate_multipliers`; 1 for none.
-        ema_momentum: float in [0, 1), with which an average of the weights is kept and
-            used in the end, see `average_weights`; `None` for none.
-        freeze: `"linear"`, `"norms"` or a number of last blocks, what alone is trained,
-            see `training.freeze`; `None` for everything.
-        lora_rank: int, rank of the updates of a frozen encoder, see
-            `training.enable_lora`; `None` for none.
+        image_size: int or (height, width), pixels of the model's input.
+        augmentation: `keras_vit.data.Augmentation` of the training images.
+        layerwise_decay: float in (0, 1], factor of the learning rate per layer away from
+            the head, see `learning_rate_multipliers`; 1 gives all layers the same rate.
+        ema_momentum: float in [0, 1), momentum of an exponential moving average of the
+            weights, which the trained model has, see `average_weights`; `None` for no
+            average.
+        freeze: weights to train: `"linear"`, `"norms"` or a number of last blocks, see
+            `training.freeze`; `None` trains all.
+        lora_rank: int, rank of the low-rank updates of a frozen encoder, see
+            `training.enable_lora`; `None` for no LoRA.
         dropout_rate, attention_dropout_rate, drop_path_rate, rematerialize, pooling,
             position, representation_size: arguments of the model, see
-            `VisionTransformer`; `None` for whatever the model has.
+            `VisionTransformer`; `None` takes the model as it is.
         init_head_bias: float, value of the head's bias before the first step; `None`
-            leaves it as it is.
+            leaves the bias as it is.
 
     Raises:
-        ValueError: if a number is out of its range, or two do not fit together.
+        ValueError: if a value is out of range, or two values contradict each other.
 
     Example:
 
     >>> recipe = keras_vit.training.VTAB()
     >>> model = keras_vit.ViTB16(
     ...     weights="imagenet21k", classes=37, classifier_activation=None,
-    ...     input_shape=(recipe.resolution, recipe.resolution, 3),
+    ...     input_shape=(recipe.image_size, recipe.image_size, 3),
     ...     **recipe.model_arguments())
     >>> loss = recipe.loss_function(model)
     >>> model.compile(recipe.optimizer(model), loss, metrics=["accuracy"])
@@ -99,7 +104,7 @@ class Recipe:
     global_clipnorm: float | None = 1.0
     loss: str = "softmax"
     label_smoothing: float = 0.0
-    resolution: int | tuple[int, int] = 384
+    image_size: int | tuple[int, int] = 384
     augmentation: Augmentation = field(default_factory=Augmentation)
     layerwise_decay: float = 1.0
     ema_momentum: float | None = None
@@ -124,7 +129,7 @@ class Recipe:
         arguments.one_of(self.decay, DECAYS, "decay")
         arguments.one_of(self.loss, LOSSES, "loss")
         arguments.rate(self.label_smoothing, "label_smoothing")
-        arguments.pair(self.resolution, "resolution")
+        arguments.pair(self.image_size, "image_size")
         micro_batch_size = self.micro_batch_size or self.batch_size
         arguments.positive(micro_batch_size, "micro_batch_size")
         if self.batch_size % micro_batch_size:
@@ -149,36 +154,49 @@ class Recipe:
             )
         if self.freeze is not None and self.lora_rank is not None:
             raise ValueError(
-                "`lora_rank` freezes all but the head itself, so `freeze` must be None. "
+                "`lora_rank` freezes the encoder already, so `freeze` must be None. "
                 f"Received: freeze={self.freeze!r}, lora_rank={self.lora_rank}"
             )
 
     @property
+    def resolution(self) -> int | tuple[int, int]:
+        """Old name of `image_size`."""
+        deprecated.warn("`resolution` of a recipe", "`image_size`")
+        return self.image_size
+
+    @property
     def gradient_accumulation_steps(self) -> int:
-        """Micro-batches of an update."""
+        """Number of micro-batches per update."""
         return self.batch_size // (self.micro_batch_size or self.batch_size)
 
-    def replace(self, **changes) -> "Recipe":
-        """The recipe with other fields; with other `steps` the schedule is stretched.
+    def replace(self, **changes: Any) -> Self:
+        """Returns the recipe with other fields.
 
         Args:
-            **changes: fields of the recipe. What of the schedule is given in steps keeps
-                its share of them, unless it is given too.
+            **changes: fields of the recipe. Other `steps` stretch the schedule:
+                `warmup_steps` (and `decay_steps`) keep their share of `steps` unless they
+                are given too.
+
+        Raises:
+            ValueError: if a value is out of range, or two values contradict each other.
         """
         if "steps" in changes:
             arguments.positive(changes["steps"], "steps")
-            changes = {**self._schedule_of(changes["steps"]), **changes}
+            changes = {**self._schedule_fields(changes["steps"]), **changes}
         return dataclasses.replace(self, **changes)
 
-    def _schedule_of(self, steps):
-        """What the schedule has in steps, for another number of them."""
+    def _schedule_fields(self, steps):
+        """The fields that count steps, rescaled to another number of them."""
         return {"warmup_steps": self.warmup_steps * steps // self.steps}
 
     def prepare(self, model: keras.Model) -> keras.Model:
         """Freezes weights, adds LoRA and sets the head's bias, as the recipe says.
 
         Args:
-            model: a model of this package; it is changed, and returned.
+            model: a model of this package. It is changed in place.
+
+        Returns:
+            The same model.
 
         Raises:
             ValueError: if the model was built with other arguments than
@@ -200,19 +218,19 @@ class Recipe:
         other = {k: config.get(k) for k, v in asked.items() if config.get(k) != v}
         if other:
             raise ValueError(
-                "The model must be built with what the recipe asks of it. Asked: "
+                "The model must be built with the arguments of the recipe. Expected: "
                 f"{ {k: asked[k] for k in other} }. Received: a model with {other}. Build "
                 "it with **recipe.model_arguments(), or change the recipe: "
                 "recipe.replace(…)."
             )
 
-    def model_arguments(self) -> dict:
-        """What the recipe asks of the model, for its constructor."""
-        asked = {name: getattr(self, name) for name in OF_THE_MODEL}
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments that the recipe sets in the model's constructor."""
+        asked = {name: getattr(self, name) for name in MODEL_ARGUMENTS}
         return {name: value for name, value in asked.items() if value is not None}
 
     def schedule(self) -> keras.optimizers.schedules.LearningRateSchedule:
-        """The learning rate at each step."""
+        """The learning rate schedule, by update."""
         if self.decay == "linear":
             return WarmupLinearDecay(self.base_learning_rate, self.steps, self.warmup_steps)
         decay_steps = self.steps - self.warmup_steps
@@ -231,11 +249,12 @@ class Recipe:
         """The optimizer for `compile`.
 
         Args:
-            model: a model of this package, from whose layers come the weights that do
-                not decay and the layer-wise learning rates. It is not changed.
+            model: a model of this package. Its layers determine which weights decay and
+                their learning rates. It is not changed.
 
         Raises:
-            ValueError: if it is Adam, and the weights are in half precision.
+            ValueError: if the algorithm is Adam and the weights are in half precision, or
+                gradients cannot be accumulated under the distribution.
         """
         self._check_dtype(model)
         optimizer = self._algorithm()
@@ -250,14 +269,14 @@ class Recipe:
         return optimizer
 
     def _check_dtype(self, model):
-        """Refuses Adam in half precision, where Keras keeps its moments in half, too."""
+        """Refuses Adam on half-precision weights: Keras keeps its moments in half, too."""
         dtype = model.dtype_policy.variable_dtype
         if dtype in ("float16", "bfloat16") and self.algorithm == "adam":
             raise ValueError(
-                "Adam needs weights in float32: in bfloat16 its beta_2 of 0.999 is 1, so "
-                "that nothing is trained; in float16 squared gradients are 0. Received: "
-                f"a model of dtype {model.dtype_policy.name!r}. Take mixed_bfloat16 or "
-                "mixed_float16, with weights in float32, or a recipe with SGD."
+                "Adam needs weights in float32: bfloat16 rounds beta_2=0.999 to 1, so that "
+                "nothing is trained, and float16 rounds squared gradients to 0. Received: "
+                f"a model of dtype {model.dtype_policy.name!r}. Use mixed_bfloat16 or "
+                "mixed_float16, which keep weights in float32, or a recipe with SGD."
             )
 
     def _algorithm(self):
@@ -274,15 +293,15 @@ class Recipe:
         return keras.optimizers.Adam(schedule, **betas, epsilon=1e-8, **common)
 
     def loss_function(self, model: keras.Model) -> keras.losses.Loss:
-        """The loss for `compile`, of labels with a number for each class.
+        """The loss for `compile`, of labels (batch, classes).
 
         Args:
-            model: a model with a head, of whose activation it depends what the loss is
-                computed from: logits (`classifier_activation=None`, the most exact) or
+            model: a model with a head. The loss is computed from logits if the head has
+                `classifier_activation=None` (the most exact), otherwise from
                 probabilities.
 
         Raises:
-            ValueError: if the head's activation is not that of the loss.
+            ValueError: if the model has no head, or its activation does not fit the loss.
         """
         activation = _head_activation(model)
         if activation not in ("linear", self.loss):
@@ -310,7 +329,7 @@ def _head_activation(model):
     if "head" not in {layer.name for layer in model.layers}:
         raise ValueError(
             "The loss depends on the activation of the model's layer 'head'. Received: "
-            f"the model {model.name!r} without it. Give it one with `classes`, as in "
+            f"the model {model.name!r}, which has none. Add one: "
             "keras_vit.from_pretrained(model, classes=10, classifier_activation=None)."
         )
     head = model.get_layer("head")

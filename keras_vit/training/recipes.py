@@ -1,25 +1,26 @@
-"""Recipes of the papers, a dataclass each."""
+"""Recipes of published trainings, one dataclass each."""
 
 from dataclasses import dataclass, field
+from typing import Any, Self
 
-from keras_vit import arguments
+from keras_vit import arguments, deprecated
 from keras_vit.data import Augmentation
 from keras_vit.models.sizes import SIZES
-from keras_vit.training.recipe import Recipe
+from keras_vit.training.recipe import Recipe, accepts_old_names
 from keras_vit.training.schedules import WarmupStepDecay
 
 IMAGENET, IMAGENET_21K, JFT_300M = "imagenet2012", "imagenet21k", "jft300m"
 NUM_EXAMPLES = {IMAGENET: 1_281_167, IMAGENET_21K: 14_197_122, JFT_300M: 303_000_000}
 
 
-def steps_of(epochs: float, num_examples: int, batch_size: int) -> int:
-    """Updates in a number of passes over a data set, at least one."""
+def num_steps(epochs: float, num_examples: int, batch_size: int) -> int:
+    """Number of updates in `epochs` passes over a data set, at least 1."""
     return max(1, round(epochs * num_examples / batch_size))
 
 
 # Fine-tuning.
 
-# TFDS name: steps, warm-up steps, the learning rates of the paper's search.
+# TFDS name: (steps, warm-up steps, learning rates that the paper searches).
 FINE_TUNING = {
     "imagenet2012": (20_000, 500, (0.003, 0.01, 0.03, 0.06)),
     "cifar10": (10_000, 500, (0.001, 0.003, 0.01, 0.03)),
@@ -29,17 +30,17 @@ FINE_TUNING = {
 }
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class ViTFineTuning(Recipe):
     """Fine-tuning as in the ViT paper: SGD with momentum, cosine decay, no weight decay.
 
     Source: ViT (arXiv 2010.11929), section 4.1, appendix B.1.1 and Table 4; warm-up and
-    crops are those of the code (BigVision's `transfer`). `ViTFineTuning.for_data` takes
-    the numbers of the paper's data sets.
+    crops from the code (BigVision's `transfer`). `ViTFineTuning.for_data` has the
+    hyperparameters of the paper's data sets.
 
     Command: `keras-vit finetune oxford_flowers102 --model ViTB32 --weights
-    augreg_imagenet21k --recipe vit --base-learning-rate 0.003
-    --output runs/flowers`
+    augreg_imagenet21k --recipe vit --base-learning-rate 0.003 --output runs/flowers`
 
     Published: ViT-L/16 (ImageNet-21k) ImageNet 85.30 %, CIFAR-10 99.15, CIFAR-100 93.25,
     Pets 94.67, Flowers 99.61. ViT-B/32 of AugReg, mean of five runs: ImageNet 83.27
@@ -52,14 +53,17 @@ class ViTFineTuning(Recipe):
     base_learning_rate: float = 0.03
 
     @classmethod
-    def for_data(cls, name: str, learning_rate: float | None = None, **changes):
+    @deprecated.renamed_arguments(learning_rate="base_learning_rate")
+    def for_data(
+        cls, name: str, base_learning_rate: float | None = None, **changes: Any
+    ) -> Self:
         """The recipe for one of the paper's data sets.
 
         Args:
-            name: str, the data set's name in TFDS, one of `FINE_TUNING`.
-            learning_rate: float, `None` for the one that is best for AugReg's ViT-B/32.
-                The paper chooses on held-out training examples among four, which an
-                error here lists.
+            name: name of the data set in TFDS, one of `FINE_TUNING`.
+            base_learning_rate: float; `None` for the best one of AugReg's ViT-B/32. The
+                paper chooses among the four in `FINE_TUNING`, on held-out training
+                examples.
             **changes: other fields of the recipe.
 
         Raises:
@@ -71,17 +75,18 @@ class ViTFineTuning(Recipe):
         if name.startswith("cifar"):
             changes = {"augmentation": Augmentation(crop="random"), **changes}
         numbers = {"steps": steps, "warmup_steps": warmup_steps}
-        rate = best if learning_rate is None else learning_rate
+        rate = best if base_learning_rate is None else base_learning_rate
         return cls(**{**numbers, "base_learning_rate": rate, **changes})
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class VTAB(Recipe):
-    """Transfer to the tasks of VTAB-1k with the same numbers for each, none chosen on them.
+    """Transfer to VTAB-1k, with the same hyperparameters for each task.
 
     Source: ViT (arXiv 2010.11929), Table 4 and appendix B.1.1; VTAB (arXiv 1910.04867).
-    800 training and 200 validation examples; images are resized, without crops and
-    flips, as some tasks ask where an object is.
+    800 training and 200 validation examples. Images are resized, not cropped or flipped,
+    as some tasks ask where an object is.
 
     Command: `keras-vit finetune oxford_flowers102 --model ViTL16 --weights imagenet21k
     --recipe vtab --split 'train=train[:800]' --split 'validation=validation[:200]' --split
@@ -101,14 +106,15 @@ class VTAB(Recipe):
     )
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class SmallData(Recipe):
-    """Fine-tuning on one's own images, on one machine: numbers by the size of the data.
+    """Fine-tuning on your own images, on one machine.
 
-    Not of a paper, but of habits since: Adam with decoupled weight decay, layer-wise
-    learning rates (MAE, arXiv 2111.06377, appendix A.1), label smoothing, batches that
-    fit on one accelerator. `SmallData.for_examples` chooses; the fewer examples, the more
-    passes over them.
+    Not from one paper: Adam with decoupled weight decay, layer-wise learning rates (MAE,
+    arXiv 2111.06377, appendix A.1), label smoothing, and batches that fit on one
+    accelerator. `SmallData.for_examples` chooses hyperparameters by the size of the data
+    set: fewer examples, more epochs.
 
     Command: `keras-vit finetune my_images --model ViTB16 --weights
     augreg_imagenet21k --output runs/mine`
@@ -122,18 +128,18 @@ class SmallData(Recipe):
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     layerwise_decay: float = 0.75
-    resolution: int | tuple[int, int] = 224
+    image_size: int | tuple[int, int] = 224
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(crop_area=(0.35, 1.0))
     )
 
     @classmethod
-    def for_examples(cls, num_examples: int, **changes):
+    def for_examples(cls, num_examples: int, **changes: Any) -> Self:
         """The recipe for a number of training examples.
 
         Args:
             num_examples: int, images in the training set.
-            **changes: other fields of the recipe; `batch_size` changes the steps too.
+            **changes: other fields of the recipe. `batch_size` also changes `steps`.
 
         Raises:
             ValueError: if `num_examples` is not positive.
@@ -146,22 +152,23 @@ class SmallData(Recipe):
         else:
             batch_size, epochs, least = 128, 8, 2300
         batch_size = changes.get("batch_size", batch_size)
-        steps = max(least, steps_of(epochs, num_examples, batch_size))
+        steps = max(least, num_steps(epochs, num_examples, batch_size))
         numbers = {"batch_size": batch_size, "steps": steps}
         numbers["warmup_steps"] = changes.get("steps", steps) // 10
         return cls(**{**numbers, **changes})
 
 
-SMALL, MEDIUM = 20_000, 500_000  # examples, from which a data set of BiT is no longer so
+SMALL, MEDIUM = 20_000, 500_000  # BiT: a data set is small, or medium, below
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class BiTHyperRule(Recipe):
-    """How BiT models are fine-tuned: one rule for every data set.
+    """Fine-tuning of BiT models by one rule for every data set.
 
-    Source: BiT (arXiv 1912.11370), section 3.3. `BiTHyperRule.for_data` chooses the
-    numbers by the data set. Images are resized to a square, of which a random crop is
-    taken; a test image is resized to the crop's size at once.
+    Source: BiT (arXiv 1912.11370), section 3.3. `BiTHyperRule.for_data` chooses
+    hyperparameters by the data set. Training images are resized to a square and randomly
+    cropped; test images are resized to the size of the crop.
 
     Command: `keras-vit finetune oxford_flowers102 --model BiTR50x1 --weights imagenet21k
     --recipe bit --output runs/flowers`
@@ -169,13 +176,13 @@ class BiTHyperRule(Recipe):
     Published: BiT-L R152x4 ImageNet 87.54 %, CIFAR-10 99.37 %.
 
     Attributes:
-        decay_steps: the steps after which the learning rate is divided by 10, instead of
-            what `decay` says.
+        decay_steps: steps after which the learning rate is divided by 10. They replace
+            `decay`.
 
     Example:
 
-    >>> rule = BiTHyperRule.for_data(num_examples=1020, image_size=(500, 667))
-    >>> rule.steps, rule.resolution
+    >>> rule = BiTHyperRule.for_data(num_examples=1020, source_size=(500, 667))
+    >>> rule.steps, rule.image_size
     (500, 480)
     """
 
@@ -184,20 +191,28 @@ class BiTHyperRule(Recipe):
     global_clipnorm: float | None = None
 
     @classmethod
-    def for_data(cls, num_examples: int, image_size: int | tuple[int, int], **changes):
-        """The numbers of the rule for a data set.
+    def for_data(
+        cls,
+        num_examples: int,
+        source_size: int | tuple[int, int] | None = None,
+        **changes: Any,
+    ) -> Self:
+        """The recipe for a data set.
 
         Args:
             num_examples: int, images in the training set.
-            image_size: int or (height, width), pixels of its images, of the usual one
-                where they vary.
+            source_size: int or (height, width), pixels of the data set's images before
+                they are resized; a typical size if they vary.
             **changes: other fields of the recipe.
 
         Raises:
-            ValueError: if `num_examples` or `image_size` is not positive.
+            ValueError: if `num_examples` or `source_size` is not positive.
         """
         arguments.positive(num_examples, "num_examples")
-        height, width = arguments.pair(image_size, "image_size")
+        if source_size is None and "image_size" in changes:  # the old name
+            deprecated.warn("The argument `image_size`", "`source_size`")
+            source_size = changes.pop("image_size")
+        height, width = arguments.pair(source_size, "source_size")
         resize, crop = (160, 128) if height * width < 96 * 96 else (512, 480)
         if num_examples < SMALL:
             warmup_steps, *decay_steps, steps = 100, 200, 300, 400, 500
@@ -215,17 +230,17 @@ class BiTHyperRule(Recipe):
             "steps": steps,
             "warmup_steps": warmup_steps,
             "decay_steps": tuple(decay_steps),
-            "resolution": crop,
+            "image_size": crop,
             "augmentation": augmentation,
         }
         return cls(**{**numbers, **changes})
 
-    def _schedule_of(self, steps):
+    def _schedule_fields(self, steps):
         decay_steps = tuple(step * steps // self.steps for step in self.decay_steps)
-        return {**super()._schedule_of(steps), "decay_steps": decay_steps}
+        return {**super()._schedule_fields(steps), "decay_steps": decay_steps}
 
     def schedule(self) -> WarmupStepDecay:
-        """The learning rate at each step."""
+        """The learning rate schedule, by update."""
         return WarmupStepDecay(self.base_learning_rate, self.warmup_steps, self.decay_steps)
 
 
@@ -254,29 +269,31 @@ PRE_TRAINING = (
 )
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class PreTraining(Recipe):
-    """What Google's pre-trainings on ImageNet-21k and JFT-300M have in common."""
+    """Hyperparameters that Google's pre-trainings on ImageNet-21k and JFT-300M share."""
 
     batch_size: int = 4096
     warmup_steps: int = 10_000
     algorithm: str = "adam"
     loss: str = "sigmoid"
-    resolution: int | tuple[int, int] = 224
+    image_size: int | tuple[int, int] = 224
     init_head_bias: float | None = -10.0
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class ViTPreTraining(PreTraining):
     """Pre-training as in the ViT paper: Adam, batch 4096, warm-up of 10,000 steps.
 
     Source: ViT (arXiv 2010.11929), section 4.1, appendix B.1 and Table 3.
-    `ViTPreTraining.for_model` takes the row of a model and a data set. On ImageNet-21k
-    and JFT-300M the loss is a sum of sigmoids and the head's bias starts at -10
-    (`init_head_bias`), and a tanh layer as wide as the tokens comes before the head.
+    `ViTPreTraining.for_model` has the row of a model and a data set. On ImageNet-21k and
+    JFT-300M the loss is binary cross-entropy summed over the classes, the head's bias
+    starts at -10 (`init_head_bias`), and a tanh layer of width `hidden_dim` precedes it.
 
-    There is no command for it: it takes a cluster. `recipe.optimizer(model)` and the
-    other parts go into `compile` and `fit` under a distribution.
+    It takes a cluster, so there is no command. Pass `recipe.optimizer(model)` and the
+    other parts to `compile` and `fit` under a distribution.
 
     Published, fine-tuned on ImageNet: ViT-H/14 (JFT-300M) 88.55 %, ViT-L/16 (JFT-300M)
     87.76, ViT-L/16 (ImageNet-21k) 85.30.
@@ -292,15 +309,15 @@ class ViTPreTraining(PreTraining):
         data: str = IMAGENET_21K,
         epochs: int | None = None,
         num_examples: int | None = None,
-        **changes,
-    ):
+        **changes: Any,
+    ) -> Self:
         """The recipe for a model and a data set of the paper.
 
         Args:
             model: name of an architecture, such as `"ViTB16"`.
             data: `"imagenet2012"`, `"imagenet21k"` or `"jft300m"`.
-            epochs: int, passes over the data; `None` for the longest run of the paper.
-            num_examples: int, images in the training set; `None` for all of them
+            epochs: int, passes over the data; `None` for the paper's longest run.
+            num_examples: int, images in the training set; `None` for the whole data set
                 (1,281,167, 14,197,122 or about 303 million).
             **changes: other fields of the recipe.
 
@@ -318,20 +335,20 @@ class ViTPreTraining(PreTraining):
         epochs = epochs or epochs_of_the_paper[0]
         batch_size = changes.get("batch_size", cls.batch_size)
         numbers = {
-            "steps": steps_of(epochs, num_examples, batch_size),
+            "steps": num_steps(epochs, num_examples, batch_size),
             "base_learning_rate": rate,
             "decay": decay,
             "weight_decay": weight_decay,
             "dropout_rate": dropout_rate,
         }
-        if data == IMAGENET:  # a single label, and clipping, by the notes of Table 3
+        if data == IMAGENET:  # single labels, and clipping: the notes of Table 3
             numbers |= {"loss": "softmax", "init_head_bias": None, "global_clipnorm": 1.0}
         size = model.split("ViT")[1][0]  # as in "R50ViTB16"
         numbers["representation_size"] = SIZES[size]["hidden_dim"]
         return cls(**{**numbers, **changes})
 
 
-# Name: RandAugment's (layers, magnitude), MixUp's alpha.
+# Name: (RandAugment's (layers, magnitude), MixUp's alpha).
 AUGREG_AUGMENTATIONS = {
     "none": (None, 0.0),
     "light1": ((2, 0), 0.0),
@@ -343,18 +360,18 @@ AUGREG_AUGMENTATIONS = {
 }
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class AugReg(PreTraining):
     """Pre-training with augmentation and regularisation, as in *How to train your ViT?*
 
     Source: AugReg (arXiv 2106.10270), sections 3 and 4 and appendix; the code of
-    BigVision. `AugReg.of` takes the words of the paper's file names.
+    BigVision. `AugReg.of` takes the settings that the paper's file names state.
 
-    There is no command for it: it takes a cluster, see `ViTPreTraining`.
+    It takes a cluster, so there is no command, see `ViTPreTraining`.
 
     Published: ViT-B/16, ImageNet-21k, medium1, weight decay 0.1, fine-tuned on ImageNet
-    at 384 pixels: 85.49 %; the other files' results are in `keras_vit.list_presets
-    ("AugReg")`.
+    at 384 pixels: 85.49 %. `keras_vit.list_presets("AugReg")` has the others.
     """
 
     base_learning_rate: float = 1e-3
@@ -370,22 +387,23 @@ class AugReg(PreTraining):
         weight_decay: float = 0.1,
         dropout_rate: float = 0.0,
         num_examples: int | None = None,
-        **changes,
-    ):
-        """The recipe of a file of AugReg.
+        **changes: Any,
+    ) -> Self:
+        """The recipe of one of AugReg's checkpoints.
 
         Args:
-            augmentation: `"none"`, `"light1"`, `"light2"`, `"medium1"`, `"medium2"`,
-                `"strong1"` or `"strong2"`: RandAugment and MixUp.
+            augmentation: strength of RandAugment and MixUp: `"none"`, `"light1"`,
+                `"light2"`, `"medium1"`, `"medium2"`, `"strong1"` or `"strong2"`.
             data: `"imagenet2012"` or `"imagenet21k"`.
-            epochs: int, passes over the data: 300, or 30 of ImageNet-21k.
-            weight_decay: float, 0.1 or 0.03 in the paper.
-            dropout_rate: float, of dropout and of stochastic depth: 0 or 0.1.
-            num_examples: int, images in the training set; `None` for all of them.
+            epochs: int, passes over the data; in the paper 300, or 30 over ImageNet-21k.
+            weight_decay: float, in the paper 0.1 or 0.03.
+            dropout_rate: float, rate of dropout and of stochastic depth; in the paper 0
+                or 0.1.
+            num_examples: int, images in the training set; `None` for the whole data set.
             **changes: other fields of the recipe.
 
         Raises:
-            ValueError: if the augmentation or the data is not of the paper.
+            ValueError: if the paper has no such augmentation or data set.
         """
         arguments.one_of(augmentation, AUGREG_AUGMENTATIONS, "augmentation")
         arguments.one_of(data, (IMAGENET, IMAGENET_21K), "data")
@@ -393,7 +411,7 @@ class AugReg(PreTraining):
         num_examples = num_examples or NUM_EXAMPLES[data]
         batch_size = changes.get("batch_size", cls.batch_size)
         numbers = {
-            "steps": steps_of(epochs, num_examples, batch_size),
+            "steps": num_steps(epochs, num_examples, batch_size),
             "weight_decay": weight_decay,
             "dropout_rate": dropout_rate,
             "drop_path_rate": dropout_rate,
@@ -404,27 +422,28 @@ class AugReg(PreTraining):
         return cls(**{**numbers, **changes})
 
 
+@accepts_old_names
 @dataclass(frozen=True, kw_only=True)
 class BigVisionS16(Recipe):
     """ViT-S/16 on ImageNet alone in 90 epochs: *Better plain ViT baselines*.
 
-    Source: arXiv 2205.01580; the code of BigVision. Fixed positions, the mean of the
-    tokens, RandAugment and MixUp at level "light2". BigVision's weight decay of 1e-4 is
-    not multiplied by the learning rate of 1e-3; Keras' is, so it is 0.1 here.
+    Source: arXiv 2205.01580; the code of BigVision. Fixed positions, average pooling,
+    RandAugment and MixUp at level "light2". BigVision does not multiply its weight decay
+    of 1e-4 by the learning rate of 1e-3; Keras does, so it is 0.1 here.
 
     Command: `keras-vit finetune imagenet2012 --model ViTS16 --weights none --recipe
-    bigvision --output runs/s16`: 6-7 hours on a TPU v3-8, by the authors.
+    bigvision --output runs/s16`; the authors report 6-7 hours on a TPU v3-8.
 
     Published: 76.5 % after 90 epochs, 78.5 % after 150, 80.0 % after 300.
     """
 
-    steps: int = steps_of(90, 1_268_355, 1024)  # train[:99%] of ImageNet
+    steps: int = num_steps(90, 1_268_355, 1024)  # train[:99%] of ImageNet
     batch_size: int = 1024
     warmup_steps: int = 10_000
     base_learning_rate: float = 1e-3
     algorithm: str = "adam"
     weight_decay: float = 0.1
-    resolution: int | tuple[int, int] = 224
+    image_size: int | tuple[int, int] = 224
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(
             randaugment=(2, 10), mixup_alpha=0.2, resize_factor=256 / 224
@@ -435,7 +454,13 @@ class BigVisionS16(Recipe):
     representation_size: int | None = 384
 
     @classmethod
-    def for_epochs(cls, epochs: int, num_examples: int = 1_268_355, **changes):
-        """The recipe for 90, 150 or 300 epochs, or for other data."""
+    def for_epochs(cls, epochs: int, num_examples: int = 1_268_355, **changes: Any) -> Self:
+        """The recipe for a number of epochs.
+
+        Args:
+            epochs: int, passes over the data; in the paper 90, 150 or 300.
+            num_examples: int, images in the training set; by default 99 % of ImageNet's.
+            **changes: other fields of the recipe.
+        """
         batch_size = changes.get("batch_size", cls.batch_size)
-        return cls(**{"steps": steps_of(epochs, num_examples, batch_size), **changes})
+        return cls(**{"steps": num_steps(epochs, num_examples, batch_size), **changes})

@@ -1,4 +1,4 @@
-"""Learning rates by the step."""
+"""Learning rate schedules."""
 
 import keras
 from keras import ops
@@ -8,14 +8,18 @@ from keras_vit import arguments
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly to a learning rate, and falls to a tenth of it after given steps.
+    """Linear warm-up, then a division by 10 after each of the given steps.
 
     Source: the code of BiT (arXiv 1912.11370), section 3.3.
 
     Args:
-        base_learning_rate: float, reached after the warm-up.
-        warmup_steps: int, number of steps in which it rises from 0.
-        decay_steps: the steps after which it is divided by 10, once more at each.
+        base_learning_rate: float, learning rate after the warm-up.
+        warmup_steps: int, steps in which the learning rate rises linearly from 0.
+        decay_steps: steps after which the learning rate is divided by 10 once more.
+        name: name of the schedule.
+
+    Raises:
+        ValueError: if `warmup_steps` is 0, or the steps are not in ascending order.
 
     Example:
 
@@ -38,8 +42,8 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         steps = (0, warmup_steps, *self.decay_steps)
         if list(steps) != sorted(set(steps)):
             raise ValueError(
-                "`warmup_steps` must be positive, and `decay_steps` come after it in "
-                f"order. Received: warmup_steps={warmup_steps}, "
+                "`warmup_steps` must be positive, and `decay_steps` must follow it in "
+                f"ascending order. Received: warmup_steps={warmup_steps}, "
                 f"decay_steps={self.decay_steps}"
             )
 
@@ -61,18 +65,19 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly to a learning rate, and falls linearly to the last one.
+    """Linear warm-up, then linear decay.
 
-    With it ViT was pre-trained (arXiv 2010.11929, Table 3). Source: its code. The cosine
-    of its fine-tuning (Table 4) is Keras' own: `CosineDecay(0.0, steps - warmup_steps,
-    warmup_target=base_learning_rate, warmup_steps=warmup_steps)`.
+    Source: the code of ViT, which was pre-trained with it (arXiv 2010.11929, Table 3).
+    The cosine decay of its fine-tuning (Table 4) is Keras' own: `CosineDecay(0.0, steps -
+    warmup_steps, warmup_target=base_learning_rate, warmup_steps=warmup_steps)`.
 
     Args:
-        base_learning_rate: float, reached after the warm-up.
-        steps: int, length of the training, the warm-up included. Later steps keep
+        base_learning_rate: float, learning rate after the warm-up.
+        steps: int, steps of the training including the warm-up. Later steps keep
             `end_learning_rate`.
-        warmup_steps: int, number of steps in which it rises from 0; 0 for none.
-        end_learning_rate: float, reached after `steps`.
+        warmup_steps: int, steps in which the learning rate rises linearly from 0.
+        end_learning_rate: float, learning rate after `steps`.
+        name: name of the schedule.
 
     Raises:
         ValueError: if `warmup_steps` is not in [0, steps).
@@ -94,8 +99,8 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         if not 0 <= warmup_steps < steps:
             raise ValueError(
-                "`warmup_steps` must be at least 0 and less than `steps`, of which they "
-                f"are a part. Received: warmup_steps={warmup_steps}, steps={steps}"
+                "`warmup_steps` must be at least 0 and less than `steps`, which include "
+                f"the warm-up. Received: warmup_steps={warmup_steps}, steps={steps}"
             )
         self.base_learning_rate = base_learning_rate
         self.steps = steps
@@ -125,16 +130,15 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule by the update of the weights, under gradient accumulation.
+    """A schedule that counts updates of the weights under gradient accumulation.
 
-    Keras 3.15 asks a schedule for the learning rate of the step that an optimizer counts,
-    and one with `gradient_accumulation_steps=k` counts each of the k batches of which it
-    makes one update: a schedule of 500 steps is then over after 500 / k updates. This
-    one asks it for the rate of the update.
+    In Keras 3.15 an optimizer with `gradient_accumulation_steps=k` counts k iterations
+    per update, so that a schedule of 500 steps ends after 500 / k updates. This class
+    calls the schedule with the number of the update.
 
     Args:
-        schedule: a `LearningRateSchedule` in steps of one update each.
-        gradient_accumulation_steps: int, that of the optimizer.
+        schedule: a `LearningRateSchedule` whose steps are updates.
+        gradient_accumulation_steps: int, the optimizer's argument of this name.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Which weights weight decay leaves alone."""
+"""Exclusion of weights from weight decay."""
 
 import keras
 
@@ -19,23 +19,22 @@ UNDECAYED_WEIGHTS = ("bias", "probe")  # attributes of layers
 def exclude_from_weight_decay(
     optimizer: keras.optimizers.Optimizer, model: keras.Model
 ) -> keras.optimizers.Optimizer:
-    """Restricts an optimizer's weight decay to the kernels of a model.
+    """Limits an optimizer's weight decay to the kernels of a model.
 
-    Without weight decay are biases, the weights of norms and of `LayerScale`, the class
-    token, registers, the probe of attention pooling and learned positions, as in the code
-    of DeiT and MAE. Unlike Keras' method of this name, this is saved with a compiled
-    model.
+    Source: the code of DeiT and MAE. Excluded are biases, the weights of norms and of
+    `LayerScale`, the class token, registers, the probe of attention pooling and learned
+    positions. Unlike Keras' method of this name, this is saved with a compiled model.
 
     Args:
-        optimizer: any of Keras' optimizers, before its first use, also a
-            `LossScaleOptimizer`. It is changed in place.
+        optimizer: a Keras optimizer that has not been used, also a `LossScaleOptimizer`.
+            It is changed in place.
         model: a built model.
 
     Returns:
         The same optimizer.
 
     Raises:
-        ValueError: if the optimizer has been built, or is a `MultiOptimizer`.
+        ValueError: if the optimizer has been built or is a `MultiOptimizer`.
     """
     undecayed, paths = set(), inner_paths(model)
     for layer in model._flatten_layers(include_self=False):

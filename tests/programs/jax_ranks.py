@@ -105,7 +105,7 @@ def finetuned(folder, name="run", callbacks=(), resume=None, save_freq="epoch", 
     losses = next((c for c in callbacks if isinstance(c, Losses)), Losses())
     saves = []
     if resume:
-        configured = keras_vit.training.configured(data, model, recipe)
+        configured = keras_vit.training.prepare_data(data, model, recipe)
         saves = [ExactResume(os.path.join(folder, resume), save_freq, data=configured)]
     history = keras_vit.training.finetune(
         model,
@@ -115,7 +115,7 @@ def finetuned(folder, name="run", callbacks=(), resume=None, save_freq="epoch", 
         callbacks=list({id(c): c for c in (*saves, losses, *callbacks)}.values()),
         verbose=0,
     )
-    data = keras_vit.training.configured(data, model, recipe)
+    data = keras_vit.training.prepare_data(data, model, recipe)
     stream = data.evaluation("validation")
     predictions = model.predict(stream, verbose=0)
     evaluation = model.evaluate(stream, verbose=0)

@@ -30,14 +30,14 @@ RECIPE = SmallData.for_examples(
     steps=2,
     batch_size=16,
     micro_batch_size=8,
-    resolution=16,
+    image_size=16,
     warmup_steps=0,
     ema_momentum=0.5,
     dropout_rate=0.1,
     rematerialize=True,
     augmentation=Augmentation(crop="resize"),
 )
-PLAIN = SmallData.for_examples(32, steps=4, batch_size=8, resolution=16, warmup_steps=0)
+PLAIN = SmallData.for_examples(32, steps=4, batch_size=8, image_size=16, warmup_steps=0)
 CLASSES = 8
 
 

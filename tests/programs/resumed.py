@@ -62,7 +62,7 @@ def train(directory, callbacks=(), save_freq=SAVE_FREQ, recipe=RECIPE, **options
     """Trains, or goes on, and returns all that the outcome is."""
     keras.utils.set_random_seed(7)
     model = network(recipe)
-    data = keras_vit.training.configured(load(), model, recipe)
+    data = keras_vit.training.prepare_data(load(), model, recipe)
     resume = []
     if directory is not None:
         resume = [ExactResume(directory, save_freq, data=data, **options)]

@@ -29,7 +29,7 @@ RECIPE = ViTFineTuning(
     micro_batch_size=6,
     base_learning_rate=0.3,
     warmup_steps=1,
-    resolution=8,
+    image_size=8,
     ema_momentum=0.5,
     layerwise_decay=0.8,
     global_clipnorm=0.1,
@@ -131,7 +131,7 @@ def finetuned(folder, policy="float32", **options):
     history = keras_vit.training.finetune(
         model, data, recipe, evaluations=3, callbacks=[losses], verbose=0
     )
-    data = keras_vit.training.configured(data, model, recipe)
+    data = keras_vit.training.prepare_data(data, model, recipe)
     keras.config.set_dtype_policy("float32")
     return outcome(model, losses, history, model.predict(data.validation, verbose=0))
 

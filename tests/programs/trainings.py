@@ -26,7 +26,7 @@ TRAININGS = ("data_parallel", "fully_sharded:2", "tensor_parallel:2")
 SAVE_FREQ, LAST = 3, 10  # batches; each update takes two of them, each epoch six
 RECIPE = SmallData.for_examples(
     21,
-    resolution=16,
+    image_size=16,
     steps=6,
     batch_size=16,
     micro_batch_size=8,

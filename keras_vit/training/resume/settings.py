@@ -17,6 +17,7 @@ from keras_vit.weight_paths import public_path
 FORMAT = 1  # of the checkpoints
 _REFUSED = ("configuration", "data", "training", "first_epoch")
 _ANNOUNCED = ("backend", "devices", "jit_compile", "versions")
+_RENAMED = {"resolution": "image_size"}  # fields of recipes in older checkpoints
 
 
 def describe(loop: FitLoop, params: Mapping, data: ImageData | None, configuration):
@@ -94,6 +95,8 @@ def check(checkpoint: Checkpoint, ours: dict, model: keras.Model) -> None:
 
 def _differences(checkpoint, ours, model):
     theirs, tensors = checkpoint.record, checkpoint.tensors
+    configuration = _renamed(theirs["configuration"], ours["configuration"])
+    theirs = {**theirs, "configuration": configuration}
     same_backend = theirs["backend"] == ours["backend"]
     different = [
         line
@@ -111,6 +114,14 @@ def _differences(checkpoint, ours, model):
     if not different and position.step:
         different = training_state.differences(model, "metrics", tensors, same_backend)
     return different
+
+
+def _renamed(theirs, ours):
+    """A configuration of an older checkpoint with the fields' names of today."""
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return theirs
+    names = {key: key if key in ours else _RENAMED.get(key, key) for key in theirs}
+    return {n: _renamed(theirs[key], ours.get(n)) for key, n in names.items()}
 
 
 def _announce(theirs, ours):

@@ -1,0 +1,58 @@
+"""Old names keep working for one release, and warn."""
+
+import keras
+import pytest
+
+import keras_vit
+from keras_vit import deprecated
+from keras_vit.training import BiTHyperRule, SmallData, ViTFineTuning, average_weights
+
+pytestmark = pytest.mark.one_backend
+
+
+def test_recipes_take_resolution_for_image_size():
+    with pytest.warns(DeprecationWarning, match="`resolution` is deprecated.*`image_size`"):
+        recipe = SmallData(resolution=32)
+    assert recipe.image_size == 32
+    with pytest.warns(DeprecationWarning, match="`resolution`"):
+        assert recipe.resolution == 32
+    with pytest.warns(DeprecationWarning, match="`resolution`"):
+        assert recipe.replace(resolution=48) == recipe.replace(image_size=48)
+    with pytest.warns(DeprecationWarning, match="`resolution`"):
+        assert SmallData.for_examples(10, resolution=64).image_size == 64
+
+
+def test_methods_of_recipes_take_old_arguments():
+    new = ViTFineTuning.for_data("cifar10", base_learning_rate=0.5)
+    with pytest.warns(DeprecationWarning, match="`base_learning_rate`"):
+        assert ViTFineTuning.for_data("cifar10", learning_rate=0.5) == new
+    new = BiTHyperRule.for_data(1000, (32, 32))
+    with pytest.warns(DeprecationWarning, match="`source_size`"):
+        assert BiTHyperRule.for_data(1000, image_size=(32, 32)) == new
+    assert BiTHyperRule.for_data(1000, 32, image_size=64) == new.replace(image_size=64)
+
+
+def test_averages_take_momentum_for_ema_momentum():
+    with pytest.warns(DeprecationWarning, match="`ema_momentum`"):
+        optimizer = average_weights(keras.optimizers.SGD(0.1), momentum=0.5)
+    assert optimizer.ema_momentum == 0.5
+
+
+@pytest.mark.parametrize("module", [keras_vit.training])
+def test_names_that_are_public_no_longer_are_found(module):
+    for name in module._OLD_NAMES:
+        with pytest.warns(DeprecationWarning, match=name):
+            assert callable(getattr(module, name))
+        assert name not in module.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
+def test_a_warning_names_the_caller():
+    @deprecated.renamed_arguments(old="new")
+    def function(new):
+        return new
+
+    with pytest.warns(DeprecationWarning, match="`old`") as warned:
+        assert function(old=1) == 1
+    assert warned[0].filename == __file__
