@@ -128,7 +128,7 @@ def test_a_model_of_ones_own_is_refused_with_the_way_out():
     network.build((None, 32, 32, 3))
     with pytest.raises(ValueError, match=r"with a head of its own.*from_pretrained\(model"):
         finetune(network, data)
-    with pytest.raises(ValueError, match="tells how it takes its images"):
+    with pytest.raises(ValueError, match="says how it takes images"):
         data.configured_for(network)
     with pytest.raises(ValueError, match="the model's layer 'head'"):
         SmallData().loss_function(network)

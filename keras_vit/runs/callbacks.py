@@ -113,7 +113,7 @@ class EventFiles(keras.callbacks.Callback):
     def resume(self, state: Mapping[str, Any], epochs: Epochs) -> None:
         """Deletes points after the epochs that `ExactResume` restored."""
         last = epochs[-1][1].get("step", epochs[-1][0]) if epochs else -1
-        event_files.cut(self.folder, lambda tag, step: step <= last)
+        event_files.truncate(self.folder, lambda tag, step: step <= last)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         for writer in self._writers.values():

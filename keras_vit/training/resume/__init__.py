@@ -1,4 +1,4 @@
-"""Trainings that go on where they were killed."""
+"""Exact resumption of an interrupted training."""
 
 from keras_vit.training.resume.callback import ExactResume
 

@@ -1,4 +1,4 @@
-"""`ExactResume`: a training that goes on where it was killed, as if it never had been."""
+"""`ExactResume`: saves checkpoints and resumes from them, bit for bit."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from keras_vit.log import log
 from keras_vit.training.resume import (
     callback_states,
     settings,
-    split_checkpoints,
+    sharded_checkpoints,
     training_state,
 )
 from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFolder, read
@@ -26,61 +26,60 @@ ON_SAVE_ERROR = ("raise", "warn")
 
 
 class ExactResume(keras.callbacks.Callback):
-    """Saves all that a training depends on, and goes on from it bit for bit.
+    """Saves the complete state of a training and resumes from it, bit for bit.
 
-    Run the same program again after it was killed, at whatever moment: `fit` goes on at
-    the last checkpoint in the middle of its epoch, and ends with the weights, the
-    optimizer and the history of a run that was never interrupted (on the same backend,
-    versions and kind of machine). A checkpoint holds the weights, the optimizer with its
-    averages of the weights and its loss scale, the states of all random number generators
-    (of the model, Keras, torch, NumPy and Python), the metrics, the position in the data,
-    the history, and the configuration. It is copied in the step and written beside the
-    training; a save that is due before the last one is written waits for it. The copy is
-    as much main memory as the model with its optimizer. Where weights are split over
-    processes of JAX, each writes what it has to a folder that all must see, with Orbax;
-    it opens again on any number of devices and processes of JAX.
+    Run the same program again after it was killed: `fit` resumes at the last checkpoint,
+    also within an epoch, and ends with the weights, the optimizer and the history of an
+    uninterrupted run (on the same backend, versions and kind of machine). A checkpoint
+    holds the weights, the optimizer with its weight averages and loss scale, the states
+    of all random number generators (model, Keras, torch, NumPy, Python), the metrics, the
+    position in the data, the history and the configuration. The state is copied at the
+    end of a step and written by a thread while training continues; the next save waits
+    for it. The copy takes as much main memory as the model with its optimizer. If weights
+    are sharded over processes of JAX, each process writes its shards with Orbax to a
+    folder that all of them see; the checkpoint opens on any number of devices and
+    processes of JAX.
 
-    The data must be a pure function of epoch and step. `keras_vit.data` is, and begins at
-    any step without computing those before. Other data is read from its beginning (without
-    `steps_per_epoch`: from the epoch's), and not trained on.
+    The data must be a pure function of epoch and step. `keras_vit.data` is, and starts at
+    any step directly. Other data is read again from its beginning (without
+    `steps_per_epoch`: from the beginning of the epoch) up to the step.
 
-    SIGTERM, which announces that the machine is taken away, and Ctrl-C save at the end of
-    the step and exit with the codes 75 ("try again", EX_TEMPFAIL) and 130; a second one
-    ends at once. They are caught only where `fit` runs in the main thread.
+    On preemption (SIGTERM) or Ctrl-C, training saves at the end of the step and exits with
+    75 (EX_TEMPFAIL) or 130. A second signal ends it at once. Signals are handled only if
+    `fit` runs in the main thread. A signal to one of several processes stops all of them
+    after the same step.
 
-    Else the first of several processes saves for all, and gives each what it read. A
-    signal to one of them stops all at the end of the same step.
+    With several processes, rank 0 reads and saves for all, unless weights are sharded.
 
-    Callbacks of the same `fit` are told of the epochs before: `History`, and `CSVLogger`,
-    which writes its file anew; `TensorBoard`, whose files are cut to the position;
-    `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint`, which get back what they
-    counted. One of your own can have two methods: `resume_state()`,
-    which returns a dictionary for JSON, and `resume(state, epochs)`, called before the
-    first epoch with that dictionary and a list of (epoch, logs). The place of this
-    callback in the list does not matter.
+    The other callbacks of `fit` resume, too: `History`; `CSVLogger`, which rewrites its
+    file; `TensorBoard`, whose event files are truncated to the position; `EarlyStopping`,
+    `ReduceLROnPlateau` and `ModelCheckpoint`, whose counters are restored. A callback of
+    your own can have two methods: `resume_state()` returns a dictionary for JSON, and
+    `resume(state, epochs)` is called before the first epoch with that dictionary and a
+    list of (epoch, logs). The position of `ExactResume` in the list does not matter.
 
     Args:
-        directory: of the checkpoints, for one training alone; it is made.
-        save_freq: `"epoch"`, or int, after how many batches the state is saved. It is also
-            saved at the end of each epoch, and before the first step.
-        data: `keras_vit.data.ImageData` whose `train` (or that of a copy `configured`
-            made) is given to `fit`; `None` for other data.
-        configuration: dictionary of what shall be the same when the training goes on, such
-            as `dataclasses.asdict(recipe)`. Optimizer, loss, metrics, steps per epoch, the
-            data's fingerprint and its pipeline are compared anyway.
-        keep: int, how many checkpoints are kept. With two, there is one left if the newest
-            is damaged.
-        on_save_error: `"raise"` ends the training when a checkpoint cannot be written (a
-            full disk); `"warn"` warns, trains on, and tries again when the next is due.
-            Those that were there stay in either case.
+        directory: folder for the checkpoints of this training alone. It is created.
+        save_freq: `"epoch"`, or an int: saves also after every `save_freq` batches. The
+            state is always saved before the first step and at the end of each epoch.
+        data: `keras_vit.data.ImageData` whose `train`, or that of a `configured` copy, is
+            passed to `fit`; `None` for other data.
+        configuration: dictionary of settings that must not change between runs, such as
+            `dataclasses.asdict(recipe)`. Optimizer, loss, metrics, steps per epoch, the
+            data's fingerprint and pipeline are always compared.
+        keep: int, number of checkpoints to keep. With two, one is left if the newest is
+            damaged.
+        on_save_error: if a checkpoint cannot be written (as on a full disk), `"raise"`
+            ends the training, and `"warn"` warns and tries again at the next save.
+            Existing checkpoints stay in either case.
 
     Raises:
-        ValueError: in `fit`, if the checkpoint is of another training (it says what
-            differs), every checkpoint is damaged, another process trains in the
-            directory, or the data has no fixed order.
+        ValueError: in `fit`, if the checkpoint is of another training (the error lists
+            the differences), every checkpoint is damaged, another process trains in the
+            directory, or `fit` shuffles the data.
         OSError: in `fit`, if a checkpoint cannot be written.
-        FloatingPointError: in `fit`, if the loss or a weight is not finite any more; it
-            names the step and the last good checkpoint. Such a state is never saved.
+        FloatingPointError: in `fit`, if the loss or a weight is not finite. The error
+            names the step and the last good checkpoint; such a state is never saved.
 
     Example:
 
@@ -108,8 +107,8 @@ class ExactResume(keras.callbacks.Callback):
             arguments.positive(save_freq, "save_freq")
         if data is not None and not isinstance(data, ImageData):
             raise ValueError(
-                "`data` must be a `keras_vit.data.ImageData`; leave it out for data of "
-                f"another kind. Received: {type(data).__name__}"
+                "`data` must be a `keras_vit.data.ImageData`. Received: "
+                f"{type(data).__name__}. Leave it out for other data."
             )
         arguments.positive(keep, "keep")
         self.save_freq = save_freq
@@ -117,12 +116,12 @@ class ExactResume(keras.callbacks.Callback):
         self.configuration = settings.jsonable(dict(configuration or {}))
         self.on_save_error = arguments.one_of(on_save_error, ON_SAVE_ERROR, "on_save_error")
         self.folder = CheckpointFolder(directory, keep)
-        self._error = None  # what went wrong in the thread that writes
+        self._error = None  # of the writing thread
         self._copy = training_state.HostCopy()
-        self._split_writer = split_checkpoints.SplitWriter()
+        self._sharded_writer = sharded_checkpoints.ShardedWriter()
         self._signals = StopSignals()
 
-    # What `fit` calls, in its order.
+    # Hooks, in the order in which `fit` calls them.
 
     def on_train_begin(self, logs=None):
         self._loop = loop = FitLoop(self.model)
@@ -132,14 +131,14 @@ class ExactResume(keras.callbacks.Callback):
         callback_states.check(callbacks)
         self._recorder = callback_states.join(callbacks, self)
         self._position = Position()
-        self._saved = None  # the position that was saved last
+        self._saved = None  # position of the last save
         self._last_logs = {}
-        self._random = None  # states that wait for the first step
+        self._random = None  # states to restore before the first step
         self._restored = None
         self._is_training = False
         self._open_folder()
         loop.build()
-        self._is_split = split_checkpoints.is_split(self.model.variables)
+        self._is_sharded = sharded_checkpoints.is_sharded(self.model.variables)
         self._settings = settings.describe(loop, self.params, self.data, self.configuration)
         checkpoint = self._newest()
         if checkpoint is not None:
@@ -171,8 +170,8 @@ class ExactResume(keras.callbacks.Callback):
         self._last_logs = dict(logs or {})
         self._check_stream()
         self._check_loss()
-        self._look_after_writer()
-        if self._is_to_stop():
+        self._check_writer()
+        if self._must_stop():
             self._save()
             self._exit()
         if self._is_due(before.total):
@@ -192,33 +191,33 @@ class ExactResume(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         try:
             self._wait()
-            self._look_after_writer()
+            self._check_writer()
         finally:
             self._signals.restore()
             self.folder.close()
 
-    # The way back.
+    # Restoring.
 
     def _newest(self):
-        """The newest whole checkpoint, in every process."""
+        """The newest complete checkpoint, in every process."""
         paths = processes.share([*self.folder.steps().values()])
-        split = [path for path in paths if path.suffix == split_checkpoints.ENDING]
-        if split and keras.backend.backend() != "jax":
+        sharded = [path for path in paths if path.suffix == sharded_checkpoints.SUFFIX]
+        if sharded and keras.backend.backend() != "jax":
             raise ValueError(
-                "Checkpoints of weights that are split over processes open on "
-                f"KERAS_BACKEND=jax alone. Received: {str(split[-1])!r} on the backend "
-                f"{keras.backend.backend()}. Go on with JAX, or choose another `directory`."
+                "Sharded checkpoints open on KERAS_BACKEND=jax alone. Received: "
+                f"{str(sharded[-1])!r} on the backend {keras.backend.backend()}. Use JAX, "
+                "or choose another `directory`."
             )
         return self.folder.newest(paths, self._read)
 
     def _read(self, path):
-        """A checkpoint; a file is read by the first process, for all."""
-        is_split = path.suffix == split_checkpoints.ENDING
+        """Reads a checkpoint; rank 0 reads a file and broadcasts it."""
+        is_sharded = path.suffix == sharded_checkpoints.SUFFIX
         checkpoint = error = None
-        if is_split or is_first_process():
+        if is_sharded or is_first_process():
             try:
-                if is_split:
-                    checkpoint = split_checkpoints.read(path, self._shardings())
+                if is_sharded:
+                    checkpoint = sharded_checkpoints.read(path, self._shardings())
                 else:
                     checkpoint = read(path)
             except ValueError as problem:
@@ -226,7 +225,7 @@ class ExactResume(keras.callbacks.Callback):
         errors = [problem for problem in processes.everyones(error) if problem]
         if errors:
             raise ValueError(errors[0])
-        if is_split:
+        if is_sharded:
             return checkpoint
         tensors = processes.share_arrays(checkpoint and checkpoint.tensors)
         return Checkpoint(path, processes.share(checkpoint and checkpoint.record), tensors)
@@ -246,17 +245,17 @@ class ExactResume(keras.callbacks.Callback):
             training_state.assign(self.model, group, tensors)
         self.model.stop_training = record["stop_training"]
         self._loop.begin_at(self._position, self.data is not None, self._last_logs)
-        log.info("Training goes on at %s: %s", self._position, checkpoint.path)
+        log.info("Training resumes at %s: %s", self._position, checkpoint.path)
 
     def _continue_epoch(self):
-        """In `on_epoch_begin`, where `fit` has just reset the metrics."""
+        """Restores metrics and callbacks in `on_epoch_begin`: `fit` has reset metrics."""
         checkpoint, self._restored = self._restored, None
         self._loop.has_begun()
         if self._position.step:
             training_state.assign(self.model, "metrics", checkpoint.tensors)
         else:
-            self._set_random_states()  # they were taken here, too
-        callback_states.give_back(
+            self._set_random_states()  # the checkpoint was saved at this point, too
+        callback_states.restore(
             self._loop.callbacks.callbacks,
             checkpoint.record["callbacks"],
             self._recorder.epochs,
@@ -264,20 +263,20 @@ class ExactResume(keras.callbacks.Callback):
         )
 
     def _set_random_states(self):
-        """Where they were taken: before it `fit` makes iterators, which use some."""
+        """Restores random states; not earlier, as `fit` draws numbers for iterators."""
         if self._random is not None:
             training_state.set_random_states(self._random)
             self._random = None
 
-    # The way out.
+    # Saving.
 
     def _is_due(self, total_before):
         if self.save_freq == "epoch" or self._position.step == self.params.get("steps"):
-            return False  # the end of the epoch follows
+            return False  # `_end_epoch` follows and saves
         return total_before // self.save_freq < self._position.total // self.save_freq
 
     def _end_epoch(self):
-        """Before validation, when the weights are still those that are trained."""
+        """Saves before validation, into which averaged weights are swapped."""
         self._is_training = False
         self._set_random_states()
         if not self._position.is_epoch_done and self._position.step:
@@ -287,15 +286,15 @@ class ExactResume(keras.callbacks.Callback):
     def _save(self):
         if self._saved == self._position:
             return
-        if not (self._is_split or is_first_process()):
+        if not (self._is_sharded or is_first_process()):
             self._saved = self._position
             return
         self._wait()
-        self._look_after_writer()
+        self._check_writer()
         training_state.synchronize(self.model)
         groups = training_state.GROUPS
         if not self._position.step:
-            groups = ("model", "optimizer")  # Keras has perhaps not built the metrics
+            groups = ("model", "optimizer")  # Keras may not have built the metrics
         position = self._position
         record = {
             **self._settings,
@@ -303,30 +302,30 @@ class ExactResume(keras.callbacks.Callback):
             "stop_training": self.model.stop_training,
             "logs": settings.jsonable(self._last_logs),
             "epochs": settings.jsonable(self._recorder.epochs),
-            "callbacks": callback_states.taken(self._loop.callbacks.callbacks),
+            "callbacks": callback_states.collect(self._loop.callbacks.callbacks),
         }
-        if self._is_split:
-            self._write_split(position, groups, record)
+        if self._is_sharded:
+            self._write_shards(position, groups, record)
         else:
             tensors = self._copy.take(self.model, groups)
-            self.folder.write_beside(lambda: self._write(position, tensors, record))
+            self.folder.start_thread(lambda: self._write(position, tensors, record))
         self._saved = position
 
     def _wait(self):
-        """Until no checkpoint is being written."""
+        """Waits until no checkpoint is being written."""
         self.folder.wait()
-        self._split_writer.wait()
-        if self._is_split and is_first_process():
+        self._sharded_writer.wait()
+        if self._is_sharded and is_first_process():
             self.folder.prune()
 
-    def _write_split(self, position, groups, record):
-        """In every process, of what its devices have."""
+    def _write_shards(self, position, groups, record):
+        """Writes the shards of this process; every process calls it."""
         variables = training_state.named_variables(self.model, groups)
         arrays = {name: variable.value for name, variable in variables.items()}
-        sums, not_finite = split_checkpoints.facts(arrays)
+        sums, not_finite = sharded_checkpoints.checksums(arrays)
         self._raise_not_finite(not_finite, position)
-        path = self.folder.step_path(position.total, split_checkpoints.ENDING)
-        self._split_writer.write(path, arrays, sums, record)
+        path = self.folder.step_path(position.total, sharded_checkpoints.SUFFIX)
+        self._sharded_writer.write(path, arrays, sums, record)
 
     def _write(self, position, tensors, record):
         try:
@@ -345,7 +344,7 @@ class ExactResume(keras.callbacks.Callback):
         for name in names:
             if name.startswith(("model/", "optimizer/")):
                 raise FloatingPointError(
-                    f"{name.split('/', 2)[2]!r} is not finite any more at {position}. "
+                    f"{name.split('/', 2)[2]!r} is not finite at {position}. "
                     f"{self._last_good()}"
                 )
 
@@ -354,13 +353,12 @@ class ExactResume(keras.callbacks.Callback):
         if path is None:
             return "There is no checkpoint."
         return (
-            f"The last good checkpoint is {str(path)!r}; to go on from it, change what "
-            "made it diverge (the learning rate, gradient clipping) and choose another "
-            "`directory`."
+            f"The last good checkpoint is {str(path)!r}. Change the learning rate or the "
+            "gradient clipping, and choose another `directory`."
         )
 
-    def _look_after_writer(self):
-        """Raises, or warns of, what went wrong while a checkpoint was written."""
+    def _check_writer(self):
+        """Raises an error of the writing thread, or warns of it."""
         error, self._error = self._error, None
         if error is None:
             return
@@ -374,26 +372,26 @@ class ExactResume(keras.callbacks.Callback):
         )
         if self.on_save_error == "raise":
             raise OSError(error.errno, message) from error
-        log.warning("%s Training goes on without.", message)
+        log.warning("%s Training continues without it.", message)
 
-    def _is_to_stop(self):
-        """Whether a signal has come, in whichever process."""
+    def _must_stop(self):
+        """True if any process has received a signal."""
         return processes.any_process(self._signals.received is not None)
 
     def _exit(self):
         self._wait()
-        self._look_after_writer()
+        self._check_writer()
         processes.barrier()
         self._signals.restore()
         self.folder.close()
         log.warning(
-            "%s: stopped at %s. Run the same again to go on.",
+            "%s: stopped at %s. Run the same command again to resume.",
             *(self._signals.name, self._position),
         )
         raise SystemExit(self._signals.exit_code)
 
     def _exit_between_epochs(self):
-        if self._position.is_epoch_done and self._is_to_stop():
+        if self._position.is_epoch_done and self._must_stop():
             self._exit()
 
     # Checks.
@@ -407,7 +405,7 @@ class ExactResume(keras.callbacks.Callback):
             if self.on_save_error == "raise":
                 raise
             log.warning(
-                "There can be no checkpoints in %s: %s. Training goes on without.",
+                "Checkpoints cannot be written to %s: %s. Training continues without them.",
                 *(self.folder.path, error),
             )
 
@@ -416,11 +414,11 @@ class ExactResume(keras.callbacks.Callback):
             return
         if self.data.start.reads == self._reads:
             raise ValueError(
-                "`fit` must be given `train` of the `data` that `ExactResume` was given, "
-                "or of a copy `data.configured(…)`; nothing was read from it. For another "
-                "stream leave `data` out."
+                "`fit` must train on `train` of the `data` passed to `ExactResume`, or of "
+                "a copy data.configured(…). Received: a `fit` that read nothing from it. "
+                "Leave `data` out for another stream."
             )
-        # The stream has begun; whoever asks for another one gets it from its start.
+        # The stream has begun; the next one starts at its beginning.
         self._reads, self.data.start.step = None, 0
 
     def _check_loss(self):

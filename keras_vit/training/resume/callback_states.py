@@ -1,4 +1,4 @@
-"""What other callbacks of a `fit` know of the epochs before."""
+"""State of the other callbacks of `fit`: saved, restored, and told of earlier epochs."""
 
 import keras
 
@@ -20,7 +20,7 @@ _STATES = {
 
 
 class EpochRecorder(keras.callbacks.Callback):
-    """Notes the logs of each epoch as they are after every other callback.
+    """Records the logs of each epoch, after all other callbacks have changed them.
 
     Attributes:
         epochs: list of (epoch, logs).
@@ -35,7 +35,7 @@ class EpochRecorder(keras.callbacks.Callback):
 
 
 def join(callbacks: list, resume: keras.callbacks.Callback) -> EpochRecorder:
-    """Puts a callback first, before averages are swapped in, and a recorder last."""
+    """Moves `resume` to the front, before averages are swapped in; appends a recorder."""
     recorder = EpochRecorder()
     others = [
         callback
@@ -47,29 +47,29 @@ def join(callbacks: list, resume: keras.callbacks.Callback) -> EpochRecorder:
 
 
 def check(callbacks: list) -> None:
-    """Checks that each can be given back what it knew.
+    """Checks that the state of each callback can be restored.
 
     Raises:
-        ValueError: if one cannot.
+        ValueError: if that of one cannot.
     """
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger) and callback.append:
             raise ValueError(
-                "`CSVLogger` with append=True would have epochs twice. Leave it out: "
-                "`ExactResume` writes the file anew with the epochs before."
+                "`CSVLogger` must not append. Received: append=True, which would write "
+                "epochs twice. Leave it out: `ExactResume` rewrites the file."
             )
         if isinstance(callback, keras.callbacks.EarlyStopping) and (
             callback.restore_best_weights
         ):
             raise ValueError(
-                "`ExactResume` does not keep the weights that `EarlyStopping` holds "
-                "for restore_best_weights=True. Use ModelCheckpoint(path, "
+                "`ExactResume` does not save the best weights of `EarlyStopping`. "
+                "Received: restore_best_weights=True. Use ModelCheckpoint(path, "
                 "save_best_only=True) instead."
             )
 
 
-def taken(callbacks: list) -> list:
-    """Pairs of a callback's class and its state, of those that have one."""
+def collect(callbacks: list) -> list[tuple[str, dict]]:
+    """(class name, state) of each callback that has a state."""
     states = []
     for callback in callbacks:
         if hasattr(callback, "resume_state"):
@@ -81,14 +81,14 @@ def taken(callbacks: list) -> list:
     return states
 
 
-def give_back(callbacks: list, states: list, epochs: list, position: Position) -> None:
-    """Gives callbacks back what was `taken`, and tells them of the epochs before.
+def restore(callbacks: list, states: list, epochs: list, position: Position) -> None:
+    """Restores the states of callbacks and tells them of earlier epochs.
 
     Args:
-        callbacks: those of `fit`.
-        states: of `taken`.
+        callbacks: callbacks of `fit`.
+        states: result of `collect`.
         epochs: list of (epoch, logs).
-        position: where the training goes on.
+        position: position at which the training resumes.
     """
     states = list(states)
     for callback in callbacks:
@@ -98,7 +98,7 @@ def give_back(callbacks: list, states: list, epochs: list, position: Position) -
             states.remove(found)
         _resume(callback, found[1] if found else {}, epochs)
         if isinstance(callback, keras.callbacks.TensorBoard):
-            _cut_event_files(callback, position)
+            _truncate_event_files(callback, position)
 
 
 def _resume(callback, state, epochs):
@@ -118,8 +118,8 @@ def _resume(callback, state, epochs):
                 setattr(callback, name, state[name])
 
 
-def _cut_event_files(callback, position):
-    """Keras has three counts of steps, by what it writes."""
+def _truncate_event_files(callback, position):
+    """Drops points after the position; Keras counts steps in three ways, by tag."""
     iterations = int(callback.model.optimizer.iterations)
 
     def stays(tag, step):
@@ -129,9 +129,9 @@ def _cut_event_files(callback, position):
             return step < iterations
         return step <= position.total
 
-    event_files.cut(callback.log_dir, stays)
+    event_files.truncate(callback.log_dir, stays)
 
 
 def _names(callback):
-    """Of the attributes that are a callback's state."""
+    """Names of the attributes that are a callback's state."""
     return next((n for kind, n in _STATES.items() if isinstance(callback, kind)), ())

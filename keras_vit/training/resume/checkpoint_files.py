@@ -1,4 +1,4 @@
-"""Checkpoints of a training: files that are whole or are not there."""
+"""Checkpoint files of a training, written atomically and with checksums."""
 
 import contextlib
 import json
@@ -6,17 +6,18 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from keras_vit.log import log
 from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
 
-RECORD = "keras_vit.training"  # the key of the metadata under which the record lies
-ENDING, PART, DAMAGED = ".safetensors", ".part", ".damaged"
+RECORD = "keras_vit.training"  # key of the metadata for the record
+SUFFIX, PART, DAMAGED = ".safetensors", ".part", ".damaged"
 _NAME = re.compile(r"step-(\d{8,})\.(safetensors|orbax)")
 _LOCK = ".lock"
 _ORBAX_PART = ".orbax-checkpoint-tmp"
@@ -27,16 +28,16 @@ _DTYPES = {
     "bfloat16": "BF16",
     "bool": "BOOL",
 }
-_locks = {}  # by path, of the folders in which this process trains
+_locks = {}  # locks of the folders in which this process trains, by path
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """Content of a checkpoint.
 
     Args:
-        path: of the file.
-        record: what JSON can say.
+        path: path of the file or folder.
+        record: everything but the arrays, as JSON has it.
         tensors: arrays by name.
     """
 
@@ -46,16 +47,16 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """A folder of files `step-00001200.safetensors`, and of no other training.
+    """Folder of the checkpoints `step-00001200.safetensors` of one training.
 
-    A file is written under another name, flushed to the disk and then renamed, so that one
-    with the right name is whole whatever happens; older ones go only after that. It holds
-    a CRC-32 of each tensor and of the record. `step-00001200.orbax` are folders, see
-    `split_checkpoints`.
+    A file is written under another name, flushed to the disk and then renamed, so that a
+    file with the right name is complete; only then are older files deleted. It holds a
+    CRC-32 of each tensor and of the record. `step-00001200.orbax` are folders, see
+    `sharded_checkpoints`.
 
     Args:
-        path: of the folder.
-        keep: int, how many files are kept.
+        path: path of the folder.
+        keep: int, number of checkpoints to keep.
     """
 
     def __init__(self, path: str | os.PathLike, keep: int):
@@ -63,10 +64,10 @@ class CheckpointFolder:
         self.keep = keep
 
     def open(self) -> None:
-        """Makes the folder, takes it for this process, and clears what was left half.
+        """Creates and locks the folder, and deletes incomplete files.
 
         Raises:
-            OSError: if it cannot be written to.
+            OSError: if the folder cannot be written to.
             ValueError: if another process trains in it.
         """
         import filelock
@@ -80,8 +81,8 @@ class CheckpointFolder:
         except filelock.Timeout as error:
             raise ValueError(
                 "Only one process can train in a folder of checkpoints. Received: "
-                f"{str(self.path)!r}, in which another one does. Wait for it or end it, or "
-                "choose another `directory`."
+                f"{str(self.path)!r}, which another process uses. Wait for it or stop it, "
+                "or choose another `directory`."
             ) from error
         _locks[key] = lock
         self.wait()
@@ -97,23 +98,23 @@ class CheckpointFolder:
             return False
         lock = filelock.FileLock(path)
         try:
-            lock.acquire(timeout=1)  # others may be asking just now
+            lock.acquire(timeout=1)  # another process may be testing the lock
         except filelock.Timeout:
             return True
         lock.release()
         return False
 
-    def write_beside(self, write) -> None:
-        """Has a thread call a function that writes to the folder.
+    def start_thread(self, write: Callable[[], None]) -> None:
+        """Calls a function that writes to the folder in a thread.
 
-        No daemon: the last checkpoint of a program that ends is written.
+        The thread is no daemon: a program that ends still writes its last checkpoint.
         """
         threading.Thread(target=write, name=self._thread_name()).start()
 
     def wait(self) -> None:
-        """Returns when no thread of this process writes to the folder.
+        """Waits until no thread of this process writes to the folder.
 
-        Also none of a training that has failed since.
+        Threads of a training that has failed count, too.
         """
         for thread in threading.enumerate():
             if thread.name == self._thread_name():
@@ -123,36 +124,38 @@ class CheckpointFolder:
         return f"keras_vit checkpoint {self.path.resolve()}"
 
     def close(self) -> None:
-        """Lets other processes train in it."""
+        """Releases the folder for other processes."""
         lock = _locks.pop(str(self.path.resolve()), None)
         if lock is not None:
             lock.release(force=True)
 
     def steps(self) -> dict[int, Path]:
-        """The files by their step, in order."""
+        """Paths of the checkpoints by step, in order."""
         if not self.path.is_dir():
             return {}
         names = {path: _NAME.fullmatch(path.name) for path in self.path.iterdir()}
         return dict(sorted((int(m[1]), path) for path, m in names.items() if m))
 
-    def step_path(self, step: int, ending: str = ENDING) -> Path:
-        """Of the checkpoint of a step."""
-        return self.path / f"step-{step:08d}{ending}"
+    def step_path(self, step: int, suffix: str = SUFFIX) -> Path:
+        """Path of the checkpoint of a step."""
+        return self.path / f"step-{step:08d}{suffix}"
 
     def newest_path(self) -> Path | None:
-        """Of the newest file, read or not."""
+        """Path of the newest checkpoint, which may be damaged."""
         return next(reversed(self.steps().values()), None)
 
-    def newest(self, paths: list[Path], read) -> Checkpoint | None:
-        """The newest whole checkpoint, with a warning of those that are not.
+    def newest(
+        self, paths: list[Path], read: Callable[[Path], Checkpoint]
+    ) -> Checkpoint | None:
+        """The newest intact checkpoint; warns of damaged ones.
 
         Args:
-            paths: of the checkpoints, as `steps` has them.
-            read: a function of a path that returns a `Checkpoint`, or raises a ValueError
-                of one that is damaged.
+            paths: paths of the checkpoints, oldest first.
+            read: function of a path that returns a `Checkpoint`, or raises a ValueError
+                if it is damaged.
 
         Raises:
-            ValueError: if there are some, and all are damaged.
+            ValueError: if all checkpoints are damaged.
         """
         damaged = []
         for path in reversed(paths):
@@ -163,26 +166,26 @@ class CheckpointFolder:
                 continue
             for other, error in damaged:
                 log.warning(
-                    "The checkpoint %s is damaged (%s). The one before is used: %s",
+                    "The checkpoint %s is damaged (%s). The older %s is used instead.",
                     *(other, error, path),
                 )
-                # Out of the way of `prune`, which keeps the newest.
+                # `prune` keeps the newest: a damaged one must not count.
                 with contextlib.suppress(OSError):
                     other.rename(other.with_name(other.name + DAMAGED))
             return checkpoint
         if damaged:
             reasons = "; ".join(f"{path}: {error}" for path, error in damaged)
             raise ValueError(
-                f"Every checkpoint in {str(self.path)!r} is damaged: {reasons}. To begin "
-                "anew, delete the folder or choose another `directory`."
+                f"Every checkpoint in {str(self.path)!r} is damaged: {reasons}. To start "
+                "over, delete the folder or choose another `directory`."
             )
         return None
 
     def write(self, step: int, tensors: Mapping[str, np.ndarray], record: dict) -> Path:
-        """Writes a checkpoint, and then deletes those that are too old.
+        """Writes a checkpoint, then deletes old ones.
 
         Raises:
-            OSError: if it cannot be written; those that were there stay.
+            OSError: if it cannot be written; existing checkpoints stay.
         """
         path = self.step_path(step)
         part = self.path / f"{path.name}.{os.getpid()}{PART}"
@@ -203,7 +206,7 @@ class CheckpointFolder:
         return path
 
     def prune(self) -> None:
-        """Deletes what is too old, or damaged."""
+        """Deletes damaged checkpoints and all but the newest `keep`."""
         for path in list(self.steps().values())[: -self.keep]:
             _delete(path)
         for path in self.path.glob(f"*{DAMAGED}"):
@@ -217,8 +220,8 @@ def _delete(path):
         path.unlink(missing_ok=True)
 
 
-def write_array(file, array: np.ndarray) -> None:
-    """The numbers of an array, as they lie in memory."""
+def write_array(file: BinaryIO, array: np.ndarray) -> None:
+    """Writes the bytes of an array."""
     file.write(_bytes(array))
 
 
@@ -245,7 +248,7 @@ def _header(tensors, record):
 
 
 def _flush_folder(path):
-    """Has the disk know the new name, too; Windows has no way to, and no need."""
+    """Flushes a renamed file's folder to the disk, which Windows does not need."""
     if os.name == "posix":
         folder = os.open(path, os.O_RDONLY)
         try:
@@ -255,7 +258,7 @@ def _flush_folder(path):
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint, each tensor compared with its checksum.
+    """Reads a checkpoint and verifies its checksums.
 
     Raises:
         ValueError: if it is damaged.
@@ -274,5 +277,5 @@ def read(path: Path) -> Checkpoint:
     found[RECORD] = checksum(record.encode())
     if found != sums:
         names = [n for n in sorted({*found, *sums}) if found.get(n) != sums.get(n)]
-        raise ValueError(f"{names[0]!r} is not what was written")
+        raise ValueError(f"{names[0]!r} does not match its checksum")
     return Checkpoint(Path(path), json.loads(record), tensors)

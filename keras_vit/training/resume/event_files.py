@@ -1,4 +1,4 @@
-"""TensorBoard's event files, cut to where a training goes on."""
+"""Truncation of TensorBoard's event files to the position of a checkpoint."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,14 +8,14 @@ from keras_vit.data.ending import untuned
 from keras_vit.data.packages import tensorflow
 
 
-def cut(folder: str | os.PathLike, stays: Callable[[str, int], bool]) -> None:
-    """Drops what a training that goes on will write again.
+def truncate(folder: str | os.PathLike, stays: Callable[[str, int], bool]) -> None:
+    """Drops points that a resumed training will write again.
 
-    A file of which nothing is dropped is not touched: it may be open.
+    Files that keep all points are not rewritten: they may be open.
 
     Args:
-        folder: of the files, and of folders with such.
-        stays: whether a point does, by its tag and its step.
+        folder: folder that is searched for event files, with its subfolders.
+        stays: function of (tag, step) that returns whether a point is kept.
     """
     for path in sorted(Path(folder).rglob("*.tfevents.*")):
         part = path.with_name(f"part.{path.name.replace('tfevents', 'cut')}")
@@ -33,7 +33,7 @@ def cut(folder: str | os.PathLike, stays: Callable[[str, int], bool]) -> None:
 
 
 def _records(path) -> Iterator[bytes]:
-    """Up to the end, or to where a process was killed as it wrote."""
+    """The records up to the end, or to where a killed process stopped writing."""
     tf = tensorflow()
     records = iter(untuned(tf.data.TFRecordDataset(os.fspath(path))))
     while True:

@@ -1,9 +1,10 @@
-"""What makes one training another than another one."""
+"""Settings that a resumed training must share with its checkpoint."""
 
 import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -14,20 +15,22 @@ from keras_vit.training.resume.checkpoint_files import Checkpoint
 from keras_vit.training.resume.fit_loop import FitLoop, Position
 from keras_vit.weight_paths import public_path
 
-FORMAT = 1  # of the checkpoints
-_REFUSED = ("configuration", "data", "training", "first_epoch")
-_ANNOUNCED = ("backend", "devices", "jit_compile", "versions")
+FORMAT = 1  # version of the checkpoint format
+_REFUSED = ("configuration", "data", "training", "first_epoch")  # if they differ
+_WARNED = ("backend", "devices", "jit_compile", "versions")
 _RENAMED = {"resolution": "image_size"}  # fields of recipes in older checkpoints
 
 
-def describe(loop: FitLoop, params: Mapping, data: ImageData | None, configuration):
+def describe(
+    loop: FitLoop, params: Mapping, data: ImageData | None, configuration: dict
+) -> dict[str, Any]:
     """The settings of a training, as a dictionary for JSON.
 
     Args:
-        loop: of the model, built.
-        params: of the callback, from `fit`.
-        data: what it is trained on, if that is ours.
-        configuration: of the user.
+        loop: loop of a built model.
+        params: parameters that `fit` gives to callbacks.
+        data: training data of this package, or `None`.
+        configuration: `configuration` of `ExactResume`.
     """
     model = loop.model
     compiled = _without_numbers(jsonable(model.get_compile_config() or {}))
@@ -55,7 +58,7 @@ def _data_settings(data):
     if data is None:
         return None
     pipeline = dataclasses.asdict(data.pipeline)
-    pipeline.pop("num_parallel_calls")  # without influence on the batches
+    pipeline.pop("num_parallel_calls")  # does not change the batches
     return {
         "fingerprint": data.fingerprint,
         "seed": data.seed,
@@ -64,33 +67,33 @@ def _data_settings(data):
 
 
 def check(checkpoint: Checkpoint, ours: dict, model: keras.Model) -> None:
-    """Checks that a checkpoint is of this training, and warns of what may differ.
+    """Checks that a checkpoint is of this training; warns of another environment.
 
     Args:
-        checkpoint: the one to go on from.
-        ours: what `describe` returns now.
-        model: the one to be trained.
+        checkpoint: checkpoint to resume from.
+        ours: result of `describe`.
+        model: model to be trained.
 
     Raises:
-        ValueError: if it is of another training; names all that differs.
+        ValueError: if it is of another training or format; lists the differences.
     """
     theirs = checkpoint.record
     if theirs["format"] != FORMAT:
         raise ValueError(
             f"{str(checkpoint.path)!r} is in format {theirs['format']}, this version "
-            f"of keras_vit writes {FORMAT}. Go on with keras_vit "
+            f"of keras_vit writes {FORMAT}. Use keras_vit "
             f"{theirs['versions']['keras_vit']}, or choose another `directory`."
         )
     different = _differences(checkpoint, ours, model)
     if different:
         lines = "\n  ".join(different[:20])
         raise ValueError(
-            "A training can go on only as what it was. The checkpoint "
-            f"{str(checkpoint.path)!r} is of another one:\n  {lines}\nSet them back to "
-            "go on with it; to train anew, choose another `directory` or delete this "
+            "A training can resume only with the settings of its checkpoint. Received: "
+            f"{str(checkpoint.path)!r}, which differs:\n  {lines}\nRestore the settings to "
+            "resume; to train from the start, choose another `directory` or delete this "
             "one."
         )
-    _announce(theirs, ours)
+    _warn(theirs, ours)
 
 
 def _differences(checkpoint, ours, model):
@@ -102,7 +105,7 @@ def _differences(checkpoint, ours, model):
         line
         for part in _REFUSED
         for line in _compare(*map(_without_models, (theirs[part], ours[part])), part)
-        # Keras' optimizers are other classes of the same name on each backend.
+        # Each backend has its own classes of Keras' optimizers, of the same name.
         if same_backend or not _IMPLEMENTATION.match(line)
     ]
     for group in ("model", "optimizer"):
@@ -124,24 +127,24 @@ def _renamed(theirs, ours):
     return {n: _renamed(theirs[key], ours.get(n)) for key, n in names.items()}
 
 
-def _announce(theirs, ours):
-    """Warns of what is not the same, but can be gone on with."""
-    said = [
+def _warn(theirs, ours):
+    """Warns if results may differ from an uninterrupted run by rounding."""
+    changes = [
         line
-        for part in _ANNOUNCED
+        for part in _WARNED
         for line in _compare(theirs[part], ours[part], part)
-        if part != "versions" or "None" not in line  # of the other backend
+        if part != "versions" or "None" not in line  # version of the other backend
     ]
-    if said:
+    if changes:
         log.warning(
-            "Training goes on, but not bit for bit: weights and optimizer are those of "
-            "the checkpoint, while rounding (and on another backend or number of "
-            "devices what is random) will differ. %s",
-            "; ".join(said),
+            "Training resumes with the weights and the optimizer of the checkpoint, but "
+            "not bit for bit: rounding (on another backend or number of devices also "
+            "random numbers) will differ. %s",
+            "; ".join(changes),
         )
     if theirs["epochs_asked"] != ours["epochs_asked"]:
         log.warning(
-            "Training was asked for %s epochs, and goes on for %s.",
+            "Training was started for %s epochs and resumes for %s.",
             *(theirs["epochs_asked"], ours["epochs_asked"]),
         )
 
@@ -163,7 +166,7 @@ def _short(value):
 
 
 def _without_numbers(config):
-    """Keras numbers what has no name in a process: `"adam_1"`."""
+    """A config without the numbers that Keras adds to default names: `"adam_1"`."""
     if isinstance(config, list):
         return [_without_numbers(item) for item in config]
     if not isinstance(config, dict):
@@ -177,7 +180,7 @@ def _without_numbers(config):
 
 
 def _without_models(config):
-    """Multipliers by path within a model: the name of one may be numbered, or of before."""
+    """A config whose multipliers have paths within a model, without the model's name."""
     if isinstance(config, list):
         return [_without_models(item) for item in config]
     if not isinstance(config, dict):
@@ -198,8 +201,8 @@ _IMPLEMENTATION = re.compile(r"training\.[\w.]*\.(module|registered_name): ")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def jsonable(content):
-    """As JSON gives it back."""
+def jsonable(content: Any) -> Any:
+    """The content as JSON would return it: tuples as lists, other objects as text."""
 
     def other(value):
         if hasattr(value, "tolist"):

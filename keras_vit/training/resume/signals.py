@@ -4,15 +4,17 @@ import os
 import signal
 import threading
 
-# EX_TEMPFAIL of sysexits.h: "try again"; and what shells give for Ctrl-C.
+import keras
+
+# EX_TEMPFAIL of sysexits.h ("try again"), and the code of shells for Ctrl-C.
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while `fit` runs; a second one does what it always does.
+    """Records SIGTERM and SIGINT while `fit` runs; a second one has its usual effect.
 
     Attributes:
-        received: the signal, or `None`.
+        received: number of the signal, or `None`.
     """
 
     def __init__(self):
@@ -21,31 +23,31 @@ class StopSignals:
 
     @property
     def name(self) -> str:
-        """Of the signal that was received, here or by another process."""
+        """Name of the signal that was received here or, by default, SIGTERM."""
         return signal.Signals(self.received or signal.SIGTERM).name
 
     @property
     def exit_code(self) -> int:
-        """With which the process is to end."""
+        """Exit code of the process."""
         return EXIT_CODES[self.received or signal.SIGTERM]
 
-    def install(self, model) -> None:
-        """Begins to listen, if this is the main thread, where alone Python can.
+    def install(self, model: keras.Model) -> None:
+        """Installs the handlers, if this is the main thread: Python allows no other.
 
         Args:
-            model: the one that is being fitted.
+            model: model that is being fitted.
         """
         self.restore()
         self.received = None
         self._model = model
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
-                # What a shell starts in the background ignores Ctrl-C, and shall.
+                # A shell makes its background jobs ignore Ctrl-C; they still do.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._note)
 
     def restore(self) -> None:
-        """Has the signals do again what they did before."""
+        """Puts the previous handlers back."""
         while self._previous:
             number, handler = self._previous.popitem()
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -53,10 +55,10 @@ class StopSignals:
     def _note(self, number, frame):
         if self.received is None and self._is_in_fit(frame):
             self.received = number
-            text = f"\n{self.name}: training ends after this step; once more ends it now.\n"
-            os.write(2, text.encode())  # `print` may be what the signal interrupts
+            text = f"\n{self.name}: training stops after this step; repeat to stop now.\n"
+            os.write(2, text.encode())  # the signal may have interrupted a `print`
             return
-        # A second one, or one after a `fit` that ended with an error.
+        # A second signal, or one after a `fit` that ended with an error.
         self.restore()
         signal.raise_signal(number)
 

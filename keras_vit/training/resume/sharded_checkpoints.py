@@ -1,11 +1,11 @@
-"""Checkpoints of weights of which no process has all: folders that Orbax writes.
+"""Sharded checkpoints: folders into which each process writes its shards, by Orbax.
 
-Each process writes, and reads, what its devices have. orbax is imported where it is used.
+orbax is imported where it is used.
 """
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -15,31 +15,32 @@ from keras_vit.distribution import jax_processes
 from keras_vit.training.resume.checkpoint_files import Checkpoint
 from keras_vit.training.resume.training_state import random_states
 
-ENDING = ".orbax"
+SUFFIX = ".orbax"
 _SUMS, _RANDOM = "checksums", "random"  # keys of the record
 
 
-def is_split(variables) -> bool:
-    """Whether other processes have a part of some variable."""
+def is_sharded(variables: Iterable[keras.Variable]) -> bool:
+    """True if a variable has shards in other processes."""
     if keras.backend.backend() != "jax":
         return False
     return not all(jax_processes.is_whole(variable.value) for variable in variables)
 
 
-class SplitWriter:
-    """Writes one checkpoint at a time, beside the training where devices have memory."""
+class ShardedWriter:
+    """Writes one checkpoint at a time; on accelerators training continues meanwhile."""
 
     def __init__(self):
         self._checkpointer = None
 
     def write(self, path: Path, arrays: Mapping, sums: Mapping, record: dict) -> None:
-        """Begins to write; every process calls it. A folder of that name is whole.
+        """Starts to write a checkpoint; every process calls it.
 
         Args:
-            path: of the folder, which every process sees.
+            path: path of the folder, which every process sees. It has this name only when
+                it is complete.
             arrays: `jax.Array` by name.
-            sums: of the arrays, see `facts`.
-            record: dictionary for JSON; that of the first process counts.
+            sums: checksums of the arrays, see `checksums`.
+            record: dictionary for JSON; that of rank 0 counts.
         """
         import jax
 
@@ -57,25 +58,25 @@ class SplitWriter:
             ),
         )
         if jax.default_backend() == "cpu":
-            self.wait()  # Orbax has no copy there of what the next step overwrites
+            self.wait()  # Orbax does not copy the arrays, which the next step overwrites
 
     def wait(self) -> None:
-        """Returns when what was begun is written.
+        """Waits until the checkpoint is written.
 
         Raises:
-            Exception: whatever went wrong, of Orbax.
+            Exception: an error of Orbax in writing.
         """
         if self._checkpointer is not None:
             self._checkpointer.wait_until_finished()
 
 
 def read(path: Path, shardings: Mapping) -> Checkpoint:
-    """A checkpoint, of which each process has what its devices need.
+    """Reads the shards of a checkpoint that this process needs.
 
     Args:
-        path: of the folder.
-        shardings: (shape, `jax.sharding.Sharding`) by name, how arrays shall be split,
-            over however many devices; others, and those of another shape, are NumPy's.
+        path: path of the folder.
+        shardings: (shape, `jax.sharding.Sharding`) by name, for any number of devices.
+            Arrays that have none, or another shape, are read as NumPy arrays.
 
     Raises:
         ValueError: if it is damaged.
@@ -88,14 +89,14 @@ def read(path: Path, shardings: Mapping) -> Checkpoint:
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as checkpointer:
         try:
             metadata = checkpointer.metadata(os.path.abspath(path)).item_metadata
-            how = {
-                name: _restored_as(ocp, found, shardings.get(name))
+            restore_args = {
+                name: _restore_args(ocp, found, shardings.get(name))
                 for name, found in metadata.state.tree.items()
             }
             content = checkpointer.restore(
                 os.path.abspath(path),
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeRestore(restore_args=how),
+                    state=ocp.args.PyTreeRestore(restore_args=restore_args),
                     record=ocp.args.JsonRestore(),
                 ),
             )
@@ -103,38 +104,38 @@ def read(path: Path, shardings: Mapping) -> Checkpoint:
         except Exception as error:
             raise ValueError(f"it is not complete: {error}") from error
     record, tensors = dict(content.record), dict(content.state)
-    sums, found = record.pop(_SUMS, {}), facts(tensors)[0]
+    sums, found = record.pop(_SUMS, {}), checksums(tensors)[0]
     wrong = [n for n in sorted({*sums, *found}) if sums.get(n) != found.get(n)]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is not what was written")
+        raise ValueError(f"{wrong[0]!r} does not match its checksum")
     for name, (dtype, numbers) in record.pop(_RANDOM).items():
         tensors[name] = np.array(numbers, dtype)
     return Checkpoint(Path(path), record, tensors)
 
 
-def _restored_as(ocp, metadata, wanted):
+def _restore_args(ocp, metadata, wanted):
     if wanted is not None and tuple(wanted[0]) == tuple(metadata.shape):
         return ocp.ArrayRestoreArgs(sharding=wanted[1])
     return ocp.RestoreArgs(restore_type=np.ndarray)
 
 
-def facts(arrays: Mapping) -> tuple[dict[str, int], list[str]]:
-    """A checksum of each array, and the names of those with numbers that are not finite.
+def checksums(arrays: Mapping) -> tuple[dict[str, int], list[str]]:
+    """A checksum of each array, and the names of arrays that are not finite.
 
-    The sum is one of whole numbers, each times an odd number by its place, modulo 2³²: one
-    bit that is another changes it, and how the array is split over devices does not.
+    The checksum adds up the bits of each element as an integer, times an odd number by
+    its position, modulo 2³²: it changes with any single bit, and not with the sharding.
     """
-    sums, finite = _facts()(dict(arrays))
+    sums, finite = _checksum_function()(dict(arrays))
     sums = {name: int(number) for name, number in sums.items()}
     return sums, [name for name, is_finite in finite.items() if not bool(is_finite)]
 
 
 @functools.cache
-def _facts():
+def _checksum_function():
     import jax
     import jax.numpy as jnp
 
-    def of(array):
+    def checksum(array):
         places = jnp.uint32(0)
         for axis, length in enumerate(array.shape):
             along = jax.lax.broadcasted_iota("uint32", array.shape, axis)
@@ -148,7 +149,7 @@ def _facts():
         return jnp.sum(words * weights, dtype="uint32"), jnp.isfinite(array).all()
 
     def both(arrays):
-        found = {name: of(jnp.asarray(array)) for name, array in arrays.items()}
+        found = {name: checksum(jnp.asarray(array)) for name, array in arrays.items()}
         return {n: f[0] for n, f in found.items()}, {n: f[1] for n, f in found.items()}
 
     return jax.jit(both)
@@ -159,7 +160,7 @@ def _orbax():
         import orbax.checkpoint as ocp
     except ImportError as error:
         raise ImportError(
-            "Weights that are split over processes are saved by Orbax. Install it: "
-            "pip install 'keras-vit[orbax]'"
+            "Weights that are sharded over processes are saved by Orbax. Received: an "
+            "environment without it. Install it: pip install 'keras-vit[orbax]'"
         ) from error
     return ocp
