@@ -291,7 +291,7 @@ def test_image_data_begins_at_the_position(tmp_path):
 
 def test_a_stream_of_other_data_is_refused(tmp_path):
     data = resumed.load()
-    with pytest.raises(ValueError, match="nothing was read from it"):
+    with pytest.raises(ValueError, match="read nothing from it"):
         train(tmp_path, data=data)
 
 
