@@ -208,6 +208,12 @@ def test_a_longer_recipe_has_a_longer_schedule():
         recipe.replace(steps=0)
 
 
+def test_pooling_has_the_name_of_keras_applications_too():
+    recipe = SmallData(pooling="avg")
+    assert recipe == SmallData(pooling="gap")
+    recipe.prepare(tiny(**recipe.model_arguments()))
+
+
 def test_prepare_wants_the_model_that_the_recipe_asks_for():
     recipe = SmallData(drop_path_rate=0.1)
     with pytest.raises(ValueError, match=r"Expected: {'drop_path_rate': 0.1}. Received"):

@@ -53,12 +53,11 @@ def without_splits(message: str, remedy: str) -> str:
 
 def _options(command):
     """The options of a parser by the argument that they set."""
-    options = {
+    return {
         action.dest: action
         for action in command._actions
         if action.option_strings and action.dest not in ("help", "set", "traceback")
     }
-    return options
 
 
 def _positional(command):

@@ -72,7 +72,8 @@ class Recipe:
             `training.enable_lora`; `None` for no LoRA.
         dropout_rate, attention_dropout_rate, drop_path_rate, rematerialize, pooling,
             position, representation_size: arguments of the model, see
-            `VisionTransformer`; `None` takes the model as it is.
+            `VisionTransformer`; `None` takes the model as it is. `pooling="avg"` is
+            `"gap"`.
         init_head_bias: float, value of the head's bias before the first step; `None`
             leaves the bias as it is.
 
@@ -123,6 +124,8 @@ class Recipe:
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"`{name}` must be finite. Received: {name}={value}")
+        if self.pooling == "avg":  # the name in `keras.applications`
+            object.__setattr__(self, "pooling", "gap")
         for name in ("steps", "batch_size"):
             arguments.positive(getattr(self, name), name)
         arguments.one_of(self.algorithm, ALGORITHMS, "algorithm")
