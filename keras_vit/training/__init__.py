@@ -1,5 +1,8 @@
 """Recipes of published trainings, and parts of them for `compile` and `fit`."""
 
+from collections.abc import Callable
+from typing import Any
+
 from keras_vit import deprecated
 from keras_vit.training.averaging import SwapAveragedWeights, average_weights
 from keras_vit.training.finetune import finetune, prepare_data
@@ -46,4 +49,4 @@ __all__ = [
     "scale_learning_rates",
 ]
 _OLD_NAMES = {"configured": "keras_vit.training.finetune.prepare_data"}
-__getattr__ = deprecated.module_getattr(__name__, _OLD_NAMES)
+__getattr__: Callable[[str], Any] = deprecated.module_getattr(__name__, _OLD_NAMES)

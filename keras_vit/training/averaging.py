@@ -1,5 +1,7 @@
 """Exponential moving averages of the weights."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -63,12 +65,12 @@ class SwapAveragedWeights(keras.callbacks.Callback):
     model also has the averages if a callback ends the training early.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._trained = None  # values of the trained weights while averages are swapped in
         self._is_testing = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._trained = None
         optimizer = inner_optimizer(self.model.optimizer)
         if not isinstance(optimizer, AdaptedOptimizer) or not optimizer.use_ema:
@@ -78,24 +80,24 @@ class SwapAveragedWeights(keras.callbacks.Callback):
                 "average_weights(optimizer, ema_momentum)."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._swap_out()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._trained is None:
             self._swap_in()
             self._is_testing = True
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._is_testing:
             self._swap_out()
             self._is_testing = False
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._trained is None:
             self._swap_in()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         # `fit` has already put the averages into the model.
         self._trained = None
 

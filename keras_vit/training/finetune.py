@@ -26,7 +26,7 @@ def finetune(
     recipe: Recipe | None = None,
     *,
     evaluations: int | None = None,
-    resume: str | os.PathLike | None = None,
+    resume: str | os.PathLike[str] | None = None,
     save_freq: str | int = "epoch",
     callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 
@@ -99,7 +100,7 @@ def backbones(model: keras.Model) -> list[list[keras.layers.Layer]]:
     Raises:
         ValueError: if there is none.
     """
-    groups: dict[str, list] = {}
+    groups: dict[str, list[Any]] = {}
     for layer in expanded_layers(model):
         groups.setdefault(model_prefix(layer), []).append(layer)
     with_blocks = [

@@ -1,5 +1,7 @@
 """The loss of the ViT paper's pre-training."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -32,8 +34,8 @@ class SigmoidCrossentropy(keras.losses.Loss):
         label_smoothing: float = 0.0,
         reduction: str = "sum_over_batch_size",
         name: str = "sigmoid_crossentropy",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
         self.from_logits = from_logits
         self.label_smoothing = label_smoothing
@@ -42,7 +44,7 @@ class SigmoidCrossentropy(keras.losses.Loss):
         y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
         return ops.sum(ops.binary_crossentropy(y_true, y_pred, self.from_logits), axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "from_logits": self.from_logits,

@@ -120,7 +120,7 @@ class Recipe:
     representation_size: int | None = None
     init_head_bias: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"`{name}` must be finite. Received: {name}={value}")

@@ -1,5 +1,7 @@
 """Learning rate schedules."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -33,7 +35,7 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int,
         decay_steps: tuple[int, ...],
         name: str = "warmup_step_decay",
-    ):
+    ) -> None:
         super().__init__()
         self.base_learning_rate = base_learning_rate
         self.warmup_steps = warmup_steps
@@ -54,7 +56,7 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
             rate = rate * ops.where(step > decay_step, 0.1, 1.0)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "base_learning_rate": self.base_learning_rate,
             "warmup_steps": self.warmup_steps,
@@ -95,7 +97,7 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int,
         end_learning_rate: float = 1e-5,
         name: str = "warmup_linear_decay",
-    ):
+    ) -> None:
         super().__init__()
         if not 0 <= warmup_steps < steps:
             raise ValueError(
@@ -118,7 +120,7 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
             return rate
         return rate * ops.minimum(1.0, step / self.warmup_steps)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "base_learning_rate": self.base_learning_rate,
             "steps": self.steps,
@@ -150,7 +152,7 @@ class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
         self,
         schedule: keras.optimizers.schedules.LearningRateSchedule,
         gradient_accumulation_steps: int,
-    ):
+    ) -> None:
         super().__init__()
         self.schedule = schedule
         self.gradient_accumulation_steps = arguments.positive(
@@ -160,7 +162,7 @@ class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         return self.schedule(ops.floor_divide(step, self.gradient_accumulation_steps))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "schedule": keras.optimizers.schedules.serialize(self.schedule),
             "gradient_accumulation_steps": self.gradient_accumulation_steps,

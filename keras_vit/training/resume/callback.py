@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -94,14 +95,14 @@ class ExactResume(keras.callbacks.Callback):
 
     def __init__(
         self,
-        directory: str | os.PathLike,
+        directory: str | os.PathLike[str],
         save_freq: str | int = "epoch",
         *,
         data: ImageData | None = None,
-        configuration: Mapping | None = None,
+        configuration: Mapping[str, Any] | None = None,
         keep: int = 2,
         on_save_error: str = "raise",
-    ):
+    ) -> None:
         super().__init__()
         if save_freq != "epoch":
             arguments.positive(save_freq, "save_freq")
@@ -113,9 +114,11 @@ class ExactResume(keras.callbacks.Callback):
         arguments.positive(keep, "keep")
         self.save_freq = save_freq
         self.data = data
-        self.configuration = settings.jsonable(dict(configuration or {}))
-        self.on_save_error = arguments.one_of(on_save_error, ON_SAVE_ERROR, "on_save_error")
-        self.folder = CheckpointFolder(directory, keep)
+        self.configuration: Any = settings.jsonable(dict(configuration or {}))
+        self.on_save_error: str = arguments.one_of(
+            on_save_error, ON_SAVE_ERROR, "on_save_error"
+        )
+        self.folder: CheckpointFolder = CheckpointFolder(directory, keep)
         self._error = None  # of the writing thread
         self._copy = training_state.HostCopy()
         self._sharded_writer = sharded_checkpoints.ShardedWriter()
@@ -123,7 +126,7 @@ class ExactResume(keras.callbacks.Callback):
 
     # Hooks, in the order in which `fit` calls them.
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._loop = loop = FitLoop(self.model)
         check_processes(self.model)
         loop.check_order_of_data()
@@ -150,7 +153,7 @@ class ExactResume(keras.callbacks.Callback):
             self._reads = self.data.start.reads
         self._signals.install(self.model)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._restored is not None:
             self._continue_epoch()
         else:
@@ -160,10 +163,10 @@ class ExactResume(keras.callbacks.Callback):
                 self._save()
         self._is_training = True
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._set_random_states()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         before = self._position
         step = batch + 1
         self._position = Position(before.epoch, step, self._epoch_start + step)
@@ -177,18 +180,18 @@ class ExactResume(keras.callbacks.Callback):
         if self._is_due(before.total):
             self._save()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._is_training:
             self._end_epoch()
 
-    def on_test_batch_end(self, batch, logs=None):
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._exit_between_epochs()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._end_epoch()
         self._exit_between_epochs()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         try:
             self._wait()
             self._check_writer()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Checkpoint:
     """
 
     path: Path
-    record: dict
+    record: dict[str, Any]
     tensors: dict[str, np.ndarray]
 
 
@@ -59,7 +59,7 @@ class CheckpointFolder:
         keep: int, number of checkpoints to keep.
     """
 
-    def __init__(self, path: str | os.PathLike, keep: int):
+    def __init__(self, path: str | os.PathLike[str], keep: int) -> None:
         self.path = Path(path)
         self.keep = keep
 
@@ -181,7 +181,9 @@ class CheckpointFolder:
             )
         return None
 
-    def write(self, step: int, tensors: Mapping[str, np.ndarray], record: dict) -> Path:
+    def write(
+        self, step: int, tensors: Mapping[str, np.ndarray], record: dict[str, Any]
+    ) -> Path:
         """Writes a checkpoint, then deletes old ones.
 
         Raises:

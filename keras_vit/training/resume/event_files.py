@@ -8,7 +8,7 @@ from keras_vit.data.ending import untuned
 from keras_vit.data.packages import tensorflow
 
 
-def truncate(folder: str | os.PathLike, stays: Callable[[str, int], bool]) -> None:
+def truncate(folder: str | os.PathLike[str], stays: Callable[[str, int], bool]) -> None:
     """Drops points that a resumed training will write again.
 
     Files that keep all points are not rewritten: they may be open.

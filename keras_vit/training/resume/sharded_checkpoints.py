@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,10 +30,16 @@ def is_sharded(variables: Iterable[keras.Variable]) -> bool:
 class ShardedWriter:
     """Writes one checkpoint at a time; on accelerators training continues meanwhile."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._checkpointer = None
 
-    def write(self, path: Path, arrays: Mapping, sums: Mapping, record: dict) -> None:
+    def write(
+        self,
+        path: Path,
+        arrays: Mapping[str, Any],
+        sums: Mapping[str, Any],
+        record: dict[str, Any],
+    ) -> None:
         """Starts to write a checkpoint; every process calls it.
 
         Args:
@@ -70,7 +77,7 @@ class ShardedWriter:
             self._checkpointer.wait_until_finished()
 
 
-def read(path: Path, shardings: Mapping) -> Checkpoint:
+def read(path: Path, shardings: Mapping[str, Any]) -> Checkpoint:
     """Reads the shards of a checkpoint that this process needs.
 
     Args:
@@ -119,7 +126,7 @@ def _restore_args(ocp, metadata, wanted):
     return ocp.RestoreArgs(restore_type=np.ndarray)
 
 
-def checksums(arrays: Mapping) -> tuple[dict[str, int], list[str]]:
+def checksums(arrays: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
     """A checksum of each array, and the names of arrays that are not finite.
 
     The checksum adds up the bits of each element as an integer, times an odd number by

@@ -17,7 +17,7 @@ class StopSignals:
         received: number of the signal, or `None`.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received = None
         self._previous = {}
 
