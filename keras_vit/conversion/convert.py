@@ -4,6 +4,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from inspect import signature
+from typing import Any
 
 from keras_vit.conversion.inspect import inspect
 from keras_vit.conversion.verify import COMPARABLE, compare_models, compare_weights
@@ -90,7 +91,7 @@ def convert(
     layout: str | None = None,
     overwrite: bool = False,
     check: bool = True,
-    **overrides,
+    **overrides: Any,
 ) -> Conversion:
     """Reads a checkpoint of any layout and writes it in another.
 

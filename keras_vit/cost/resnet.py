@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator
 from math import prod
 from types import SimpleNamespace
+from typing import Any
 
 from keras_vit.cost.operation import FLOAT32, Operation, head_operations, image_operations
 from keras_vit.layers.resnet import EXPANSION
@@ -30,7 +31,7 @@ def resnet_operations(
     *,
     pre_activation: bool = False,
     part: str | None = None,
-    **others,
+    **others: Any,
 ) -> Generator[Operation, None, tuple[int, int, int]]:
     """Root and stages; returns the shape of the feature map, (rows, columns, channels).
 
