@@ -141,10 +141,11 @@ def test_images_between_0_and_255():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_units": ()}, "`num_units` must be of one stage at least"),
+        ({"num_units": ()}, "`num_units` must have at least one stage"),
         ({"num_units": (3, 0)}, "`num_units` must be a positive integer"),
         ({"width_factor": 0.3}, "`width_factor` must give the root .* multiple of 32"),
         ({"pooling": "token"}, "`pooling` must be one of 'gap', None"),
+        ({"pooling": "max"}, "Max pooling is not offered.*Use pooling='gap', or"),
         ({"pooling": None}, "A head needs a `pooling` .* Use pooling='gap', or classes=0"),
         ({"standardization": "mean"}, "`standardization` must be one of 'std', 'variance'"),
     ],

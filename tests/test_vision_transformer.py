@@ -281,6 +281,12 @@ def test_fc_norm_of_the_class_token_is_its_encoder_norm():
     assert_close(pooled.features(images())["pooled"], every.features(images())["pooled"])
 
 
+def test_avg_is_keras_applications_name_of_gap():
+    model = tiny(pooling="avg")
+    assert model.get_config()["pooling"] == "gap"
+    assert type(model).from_config(model.get_config()).get_config() == model.get_config()
+
+
 def test_fc_norm_comes_after_the_mean():
     model = tiny(pooling="gap", fc_norm=True, classes=0)
     mean = array(model.features(images())["patch_tokens"]).mean(1)
@@ -560,7 +566,8 @@ def test_quantized_model_stays_close(fields):
         ),
         ({"patch_size": 5}, r"divisible by `patch_size`.*patch_size=\(5, 5\)"),
         ({"num_heads": 5}, "hidden_dim=48, num_heads=5"),
-        ({"pooling": "avg"}, "'token', 'gap', 'map', None. Received: pooling='avg'"),
+        ({"pooling": "mean"}, "'token', 'gap', 'map', None. Received: pooling='mean'"),
+        ({"pooling": "max"}, "Max pooling is not offered.*'token', 'gap' or 'map'"),
         (
             {"pooling": None},
             "classes=10, pooling=None. Use pooling='token', 'gap' or 'map'",

@@ -156,8 +156,13 @@ class SelfAttention(Composite, keras.layers.Layer):
         return tuple(tokens_shape)
 
     def compute_output_spec(
-        self, tokens, context=None, sizes=None, return_keys=False, training=None
-    ):
+        self,
+        tokens: keras.KerasTensor,
+        context: keras.KerasTensor | None = None,
+        sizes: keras.KerasTensor | None = None,
+        return_keys: bool = False,
+        training: bool | None = None,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         outputs = keras.KerasTensor(tokens.shape, self.compute_dtype)
         if not return_keys:
             return outputs

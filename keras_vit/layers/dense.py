@@ -1,5 +1,7 @@
 """Dense layers that add the bias in the product, where the backend has such a product."""
 
+from typing import Any
+
 import keras
 
 from keras_vit.layers import kernels
@@ -30,7 +32,9 @@ class Dense(ValuesByNumPy, keras.layers.Dense):
         outputs = kernels.dense(inputs, self.kernel, self.bias, gelu_approximate)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def quantize(self, mode=None, type_check=True, config=None):
+    def quantize(
+        self, mode: str | None = None, type_check: bool = True, config: Any = None
+    ) -> None:
         # Keras refuses subclasses, as it does not know their `call`. Where this layer is
         # quantized, it has Keras' own.
         super().quantize(mode, type_check=False, config=config)
@@ -44,6 +48,8 @@ class EinsumDense(ValuesByNumPy, keras.layers.EinsumDense):
         outputs = kernels.einsum_dense(self.equation, inputs, self.kernel, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def quantize(self, mode=None, type_check=True, config=None):
+    def quantize(
+        self, mode: str | None = None, type_check: bool = True, config: Any = None
+    ) -> None:
         # See `Dense.quantize`.
         super().quantize(mode, type_check=False, config=config)

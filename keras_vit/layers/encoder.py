@@ -219,7 +219,13 @@ class EncoderBlock(Composite, keras.layers.Layer):
         tokens -= count_merged(self.merged_tokens, tokens, self.num_prefix)
         return (batch, tokens, hidden_dim), (batch, tokens)
 
-    def compute_output_spec(self, tokens, context=None, sizes=None, training=None):
+    def compute_output_spec(
+        self,
+        tokens: keras.KerasTensor,
+        context: keras.KerasTensor | None = None,
+        sizes: keras.KerasTensor | None = None,
+        training: bool | None = None,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, ...]:
         shape = self.compute_output_shape(tokens.shape, getattr(context, "shape", None))
         if not self._merges(context):
             return keras.KerasTensor(shape, self.compute_dtype)

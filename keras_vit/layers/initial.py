@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import keras
 import numpy as np
 from keras import initializers
 
@@ -45,7 +46,9 @@ class ValuesByNumPy:
     Keras'.
     """
 
-    def add_weight(self, *args, initializer=None, **kwargs):
+    def add_weight(
+        self, *args: Any, initializer: Initializer | None = None, **kwargs: Any
+    ) -> keras.Variable:
         return super().add_weight(*args, initializer=by_numpy(initializer), **kwargs)
 
 
@@ -93,7 +96,7 @@ class ByNumPy(initializers.Initializer):
         return {"usual": initializers.serialize(self.usual)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "ByNumPy":
         return cls(initializers.deserialize(config["usual"]))
 
 

@@ -150,11 +150,11 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         prefix_tokens = prefix_shape[1] if prefix_shape else 0
         return (batch, prefix_tokens + rows * columns, hidden_dim)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: dict[str, Any]) -> None:
         for variable in self.weights:
             store[variable.name] = variable
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: dict[str, Any]) -> None:
         names = {variable.name for variable in self.weights}
         if set(store.keys()) != names:
             raise ValueError(
@@ -186,7 +186,9 @@ def _namespace(*sizes) -> ModuleType:
     return np if all(isinstance(size, int) for size in sizes) else ops
 
 
-def sincos2d(rows, columns, hidden_dim: int, xp: ModuleType = np):
+def sincos2d(
+    rows: int | Tensor, columns: int | Tensor, hidden_dim: int, xp: ModuleType = np
+) -> Tensor:
     """Fixed positions: sine and cosine of x, then of y, at hidden_dim / 4 frequencies.
 
     Args:

@@ -1,7 +1,8 @@
 """The ResNets of *Big Transfer*, which the ViT paper compares with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import keras
 
@@ -20,6 +21,7 @@ from keras_vit.models.images import (
     rescaling,
 )
 from keras_vit.models.resnet_stem import checked_units, checked_width, resnet
+from keras_vit.types import Tensor
 from keras_vit.weight_paths import automatic_name
 
 POOLINGS = ("gap", None)
@@ -40,26 +42,26 @@ class BiTResNet(ImageModel):
         width_factor: number, by which the channels of ResNet-50 are multiplied; the
             root's, 64 times it, must be divisible by 32.
         classes: int, outputs of the head; 0 for no head.
-        pooling: `"gap"`, the mean of the feature map, or `None`: the model returns the
-            map.
+        pooling: `"gap"` (or `"avg"`), the mean of the feature map, or `None`: the model
+            returns the map.
         classifier_activation: activation of the head; `None` returns logits.
         group_norm_epsilon: float, added to the variance in the group norms.
         standardization: `"std"` or `"variance"`, see `layers.StandardizedConv2D`.
         standardization_epsilon: float, see `layers.StandardizedConv2D`.
-        image_mean: float or one for each channel, what was subtracted from the pixel
-            values (on a scale from 0 to 1) of the images that the model is trained on.
-        image_std: float or one for each channel, by what they were then divided. Both
-            0.5 is the range [-1, 1] of Google's models.
-        include_preprocessing: bool, whether the model itself does so, and takes pixel
-            values from 0 to 255.
+        image_mean: float or one for each channel, subtracted from the pixel values (on a
+            scale from 0 to 1) of the images that the model is trained on.
+        image_std: float or one for each channel, the divisor after that. Both 0.5 is the
+            range [-1, 1] of Google's models.
+        include_preprocessing: bool, whether the model itself subtracts and divides, and
+            takes pixel values from 0 to 255.
         class_names: a name for each class, or `None` if they are unknown. This argument and
             the next two change nothing that the model computes: its file keeps them for
             programs that read it. With a new head `from_pretrained` leaves `class_names`
             and `probabilities` out.
-        probabilities: `"softmax"` or `"sigmoid"`, what makes probabilities of the outputs
-            where `classifier_activation` is `None`.
-        preprocessing: how images are prepared for evaluation, beside their size, mean and
-            deviation: a dictionary of `"evaluation_crop"` and `"resize_factor"` (see
+        probabilities: `"softmax"` or `"sigmoid"`, the activation that makes probabilities
+            of the outputs where `classifier_activation` is `None`.
+        preprocessing: the preparation of images for evaluation, beside their size, mean
+            and deviation: a dictionary of `"evaluation_crop"` and `"resize_factor"` (see
             `data.Augmentation`), `"value_range"` and `"alpha"` (see `data.Pipeline`), and
             `"image_size"` where it is another than the model's; each may be left out.
         input_shape: shape of an image without the batch, `None` for `image_size` with 3
@@ -96,7 +98,7 @@ class BiTResNet(ImageModel):
         *,
         classes: int = 0,
         pooling: str | None = "gap",
-        classifier_activation="softmax",
+        classifier_activation: str | Callable | None = "softmax",
         group_norm_epsilon: float = 1e-5,
         standardization: str = "variance",
         standardization_epsilon: float | None = None,
@@ -105,11 +107,11 @@ class BiTResNet(ImageModel):
         include_preprocessing: bool = False,
         class_names: Sequence[str] | None = None,
         probabilities: str | None = None,
-        preprocessing: Mapping | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
         input_shape: tuple[int | None, ...] | None = None,
-        input_tensor=None,
+        input_tensor: Tensor | None = None,
         data_format: str | None = None,
-        dtype=None,
+        dtype: str | keras.DTypePolicy | None = None,
         name: str | None = None,
         trainable: bool = True,
     ):
@@ -125,16 +127,19 @@ class BiTResNet(ImageModel):
 
         resolved = (
             *("image_size", "num_units", "data_format", "classifier_activation"),
-            *("image_mean", "image_std", "standardization_epsilon"),
+            *("image_mean", "image_std", "pooling", "standardization_epsilon"),
         )
         self._keep_config(config, fields, resolved, policy)
 
 
-def checked_fields(config: dict) -> SimpleNamespace:
-    """The fields of a config, each in one form; a ValueError where they do not fit."""
+def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
+    """The fields of a config with defaults filled in, each in one form.
+
+    Raises:
+        ValueError: if a field is out of its range, or two do not fit together.
+    """
     c = SimpleNamespace(**config)
     check_images(c)
-    arguments.one_of(c.pooling, POOLINGS, "pooling")
     check_head(c, POOLINGS)
     arguments.one_of(c.standardization, STANDARDIZATIONS, "standardization")
     if c.standardization_epsilon is None:
@@ -142,7 +147,7 @@ def checked_fields(config: dict) -> SimpleNamespace:
     c.num_units = checked_units(c.num_units)
     if not c.num_units:
         raise ValueError(
-            f"`num_units` must be of one stage at least. Received: num_units={c.num_units}"
+            f"`num_units` must have at least one stage. Received: num_units={c.num_units}"
         )
     checked_width(c.width_factor)
     return c

@@ -1,8 +1,9 @@
-"""The arguments of a `VisionTransformer`, checked and in one form each."""
+"""Checks of the arguments of a `VisionTransformer`."""
 
 from collections.abc import Sequence
 from math import prod
 from types import SimpleNamespace
+from typing import Any
 
 from keras_vit import arguments
 from keras_vit.layers.merging import count_merged
@@ -16,8 +17,12 @@ from keras_vit.resize import INTERPOLATIONS
 POOLINGS = ("token", "gap", "map", None)
 
 
-def checked_fields(config: dict) -> SimpleNamespace:
-    """The fields of a config, each in one form; a ValueError where they do not fit."""
+def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
+    """The fields of a config with defaults filled in, each in one form.
+
+    Raises:
+        ValueError: if a field is out of its range, or two do not fit together.
+    """
     c = SimpleNamespace(**config)
     check_images(c)
     check_head(c, POOLINGS)
@@ -27,7 +32,6 @@ def checked_fields(config: dict) -> SimpleNamespace:
     for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
         arguments.rate(getattr(c, name), name)
     arguments.head_dim(c.hidden_dim, c.num_heads)
-    arguments.one_of(c.pooling, POOLINGS, "pooling")
     arguments.one_of(c.position, POSITIONS, "position")
     arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
     arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
@@ -61,7 +65,7 @@ def checked_fields(config: dict) -> SimpleNamespace:
 
 
 def _checked_prefix_positions(c) -> int:
-    """How many tokens of the prefix own a learned position."""
+    """Number of tokens of the prefix that own a learned position."""
     learned = c.position == "learned"
     if c.num_prefix_positions is None:
         return int(c.class_token and learned)
@@ -78,7 +82,7 @@ def _checked_prefix_positions(c) -> int:
 
 
 def _checked_merged_tokens(c) -> tuple[int, ...]:
-    """How many tokens each block merges, of those that are left."""
+    """Number of tokens that each block merges, at most half of the patches left to it."""
     numbers = c.merged_tokens
     if not isinstance(numbers, Sequence):
         numbers = (numbers,) * c.num_layers
@@ -89,7 +93,7 @@ def _checked_merged_tokens(c) -> tuple[int, ...]:
         )
     if any(numbers) and None in c.input_shape:
         raise ValueError(
-            "Where tokens are merged, their number must be known. Received: "
+            "A model that merges tokens must know their number. Received: "
             f"merged_tokens={c.merged_tokens!r}, input_shape={c.input_shape}. Give an "
             "`input_shape` with height and width (`keras_vit.from_pretrained` makes such "
             "a model of this one), or use merged_tokens=0."
@@ -107,5 +111,5 @@ def _is_count(number):
 
 
 def num_prefix(c: SimpleNamespace) -> int:
-    """How many tokens there are before the patches: class token, registers."""
+    """Number of tokens before the patches: class token and registers."""
     return int(c.class_token) + c.num_registers

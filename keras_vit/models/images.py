@@ -1,7 +1,9 @@
-"""What models have in common: images in, pixel values to be rescaled, a head."""
+"""Base of the models: images in, pixel values rescaled, a head, and the config."""
 
+import os
 from collections.abc import Collection
 from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ from keras_vit.layers.trainability import (
 from keras_vit.models.notes import NOTES, check_notes, without_empty
 from keras_vit.models.parameters import check_listed
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
+from keras_vit.types import Tensor
 
 LEGACY = (".h5", ".hdf5")  # of Keras before its version 3
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
@@ -26,8 +29,9 @@ class ImageModel(keras.Model):
     """A functional model whose config is the arguments of its `__init__`."""
 
     def _keep_config(self, config, fields, resolved, policy):
-        """Notes the arguments as given, but for `resolved`, which a default or another
-        session could change.
+        """Keeps the arguments as given, and `resolved` ones as checked.
+
+        Resolved are those that a default or another session could change.
         """
         self.dtype_policy = policy
         config |= {key: getattr(fields, key) for key in (*resolved, *NOTES)}
@@ -41,15 +45,15 @@ class ImageModel(keras.Model):
         if not self.trainable:  # Keras has told it before the model had its layers
             set_trainable(self, False)
 
-    def note(self, **notes) -> None:
-        """Notes facts that the model's file keeps and its computation does not use.
+    def note(self, **notes: Any) -> None:
+        """Changes facts that the model's file keeps and its computation does not use.
 
         Args:
-            **notes: of the arguments `class_names`, `probabilities` and `preprocessing`,
-                those that are to be others; `None` takes one away.
+            **notes: new values of `class_names`, `probabilities` or `preprocessing`;
+                `None` removes one.
 
         Raises:
-            ValueError: if one is out of its range, or no such argument.
+            ValueError: if a value is out of its range, or there is no such argument.
         """
         if unknown := set(notes) - set(NOTES):
             raise ValueError(
@@ -62,13 +66,13 @@ class ImageModel(keras.Model):
         noted = {key: getattr(fields, key) for key in NOTES}
         self._config = MappingProxyType(without_empty({**self._config, **noted}))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """The arguments that make the same model, without its weights.
 
-        `class_names`, `probabilities` and `preprocessing` are there where they are known.
-        After `quantize` there is `"quantization"` besides, for `from_config`: which
-        layers, and how. Where a part of the model is trained and another is not,
-        `"trainable_parts"` says so, see `layers.trainability`.
+        `class_names`, `probabilities` and `preprocessing` are there if they are known.
+        After `quantize`, `"quantization"` names the layers and their modes. If only parts
+        of the model are trained, `"trainable_parts"` names them, see
+        `layers.trainability`. `from_config` reads both.
         """
         config = {
             **self._config,
@@ -82,8 +86,8 @@ class ImageModel(keras.Model):
             config[TRAINABLE_PARTS] = parts
         return config
 
-    def set_state_tree(self, state_tree):
-        """As Keras', also of a tree of the same model by another name, or by none."""
+    def set_state_tree(self, state_tree: dict[str, Any]) -> None:
+        """As Keras', also from a model of another name."""
         ours = {weight_paths.public_path(v.path): v.path for v in self.variables}
         if getattr(self, "optimizer", None) is not None:
             slots = (v.path for v in self.optimizer.variables)
@@ -110,13 +114,13 @@ class ImageModel(keras.Model):
             }
         )
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if keras.backend.backend() == "torch":
             check_listed(self)
         return super().__call__(*args, **kwargs)
 
-    def save(self, filepath, *args, **kwargs):
-        """As Keras', but for its legacy HDF5 format.
+    def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Saves the model as Keras does, except in its legacy HDF5 format.
 
         Raises:
             ValueError: if the file ends in `.h5` or `.hdf5`; nothing is written.
@@ -130,11 +134,13 @@ class ImageModel(keras.Model):
             )
         super().save(filepath, *args, **kwargs)
 
-    def load_weights(self, filepath, *args, **kwargs):
-        """As Keras'. Positions of another grid are resized, but those of a legacy file.
+    def load_weights(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Loads weights as Keras does, and resizes positions of another grid.
+
+        Positions in a legacy HDF5 file are not resized.
 
         Raises:
-            ValueError: if the file does not fit. By a legacy HDF5 file the model is
+            ValueError: if the file does not fit. A legacy HDF5 file leaves the model
                 unchanged then.
         """
         path = str(filepath)
@@ -161,8 +167,10 @@ class ImageModel(keras.Model):
         )
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """The model of a `get_config`, with new weights."""
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "ImageModel":
+        """Builds the model of a `get_config`, with new weights."""
         fields = dict(config)
         ways, parts = fields.pop(QUANTIZATION, []), fields.pop(TRAINABLE_PARTS, {})
         model = super().from_config(fields, custom_objects)
@@ -179,17 +187,17 @@ def _flat(tree, before=""):
             yield f"{before}{key}", value
 
 
-def config_of(arguments_: dict) -> dict:
-    """A model's config, of the `locals()` of its `__init__`."""
+def config_of(arguments_: dict[str, Any]) -> dict[str, Any]:
+    """The config of a model, from the `locals()` of its `__init__`."""
     left_out = {"self", "__class__", "input_tensor", *KERAS_ARGUMENTS}
     return {key: value for key, value in arguments_.items() if key not in left_out}
 
 
 def check_images(c: SimpleNamespace) -> None:
-    """Brings the fields that say what images are into one form each.
+    """Checks the fields of the images, and brings each into one form.
 
     Raises:
-        ValueError: where they do not fit together.
+        ValueError: if they do not fit together.
     """
     c.image_size = arguments.pair(c.image_size, "image_size")
     c.data_format = arguments.image_data_format(c.data_format)
@@ -199,8 +207,21 @@ def check_images(c: SimpleNamespace) -> None:
     c.image_std = arguments.per_channel(c.image_std, channels, "image_std")
 
 
-def check_head(c: SimpleNamespace, poolings: Collection[str]) -> None:
-    """Checks the fields of the head and the notes, and brings them into one form."""
+def check_head(c: SimpleNamespace, poolings: Collection[str | None]) -> None:
+    """Checks pooling, head and notes, and brings each into one form.
+
+    Raises:
+        ValueError: if a field is out of its range, or two do not fit together.
+    """
+    if c.pooling == "avg":  # as `keras.applications` calls it
+        c.pooling = "gap"
+    if c.pooling == "max":
+        raise ValueError(
+            "Max pooling is not offered: no published model of these families was trained "
+            f"with it. Received: pooling='max'. Use pooling={_listed(poolings)}, or "
+            "pooling=None and pool the features yourself."
+        )
+    arguments.one_of(c.pooling, poolings, "pooling")
     if c.classes < 0:
         raise ValueError(
             f"`classes` must be positive, or 0 for no head. Received: classes={c.classes}"
@@ -243,8 +264,8 @@ def _checked_input_shape(c) -> tuple[int | None, ...]:
     return shape
 
 
-def image_input(c, input_tensor):
-    """The model's input: a new one, or the `keras.Input` that is given."""
+def image_input(c: SimpleNamespace, input_tensor: Tensor | None) -> Tensor:
+    """The model's input: a new one, or the given `keras.Input`."""
     if input_tensor is None:
         return keras.Input(c.input_shape, name="images")
     operation = getattr(input_tensor, "_keras_history", (None,))[0]
@@ -262,8 +283,8 @@ def image_input(c, input_tensor):
     return input_tensor
 
 
-def rescaling(c):
-    """The layer that takes pixel values from 0 to 255 to what the model is trained on."""
+def rescaling(c: SimpleNamespace) -> keras.layers.Rescaling:
+    """The layer `preprocessing`: pixel values from 0 to 255, minus mean, by deviation."""
     mean, std = np.asarray(c.image_mean), np.asarray(c.image_std)
     scale, offset = 1 / (255 * std), -mean / std
     axes = (1, 1, -1) if c.data_format == "channels_last" else (-1, 1, 1)
@@ -273,15 +294,15 @@ def rescaling(c):
     )
 
 
-def channels_last(images, c):
-    """Images in the order in which the convolutions take them, on every backend."""
+def channels_last(images: Tensor, c: SimpleNamespace) -> Tensor:
+    """Images as convolutions take them: (batch, height, width, channels)."""
     if c.data_format == "channels_last":
         return images
     return keras.layers.Permute((2, 3, 1), dtype=images.dtype, name="channels_last")(images)
 
 
-def head(features, c):
-    """The layer `head`."""
+def head(features: Tensor, c: SimpleNamespace) -> Tensor:
+    """The outputs of a new layer `head`, float32 (batch, classes)."""
     # Zero at the start (section 3.2 of the paper); in float32 under every policy.
     return Dense(
         c.classes,

@@ -1,7 +1,7 @@
 """Facts that a model's file keeps and its computation does not use.
 
-Without them a file that is copied out of its training is another classifier: nothing would
-tell how images are cropped and what the classes are called.
+Without them a file that is copied out of its run could not be used: nothing would say how
+images are cropped and what the classes are called.
 """
 
 import math
@@ -20,10 +20,10 @@ RESIZE_FACTOR = 448 / 384  # of the ViT paper's code
 
 
 def check_notes(c: SimpleNamespace) -> None:
-    """Brings the notes among the fields of a config into one form each.
+    """Checks the notes among the fields of a config, and brings each into one form.
 
     Raises:
-        ValueError: where one is out of its range, or they do not fit the head.
+        ValueError: if one is out of its range, or does not fit the head.
     """
     if c.class_names is not None:
         c.class_names = _checked_names(c.class_names, c.classes)
@@ -33,7 +33,7 @@ def check_notes(c: SimpleNamespace) -> None:
 
 
 def without_empty(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the notes that say nothing."""
+    """A config without the notes that are `None`."""
     return {k: v for k, v in config.items() if k not in NOTES or v is not None}
 
 
@@ -71,8 +71,8 @@ def _factor(value):
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 1 <= value < math.inf:
         raise ValueError(
-            "`resize_factor` must be 1 or more, as a crop is taken from what it gives. "
-            f"Received: resize_factor={value!r}"
+            "`resize_factor` must be 1 or more, as the crop is taken from the resized "
+            f"image. Received: resize_factor={value!r}"
         )
     return float(value)
 

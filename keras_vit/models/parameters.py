@@ -1,7 +1,7 @@
 """A check that a model around one of ours lists all of its weights for torch.
 
-Keras lists a model's parameters by path, and clears the gradients of those that it lists:
-of two weights with one path the other's gradients pile up.
+Keras lists a model's parameters by path, and clears the gradients of the listed ones. If
+two weights have one path, gradients of the unlisted one accumulate over steps.
 """
 
 import weakref
@@ -12,10 +12,10 @@ _checked = weakref.WeakKeyDictionary()  # models → number of weights that they
 
 
 def check_listed(model: keras.Model) -> None:
-    """Checks, on torch, the model whose training calls this one.
+    """Checks, on torch, the model whose training step calls this one.
 
     Raises:
-        ValueError: if it lists some of the weights that it trains, and not others.
+        ValueError: if it does not list all of the weights that it trains.
     """
     outer = _trained(model)
     if outer is None or _checked.get(outer) == len(weights := outer.trainable_weights):

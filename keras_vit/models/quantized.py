@@ -1,7 +1,7 @@
-"""Quantized layers, which a model's config names.
+"""Quantized layers in a model's config.
 
-Keras 3.15 writes the weights of layers inside layers as `quantize` leaves them, and
-makes those layers anew without it, so that such a file does not load.
+Keras 3.15 saves the quantized weights of layers inside layers, but builds those layers
+anew without quantization, so that such a file does not load.
 """
 
 import keras
@@ -12,7 +12,7 @@ QUANTIZATION = "quantization"  # in a config
 
 
 def quantization_of(model: keras.Model) -> list[dict]:
-    """The quantized layers of a model, by how.
+    """The quantized layers of a model, by mode.
 
     Returns:
         A list of dictionaries of `"mode"` (such as `"int8"`), `"config"` (Keras'
@@ -31,18 +31,18 @@ def quantization_of(model: keras.Model) -> list[dict]:
 
 
 def quantize_layers(model: keras.Model, ways: list[dict]) -> None:
-    """Quantizes layers of a built model, as `quantization_of` of another told.
+    """Quantizes layers of a built model, as `quantization_of` listed those of another.
 
     Raises:
-        ValueError: if a layer is none of the model's, or has no such mode.
+        ValueError: if the model has no such layer, or the layer no such mode.
     """
     paths = inner_paths(model)
     layers = {paths[id(layer)]: layer for layer in _layers(model)}
     for way in ways:
         if unknown := [path for path in way["layers"] if path not in layers]:
             raise ValueError(
-                f"The config says that {', '.join(unknown)} of the model {model.name!r} "
-                f"are quantized in {way['mode']!r}. They are no layers of it."
+                f"The config says that {', '.join(unknown)} are quantized in "
+                f"{way['mode']!r}. The model {model.name!r} has no such layers."
             )
         config = keras.saving.deserialize_keras_object(way["config"])
         for path in way["layers"]:
@@ -58,9 +58,7 @@ def _config(layer):
 
 
 def _without_ids(config):
-    """Without those by which `model.save` tells of what layers share: one config is one
-    way, whoever has it.
-    """
+    """A config without the ids of shared objects, which differ between equal configs."""
     if not isinstance(config, dict):
         return config
     return {k: _without_ids(v) for k, v in config.items() if k != "shared_object_id"}

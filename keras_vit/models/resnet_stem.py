@@ -1,6 +1,9 @@
-"""The ResNet below a Vision Transformer, and the one that BiT is."""
+"""ResNets: the stem of a hybrid Vision Transformer, and BiT."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
+
+import keras
 
 from keras_vit import arguments
 from keras_vit.layers.resnet import (
@@ -11,9 +14,10 @@ from keras_vit.layers.resnet import (
     ResNetRoot,
 )
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, default_epsilon
+from keras_vit.types import Tensor
 
 ROOT_FILTERS = 64
-# What a description of a stem may leave out.
+# Defaults of the description of a stem.
 DEFAULTS = {
     "width_factor": 1,
     "group_norm_epsilon": 1e-6,
@@ -22,8 +26,12 @@ DEFAULTS = {
 }
 
 
-def checked_stem(stem: Mapping | None) -> dict | None:
-    """A stem's description with all of its keys; a ValueError where it is none."""
+def checked_stem(stem: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The description of a stem with all of its keys.
+
+    Raises:
+        ValueError: if it is none.
+    """
     if stem is None:
         return None
     if not isinstance(stem, Mapping) or "num_units" not in stem:
@@ -53,7 +61,11 @@ def checked_units(num_units: Collection[int]) -> tuple[int, ...]:
 
 
 def checked_width(width_factor: float) -> int:
-    """Channels of the root; a ValueError where group norms cannot share them out."""
+    """Channels of the root, `ROOT_FILTERS` times the factor.
+
+    Raises:
+        ValueError: if they cannot be split into the groups of a group norm.
+    """
     filters = int(ROOT_FILTERS * width_factor)
     if filters <= 0 or filters % GROUPS:
         raise ValueError(
@@ -65,11 +77,28 @@ def checked_width(width_factor: float) -> int:
 
 
 def resnet(
-    images, num_units, width_factor, *, pre_activation=False, prefix="", policy, **options
-):
-    """Root, then stages of units: each unit a layer `stage_0_unit_0`, ….
+    images: Tensor,
+    num_units: Collection[int],
+    width_factor: float,
+    *,
+    pre_activation: bool = False,
+    prefix: str = "",
+    policy: keras.DTypePolicy,
+    **options: Any,
+) -> Tensor:
+    """Passes images through a root and stages of units.
 
-    `options` are arguments that root and units share.
+    Args:
+        images: (batch, height, width, channels).
+        num_units: number of units of each stage.
+        width_factor: see `checked_width`.
+        pre_activation: bool, True for BiT's root and units.
+        prefix: str, before the names of the layers: `root`, `stage_0_unit_0`, ….
+        policy: dtype policy of the layers.
+        **options: arguments of root and units.
+
+    Returns:
+        The feature map, (batch, rows, columns, channels).
     """
     filters = checked_width(width_factor)
     options["dtype"] = policy
@@ -88,23 +117,29 @@ def resnet(
     return images
 
 
-def stride(stem: Mapping | None) -> int:
-    """How many pixels of the image a pixel of a stem's feature map stands for."""
+def stride(stem: Mapping[str, Any] | None) -> int:
+    """Pixels of the image for each pixel of a stem's feature map, in height and width."""
     return 2 ** (1 + max(1, len(stem["num_units"]))) if stem else 1
 
 
-def map_size(image_size, stem: Mapping | None) -> tuple[int, int]:
-    """(height, width) of a stem's feature map, or of the image where there is no stem.
+def map_size(
+    image_size: tuple[int, int], stem: Mapping[str, Any] | None
+) -> tuple[int, int]:
+    """(height, width) of a stem's feature map, or of the image if there is no stem.
 
-    Halved once and again, and rounded up each time, which comes to rounding up once.
+    Each halving rounds up, which comes to rounding up once.
     """
     return tuple(-(-pixels // stride(stem)) for pixels in image_size)
 
 
 def count_resnet_parameters(
-    num_units, width_factor, *, channels=3, pre_activation=False
+    num_units: Collection[int],
+    width_factor: float,
+    *,
+    channels: int = 3,
+    pre_activation: bool = False,
 ) -> tuple[int, int]:
-    """Number of parameters of root and stages, and of their output's channels."""
+    """Number of parameters of root and stages, and number of channels of their output."""
     filters = inputs = checked_width(width_factor)
     count = 7 * 7 * channels * filters + 2 * filters * (not pre_activation)
     for stage, units in enumerate(num_units):

@@ -65,7 +65,7 @@ BITS: dict[str, dict[str, Any]] = {
 
 
 def architecture_fields(architecture: str) -> dict[str, Any]:
-    """The model's arguments that the name of an architecture stands for.
+    """The arguments of a model of a named architecture.
 
     Args:
         architecture: `"ViT"`, the name of a size of `SIZES` and the patch size, such as
@@ -91,7 +91,7 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
 
 
 def paper_name(architecture: str) -> str:
-    """What papers call it: `"ViT-B/16"`, `"R50+ViT-B/16"`, `"BiT-R50x1"`."""
+    """The name in papers: `"ViT-B/16"`, `"R50+ViT-B/16"`, `"BiT-R50x1"`."""
     if architecture in BITS:
         return architecture.replace("BiT", "BiT-")
     resnet, size, patch = re.fullmatch(
@@ -101,7 +101,7 @@ def paper_name(architecture: str) -> str:
 
 
 def size_name(config: Mapping[str, Any]) -> str | None:
-    """What papers call the model of a config, of any patch size, or None."""
+    """The name in papers of the model of a config, of any patch size, or `None`."""
     if "num_units" in config:
         size = {key: config[key] for key in ("num_units", "width_factor")}
         return next((paper_name(n) for n, bit in BITS.items() if bit == size), None)

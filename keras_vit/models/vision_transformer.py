@@ -1,6 +1,7 @@
 """The Vision Transformer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,6 +31,7 @@ from keras_vit.models.images import (
 )
 from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
+from keras_vit.types import Tensor
 from keras_vit.weight_paths import automatic_name
 
 
@@ -40,8 +42,8 @@ class VisionTransformer(ImageModel):
     Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
     image passes them: `preprocessing` (if included), `patch_embedding`, `class_token`,
     `registers`, `position_embedding`, `embedding_dropout`, `pre_norm`, `block_0`,
-    `block_1`, …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`. Each is
-    there where the arguments ask for it; of `encoder_norm` and `fc_norm` there is one.
+    `block_1`, …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`. The
+    arguments say which of them there are; it is either `encoder_norm` or `fc_norm`.
 
     Args:
         image_size: int or (height, width), in pixels; gives the position grid its size.
@@ -52,8 +54,9 @@ class VisionTransformer(ImageModel):
         mlp_dim: int, width of the MLPs' hidden layers: what `dense_2` reads, under
             `mlp="swiglu"` or `"geglu"` half of what `dense_1` computes.
         classes: int, outputs of the head; 0 for no head.
-        pooling: `"token"` (the class token), `"gap"` (mean of the patch tokens),
-            `"map"` (attention pooling of them), or `None`: the model returns every token.
+        pooling: `"token"` (the class token), `"gap"` (mean of the patch tokens, also
+            `"avg"`, as `keras.applications` calls it), `"map"` (attention pooling of
+            them), or `None`: the model returns every token.
         class_token: bool, whether there is a class token; `None` gives one where
             `pooling` is `"token"` or `None`.
         num_registers: int, number of register tokens after the class token.
@@ -112,20 +115,20 @@ class VisionTransformer(ImageModel):
             as many patches as it stands for, in attention and in `pooling`. Class token
             and registers stay. A block that merges has two outputs, its tokens and, as
             int32 (batch, tokens), how many patches each stands for.
-        image_mean: float or one for each channel, what was subtracted from the pixel
-            values (on a scale from 0 to 1) of the images that the model is trained on.
-        image_std: float or one for each channel, by what they were then divided. Both
-            0.5 is the range [-1, 1] of Google's models.
-        include_preprocessing: bool, whether the model itself does so, and takes pixel
-            values from 0 to 255.
+        image_mean: float or one for each channel, subtracted from the pixel values (on a
+            scale from 0 to 1) of the images that the model is trained on.
+        image_std: float or one for each channel, the divisor after that. Both 0.5 is the
+            range [-1, 1] of Google's models.
+        include_preprocessing: bool, whether the model itself subtracts and divides, and
+            takes pixel values from 0 to 255.
         class_names: a name for each class, or `None` if they are unknown. This argument and
             the next two change nothing that the model computes: its file keeps them for
             programs that read it. With a new head `from_pretrained` leaves `class_names`
             and `probabilities` out.
-        probabilities: `"softmax"` or `"sigmoid"`, what makes probabilities of the outputs
-            where `classifier_activation` is `None`.
-        preprocessing: how images are prepared for evaluation, beside their size, mean and
-            deviation: a dictionary of `"evaluation_crop"` and `"resize_factor"` (see
+        probabilities: `"softmax"` or `"sigmoid"`, the activation that makes probabilities
+            of the outputs where `classifier_activation` is `None`.
+        preprocessing: the preparation of images for evaluation, beside their size, mean
+            and deviation: a dictionary of `"evaluation_crop"` and `"resize_factor"` (see
             `data.Augmentation`), `"value_range"` and `"alpha"` (see `data.Pipeline`), and
             `"image_size"` where it is another than the model's; each may be left out.
         input_shape: shape of an image without the batch, `None` for `image_size` with 3
@@ -171,7 +174,7 @@ class VisionTransformer(ImageModel):
         num_registers: int = 0,
         num_prefix_positions: int | None = None,
         representation_size: int | None = None,
-        classifier_activation="softmax",
+        classifier_activation: str | Callable | None = "softmax",
         position: str = "learned",
         position_interpolation: str = "linear",
         patch_bias: bool | None = None,
@@ -182,7 +185,7 @@ class VisionTransformer(ImageModel):
         qkv_bias: bool = True,
         qk_norm: bool = False,
         layer_scale: float | None = None,
-        stem: dict | None = None,
+        stem: Mapping[str, Any] | None = None,
         layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
@@ -195,11 +198,11 @@ class VisionTransformer(ImageModel):
         include_preprocessing: bool = False,
         class_names: Sequence[str] | None = None,
         probabilities: str | None = None,
-        preprocessing: Mapping | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
         input_shape: tuple[int | None, ...] | None = None,
-        input_tensor=None,
+        input_tensor: Tensor | None = None,
         data_format: str | None = None,
-        dtype=None,
+        dtype: str | keras.DTypePolicy | None = None,
         name: str | None = None,
         trainable: bool = True,
     ):
@@ -211,22 +214,23 @@ class VisionTransformer(ImageModel):
         inputs = image_input(fields, input_tensor)
         name = name or automatic_name(type(self).__name__)
         with keras.name_scope(name):
-            patches = _embed_patches(inputs, fields, policy)
-            tokens = _embed_positions(patches, fields, policy)
+            patches = _embed_patches(inputs, fields, policy)  # (b, rows, columns, d)
+            tokens = _embed_positions(patches, fields, policy)  # (b, tokens, d)
             tokens = _drop_and_norm(tokens, fields, policy)
             tokens, sizes, last_block_inputs = _encode(tokens, fields, policy)
-            outputs = _head(_pool(tokens, sizes, fields, policy), fields, policy)
+            features = _pool(tokens, sizes, fields, policy)  # (b, d)
+            outputs = _head(features, fields, policy)  # (b, classes)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
         self._last_block_inputs = last_block_inputs
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
-            *("image_mean", "image_std", "stem"),
+            *("image_mean", "image_std", "pooling", "stem"),
         )
         self._keep_config(config, fields, resolved, policy)
 
-    def last_layers(self, images) -> dict:
-        """What the last block and `encoder_norm` make of every token, by layer.
+    def last_layers(self, images: Tensor) -> dict[str, Tensor]:
+        """Outputs of the last block and of `encoder_norm` for every token.
 
         Args:
             images: a batch of images as the model takes them.
@@ -237,7 +241,7 @@ class VisionTransformer(ImageModel):
         return self._last_layers(images)[0]
 
     def _last_layers(self, images):
-        """What `last_layers` gives, and the tokens' sizes, `None` where none is merged."""
+        """Outputs as of `last_layers`, and the tokens' sizes, `None` if none is merged."""
         # Layers are called on tensors: a functional model of them would add nodes to
         # the layers that this model shares with it.
         inputs = keras.Model(self.input, self._last_block_inputs)(images)
@@ -249,12 +253,12 @@ class VisionTransformer(ImageModel):
             outputs["encoder_norm"] = self.get_layer("encoder_norm")(tokens)
         return outputs, sizes
 
-    def features(self, images) -> dict:
+    def features(self, images: Tensor) -> dict[str, Tensor]:
         """The encoder's output by kind of token, after the final norm.
 
         Every token is computed, also where the model itself skips some in its last
-        block. With `fc_norm=True` the final norm is that of `"pooled"` alone, and the
-        tokens come as the last block computes them.
+        block. With `fc_norm=True` only `"pooled"` is normed, and the tokens are outputs of
+        the last block.
 
         Args:
             images: a batch of images as the model takes them.
@@ -262,10 +266,9 @@ class VisionTransformer(ImageModel):
         Returns:
             A dictionary of tensors: `"class_token"` (batch, hidden_dim), `"registers"`
             (batch, num_registers, hidden_dim), `"patch_tokens"` (batch, rows * columns,
-            hidden_dim) row by row, `"pooled"` (batch, hidden_dim), each where the model
-            has it. With `merged_tokens` there are fewer patch tokens, in another order,
-            and `"patch_sizes"`, int32 (batch, tokens), tells how many patches each stands
-            for.
+            hidden_dim) row by row, `"pooled"` (batch, hidden_dim), each if the model has
+            it. With `merged_tokens` there are fewer patch tokens, in another order, and
+            `"patch_sizes"`, int32 (batch, tokens): how many patches each stands for.
         """
         outputs, sizes = self._last_layers(images)
         *_, tokens = outputs.values()
@@ -334,8 +337,11 @@ def _layer_norm(name, c, policy):
 
 
 def _encode(tokens, c, policy):
-    """The encoder's output, the sizes of its tokens where some are merged, and the inputs
-    of the last block (with every token).
+    """Passes the tokens through the blocks and `encoder_norm`.
+
+    Returns:
+        Tokens (batch, tokens, hidden_dim); their sizes (batch, tokens), `None` if none is
+        merged; the inputs of the last block, with every token.
     """
     rates = np.linspace(0, c.drop_path_rate, c.num_layers).tolist()
     blocks = [
@@ -374,7 +380,7 @@ def _encode(tokens, c, policy):
 
 
 def _apply(block, tokens, sizes=None):
-    """A block's tokens and their sizes, `None` as long as none is merged."""
+    """The tokens of a block and their sizes, `None` as long as none is merged."""
     outputs = block(tokens, sizes=sizes)
     return outputs if block.merged_tokens else (outputs, sizes)
 

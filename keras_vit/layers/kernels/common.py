@@ -4,15 +4,18 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_vit.types import Tensor
+
 # Attention
 
 
-def split_heads(stacked, number: int) -> list:
+def split_heads(stacked: Tensor, number: int) -> list:
     """Queries, keys or values of a stacked projection, heads before tokens.
 
     Args:
@@ -25,7 +28,15 @@ def split_heads(stacked, number: int) -> list:
     return [swap_heads(each) for each in ops.unstack(stacked, number, axis=2)]
 
 
-def attend(query, key, value, *, bias=None, dropout=None, training: bool | None = None):
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    bias: Tensor | None = None,
+    dropout: Callable | None = None,
+    training: bool | None = None,
+) -> Tensor:
     """Scaled dot-product attention: `softmax(query · keyᵀ / √head_dim + bias) · value`.
 
     Source: *Attention Is All You Need* (arXiv 1706.03762), section 3.2.1.
@@ -49,12 +60,14 @@ def attend(query, key, value, *, bias=None, dropout=None, training: bool | None 
     return swap_heads(weigh_values(scores, value, bias, dropout))
 
 
-def scaled(query):
+def scaled(query: Tensor) -> Tensor:
     """`query / √head_dim`, of (…, head_dim)."""
     return query * query.shape[-1] ** -0.5
 
 
-def weigh_values(scores, value, bias, dropout):
+def weigh_values(
+    scores: Tensor, value: Tensor, bias: Tensor | None, dropout: Callable | None
+) -> Tensor:
     """`softmax(scores + bias) · value`, the softmax in float32 at least.
 
     Args:
@@ -73,13 +86,15 @@ def weigh_values(scores, value, bias, dropout):
     return ops.matmul(weights, value)
 
 
-def biased(scores, bias):
+def biased(scores: Tensor, bias: Tensor | None) -> Tensor:
     """`scores + bias`, in float32 where the scores are in half precision."""
     scores = ops.cast(scores, "float32") if is_half(scores) else scores
     return scores if bias is None else scores + bias
 
 
-def fused_attention(query, key, value, bias, flash: bool | None):
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, flash: bool | None
+) -> Tensor:
     """`attend` without dropout by `keras.ops.dot_product_attention`.
 
     Args:
@@ -106,12 +121,12 @@ def flash_attention() -> bool | None:
     return False if is_disabled else None
 
 
-def swap_heads(x):
+def swap_heads(x: Tensor) -> Tensor:
     """(batch, heads, tokens, head_dim) to (batch, tokens, heads, head_dim), or back."""
     return ops.transpose(x, (0, 2, 1, 3))
 
 
-def is_half(x) -> bool:
+def is_half(x: Tensor) -> bool:
     """True if the numbers of a tensor have 16 bits."""
     return keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
 
@@ -119,7 +134,12 @@ def is_half(x) -> bool:
 # Dense layers
 
 
-def dense(inputs, kernel, bias=None, gelu_approximate: bool | None = None):
+def dense(
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    gelu_approximate: bool | None = None,
+) -> Tensor:
     """`inputs · kernel + bias`, and GELU of it if asked for.
 
     Args:
@@ -140,18 +160,22 @@ def dense(inputs, kernel, bias=None, gelu_approximate: bool | None = None):
     return ops.gelu(outputs, approximate=gelu_approximate)
 
 
-def dense_gelu(layer, inputs, *, approximate: bool, training: bool | None):
+def dense_gelu(
+    layer: keras.layers.Dense, inputs: Tensor, *, approximate: bool, training: bool | None
+) -> Tensor:
     """GELU of the outputs of a `layers.dense.Dense`, see `gelu`."""
     return gelu(layer(inputs), approximate=approximate, training=training)
 
 
-def einsum_dense(equation: str, inputs, kernel, bias=None):
+def einsum_dense(
+    equation: str, inputs: Tensor, kernel: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """`einsum(equation, inputs, kernel) + bias`."""
     outputs = ops.einsum(equation, inputs, kernel)
     return outputs if bias is None else ops.add(outputs, bias)
 
 
-def num_summed_axes(equation: str, kernel, bias) -> int:
+def num_summed_axes(equation: str, kernel: Tensor, bias: Tensor | None) -> int:
     """Number of axes that are summed over, if an einsum is a matrix product with a bias.
 
     It is one if the last axes of the inputs and the first of the kernel are summed over,
@@ -175,7 +199,7 @@ def _num_summed_axes(equation):
     return 0
 
 
-def apply_token_wise(network: Callable, tokens):
+def apply_token_wise(network: Callable, tokens: Tensor) -> Tensor:
     """A network of each token by itself.
 
     Args:
@@ -188,7 +212,7 @@ def apply_token_wise(network: Callable, tokens):
     return network(tokens)
 
 
-def gelu(x, *, approximate: bool, training: bool | None = False):
+def gelu(x: Tensor, *, approximate: bool, training: bool | None = False) -> Tensor:
     """GELU, `x · Φ(x)`.
 
     Source: *Gaussian Error Linear Units* (arXiv 1606.08415), sections 2 and 3.
@@ -207,7 +231,7 @@ def gelu(x, *, approximate: bool, training: bool | None = False):
 # Norms
 
 
-def layer_norm(inputs, gamma, beta, epsilon: float):
+def layer_norm(inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """`gamma · (inputs - mean) / √(variance + epsilon) + beta` over the last axis.
 
     Computed in float32 at least, also where inputs and weights are in half precision.
@@ -224,20 +248,20 @@ def layer_norm(inputs, gamma, beta, epsilon: float):
     return ops.layer_normalization(inputs, gamma, beta, axis=-1, epsilon=epsilon)
 
 
-def in_float32(inputs, gamma, beta):
+def in_float32(inputs: Tensor, gamma: Tensor, beta: Tensor) -> tuple[str, Tensor, Tensor]:
     """The dtype to normalize `inputs` in, float32 at least, and both weights in it."""
     wide = keras.backend.result_type(inputs.dtype, "float32")
     return wide, ops.cast(gamma, wide), ops.cast(beta, wide)
 
 
-def mean_and_inverse(inputs, epsilon: float):
+def mean_and_inverse(inputs: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """The mean over the last axis and `1 / √(variance + epsilon)`, each (…, 1)."""
     mean = ops.mean(inputs, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(inputs - mean), axis=-1, keepdims=True)
     return mean, ops.rsqrt(variance + epsilon)
 
 
-def normalized_derivative(values, normal):
+def normalized_derivative(values: Tensor, normal: Tensor) -> Tensor:
     """`values` without their mean and their part along the normalized inputs `normal`.
 
     Times the inverse deviation this is the derivative of a normalization, and the gradient:
@@ -247,7 +271,9 @@ def normalized_derivative(values, normal):
     return values - ops.mean(values, axis=-1, keepdims=True) - normal * along
 
 
-def group_norm(images, gamma, beta, groups: int, epsilon: float):
+def group_norm(
+    images: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: float
+) -> Tensor:
     """Group norm of images, whose sums are taken by channel and then by group.
 
     Source: *Group Normalization* (arXiv 1803.08494), section 3.1. Keras reduces an array of
@@ -271,7 +297,7 @@ def group_norm(images, gamma, beta, groups: int, epsilon: float):
     return centred * (ops.rsqrt(variance + epsilon) * gamma) + beta
 
 
-def group_means(images, groups: int):
+def group_means(images: Tensor, groups: int) -> Tensor:
     """Means over the pixels and channels of each group, (batch, 1, 1, channels)."""
     channels = images.shape[-1]
     size = channels // groups
@@ -284,7 +310,9 @@ def group_means(images, groups: int):
 # Images
 
 
-def convolve(images, kernel, *, strides: tuple[int, int], padding: str | int):
+def convolve(
+    images: Tensor, kernel: Tensor, *, strides: tuple[int, int], padding: str | int
+) -> Tensor:
     """Convolution of images, without a bias.
 
     Args:
@@ -303,7 +331,9 @@ def convolve(images, kernel, *, strides: tuple[int, int], padding: str | int):
     return ops.conv(images, kernel, strides, padding, data_format="channels_last")
 
 
-def max_pool(images, size: tuple[int, int], *, strides: tuple[int, int], padding: str):
+def max_pool(
+    images: Tensor, size: tuple[int, int], *, strides: tuple[int, int], padding: str
+) -> Tensor:
     """Max-pooling of images.
 
     Args:
@@ -321,7 +351,7 @@ def max_pool(images, size: tuple[int, int], *, strides: tuple[int, int], padding
 # Tokens
 
 
-def take_tokens(x, places):
+def take_tokens(x: Tensor, places: Tensor) -> Tensor:
     """The tokens, or numbers, at given places of each example.
 
     Args:
@@ -343,7 +373,13 @@ def has_numpy_weights(is_random: bool) -> bool:
     return False
 
 
-def weight_from_numpy(values: Callable, usual: Callable, shape, dtype, layout=None):
+def weight_from_numpy(
+    values: Callable,
+    usual: Callable,
+    shape: tuple[int, ...],
+    dtype: str | None,
+    layout: Any | None = None,
+) -> Tensor:
     """The initial value of a weight, from NumPy where `has_numpy_weights`.
 
     Args:

@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import keras
@@ -10,13 +12,22 @@ from keras import ops
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_vit.layers.kernels import common
+from keras_vit.types import Tensor
 
 # Scores of one head from which on attention is computed in parts, and scores of a part
 # (8 MB).
 LARGE, PART = 2**16, 2**21
 
 
-def attend(query, key, value, *, bias=None, dropout=None, training: bool | None = None):
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    bias: Tensor | None = None,
+    dropout: Callable | None = None,
+    training: bool | None = None,
+) -> Tensor:
     """`common.attend`, in half precision by JAX's kernel, in float32 written out.
 
     In float32 JAX has no kernel. Heads first, keys transposed and divided after the second
@@ -94,7 +105,7 @@ def flash_attention() -> bool | None:
     return False if is_on_tpu else common.flash_attention()
 
 
-def layer_norm(inputs, gamma, beta, epsilon: float):
+def layer_norm(inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """`common.layer_norm` with a derivative of its own, from which JAX makes the gradient.
 
     The gradient that JAX derives is cheap to compute once more, so XLA's CPU compiler (JAX
@@ -138,7 +149,13 @@ def has_numpy_weights(is_random: bool) -> bool:
     return not isinstance(jax.device_put(np.zeros(())), jax.core.Tracer)
 
 
-def weight_from_numpy(values, usual, shape, dtype, layout=None):
+def weight_from_numpy(
+    values: Callable,
+    usual: Callable,
+    shape: tuple[int, ...],
+    dtype: str | None,
+    layout: Any | None = None,
+) -> Tensor:
     """`common.weight_from_numpy`, on the devices of the layout."""
     if in_stateless_scope():  # where Keras traces with them, and never keeps them
         return usual(shape, dtype=dtype)

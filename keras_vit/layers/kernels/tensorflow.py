@@ -5,17 +5,19 @@ TensorFlow's graph optimizer makes bias and GELU a part of a product of two axes
 """
 
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 from keras import ops
 
 from keras_vit.layers.kernels import common
+from keras_vit.types import Tensor
 
 _CUBIC, _SCALE = 0.044715, math.sqrt(2 / math.pi)
 
 
-def split_heads(stacked, number: int) -> list:
+def split_heads(stacked: Tensor, number: int) -> list:
     """`common.split_heads` by one transposition instead of one for each and a copy.
 
     With products of two axes and one operation for the softmax it made inference of B/16
@@ -25,7 +27,15 @@ def split_heads(stacked, number: int) -> list:
     return ops.unstack(heads_first, number, axis=0)  # (batch, heads, tokens, head_dim)
 
 
-def attend(query, key, value, *, bias=None, dropout=None, training: bool | None = None):
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    bias: Tensor | None = None,
+    dropout: Callable | None = None,
+    training: bool | None = None,
+) -> Tensor:
     """`common.attend`, whose keys are not copied to transpose them.
 
     In float32 TensorFlow has no kernel. This is 1.16 times as fast as
@@ -38,7 +48,9 @@ def attend(query, key, value, *, bias=None, dropout=None, training: bool | None 
     return common.swap_heads(common.weigh_values(scores, value, bias, dropout))
 
 
-def einsum_dense(equation: str, inputs, kernel, bias=None):
+def einsum_dense(
+    equation: str, inputs: Tensor, kernel: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """`common.einsum_dense`, as a product of two axes where it is one.
 
     TensorFlow adds the bias in such a product. See `split_heads` for what it gains.
@@ -55,7 +67,7 @@ def einsum_dense(equation: str, inputs, kernel, bias=None):
     return tf.reshape(outputs, (*others, *bias.shape))
 
 
-def apply_token_wise(network, tokens):
+def apply_token_wise(network: Callable, tokens: Tensor) -> Tensor:
     """`common.apply_token_wise` of two axes, as the graph optimizer asks for.
 
     It joins to a product only what reads its outputs as they are, see `gelu`.
@@ -64,7 +76,7 @@ def apply_token_wise(network, tokens):
     return ops.reshape(outputs, ops.shape(tokens))
 
 
-def gelu(x, *, approximate: bool, training: bool | None = False):
+def gelu(x: Tensor, *, approximate: bool, training: bool | None = False) -> Tensor:
     """`common.gelu`, in float32 as a part of the product before, or with a short gradient.
 
     TensorFlow has no kernel for GELU and computes it in nine steps, each of which reads and
@@ -81,7 +93,9 @@ def gelu(x, *, approximate: bool, training: bool | None = False):
     return _joined_gelu(x) if approximate else ops.gelu(x, approximate=False)
 
 
-def dense_gelu(layer, inputs, *, approximate: bool, training: bool | None):
+def dense_gelu(
+    layer: keras.layers.Dense, inputs: Tensor, *, approximate: bool, training: bool | None
+) -> Tensor:
     """`common.dense_gelu` by the `gelu` of this module."""
     return gelu(layer(inputs), approximate=approximate, training=training)
 
@@ -121,7 +135,7 @@ def _erf_gelu(x):
     return x * share, gradient
 
 
-def layer_norm(inputs, gamma, beta, epsilon: float):
+def layer_norm(inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """`common.layer_norm` with a gradient in fewer steps, which keeps no float32 copy.
 
     A training step of B/16 is 1.05 and 1.01 times as fast with it (7 and 9 rounds, batch

@@ -7,6 +7,8 @@ processes), with calls of dropout left out.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,13 +18,14 @@ from torch.nn import functional
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from keras_vit.layers.kernels import common
+from keras_vit.types import Tensor
 
 LARGE = 2**24  # multiplications from which on a product by oneDNN pays
 LARGE_WEIGHT = 2**20  # numbers from which on NumPy draws a weight
 CACHE_LINE = 64  # bytes
 
 
-def split_heads(stacked, number: int) -> list:
+def split_heads(stacked: Tensor, number: int) -> list:
     """`common.split_heads` as views: nothing is copied before torch's attention.
 
     B/16 is 1.03 times as fast with it in inference, as fast in training.
@@ -30,7 +33,15 @@ def split_heads(stacked, number: int) -> list:
     return [each.transpose(1, 2) for each in stacked.unbind(2)]
 
 
-def attend(query, key, value, *, bias=None, dropout=None, training: bool | None = None):
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    bias: Tensor | None = None,
+    dropout: Callable | None = None,
+    training: bool | None = None,
+) -> Tensor:
     """`common.attend` by torch's kernel, which knows no dropout.
 
     Written out, inference of B/16's attention layer is 0.75 to 0.88 times as fast (on a
@@ -48,21 +59,30 @@ def attend(query, key, value, *, bias=None, dropout=None, training: bool | None 
     return outputs.transpose(1, 2)
 
 
-def dense(inputs, kernel, bias=None, gelu_approximate: bool | None = None):
+def dense(
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    gelu_approximate: bool | None = None,
+) -> Tensor:
     """`common.dense` as one operation, see `product`."""
     if bias is None:
         return common.dense(inputs, kernel, None, gelu_approximate)
     return _project(inputs, kernel, bias, 1, gelu_approximate)
 
 
-def dense_gelu(layer, inputs, *, approximate: bool, training: bool | None):
+def dense_gelu(
+    layer: keras.layers.Dense, inputs: Tensor, *, approximate: bool, training: bool | None
+) -> Tensor:
     """`common.dense_gelu` as one operation where no gradient is wanted, see `product`."""
     if layer.quantization_mode is not None:  # whose call is Keras'
         return common.dense_gelu(layer, inputs, approximate=approximate, training=training)
     return layer(inputs, gelu_approximate=approximate)
 
 
-def einsum_dense(equation: str, inputs, kernel, bias=None):
+def einsum_dense(
+    equation: str, inputs: Tensor, kernel: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """`common.einsum_dense`, as one operation where it is a matrix product with a bias."""
     if number := common.num_summed_axes(equation, kernel, bias):
         return _project(inputs, kernel, bias, number)
@@ -78,7 +98,12 @@ def _project(inputs, kernel, bias, num_summed, gelu_approximate=None):
     return torch.reshape(outputs, (*others, *bias.shape))
 
 
-def product(inputs, kernel, bias, gelu_approximate: bool | None = None):
+def product(
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    gelu_approximate: bool | None = None,
+) -> Tensor:
     """`inputs · kernel + bias` of two axes, by the quicker of torch's two libraries.
 
     Keras computes product and bias apart, which nothing joins: 0.96 times as fast as timm,
@@ -186,7 +211,9 @@ def _copied_if_cut(matrix):
     return matrix if is_whole else matrix.contiguous()
 
 
-def group_norm(images, gamma, beta, groups: int, epsilon: float):
+def group_norm(
+    images: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: float
+) -> Tensor:
     """`common.group_norm` by torch's kernel, which is 1.5 to 23 times as fast as Keras'.
 
     On a CPU the kernel sums squares and loses digits of what is not centred: errors of 1e-4
@@ -216,7 +243,9 @@ def _has_group_norm_gradients(images, *weights):
     return images.requires_grad or not _want_gradients(*weights)
 
 
-def convolve(images, kernel, *, strides: tuple[int, int], padding: str | int):
+def convolve(
+    images: Tensor, kernel: Tensor, *, strides: tuple[int, int], padding: str | int
+) -> Tensor:
     """`common.convolve` of a view with the channels first.
 
     Keras copies the images twice before each convolution, into that order and back. Without
@@ -230,7 +259,9 @@ def convolve(images, kernel, *, strides: tuple[int, int], padding: str | int):
     return outputs.permute(0, 2, 3, 1)  # (batch, new height, new width, filters)
 
 
-def max_pool(images, size: tuple[int, int], *, strides: tuple[int, int], padding: str):
+def max_pool(
+    images: Tensor, size: tuple[int, int], *, strides: tuple[int, int], padding: str
+) -> Tensor:
     """`common.max_pool` of a view with the channels first, see `convolve`."""
     images, zeros = images.permute(0, 3, 1, 2), 0
     if padding == "same":
@@ -252,7 +283,7 @@ def _padded(images, size, strides, value):
     return functional.pad(images, (left, right, top, bottom), value=value), 0
 
 
-def take_tokens(x, places):
+def take_tokens(x: Tensor, places: Tensor) -> Tensor:
     """`common.take_tokens` by `gather`.
 
     `torch.export` takes the batch size for a constant where Keras takes along an axis.
@@ -272,7 +303,13 @@ def has_numpy_weights(is_random: bool) -> bool:
     return is_random
 
 
-def weight_from_numpy(values, usual, shape, dtype, layout=None):
+def weight_from_numpy(
+    values: Callable,
+    usual: Callable,
+    shape: tuple[int, ...],
+    dtype: str | None,
+    layout: Any | None = None,
+) -> Tensor:
     """`common.weight_from_numpy`: large weights from NumPy, the others from Keras."""
     if math.prod(shape) < LARGE_WEIGHT:
         return usual(shape, dtype=dtype)
