@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import keras
 
 from keras_vit.models import BiTResNet, VisionTransformer
-from keras_vit.models.overrides import check_overrides, merge
+from keras_vit.models.config_overrides import apply_overrides, check_overrides
 from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
 from keras_vit.presets import PRESETS, UnknownPresetError
@@ -78,11 +78,11 @@ def _constructor(architecture: str) -> Constructor:
         defaults |= fields
         check_overrides(model_class, overrides)
         if weights is None:
-            return model_class(**merge(defaults, overrides))
+            return model_class(**apply_overrides(defaults, overrides))
         path, preset = _find_weights(architecture, weights, tags)
         is_weights = path.endswith(".weights.h5") and not is_saved_model(path)
         if is_weights and not is_keras_hub(path):
-            model = model_class(**merge(defaults, overrides))
+            model = model_class(**apply_overrides(defaults, overrides))
             load_file(model, path)
             return model
         # The constructor gives what the file lacks.

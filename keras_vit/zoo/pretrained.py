@@ -15,10 +15,10 @@ from keras_vit.layers.trainability import (
     set_trainable_parts,
 )
 from keras_vit.models import BiTResNet, VisionTransformer
-from keras_vit.models.overrides import (
+from keras_vit.models.config_overrides import (
+    apply_overrides,
     check_overrides,
     image_size_of,
-    merge,
     translate_include_top,
 )
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
@@ -299,7 +299,7 @@ def from_file(
             try:
                 model_class = MODELS[checkpoint.layout.model]
                 check_overrides(model_class, overrides)
-                model = model_class(**merge(config, overrides))
+                model = model_class(**apply_overrides(config, overrides))
             except ValueError as error:
                 raise ValueError(f"No model can be built from {path!r}: {error}") from error
         report = assign(model, checkpoint, resize_patches=resize_patches, is_new=True)
@@ -387,7 +387,7 @@ def _from_model(
     if check:
         check(config)
     ways, parts = config.pop(QUANTIZATION, []), config.pop(TRAINABLE_PARTS, {})
-    merged = merge(config, overrides)
+    merged = apply_overrides(config, overrides)
     if ways and merged["classes"] != config["classes"]:
         raise ValueError(
             f"{origin!r} is quantized, and a new head must be trained. Received: "

@@ -56,7 +56,7 @@ def check_overrides(model_class: type, overrides: Mapping) -> None:
         )
 
 
-def merge(config: Mapping, overrides: Mapping) -> dict:
+def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
     """Arguments of the model: the config, overrides, and arguments that follow from them.
 
     `pooling="avg"`, as `keras.applications` calls the mean, becomes `"gap"`.
