@@ -228,7 +228,7 @@ def test_no_tensor_is_left_out(tmp_path):
         keras_vit.load_weights(model, tmp_path / "m.npz")
     gap = {key.replace("unit02", "unit04"): value for key, value in tensors.items()}
     np.savez(tmp_path / "m.npz", **gap)
-    with pytest.raises(ValueError, match="stages or units are left out, found 0"):
+    with pytest.raises(ValueError, match="stages or units are missing, found 0"):
         keras_vit.from_pretrained(tmp_path / "m.npz")
     assert_same_weights(weights(model), before)
 

@@ -313,7 +313,7 @@ def test_keys_that_are_zero_have_finite_gradients():
         ({"merged_tokens": "many"}, "each of the 2 blocks.*'many'"),
         (
             {"merged_tokens": 2, "input_shape": (None, None, 3)},
-            r"must be known.*\(None, None, 3\).*Give an `input_shape` with height and width",
+            r"must know their number.*\(None, None, 3\).*Give an `input_shape` with height and width",
         ),
     ],
 )
@@ -325,7 +325,7 @@ def test_what_cannot_be_merged(fields, message):
 @pytest.mark.one_backend
 def test_a_model_of_any_size_merges_once_it_has_one():
     model = tiny(input_shape=(None, None, 3))
-    with pytest.raises(ValueError, match="number must be known"):
+    with pytest.raises(ValueError, match="must know their number"):
         keras_vit.from_pretrained(model, merged_tokens=2)
     fixed = keras_vit.from_pretrained(model, input_shape=(64, 32, 3), merged_tokens=2)
     assert fixed.get_layer("block_0").output[0].shape == (None, 33 - 2, 48)

@@ -1,6 +1,5 @@
 """Every kernel in plain Keras operations."""
 
-import functools
 import math
 import re
 from collections.abc import Callable
@@ -184,18 +183,13 @@ def num_summed_axes(equation: str, kernel: Tensor, bias: Tensor | None) -> int:
     Returns:
         The number of those axes; 0 if the einsum is no such product.
     """
-    number = _num_summed_axes(equation)
-    is_product = number and bias is not None
-    return number if is_product and tuple(bias.shape) == tuple(kernel.shape[number:]) else 0
-
-
-@functools.cache
-def _num_summed_axes(equation):
-    inputs, kernel, outputs = re.split(",|->", equation)
-    for number in range(1, len(kernel)):
-        kept = inputs.removesuffix(kernel[:number])
-        if kept != inputs and outputs == kept + kernel[number:]:
-            return number
+    if bias is None:
+        return 0
+    inputs_axes, kernel_axes, outputs_axes = re.split(",|->", equation)
+    for number in range(1, len(kernel_axes)):
+        kept = inputs_axes.removesuffix(kernel_axes[:number])
+        if kept != inputs_axes and outputs_axes == kept + kernel_axes[number:]:
+            return number if tuple(bias.shape) == tuple(kernel.shape[number:]) else 0
     return 0
 
 
