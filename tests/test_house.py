@@ -31,7 +31,6 @@ PENDING = [
     "keras_vit/download",
     "keras_vit/training",
     "keras_vit/weights",
-    "keras_vit/zoo",
 ]
 
 
