@@ -246,6 +246,7 @@ def test_evaluate_and_predict_give_what_the_commands_print(trained, folder):
 def test_fine_tune_refuses_in_words_of_python(folder, tmp_path):
     given = {"data": folder, "output": tmp_path / "run", "weights": CHECKPOINT}
     for options, error, message in (
+        ({"data": ([], [])}, ValueError, "Received: tuple. Train on data in memory"),
         ({"step": 3}, TypeError, "no argument 'step'. Near it: steps"),
         ({"model": "ViTB17"}, ValueError, "`model` must be one of 'BiTR50x1'"),
         ({"freeze": "all"}, ValueError, "`freeze` must be one of linear, norms"),
@@ -254,7 +255,7 @@ def test_fine_tune_refuses_in_words_of_python(folder, tmp_path):
         ({"validation_split": 0.0}, ValueError, "Give splits={'validation': …}"),
     ):
         with pytest.raises(error, match=re.escape(message)):
-            fine_tune(**given, **options)
+            fine_tune(**{**given, **options})
     assert not list(tmp_path.iterdir())
 
 

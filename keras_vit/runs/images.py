@@ -10,7 +10,17 @@ from keras_vit.data.listing import Listing
 
 
 def absolute_source(source: str | os.PathLike[str]) -> str:
-    """The absolute path of a file or folder; the name of a data set as it is."""
+    """The absolute path of a file or folder; the name of a data set as it is.
+
+    Raises:
+        ValueError: if it is neither a path nor a name.
+    """
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            "`data` must be a folder, a CSV file or the name of a data set, which a run "
+            f"loads again later. Received: {type(source).__name__}. Train on data in "
+            "memory with keras_vit.training.finetune(model, data)."
+        )
     source = os.fspath(source)
     return os.path.abspath(source) if os.path.exists(source) else source
 
