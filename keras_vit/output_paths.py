@@ -1,6 +1,8 @@
-"""Checks of paths before files are written to them."""
+"""Paths of files to write: checks, and writing in two steps."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 
 def check_free(target: str, overwrite: bool) -> None:
@@ -38,3 +40,22 @@ def check_kind(target: str, is_folder: bool) -> None:
         raise ValueError(
             f"{target!r} is a file, and a folder is to be written. Choose another path."
         )
+
+
+@contextlib.contextmanager
+def partial_path(target: str, ending: str = "") -> Iterator[str]:
+    """A path beside `target` to write to; it becomes `target` after the `with` block.
+
+    After an error nothing is left at it, and `target` is unchanged.
+
+    Args:
+        target: path of the file.
+        ending: ending of the path to write to, if the writer depends on it.
+    """
+    partial = f"{target}.{os.getpid()}.part{ending}"
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)

@@ -372,7 +372,7 @@ def test_inspect_dropped_and_unused(run, tmp_path):
         tensors = {f"opt/target/{name}": array for name, array in file.items()}
         np.savez(path, **tensors, **{"opt/state/step": np.array(7)}, **extra)
     output = run("inspect", path, "--names")[1]
-    assert "opt/state/step: it is of the optimizer" in output
+    assert "opt/state/step: it belongs to the optimizer" in output
     assert "no place for" in output
     assert "extra/kernel" in output
 

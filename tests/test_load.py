@@ -21,7 +21,7 @@ from helpers import (
 import keras_vit
 from keras_vit.resize import resize_grid
 from keras_vit.weights.files.npz import NpzFile
-from keras_vit.weights.keras_files import KerasFile
+from keras_vit.weights.keras_tensors import KerasFile
 
 TOKEN = REFERENCE / "vit_token_linen_names" / "checkpoint.npz"
 REPRESENTATION = REFERENCE / "vit_representation" / "checkpoint.npz"

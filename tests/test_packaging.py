@@ -86,7 +86,7 @@ def test_a_prefix(prefix, state, expected, saved, tmp_path):
     path = saved({"net": {**tensors(state, prefix), **beside}})
     checkpoint = assert_holds(path, expected)
     assert set(checkpoint.dropped) == {"net.epoch", "net.criterion.weight"}
-    assert all("lies outside of" in why for why in checkpoint.dropped.values())
+    assert all("is outside of" in why for why in checkpoint.dropped.values())
     names = {prefix + name: array for name, array in state.items()}
     beside = {name: tensor.numpy() for name, tensor in beside.items()}
     save_file({**names, **beside}, tmp_path / "m.safetensors")
@@ -226,7 +226,9 @@ def test_counters_without_a_prefix(state, expected, saved):
     checkpoint = assert_holds(saved({**tensors(state), **counter}), expected)
     assert checkpoint.dropped == {"train_acc.tp": "it counts, and is no weight"}
     path = saved({**tensors(state), "criterion.weight": torch.ones(5)})
-    with pytest.raises(ValueError, match=r"not in the model: criterion\.weight(.|\n)*take"):
+    with pytest.raises(
+        ValueError, match=r"not in the model: criterion\.weight(.|\n)*remove"
+    ):
         keras_vit.from_pretrained(path, **HEADS)
 
 
@@ -276,7 +278,7 @@ def test_weights_and_their_average(state, expected, saved, caplog):
     assert "Loading the one under the key 'state_dict'" in caplog.text
     assert "'state_dict_ema.module'" in caplog.text
     reasons = set(checkpoint.dropped.values())
-    assert reasons == {"it is of another ViT, which key='state_dict_ema.module' takes"}
+    assert reasons == {"it belongs to another ViT, under key='state_dict_ema.module'"}
     caplog.clear()
     for key in ("state_dict_ema", "state_dict_ema.module", "state_dict_ema.module."):
         assert_holds(path, expected, factor=2, key=key)
@@ -330,7 +332,7 @@ def test_the_key_by_every_way(state, saved, tmp_path, capsys):
     report = keras_vit.load_weights(other, path, key="ema")
     assert_close(other(reference(CASE)["input"]), logits)
     assert "dropped state_dict.blocks.0.attn.proj.bias, state_dict" in str(report)
-    assert "tensors): it lies outside of key='ema'" in str(report)
+    assert "tensors): it is outside of key='ema'" in str(report)
     target = tmp_path / "m.safetensors"
     assert (
         main(["convert", str(path), str(target), "--key", "ema", "--num-heads", "4"]) == 0
@@ -338,7 +340,7 @@ def test_the_key_by_every_way(state, saved, tmp_path, capsys):
     written = load_file(target)
     assert all((written[name] == array).all() for name, array in state.items())
     assert main(["inspect", str(path), "--key", "ema", "--num-heads", "4"]) == 0
-    assert "lies outside of key='ema'" in capsys.readouterr().out
+    assert "is outside of key='ema'" in capsys.readouterr().out
     model.save(tmp_path / "m.keras")
     for source in (model, tmp_path / "m.keras"):
         with pytest.raises(ValueError, match="which is one model. Leave it out"):

@@ -1,6 +1,5 @@
 """Checkpoints from any layout to any other, with a look at what was written."""
 
-import contextlib
 import os
 from dataclasses import dataclass
 from inspect import signature
@@ -9,10 +8,10 @@ from typing import Any
 from keras_vit.conversion.inspect import inspect
 from keras_vit.conversion.verify import COMPARABLE, compare_models, compare_weights
 from keras_vit.models.sizes import grid_size, size_name
-from keras_vit.output_paths import check_free, check_kind
+from keras_vit.output_paths import check_free, check_kind, partial_path
 from keras_vit.tables import table
 from keras_vit.weights.architecture import CHECKS
-from keras_vit.weights.report import LoadReport, shorten_names
+from keras_vit.weights.report import LoadReport, describe_dropped
 from keras_vit.weights.save import WRITTEN
 from keras_vit.zoo.pretrained import (
     Model,
@@ -71,10 +70,7 @@ class Conversion:
         ]
         for path, (old, new) in self.read.resized.items():
             facts.append(("resized", f"{path} from {tuple(old)} to {tuple(new)}"))
-        for reason in dict.fromkeys(self.read.dropped.values()):
-            names = [name for name, why in self.read.dropped.items() if why == reason]
-            told = names if len(names) <= 4 else [shorten_names(names)]
-            facts += [("dropped", f"{name}: {reason}") for name in told]
+        facts += [("dropped", text) for text in describe_dropped(self.read.dropped)]
         if self.read.fresh:
             facts.append(("new", f"{', '.join(self.read.fresh)}: not from the source"))
         facts.append(("written", f"{self.target} (layout: {self.layout})"))
@@ -157,14 +153,8 @@ def _write(model, target, layout):
     if layout in WRITTEN:
         save_weights(model, target, layout=layout)
         return
-    # Beside its place, and moved there once it is complete; Keras asks for the ending.
-    partial = f"{target}.{os.getpid()}.part.{layout}"
-    try:
+    with partial_path(target, f".{layout}") as partial:  # Keras asks for the ending
         (model.save if layout == "keras" else model.save_weights)(partial)
-        os.replace(partial, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)
 
 
 def _check(model, target, layout) -> str:

@@ -13,7 +13,8 @@ from keras_vit.weights.architecture import architecture_of, bit_architecture_of
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.files.tensor_file import TensorFile
-from keras_vit.weights.keras_files import GRID, KERAS, KerasFile, is_keras_hub
+from keras_vit.weights.keras_files import GRID, KERAS, is_keras_hub
+from keras_vit.weights.keras_tensors import KerasFile
 from keras_vit.weights.report import merge_blocks, shorten_names
 
 
@@ -226,7 +227,7 @@ def _inspect_keras(file: KerasFile) -> Inspection:
         return Inspection(**facts, problem=problem)
     facts["layout"] = KERAS.name
     facts["targets"] = {name: (path,) for name, path in file.targets.items()}
-    facts["dropped"] = dict.fromkeys(file.optimizer, "it is of the optimizer")
+    facts["dropped"] = dict.fromkeys(file.optimizer, "it belongs to the optimizer")
     facts["unused"] = tuple(set(file.shapes) - set(file.targets) - set(file.optimizer))
     shapes = {path: file.shapes[name] for name, path in file.targets.items()}
     facts["grid"] = shapes.get(GRID, ())[:2] or None

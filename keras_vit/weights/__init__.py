@@ -1,1 +1,1 @@
-"""Checkpoints: files, conversion tables and strict loading. It knows no layer classes."""
+"""Checkpoints: reading, writing, and the arguments of the models in them."""

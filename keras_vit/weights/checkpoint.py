@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,10 @@ from keras_vit.weights.config_files import read_config
 from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.files.tensor_file import TensorFile, parse_json
 from keras_vit.weights.layouts.google import BIT, GOOGLE
-from keras_vit.weights.layouts.layout import POSITIONS
+from keras_vit.weights.layouts.layout import POSITIONS, Layout
 from keras_vit.weights.layouts.moves import Dims
 from keras_vit.weights.notes import notes_of
-from keras_vit.weights.packaging import package_of
+from keras_vit.weights.packaging import Package, package_of
 from keras_vit.weights.resolve import (
     CONFIG,
     METADATA,
@@ -77,37 +78,39 @@ class Checkpoint:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         *,
-        overrides: Mapping = {},
-        preset: tuple[str, Mapping] | None = None,
-        model: Mapping = {},
+        overrides: Mapping[str, Any] = {},
+        preset: tuple[str, Mapping[str, Any]] | None = None,
+        model: Mapping[str, Any] = {},
         position_grid: tuple[int, int] | None = None,
         key: str | None = None,
         plain_vit: bool = False,
         file: TensorFile | None = None,
     ):
-        self.source = os.fspath(path)
+        self.source: str = os.fspath(path)
         path, subtree = split_subtree(self.source)
-        self.file = file or open_tensors(path)
-        self.package = package_of(self.file, subtree, key)
-        self.tensors = TensorMap(self.file, self.package)
-        self.layout = self.package.layout
-        self.unused, self.dropped = self.tensors.unused, self.tensors.dropped
+        self.file: TensorFile = file or open_tensors(path)
+        self.package: Package = package_of(self.file, subtree, key)
+        self.tensors: TensorMap = TensorMap(self.file, self.package)
+        self.layout: Layout = self.package.layout
+        self.unused: tuple[str, ...] = self.tensors.unused
+        self.dropped: dict[str, str] = self.tensors.dropped
         self.origins: dict[str, str] = {}
         self._position_grid = position_grid
         # Presets and our own files hold plain models.
         self._is_plain = plain_vit or bool(preset) or METADATA_KEY in self.file.metadata
-        self._sources = [(OVERRIDES, overrides), *([preset] if preset else [])]
+        given = {name: value for name, value in overrides.items() if value is not None}
+        self._sources = [(OVERRIDES, given), *([preset] if preset else [])]
         self._sources += self._sources_of_file()
-        # Of the last two, the heads and the grid alone are asked.
+        # The last two only tell the number of heads and the grid of positions.
         last = ((MODEL, model), (PUBLISHED, self._published_heads()))
         self._resolver = Resolver(*self._sources, *last)
 
     def __enter__(self) -> "Checkpoint":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.file.__exit__(*exception)
 
     # What the file and the JSON beside it tell.
@@ -122,24 +125,26 @@ class Checkpoint:
         return self.tensors.variable_shapes(self._dims)
 
     @cached_property
-    def _config(self) -> dict | None:
+    def _config(self) -> dict[str, Any] | None:
         return None if self.layout in (GOOGLE, BIT) else read_config(self.file.path)
 
-    def _sources_of_file(self) -> list[tuple[str, Mapping]]:
+    def _sources_of_file(self) -> list[tuple[str, Mapping[str, Any]]]:
         """The metadata, `config.json` and the names and classes in it, in order."""
         layout = self.layout
         try:
             metadata = parse_json(self.file.metadata.get(METADATA_KEY, "{}"))
             stated = layout.config_arguments(self._config or {})
             stated = {key: value for key, value in stated.items() if value is not None}
-            sources = [(METADATA, metadata), (CONFIG, stated)]
-            sources = [(origin, checked_arguments(a)) for origin, a in sources]
             path, width = self.file.path, self._width()
-            return [*sources, *layout.architecture_arguments(self._config, path, width)]
+            return [
+                (METADATA, checked_arguments(metadata)),
+                (CONFIG, checked_arguments(stated)),
+                *layout.architecture_arguments(self._config, path, width),
+            ]
         except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._damaged_config(error) from error
 
-    def notes(self, classes: int) -> dict:
+    def notes(self, classes: int) -> dict[str, Any]:
         """The notes on images and classes in the file and the JSON beside it.
 
         Args:
@@ -158,7 +163,7 @@ class Checkpoint:
 
     # The number of heads and the grid of positions, without which our shapes are unknown.
 
-    def _published_heads(self) -> dict:
+    def _published_heads(self) -> dict[str, Any]:
         """The number of heads of published models, where no source concerns it."""
         if any("num_heads" in a for _, a in self._sources) or not self._width():
             return {}
@@ -236,7 +241,7 @@ class Checkpoint:
 
     # The model.
 
-    def architecture(self) -> dict:
+    def architecture(self) -> dict[str, Any]:
         """The arguments of the model in the file, and `channels`.
 
         There is no `image_size` where no source tells it.
@@ -266,7 +271,7 @@ class Checkpoint:
             del fields["position"]
         return fields
 
-    def _resolve(self, *sources) -> dict:
+    def _resolve(self, *sources) -> dict[str, Any]:
         """Argument → value; notes the origins."""
         resolver = Resolver(*sources)
         resolver.check(self.source)
@@ -278,7 +283,7 @@ class Checkpoint:
         self.origins = {name: resolver.origin(name) for name in fields}
         return fields
 
-    def _sources_of_dims(self, shapes) -> Iterator[tuple[str, Mapping]]:
+    def _sources_of_dims(self, shapes) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if not self.layout.keras_kernels:
             heads = {"num_heads": self._dims.num_heads}
             yield self._resolver.origin("num_heads"), heads
@@ -286,7 +291,7 @@ class Checkpoint:
             size = image_size_of(grid, shapes["patch_size"], shapes["stem"])
             yield self._positions[2], {"image_size": size}
 
-    def _defaults(self, shapes) -> dict:
+    def _defaults(self, shapes) -> dict[str, Any]:
         """The defaults of the layout for a model of these shapes."""
         layout = self.layout
         has_token_head = shapes["class_token"] and not shapes["fc_norm"]
@@ -303,7 +308,7 @@ class Checkpoint:
             **undecided,
         }
 
-    def _bit_architecture(self) -> dict:
+    def _bit_architecture(self) -> dict[str, Any]:
         # A BiT takes images of any size; all were first trained at 224 pixels.
         defaults = {"image_size": (224, 224), **self.layout.resnet_defaults}
         sources = [

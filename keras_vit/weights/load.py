@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from keras_vit.distribution.processes import whole
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
 from keras_vit.resize import resize_grid, resize_patch_kernel
-from keras_vit.weights.architecture import KERNEL, STEM, num_units
+from keras_vit.weights.architecture import KERNEL, STEM, Shapes, num_units
 from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
     GRID,
@@ -22,31 +23,11 @@ from keras_vit.weights.keras_files import (
     load_weights_h5,
     saved_model,
 )
-from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.report import LoadReport, log_fresh_head, merge_blocks
 
 
-class Tensors(Protocol):
-    """Tensors under the paths of our variables, which are read one by one.
-
-    Attributes: see `Checkpoint`.
-    """
-
-    source: str
-    layout: Layout
-    shapes: Mapping[str, tuple[int, ...]]
-    unused: tuple[str, ...]
-    dropped: Mapping[str, str]
-
-    def check(self, targets: set[str]) -> None:
-        """Raises the errors that `read` would."""
-
-    def read(self, targets: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """(path, array) for each of the targets that there is."""
-
-
 class ModelTensors:
-    """The weights of a model in memory, as `Tensors`.
+    """The weights of a model in memory, with the attributes and methods of `Checkpoint`.
 
     Args:
         model: the model.
@@ -54,12 +35,13 @@ class ModelTensors:
     """
 
     layout = KERAS
-    unused = ()
+    unused: tuple[str, ...] = ()
 
     def __init__(self, model: keras.Model, source: str):
         self.source = source
         self._variables = variables(model)
-        self.shapes = {path: tuple(v.shape) for path, v in self._variables.items()}
+        shapes = {path: tuple(v.shape) for path, v in self._variables.items()}
+        self.shapes: Shapes = shapes
         self.dropped: dict[str, str] = {}
 
     def check(self, targets: set[str]) -> None:
@@ -75,13 +57,13 @@ class ModelTensors:
 
 def load_file(
     model: keras.Model,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     skip_mismatched_head: bool = True,
     key: str | None = None,
     position_grid: tuple[int, int] | None = None,
     resize_patches: bool = False,
-    preset: tuple[str, Mapping] | None = None,
+    preset: tuple[str, Mapping[str, Any]] | None = None,
     plain_vit: bool = False,
 ) -> LoadReport:
     """Loads a local checkpoint; see `keras_vit.load_weights`."""
@@ -115,7 +97,7 @@ def load_file(
         return report
 
 
-def _take_notes_of_head(model, report, notes: Mapping) -> None:
+def _take_notes_of_head(model, report, notes: Mapping[str, Any]) -> None:
     """Gives the model the notes on the head, such as class names, if it was loaded.
 
     The model keeps its own where the source has none.
@@ -134,7 +116,7 @@ def check_no_key(source: str, key: str | None) -> None:
         )
 
 
-def model_arguments(model: keras.Model) -> dict:
+def model_arguments(model: keras.Model) -> dict[str, Any]:
     """Number of heads, image size and missing positions, from the weights of a model."""
     shapes = {path: tuple(v.shape) for path, v in variables(model).items()}
     arguments = {}
@@ -151,7 +133,7 @@ def model_arguments(model: keras.Model) -> dict:
 
 def assign(
     model: keras.Model,
-    tensors: Tensors,
+    tensors: Checkpoint | ModelTensors,
     *,
     skip_mismatched_head: bool = True,
     resize_patches: bool = False,
@@ -231,35 +213,30 @@ def _one_by_one(model):
 def _resizers(model, shapes, ours, resize_patches):
     """Path → function that resizes the tensor to the variable's shape."""
     resizers = {}
-    for path, axis in ((GRID, 2), (KERNEL, 2)):
+    for path in (GRID, KERNEL):
         if path not in shapes or path not in ours:
             continue
         old, new = shapes[path], tuple(ours[path].shape)
-        if old == new or len(old) != len(new) or old[axis:] != new[axis:]:
+        if old == new or len(old) != len(new) or old[2:] != new[2:]:
             continue
         if path == GRID:
-            interpolation = model.get_layer("position_embedding").interpolation
-            resizers[path] = lambda grid, size=new[:2], how=interpolation: resize_grid(
-                grid, size, how
-            )
+            how = model.get_layer("position_embedding").interpolation
+            resizers[path] = partial(resize_grid, size=new[:2], interpolation=how)
         elif resize_patches:
-            resizers[path] = lambda kernel, size=new[:2]: resize_patch_kernel(kernel, size)
+            resizers[path] = partial(resize_patch_kernel, size=new[:2])
     return resizers
 
 
 def _drop_head(ours, shapes, skip_mismatched_head):
     """Removes the head from `shapes` where the model's stays; returns path → reason."""
     if not any(path.startswith("head/") for path in ours):
-        reason, layers = "the model has no head", ["head"]
-        if "pre_logits/kernel" not in ours:
-            layers.append("pre_logits")
+        reason = "the model has no head"
     elif skip_mismatched_head and _is_another_head(ours, shapes):
-        reason, layers = "the model's head has another size", ["head"]
-        if "pre_logits/kernel" not in ours:
-            # Fine-tuning replaces the whole pre-training head (section 3.2 of the paper).
-            layers.append("pre_logits")
+        reason = "the model's head has another size"
     else:
         return {}
+    # Fine-tuning replaces the whole pre-training head (section 3.2 of the paper).
+    layers = ("head",) if "pre_logits/kernel" in ours else ("head", "pre_logits")
     names = [name for name in shapes if name.split("/")[0] in layers]
     for name in names:
         del shapes[name]

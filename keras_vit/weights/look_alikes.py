@@ -16,12 +16,7 @@ def reason_to_refuse(
 ) -> str | None:
     """The reason why a file may be another model than its tensors look like, or None.
 
-    Args:
-        layout: layout of the file.
-        config: content of `config.json`, or None without one.
-        path: path of the file; in timm's layout it may name an architecture.
-        names: canonical name of a tensor → its name in the file.
-        shapes: canonical name of a tensor → its shape.
+    Args: see `Layout.reason_to_refuse`; the path of a file may name an architecture.
     """
     config = dict(config or {})
     if reason := unknown_architecture(config):

@@ -1,7 +1,8 @@
-"""Notes on images and classes in files of other projects, read and written."""
+"""Notes on images and classes in the files of other projects: reading and writing."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 from keras_vit.log import log
 from keras_vit.models.notes import NOTES, check_notes, without_empty
@@ -12,18 +13,20 @@ NOTES_KEY = "keras_vit.notes"  # of the metadata of our own .safetensors files
 _BILINEAR = 2  # of Pillow's filters
 
 
-def notes_of(metadata: Mapping[str, str], config: Mapping | None, classes: int) -> dict:
-    """The notes that a file and the JSON beside it tell of a model with so many classes.
+def notes_of(
+    metadata: Mapping[str, str], config: Mapping[str, Any] | None, classes: int
+) -> dict[str, Any]:
+    """The notes on images and classes in a file and the JSON beside it.
 
-    Names that are not as many as the outputs are those of another head, and left out.
+    Class names of another number than the outputs belong to another head, and are left out.
 
     Args:
-        metadata: of the file.
-        config: `config.json` beside it, with `preprocessor_config` where there is one.
-        classes: int, outputs of the head.
+        metadata: metadata of the file.
+        config: content of `config.json`, see `read_config`, or None.
+        classes: number of outputs of the head.
 
     Raises:
-        ValueError: if one is out of its range.
+        ValueError: if a value is out of its range.
     """
     own, beside = parse_json(metadata.get(NOTES_KEY, "{}")), _beside(config or {})
     if METADATA_KEY in metadata:  # transformers' file always states some preparation
@@ -60,7 +63,7 @@ _OF_PROBLEMS = {
 
 
 def _names(table) -> tuple[str, ...] | None:
-    """Names of {"0": "cat", …}; `None` where they are the defaults of transformers."""
+    """Names in {"0": "cat", …}; None if they are transformers' defaults, or no names."""
     if not isinstance(table, Mapping):
         return None
     keys = [str(i) for i in range(len(table))]
@@ -77,13 +80,13 @@ def _default_names(count):
     return tuple(f"LABEL_{i}" for i in range(count))
 
 
-def _of_processor(processor) -> dict | None:
-    """The preparation of images of a processor of transformers; `None` if it is another."""
+def _of_processor(processor) -> dict[str, Any] | None:
+    """Preparation of images as transformers' processor does it; None if we have no such."""
     if not processor.get("do_resize", False):
         return None
     size, crop = processor.get("size"), processor.get("crop_size")
     kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
-    if "DeiT" in str(kind):  # a part of the squashed image
+    if "DeiT" in str(kind):  # it crops the squashed image
         return None
     if not processor.get("do_center_crop", False):
         squashed = isinstance(size, int) or {"height", "width"} <= set(size or ())
@@ -94,8 +97,8 @@ def _of_processor(processor) -> dict | None:
     return _center(shorter, crop)
 
 
-def _center(resized, size) -> dict | None:
-    """A central part of `size` pixels of an image resized to `resized`."""
+def _center(resized, size) -> dict[str, Any] | None:
+    """A central crop of `size` pixels from an image resized to `resized` or None."""
     numbers = all(isinstance(value, int) and value > 0 for value in (resized, size))
     if not numbers or resized < size:
         return None
@@ -125,11 +128,11 @@ def _of_timm_images(pretrained):
     return _center(int(size / share), size) if mode == "center" else None
 
 
-# What `save_weights` writes.
+# Writing.
 
 
-def hugging_face_labels(config: Mapping) -> dict:
-    """The fields of transformers' `config.json` that name the classes."""
+def hugging_face_labels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of transformers' `config.json` that name the classes."""
     if not config["classes"]:
         return {}
     names = config.get("class_names") or _default_names(config["classes"])
@@ -143,31 +146,33 @@ def hugging_face_labels(config: Mapping) -> dict:
     return fields
 
 
-def hugging_face_images(config: Mapping, kind: str, resample: int) -> dict:
-    """The fields of transformers' `preprocessor_config.json` that say the size.
+def hugging_face_images(
+    config: Mapping[str, Any], kind: str, resample: int
+) -> dict[str, Any]:
+    """Fields of transformers' `preprocessor_config.json` on the size of the images.
 
     Args:
-        config: of the model.
-        kind: transformers' image processor of such models, which does not crop.
-        resample: Pillow's filter that such models are evaluated with.
+        config: config of the model.
+        kind: transformers' image processor of such models without a crop.
+        resample: number of Pillow's filter for such models.
     """
-    told = config.get("preprocessing") or {}
-    height, width = told.get("image_size", config["image_size"])
+    steps = config.get("preprocessing") or {}
+    height, width = steps.get("image_size", config["image_size"])
     size = {"height": height, "width": width}
-    crop = told.get("evaluation_crop")
+    crop = steps.get("evaluation_crop")
     if crop is not None:  # as `keras_vit.data` prepares them
         resample = _BILINEAR
     if crop == "center" and height != width:
         log.warning(
-            "transformers' image processors crop the middle of an image by its shorter "
-            "side alone: images for %d × %d pixels become others there than here.",
+            "transformers' image processors crop by the shorter side of an image only: "
+            "images of %d × %d pixels differ from those that keras_vit prepares.",
             *(height, width),
         )
     if crop != "center":
         return {"image_processor_type": kind, "size": size, "resample": resample}
     return {
         "image_processor_type": "BitImageProcessor",  # which crops
-        "size": {"shortest_edge": round(min(height, width) * told["resize_factor"])},
+        "size": {"shortest_edge": round(min(height, width) * steps["resize_factor"])},
         "do_center_crop": True,
         "crop_size": size,
         "resample": resample,

@@ -1,8 +1,8 @@
-"""The packaging of a ViT in files: keys, prefixes and wrappers around its names."""
+"""The place of a ViT in a file: keys, prefixes and wrappers around its names."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from keras_vit.log import log
@@ -17,24 +17,24 @@ from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
 from keras_vit.weights.look_alikes import unknown_architecture
 
 ALL_LAYOUTS = (GOOGLE, BIT, TIMM, TIMM_BIT, *LAYOUTS, KERAS_HUB)
-# torch's names are dotted, and training scripts put others before them.
+# torch's names have dots, and training scripts put prefixes before them.
 _DOTTED = tuple(layout for layout in ALL_LAYOUTS if not layout.keras_kernels)
 
-# Where Google's training code keeps the weights, the whole file or beside other things.
+# Prefixes of the weights in the files of Google's training code.
 ROOTS = ("", "params/", "opt/target/", "target/")
 IMAGE_TOWER = "img"
 
-# Modules that torch puts around others, anywhere in a name.
+# Modules with which torch wraps others, anywhere in a name.
 _WRAPPERS = (
     r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_fpw_module|"
     r"_checkpoint_wrapped_module)\."
 )
 _SHOWN = 5  # names in a warning
-_MAX_PREFIX = 12  # parts of a name before the ViT's own
-_KERNELS = (KERNEL, "root/conv/kernel")  # a ViT's first, and a BiT's
+_MAX_PREFIX = 12  # parts of a prefix
+_KERNELS = (KERNEL, "root/conv/kernel")  # the first of a ViT, and of a BiT
 
-_AVERAGED = "ema|averaged?|avg|swa|polyak|shadow"  # of the weights that lie beside them
-# Of two networks that are trained together, the one that is evaluated and the other.
+_AVERAGED = "ema|averaged?|avg|swa|polyak|shadow"  # names of averaged weights
+# Of two networks trained together, (the one that is evaluated, the other).
 _PAIRS = (
     ("teacher", "student"),  # DINO, iBOT
     ("base_encoder", "momentum_encoder"),  # MoCo v3
@@ -44,15 +44,15 @@ _NOT_OF_MODEL = r"(?:.*\.)?(?:\w*optim\w*|opt|\w*sched\w*|\w*state)\."
 
 
 class Package(NamedTuple):
-    """The tensors of one ViT of a file.
+    """The tensors of one ViT in a file.
 
     Attributes:
-        layout: the layout of its names.
-        names: name as the layout has it → name in the file.
-        dropped: name in the file of a tensor beside the ViT → the reason.
-        key: what `key=` takes for this ViT, `""` where its names have no prefix.
-        others: the same of the other ViTs in the file.
-        heads: names in the file of matrices beside the ViT that may read its features.
+        layout: layout of the names.
+        names: name in the layout → name in the file.
+        dropped: name in the file of a tensor outside the ViT → the reason to drop it.
+        key: key or prefix of the ViT's names, `""` for none.
+        others: keys of the other ViTs in the file.
+        heads: names in the file of matrices outside the ViT that may read its features.
     """
 
     layout: Layout
@@ -64,7 +64,7 @@ class Package(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A prefix, and the layout of the names that follow it."""
+    """A prefix, and the layout of the names after it."""
 
     prefix: str
     layout: Layout
@@ -90,7 +90,7 @@ def package_of(file: TensorFile, subtree: str | None, key: str | None) -> Packag
             one to take, holds none under the key, or a part of the ViT lies elsewhere.
     """
     try:
-        package = find_package(file.shapes, subtree, key)
+        package = _find_package(file.shapes, subtree, key)
     except ValueError as error:
         raise ValueError(f"{file.path!r} cannot be loaded: {error}.") from error
     if package is None:
@@ -134,20 +134,8 @@ def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> Valu
     )
 
 
-def find_package(
-    shapes: Mapping[str, tuple[int, ...]], subtree: str | None, key: str | None
-) -> Package | None:
-    """Finds the ViT in a file; `None` if its names are of no layout.
-
-    Args:
-        shapes: name of a tensor in the file → its shape.
-        subtree: the sub-tree of Google's layout that is asked for.
-        key: the key or prefix that is asked for.
-
-    Raises:
-        ValueError: if the file holds several ViTs and nothing tells which is meant, a
-            part of the ViT lies elsewhere, or there is none under the key.
-    """
+def _find_package(shapes, subtree, key) -> Package | None:
+    """The package in a file of these shapes; None if its names are of no layout."""
     names = _cleaned(shapes)
     if key is None:
         return _slashed(names, subtree) or _dotted(names, shapes)
@@ -163,18 +151,18 @@ def find_package(
             f"of ViTs: {', '.join(map(repr, places)) or 'none'}"
         )
     asked = {*inside.values()}
-    outside = {n: f"it lies outside of key={key!r}" for n in shapes if n not in asked}
+    outside = {n: f"it is outside of key={key!r}" for n in shapes if n not in asked}
     return package._replace(key=key, dropped={**outside, **package.dropped}, others=())
 
 
 def _cleaned(shapes) -> dict[str, str]:
-    """Name without the modules that wrap others → name in the file."""
+    """Name without wrapping modules → name in the file."""
     names = {re.sub(_WRAPPERS, "", name): name for name in shapes}
     return names if len(names) == len(shapes) else {name: name for name in shapes}
 
 
 def _under(names, key) -> dict[str, str]:
-    """The names that follow a key; `""` takes what is of no ViT further inside."""
+    """The names that begin with a key; for `""` those of no ViT with a prefix."""
     if key:
         return {n: raw for n, raw in names.items() if n.startswith((f"{key}.", f"{key}/"))}
     inner = tuple(p.prefix for p in _complete(_places(names), names) if p.prefix)
@@ -202,11 +190,11 @@ def _slashed(names, subtree) -> Package | None:
 
 
 def _outside(name, root, tree) -> str | None:
-    """Why a tensor beside the model's is not needed, or None where it is."""
+    """The reason to drop a tensor outside the model, or None for one inside."""
     if root and not name.startswith(root) and name.split("/")[0] in ("opt", "state"):
-        return "it is of the optimizer"
+        return "it belongs to the optimizer"
     if tree and name.startswith(root) and not name.startswith(root + tree):
-        return f"it lies outside of the sub-tree {tree[:-1]!r}"
+        return f"it is outside of the sub-tree {tree[:-1]!r}"
     return None
 
 
@@ -225,10 +213,10 @@ def _dotted(names, shapes) -> Package | None:
         if owner is place:
             inside[name.removeprefix(place.prefix)] = raw
         elif owner:
-            dropped[raw] = f"it is of another ViT, which key={owner.key!r} takes"
+            dropped[raw] = f"it belongs to another ViT, under key={owner.key!r}"
         else:
             beside.append(name)
-            dropped[raw] = f"it lies outside of {place.key!r}, where the ViT is"
+            dropped[raw] = f"it is outside of {place.key!r}, the prefix of the ViT"
     _check_parts(place, inside, beside)
     others = tuple(other.key for other in places if other is not place)
     heads = _heads(place, inside, {n: names[n] for n in beside}, shapes)
@@ -236,7 +224,7 @@ def _dotted(names, shapes) -> Package | None:
 
 
 def _owner(name, places) -> _Place | None:
-    """The innermost place that a name is under."""
+    """The place with the longest prefix of a name."""
     return max(
         (place for place in places if name.startswith(place.prefix)),
         key=lambda place: len(place.prefix),
@@ -245,7 +233,7 @@ def _owner(name, places) -> _Place | None:
 
 
 def _places(names: Iterable[str]) -> list[_Place]:
-    """Prefixes after which names of a layout begin, the outermost first, each ViT once."""
+    """The places of ViTs, shortest prefix first, each ViT once."""
     inside = defaultdict(list)
     for name in names:
         parts = name.split(".")
@@ -263,7 +251,7 @@ def _places(names: Iterable[str]) -> list[_Place]:
 
 
 def _is_part(place, names):
-    """True if names are of the ViT at a place, and not of another further inside."""
+    """True if names belong to the ViT at a place, and not to another inside it."""
     if not names[0].startswith(place.prefix):
         return False
     layout = place.layout
@@ -272,12 +260,12 @@ def _is_part(place, names):
 
 
 def _complete(places, names) -> list[_Place]:
-    """The places of ViTs with a patch embedding, or of a BiT with its root."""
-    return [place for place in places if _width(place, names)]
+    """The places of ViTs with a patch embedding and of BiTs with a root."""
+    return [place for place in places if _first_kernel(place, names)]
 
 
-def _width(place, names) -> str | None:
-    """The name of the tensor that tells the width of the first layer."""
+def _first_kernel(place, names) -> str | None:
+    """The name of the kernel of the first layer, or None without one."""
     rows = [row for row in place.layout.rows if row.targets[0] in _KERNELS]
     sources = {row.sources[0] for row in rows}
     inside = (name for name in names if name.startswith(place.prefix))
@@ -285,22 +273,22 @@ def _width(place, names) -> str | None:
 
 
 def _chosen(places) -> _Place:
-    """The ViT that is meant where there are several, or a ValueError."""
-    left = [place for place in places if not _says(place, places, _AVERAGED)] or places
+    """The only place, or the one whose names show that it is meant; else a ValueError."""
+    left = [place for place in places if not _is_named(place, places, _AVERAGED)] or places
     for wanted, other in _PAIRS:
-        if any(_says(place, places, wanted) for place in left):
-            left = [place for place in left if not _says(place, places, other)]
+        if any(_is_named(place, places, wanted) for place in left):
+            left = [place for place in left if not _is_named(place, places, other)]
     if len(left) == 1:
         return left[0]
     keys = ", ".join(repr(place.key) for place in places)
     raise ValueError(
-        f"there are {len(places)} ViTs in it, and nothing tells which is meant. Give "
+        f"there are {len(places)} ViTs in it, and nothing tells which one to take. Give "
         f"`key=…`, one of {keys} (on the command line `--set key=…`)"
     )
 
 
-def _says(place, places, words):
-    """True if a place has such a name, in the parts of its key that not all keys have."""
+def _is_named(place, places, words):
+    """True if one of the words is in the parts of a key that not all keys have."""
     keys = [other.key.split(".") for other in places]
     parts = [part for part in place.key.split(".") if any(part not in k for k in keys)]
     snakes = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part).lower() for part in parts]
@@ -308,7 +296,7 @@ def _says(place, places, words):
 
 
 def _check_parts(place, inside, beside):
-    """Refuses a ViT of which a part lies beside it, and whose result would be another."""
+    """Refuses a ViT if a part that it lacks is outside of its prefix."""
     layout = place.layout
     has = {layout.canonical_name(name) for name in inside}
     parts = place.key.split(".")
@@ -319,15 +307,15 @@ def _check_parts(place, inside, beside):
             is_part = layout.has_row(canonical) and not layout.is_head(canonical)
             if is_part and canonical not in has:
                 raise ValueError(
-                    f"{name!r} is named as a part of the ViT, which lies under "
-                    f"{place.key!r} and has no such part. `key={place.key!r}` takes what "
-                    "is there, and nothing else"
+                    f"{name!r} is named as a part of the ViT, which has the prefix "
+                    f"{place.key!r} and lacks that part. `key={place.key!r}` loads it "
+                    "without that part"
                 )
 
 
 def _heads(place, inside, beside, shapes) -> tuple[str, ...]:
-    """Matrices beside the ViT that may read its features, or several of them in a row."""
-    kernel = _width(_Place("", place.layout), inside)
+    """Matrices outside the ViT whose inputs may be its features, or several of them."""
+    kernel = _first_kernel(_Place("", place.layout), inside)
     if not kernel:
         return ()
     width = shapes[inside[kernel]][0]

@@ -2,9 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from keras_vit.log import log
 
@@ -24,7 +23,7 @@ class LoadReport:
 
     source: str
     loaded: tuple[str, ...]
-    resized: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    resized: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     layout: str = "keras"
@@ -33,10 +32,7 @@ class LoadReport:
         lines = [f"{self.source}: {len(self.loaded)} variables loaded"]
         for path, (old, new) in self.resized.items():
             lines.append(f"  resized {path} from {old} to {new}")
-        for reason in dict.fromkeys(self.dropped.values()):
-            names = [name for name, why in self.dropped.items() if why == reason]
-            shown = names if len(names) <= 4 else [shorten_names(names)]
-            lines += [f"  dropped {name}: {reason}" for name in shown]
+        lines += [f"  dropped {text}" for text in describe_dropped(self.dropped)]
         for path in self.fresh:
             lines.append(f"  unchanged: {path}")
         return "\n".join(lines)
@@ -50,6 +46,16 @@ def log_fresh_head(source: str, num_classes: int) -> None:
         source,
         num_classes,
     )
+
+
+def describe_dropped(dropped: Mapping[str, str]) -> list[str]:
+    """`name: reason` for each dropped tensor; of more than four of one reason, once."""
+    lines = []
+    for reason in dict.fromkeys(dropped.values()):
+        names = [name for name, why in dropped.items() if why == reason]
+        shown = names if len(names) <= 4 else [shorten_names(names)]
+        lines += [f"{name}: {reason}" for name in shown]
+    return lines
 
 
 def shorten_names(names: list[str]) -> str:

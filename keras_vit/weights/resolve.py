@@ -7,7 +7,7 @@ the number of heads and the grid of positions), the defaults of the layout.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_vit.models.sizes import SIZES
 
@@ -34,7 +34,7 @@ class Resolver:
         *sources: (name of the source, arguments) in order. A value may be `Undecided`.
     """
 
-    def __init__(self, *sources: tuple[str, Mapping]):
+    def __init__(self, *sources: tuple[str, Mapping[str, Any]]):
         self._found: dict[str, tuple[object, str]] = {}
         self._reasons: dict[str, str] = {}
         for origin, arguments in sources:
@@ -44,7 +44,7 @@ class Resolver:
                 else:
                     self._found.setdefault(name, (value, origin))
 
-    def value(self, name: str, default: object = None):
+    def value(self, name: str, default: Any = None) -> Any:
         """The value of an argument, or the default where no source tells it."""
         return self._found.get(name, (default,))[0]
 
@@ -52,7 +52,7 @@ class Resolver:
         """The name of the source of a value, or None where no source tells it."""
         return self._found.get(name, (None, None))[1]
 
-    def values(self) -> dict:
+    def values(self) -> dict[str, Any]:
         """Argument → value, of all that some source tells."""
         return {name: value for name, (value, _) in self._found.items()}
 
@@ -78,14 +78,8 @@ def published_heads(
     """The number of attention heads of the published models of a size.
 
     Without such a model a head has 64 channels. Undecided if published models differ, or
-    64 does not divide the width.
-
-    Args:
-        hidden_dim: width of the tokens.
-        num_layers: number of encoder blocks.
-        mlp_dim: width of the MLPs.
-        pooled_patches: whether the model has no class token and pools the mean of the
-            patches after the last norm.
+    64 does not divide the width. `pooled_patches` is True for a model without class token
+    that pools the mean of the patches after the last norm.
     """
     rows = [tuple(row.values()) for row in SIZES.values()]
     rows += [(64, 6, 2, 192), (64, 8, 2, 192)]  # timm's test_vit and test_vit2

@@ -1,9 +1,9 @@
-"""Checkpoints out: a model's weights in the layouts of other projects."""
+"""Writing of a model's weights in the layouts of other projects."""
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from keras_vit.log import log
 from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
 from keras_vit.models.sizes import grid_size
-from keras_vit.output_paths import check_kind
+from keras_vit.output_paths import check_kind, partial_path
 from keras_vit.weight_paths import inner_paths
 from keras_vit.weights.architecture import CHECKS, METADATA_KEY
 from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
@@ -27,29 +27,33 @@ from keras_vit.weights.load import variables
 from keras_vit.weights.notes import NOTES_KEY
 
 WRITTEN = ("google", "timm", "huggingface")
+ENDINGS = {"google": ".npz", "timm": ".safetensors"}
 PREFIX, GRID = POSITIONS
 
 
-def save(model: keras.Model, path: str | os.PathLike, layout: str) -> None:
-    """Writes a model's weights; see `keras_vit.save_weights`."""
+def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
+    """Writes the weights of a model; see `keras_vit.save_weights`."""
     path = os.fspath(path)
     if quantization_of(model):
         raise ValueError(
-            f"The model {model.name!r} is quantized, of which no layout but Keras' own "
-            "tells. Save it by `model.save`, or the model that it was made of."
+            f"The model {model.name!r} is quantized, and only Keras' own files can hold "
+            "that. Use `model.save`, or save the model that was quantized."
         )
     if layout != "huggingface":
         check_kind(path, is_folder=False)
     config = _config(model)
     is_bit = "num_units" in config
+    ending = ENDINGS.get(layout)
+    if ending and not path.endswith(ending):
+        raise ValueError(
+            f"A file in the layout {layout!r} ends in {ending}. Received: path={path!r}"
+        )
     if layout == "google":
-        _check_ending(path, ".npz", layout)
         google = BIT if is_bit else GOOGLE
         tensors, _ = in_layout(model, google)
-        _tell_what_google_does_not_say(path, config, google)
+        _warn_of_lost_arguments(path, config, google)
         _write(path, lambda file: np.savez(file, **tensors))
     elif layout == "timm":
-        _check_ending(path, ".safetensors", layout)
         tensors, dims = in_layout(model, TIMM_BIT if is_bit else TIMM)
         _write_safetensors(path, tensors, _metadata(config, dims))
     elif layout == "huggingface" and not is_bit:
@@ -67,25 +71,20 @@ def save(model: keras.Model, path: str | os.PathLike, layout: str) -> None:
         )
 
 
-def _config(model) -> dict:
-    """A model's config, with what follows from `None` in it."""
-    paths = set(variables(model))
+def _config(model) -> dict[str, Any]:
+    """The config of a model, with the values that `None` stands for."""
     config = model.get_config()
     if "num_units" in config:
         return config
-    options = {key: value for key, value in (config["stem"] or {}).items() if key in CHECKS}
-    return (
-        config
-        | options
-        | {
-            "class_token": "class_token/tokens" in paths,
-            "patch_bias": "patch_embedding/bias" in paths,
-        }
-    )
+    paths = set(variables(model))
+    config |= {key: value for key, value in (config["stem"] or {}).items() if key in CHECKS}
+    config["class_token"] = "class_token/tokens" in paths
+    config["patch_bias"] = "patch_embedding/bias" in paths
+    return config
 
 
 def _merged(model) -> dict[str, np.ndarray]:
-    """The weights by path, with what LoRA adds to kernels added."""
+    """Path → array of all weights, with the products of LoRA added to their kernels."""
     arrays = {path: keras.ops.convert_to_numpy(v) for path, v in variables(model).items()}
     paths = inner_paths(model)
     for layer in model._flatten_layers(include_self=False):
@@ -99,19 +98,11 @@ def _merged(model) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_ending(path, ending, layout):
-    if not path.endswith(ending):
-        raise ValueError(
-            f"A file in the layout {layout!r} ends in {ending}. Received: path={path!r}"
-        )
-
-
 def _save_folder(model, path, config):
     if os.path.isfile(path) or path.endswith((".safetensors", ".npz", ".bin")):
         raise ValueError(
-            "The layout 'huggingface' is a folder (config.json, "
-            "preprocessor_config.json, model.safetensors), and needs the path of one. "
-            f"Received: path={path!r}"
+            "The layout 'huggingface' is a folder (config.json, preprocessor_config.json, "
+            f"model.safetensors). Received: path={path!r}"
         )
     layout = _huggingface_layout(config)
     texts = {
@@ -119,12 +110,12 @@ def _save_folder(model, path, config):
         "preprocessor_config.json": processor_config(config, layout),
     }
     tensors, dims = in_layout(model, layout)
-    if layout is VIT and config["classes"]:  # the backbone lies within the classifier
+    if layout is VIT and config["classes"]:  # transformers puts the backbone inside
         tensors = {
             name if name.startswith("classifier.") else f"vit.{name}": array
             for name, array in tensors.items()
         }
-    if layout is DINOV2:  # where it is missing, transformers makes one and warns
+    if layout is DINOV2:  # transformers warns where it is missing
         tensors["embeddings.mask_token"] = np.zeros((1, config["hidden_dim"]), "float32")
     os.makedirs(path, exist_ok=True)
     for name, content in texts.items():
@@ -147,16 +138,16 @@ def _huggingface_layout(config) -> Layout:
         raise ValueError(
             f"transformers' models in the layout {layout.name!r} pool by {pooling!r}. "
             f"Received: a model with pooling={config['pooling']!r}. Save it with "
-            "layout='timm', which has a place for it."
+            "layout='timm'."
         )
     return layout
 
 
 def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray], Dims]:
-    """The model's weights under the names and in the shapes of a layout, and its `Dims`.
+    """Tensors of a file in a layout, with a model's weights: (name → array, `Dims`).
 
     Raises:
-        ValueError: naming the weights for which the layout has no place.
+        ValueError: if the layout has no place for some weights, which it names.
     """
     config = _config(model)
     ours = _merged(model)
@@ -196,19 +187,18 @@ def _no_place(model, layout, paths):
 
 
 def _fit_positions(ours, config, layout):
-    """Brings the positions into a form that the layout can say, of the same effect."""
+    """Brings the positions into an equivalent form that the layout has."""
     class_token = "class_token/tokens" in ours
     if GRID not in ours and layout.without_positions != config["position"]:
         ours[GRID] = _fixed_positions(config)
     if GRID not in ours:
         return
     hidden_dim = config["hidden_dim"]
-    nothing = np.zeros((0, hidden_dim), ours[GRID].dtype)
-    prefix = ours.setdefault(PREFIX, nothing)
+    prefix = ours.setdefault(PREFIX, np.zeros((0, hidden_dim), ours[GRID].dtype))
     allowed = layout.written_prefix(int(class_token), config["num_registers"])
     if len(prefix) in allowed:
         return
-    # A token's position is a constant that is added to it: as well in the token itself.
+    # Adds positions to the tokens themselves, which are constants, too.
     tokens = [name for name in ("class_token/tokens", "registers/tokens") if name in ours]
     for name in tokens:
         count = min(len(prefix), len(ours[name]))
@@ -219,7 +209,7 @@ def _fit_positions(ours, config, layout):
 
 
 def _fit_scales(ours, config, layout):
-    """DINOv2's blocks all have a scale; one of ones does nothing."""
+    """Adds scales of ones, as DINOv2's blocks all have a scale."""
     if layout is DINOV2 and config["layer_scale"] is None:
         for i in range(config["num_layers"]):
             for name in ("attention", "mlp"):
@@ -228,7 +218,7 @@ def _fit_scales(ours, config, layout):
 
 
 def _fixed_positions(config):
-    """The positions of a model that learns none."""
+    """Grid of positions of a model without learned ones."""
     rows, columns = _grid_size(config)
     shape = (rows, columns, config["hidden_dim"])
     if config["position"] == "none":
@@ -237,7 +227,7 @@ def _fixed_positions(config):
 
 
 def _fit_norm(ours, config, layout):
-    """The norm of a pooled class token is that of every token."""
+    """Makes the norm of a pooled class token the norm of all tokens, if that is all."""
     has_place = any(row.targets[0] == "fc_norm/gamma" for row in layout.rows)
     if config["fc_norm"] and not has_place and config["pooling"] == "token":
         for name in ("gamma", "beta"):
@@ -248,8 +238,8 @@ def _grid_size(config):
     return grid_size(config["image_size"], config["patch_size"], config["stem"])
 
 
-def _tell_what_google_does_not_say(path, config, layout):
-    """Warns where the names alone would be read as another function."""
+def _warn_of_lost_arguments(path, config, layout):
+    """Warns of arguments that a file in Google's layout does not hold."""
     usual = {**layout.defaults, **layout.resnet_defaults, "mlp": "gelu"}
     usual = {key: value for key, value in usual.items() if config.get(key) is not None}
     different = {k: config[k] for k, v in usual.items() if config[k] != v}
@@ -257,21 +247,20 @@ def _tell_what_google_does_not_say(path, config, layout):
     if different:
         arguments = ", ".join(f"{key}={value!r}" for key, value in different.items())
         log.warning(
-            "%s: Google's layout does not record %s; give it again when the file is "
-            "loaded.",
+            "%s: Google's layout does not record %s; give it again to load the file.",
             path,
             arguments,
         )
 
 
 def _metadata(config, dims):
-    """What names and shapes do not say, for the way back."""
-    told = {key: config[key] for key in CHECKS if config.get(key) is not None}
-    if told.get("position") != "none":  # as a file that has positions is read
-        told.pop("position", None)
+    """Metadata of a file: the arguments and notes that names and shapes do not tell."""
+    arguments = {key: config[key] for key in CHECKS if config.get(key) is not None}
+    if arguments.get("position") != "none":  # the file holds the positions
+        arguments.pop("position", None)
     if "num_units" not in config:
-        told["num_prefix_positions"] = dims.num_prefix
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(told)}
+        arguments["num_prefix_positions"] = dims.num_prefix
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(arguments)}
     if notes := {key: config[key] for key in NOTES if key in config}:
         metadata[NOTES_KEY] = json.dumps(notes)
     return metadata
@@ -289,12 +278,5 @@ def _write_safetensors(path, tensors, metadata: Mapping[str, str]):
 
 
 def _write(path, write):
-    """Writes a file beside its place and moves it there once it is complete."""
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        with open(partial, "wb") as file:
-            write(file)
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)
+    with partial_path(path) as partial, open(partial, "wb") as file:
+        write(file)

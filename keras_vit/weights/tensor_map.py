@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_vit.weights.architecture import Shapes
 from keras_vit.weights.files.tensor_file import TensorFile
-from keras_vit.weights.layouts.layout import POSITIONS, TensorRow, numbers_in
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, TensorRow, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
 from keras_vit.weights.packaging import Package, foreign
 
@@ -55,8 +56,8 @@ class TensorMap:
 
     def __init__(self, file: TensorFile, package: Package):
         self.file = file
-        self.layout = package.layout
-        self.dropped = {**file.beside, **package.dropped}
+        self.layout: Layout = package.layout
+        self.dropped: dict[str, str] = {**file.beside, **package.dropped}
         self.names: dict[str, str] = {}
         for name, raw in package.names.items():
             canonical = self.layout.canonical_name(name)
@@ -67,10 +68,10 @@ class TensorMap:
                 raise self.foreign(f"{both} are the same tensor")
             else:
                 self.names[canonical] = raw
-        self.shapes = {name: file.shapes[raw] for name, raw in self.names.items()}
-        self.rows = tuple(self._named_rows())
+        self.shapes: Shapes = {n: file.shapes[raw] for n, raw in self.names.items()}
+        self.rows: tuple[NamedRow, ...] = tuple(self._named_rows())
         used = {raw for row in self.rows for raw in row.sources}
-        self.unused = tuple(sorted(set(self.names.values()) - used))
+        self.unused: tuple[str, ...] = tuple(sorted(set(self.names.values()) - used))
 
     def _reason_to_drop(self, canonical, name) -> str | None:
         if reason := self.layout.reason_to_drop(canonical):
@@ -130,9 +131,9 @@ class TensorMap:
         row = next((row for row in self.rows if target in row.targets), None)
         return self.file.shapes[row.sources[0]] if row else ()
 
-    def variable_shapes(self, dims: Dims) -> dict[str, tuple[int, ...]]:
+    def variable_shapes(self, dims: Dims) -> Shapes:
         """Path of our variable → its shape; no tensor is read."""
-        shapes: dict[str, tuple[int, ...]] = {}
+        shapes = {}
         for row in self.rows:
             # Of a dtype without bytes: moves then shape arrays that take no memory.
             arrays = [np.empty(self.file.shapes[n], dtype=[]) for n in row.sources]

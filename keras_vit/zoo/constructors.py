@@ -13,7 +13,7 @@ from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
 from keras_vit.presets import PRESETS, UnknownPresetError
 from keras_vit.weight_paths import automatic_name
-from keras_vit.weights.keras_files import is_keras_hub, is_saved_model
+from keras_vit.weights.keras_files import is_weights_file
 from keras_vit.weights.load import load_file
 from keras_vit.zoo.pretrained import (
     Model,
@@ -80,8 +80,7 @@ def _constructor(architecture: str) -> Constructor:
         if weights is None:
             return model_class(**apply_overrides(defaults, overrides))
         path, preset = _find_weights(architecture, weights, tags)
-        is_weights = path.endswith(".weights.h5") and not is_saved_model(path)
-        if is_weights and not is_keras_hub(path):
+        if is_weights_file(path):
             model = model_class(**apply_overrides(defaults, overrides))
             load_file(model, path)
             return model

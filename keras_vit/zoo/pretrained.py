@@ -27,7 +27,7 @@ from keras_vit.presets import Preset, find_preset
 from keras_vit.weights.architecture import CHECKS
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import ENDINGS
-from keras_vit.weights.keras_files import is_keras_hub, is_saved_model, saved_model
+from keras_vit.weights.keras_files import is_saved_model, is_weights_file, saved_model
 from keras_vit.weights.load import ModelTensors, assign, check_no_key, load_file
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import save
@@ -261,15 +261,13 @@ def from_file(
     key: str | None = None,
 ) -> tuple[Model, LoadReport]:
     """Builds the model of a file; `check` is called with its config before that."""
-    is_model = is_saved_model(path)
-    is_weights = path.endswith(".weights.h5") and not is_model and not is_keras_hub(path)
-    if is_model or is_weights:
+    if is_saved_model(path):
         check_no_key(path, key)
-    if is_model:
         saved = saved_model(path)
         overrides = _with_policy(saved, overrides)
         return _from_model(saved, path, overrides, check, resize_patches=resize_patches)
-    if is_weights:
+    if is_weights_file(path):
+        check_no_key(path, key)
         raise ValueError(
             f"A .weights.h5 file does not tell the architecture. Received: {path!r}. Build "
             "the model and use `keras_vit.load_weights`."

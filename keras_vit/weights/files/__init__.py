@@ -1,1 +1,1 @@
-"""Kinds of files: bytes into arrays, nothing else."""
+"""Kinds of files: from bytes to arrays."""

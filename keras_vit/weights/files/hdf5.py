@@ -1,21 +1,25 @@
-"""HDF5 files, of KerasHub's presets and of Keras."""
+"""HDF5 files of Keras and of KerasHub's presets."""
 
 import math
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_vit.weights.files.tensor_file import TensorFile
+from keras_vit.weights.files.tensor_file import DAMAGE_ERRORS, TensorFile
+
+if TYPE_CHECKING:
+    import h5py
 
 
-def datasets(file) -> dict:
-    """The datasets of an open HDF5 file by name, of which each holds what it claims.
+def datasets(file: "h5py.File") -> dict[str, "h5py.Dataset"]:
+    """Name → data set of an open HDF5 file; each is as large as it claims.
 
-    Keras writes none that is packed; unpacked they can take any memory.
+    Packed ones, which Keras never writes, are refused, as they can unpack to any size.
 
     Raises:
-        ValueError: if one is packed, lies elsewhere or claims more bytes than there are.
-        Exception: of `H5_ERRORS`, where the file is damaged.
+        ValueError: if one is packed, in another file or smaller than it claims.
+        Exception: one of `DAMAGE_ERRORS`, if the file is damaged.
     """
     import h5py
 
@@ -35,33 +39,21 @@ def datasets(file) -> dict:
     return found
 
 
-def dtype_of(dataset) -> str:
-    """The name of a dataset's dtype. HDF5 has no bfloat16, so Keras notes it."""
+def dtype_of(dataset: "h5py.Dataset") -> str:
+    """Name of the dtype; Keras stores bfloat16, unknown to HDF5, as an attribute."""
     name = dataset.dtype.name
     noted = dataset.attrs.get("dtype") == "bfloat16"
     return "bfloat16" if noted and name == "void16" else name
 
 
-def read(dataset) -> np.ndarray:
-    """Reads the array of a dataset, bfloat16 as float32."""
+def read(dataset: "h5py.Dataset") -> np.ndarray:
+    """Reads the array of a data set, bfloat16 as float32."""
     array = dataset[()]
     if dtype_of(dataset) != "bfloat16":
         return array
     import ml_dtypes
 
     return np.asarray(array).view(ml_dtypes.bfloat16).astype("float32")
-
-
-H5_ERRORS = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    OverflowError,
-)
 
 
 class H5File(TensorFile):
@@ -85,17 +77,16 @@ class H5File(TensorFile):
             with h5py.File(path) as file:
                 for name, dataset in datasets(file).items():
                     layer, _, number = name.rpartition("/vars/")
-                    # Keras numbers its dense layers as it meets them; their names say
-                    # which.
+                    # Keras numbers its dense layers; their names are attributes.
                     if layer.startswith("layers/dense"):
                         layer = f"layers/{dataset.parent.attrs.get('name', layer)}"
                     ours = f"{layer}/vars/{number}"
                     self._add(ours, dataset.shape, dtype_of(dataset))
                     self._places[ours] = (path, name)
-        except H5_ERRORS as error:
+        except DAMAGE_ERRORS as error:
             raise self._damaged(error) from error
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         import h5py
 
         self._check_floating(name)
@@ -103,7 +94,7 @@ class H5File(TensorFile):
         try:
             with h5py.File(path) as file:
                 tensor = read(file[place])
-        except H5_ERRORS as error:
+        except DAMAGE_ERRORS as error:
             raise self._damaged(error) from error
         self._check_finite(name, tensor)
         return tensor

@@ -2,8 +2,6 @@
 
 import io
 import math
-import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,14 +10,14 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from keras_vit.weights.files.archives import ZIP_ERRORS, open_zip
+from keras_vit.weights.files.archives import ZIP_ERRORS, open_at_member, open_zip
 from keras_vit.weights.files.tensor_file import TensorFile
 
-CHUNK = 1 << 20  # bytes, which stay in the processor's cache from check to check
+CHUNK = 1 << 20  # bytes; they stay in the processor's cache between checks
 
 
 class NpzFile(TensorFile):
-    """A `.npz` archive. Its checksums are compared as its tensors are read."""
+    """A `.npz` archive. Reading a tensor compares its checksum."""
 
     kind = ".npz archive of arrays"
 
@@ -47,7 +45,7 @@ class NpzFile(TensorFile):
         header = file.tell()
         if dtype.hasobject:
             raise ValueError(f"{name!r} holds pickled objects, which are never opened")
-        if dtype == "V2":  # how NumPy writes what it does not know
+        if dtype == "V2":  # how NumPy writes dtypes that it does not know
             dtype = np.dtype(ml_dtypes.bfloat16)
         expected = header + math.prod(shape) * dtype.itemsize
         if info.file_size != expected:
@@ -57,7 +55,7 @@ class NpzFile(TensorFile):
         self._add(name, shape, dtype.name)
         self._members[name] = _Member(info, header, dtype, fortran_order)
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         dtype = self._members[name].dtype
         flat = np.empty(math.prod(self.shapes[name]), dtype)
         start = 0
@@ -70,15 +68,15 @@ class NpzFile(TensorFile):
             return tensor.astype("float32")
         return tensor.astype(dtype.newbyteorder("="), copy=False)  # as variables need it
 
-    def check(self, name):
+    def check(self, name: str) -> None:
         for chunk in self._chunks(name):
             self._check_finite(name, chunk.view(self._members[name].dtype))
         self._checked.add(name)
 
     def _chunks(self, name, buffer=None) -> Iterator[np.ndarray]:
-        """Reads a tensor's bytes, part by part, into a buffer or each over the last.
+        """Reads the bytes of a tensor in chunks, into a buffer or one that is reused.
 
-        At the end the checksum is compared, but of what has been checked.
+        Compares the checksum at the end, unless the tensor was checked before.
         """
         self._check_floating(name)
         info, header, _, _ = self._members[name]
@@ -103,15 +101,12 @@ class NpzFile(TensorFile):
             raise self._damaged(error) from error
 
     def _open(self, info):
-        """A member as a file of its own, as several threads read.
+        """Opens a member as a separate file, for reading by several threads.
 
-        In Python 3.12.1 and 3.13.0 `ZipFile.open` finds the wrong bytes where another
-        thread reads another member.
+        In Python 3.12.1 and 3.13.0 `ZipFile.open` reads wrong bytes while another thread
+        reads another member.
         """
-        file = open(self.path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
-        file.seek(info.header_offset)
-        name_length, extra_length = struct.unpack("<26xHH", file.read(30))
-        file.seek(name_length + extra_length, os.SEEK_CUR)
+        file = open_at_member(self.path, info)
         if info.compress_type == zipfile.ZIP_STORED:
             return file  # without zipfile's copying
         unpacked = zipfile.ZipExtFile(file, "r", info, close_fileobj=True)
@@ -119,7 +114,7 @@ class NpzFile(TensorFile):
 
 
 class _Member(NamedTuple):
-    """A member of an archive; `header` is the number of bytes before the numbers."""
+    """A member of an archive; `header` is the number of bytes before its numbers."""
 
     info: zipfile.ZipInfo
     header: int

@@ -1,4 +1,4 @@
-"""Every kind of file of tensors, opened by its ending."""
+"""Opening of a file of tensors by its ending."""
 
 import os
 
@@ -17,7 +17,7 @@ _KINDS = {
     ".pt": TorchFile,
     ".bin": TorchFile,
     ".ckpt": TorchFile,  # Lightning
-    ".tar": TorchFile,  # as in .pth.tar, and no archive of tar
+    ".tar": TorchFile,  # .pth.tar, which is no archive of tar
     ".pyth": TorchFile,
     ".h5": H5File,
 }
@@ -31,11 +31,11 @@ FOLDER_FILES = (
 )
 
 
-def open_tensors(path: str | os.PathLike) -> TensorFile:
+def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     """Opens a file, or a folder with `model.safetensors`, by its ending.
 
     Raises:
-        FileNotFoundError: if there is no such file, or none in the folder.
+        FileNotFoundError: if there is no such file, or no checkpoint in the folder.
         ValueError: if the ending is unknown or the file is damaged.
     """
     path = os.fspath(path)
@@ -47,7 +47,7 @@ def open_tensors(path: str | os.PathLike) -> TensorFile:
             return kind(path)
     raise ValueError(
         f"A checkpoint ends in {', '.join(ENDINGS)}, or is a folder. Received: {path!r}. "
-        "Rename the file if its ending hides one of these."
+        "If the file is one of these, rename it."
     )
 
 

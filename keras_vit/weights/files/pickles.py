@@ -1,12 +1,12 @@
-"""Names in torch's pickles: parts of tensors, what weights do not need, the refused."""
+"""Names of classes in torch's pickles: parts of tensors, ignored classes, refused ones."""
 
 import functools
 import re
 import sys
 from collections import OrderedDict
 
-# What a state dict is made of (Python 2 and 3). Others that torch allows take memory for
-# the asking: `bytearray`, empty tensors, storages that are in no file.
+# Parts of a state dict (Python 2 and 3). Others that torch allows can take any memory:
+# `bytearray`, empty tensors, storages that are in no file.
 _TENSORS = (
     r"collections (OrderedDict|Counter)|_codecs encode|"
     r"torch\._utils _rebuild_(tensor(_v2)?|parameter(_with_state)?)|"
@@ -14,7 +14,7 @@ _TENSORS = (
     r"torch (\w+Storage|Size|device|u?int\d+|b?float\d+|complex\d+|bool)|"
     r"(builtins|__builtin__) (set|complex)"
 )
-# What training scripts leave beside: arguments, paths, dates, schedules.
+# Objects that training scripts save, too: arguments, paths, dates, schedules.
 _BESIDE = (
     r"argparse\.Namespace|types\.SimpleNamespace|collections\.(defaultdict|deque)|"
     r"pathlib(\._local)?\.\w+|datetime\.\w+|decimal\.Decimal|fractions\.Fraction|"
@@ -22,18 +22,18 @@ _BESIDE = (
     r"copyreg\._reconstructor|torch\.torch_version\.TorchVersion|"
     r"torch\.(optim|amp|cuda\.amp|utils\.data|nn\.modules\.loss)\.[\w.]+"
 )
-# Torch fills plain dictionaries and lists alone; what is named so is filled as a rule.
+# torch only fills plain dictionaries and lists; classes of such names are usually filled.
 _DICTIONARIES = r".*(defaultdict|\wDict|\.Dict|CfgNode|Munch|Box|Config|Params|\wMap)"
 _LISTS = r"collections\.deque|.*\wList"
 
 
-def is_of_tensors(instruction: str) -> bool:
-    """True if torch may make what a pickle names as `"module name"`."""
+def is_part_of_tensor(instruction: str) -> bool:
+    """True if torch may create the class that a pickle names as `"module name"`."""
     return bool(re.fullmatch(_TENSORS, instruction))
 
 
 def full_name(instruction: str) -> str:
-    """`"module name"` of a pickle as torch looks it up, under Python 3's names."""
+    """`"module.name"` in Python 3 of a class that a pickle names as `"module name"`."""
     import _compat_pickle
 
     module, _, name = instruction.partition(" ")
@@ -42,11 +42,11 @@ def full_name(instruction: str) -> str:
 
 
 @functools.cache
-def as_nothing(name: str) -> type | None:
-    """A class for what a pickle names but weights do not need, or None if it is refused.
+def empty_class(name: str) -> type | None:
+    """A class without content to stand for one that weights do not need; None to refuse.
 
-    Neither the class of that name nor any code is looked up: what the pickle builds holds
-    nothing. Of Python's own modules and torch's only what is known is taken so.
+    The class of that name is not imported. In Python's own modules and torch's all classes
+    are refused but some known ones.
     """
     module = name.partition(".")[0]
     foreign = module != "torch" and module not in sys.stdlib_module_names
@@ -58,7 +58,7 @@ def as_nothing(name: str) -> type | None:
 
 
 class _Nothing:
-    """Takes whatever a pickle gives to an object, and keeps none of it."""
+    """Accepts the content that a pickle gives to an object, and drops it."""
 
     def __new__(cls, *arguments, **options):
         return super().__new__(cls)
@@ -71,14 +71,14 @@ class _Nothing:
 
 
 class _Dictionary:
-    """Becomes a plain dictionary, as torch fills no other."""
+    """Creates a plain dictionary, as torch fills no other."""
 
     def __new__(cls, *arguments, **options):
         return OrderedDict()
 
 
 class _List:
-    """Becomes a plain list, as torch fills no other."""
+    """Creates a plain list, as torch fills no other."""
 
     def __new__(cls, *arguments, **options):
         return []

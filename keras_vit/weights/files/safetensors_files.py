@@ -1,4 +1,4 @@
-"""`.safetensors` files, one or several."""
+"""`.safetensors` files, and several files under one index."""
 
 import os
 import zlib
@@ -21,7 +21,7 @@ class SafetensorsFile(TensorFile):
         super().__init__(path)
         try:
             with safetensors.safe_open(path, "numpy") as file:
-                self.metadata = dict(file.metadata() or {})
+                self.metadata |= file.metadata() or {}
                 _check_header(path)
                 self._checksums = self._find_checksums()
                 for key, text in self.metadata.items():
@@ -39,13 +39,13 @@ class SafetensorsFile(TensorFile):
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise self._damaged(error) from error
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         import safetensors
 
         self._check_floating(name)
         try:
-            # Opened anew for each tensor: the pages of an open file that were read stay
-            # in the process, at the end all of them.
+            # Opened again for each tensor, as the pages that were read of an open file
+            # stay in memory.
             with safetensors.safe_open(self.path, "numpy") as file:
                 tensor = file.get_tensor(name)
             if name not in self._checked:
@@ -62,7 +62,7 @@ class SafetensorsFile(TensorFile):
         return checksums
 
     def _check_names(self):
-        """That there is a checksum for each tensor of a file of ours, and no other."""
+        """Refuses a file of ours whose checksums are not those of its tensors."""
         names = {*self.shapes, *self.beside}
         different = (set(self._checksums) - set(self.metadata)) ^ names
         if self._checksums and different:
@@ -72,7 +72,7 @@ class SafetensorsFile(TensorFile):
             )
 
     def _check_sum(self, name, data):
-        """Compares what is there with what `save_weights` wrote."""
+        """Refuses data that `save_weights` did not write."""
         expected = self._checksums.get(name)
         if expected is not None and expected != checksum(data):
             raise ValueError(
@@ -80,9 +80,9 @@ class SafetensorsFile(TensorFile):
             )
 
 
-# The key of our files' metadata under which a CRC-32 of each tensor lies.
+# Key of the CRC-32 of each tensor in the metadata of our files.
 CHECKSUMS = "keras_vit.crc32"
-_MAX_LENGTH = 2**20  # of an axis of an empty tensor, as of no register in DINOv3
+_MAX_LENGTH = 2**20  # of an axis of an empty tensor, such as DINOv3's without registers
 _LEFT_OUT = f"A program that changed it should have left out {CHECKSUMS!r} of the metadata"
 
 
@@ -94,7 +94,7 @@ def checksum(data: bytes | np.ndarray) -> int:
 
 
 def _check_header(path):
-    """Of a name that is there twice safetensors itself takes the last."""
+    """Refuses a name that is there twice; safetensors itself takes the last."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         parse_json(file.read(length))
@@ -109,7 +109,7 @@ _SAFETENSORS_DTYPES = {
 
 
 class ShardedFile(TensorFile):
-    """Several files under one index, as Hugging Face writes them."""
+    """Several `.safetensors` files under one index, as Hugging Face writes them."""
 
     kind = "index of .safetensors files"
     kind_of_shards = SafetensorsFile
@@ -118,7 +118,7 @@ class ShardedFile(TensorFile):
         super().__init__(path)
         self._files = {}
         places = self._places()
-        self.paths = []
+        self.paths.clear()
         for shard in sorted(set(places.values())):
             shard_path = os.path.join(os.path.dirname(path), shard)
             check_exists(shard_path)
@@ -135,7 +135,7 @@ class ShardedFile(TensorFile):
             self._files |= dict.fromkeys(file.shapes, file)
 
     def _places(self):
-        """Name of a tensor → name of its file, which lies beside the index."""
+        """Name of a tensor → name of its file, beside the index."""
         try:
             with open(self.path, encoding="utf-8") as file:
                 places = parse_json(file.read())["weight_map"]
@@ -145,8 +145,8 @@ class ShardedFile(TensorFile):
             raise self._damaged(error) from error
         return places
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         return self._files[name].read(name)
 
-    def check(self, name):
+    def check(self, name: str) -> None:
         self._files[name].check(name)

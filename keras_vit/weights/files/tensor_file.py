@@ -1,18 +1,22 @@
-"""A file of tensors: listed without reading them, read one by one, never run."""
+"""A file of tensors, which are listed without reading them and read one by one."""
 
 import json
 import math
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 MAX_AXES = 32  # of an array in NumPy 1
+# Errors of the readers of files, where a file is damaged.
+DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+DAMAGE_ERRORS += (MemoryError, OverflowError)
 
 
 def check_exists(path: str) -> None:
-    """Raises a FileNotFoundError where there is no file."""
+    """Raises a FileNotFoundError if there is no file."""
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"There is no checkpoint at {path!r}. Expected the path of a file."
@@ -20,52 +24,52 @@ def check_exists(path: str) -> None:
 
 
 class TensorFile:
-    """What the kinds of file have in common.
+    """A file of tensors; a subclass for each kind.
 
     Attributes:
         path: path of the file.
         paths: paths of all files that hold its tensors.
-        shapes: dictionary of tensor name → shape, without reading any tensor.
-        dtypes: dictionary of tensor name → name of its dtype.
-        beside: dictionary of the name of what is no tensor of numbers → the reason.
-        metadata: dictionary of str → str that came with the tensors.
+        shapes: name of a tensor → its shape.
+        dtypes: name of a tensor → name of its dtype.
+        beside: name of a tensor that can be no weight → the reason.
+        metadata: texts that the file holds besides.
     """
 
     kind = "file"
 
     def __init__(self, path: str):
         self.path = path
-        self.paths = [path]
+        self.paths: list[str] = [path]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self.beside: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
         self._checked: set[str] = set()
 
-    def __enter__(self):
+    def __enter__(self) -> "TensorFile":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         pass
 
     def check_claims(self, names: Iterable[str]) -> None:
-        """Raises a ValueError where tensors together claim to be more than the file."""
+        """Raises a ValueError if tensors claim to be larger than the file."""
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor `name`, bfloat16 as float32.
+        """Reads a tensor, bfloat16 as float32.
 
         Raises:
-            ValueError: if it is damaged, not finite or not of floating-point numbers.
+            ValueError: if it is damaged, not finite or not floating point.
         """
         raise NotImplementedError
 
     def check(self, name: str) -> None:
-        """Raises what `read` would, without keeping the tensor; it then trusts it."""
+        """Raises the errors that `read` would; `read` then trusts the tensor."""
         self.read(name)
         self._checked.add(name)
 
     def _add(self, name, shape, dtype):
-        """Notes a tensor; a ValueError where a file can only pretend to hold it."""
+        """Adds a tensor to the list; a ValueError if it is there twice or impossible."""
         if name in self.shapes:
             raise ValueError(f"{name!r} is there twice")
         if len(shape) > MAX_AXES or not all(type(n) is int and n > 0 for n in shape):
@@ -99,7 +103,7 @@ class TensorFile:
         )
 
 
-# How files of other kinds begin, what they are, and endings by which they are right.
+# (beginning of the bytes, kind of the file, endings that are right for it).
 _BEGINNINGS = (
     (rb"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches it", ()),
     (rb"(?i)\s*<(!doctype|html|\?xml)", "a web page: take the address of the file", ()),
@@ -123,7 +127,7 @@ _BEGINNINGS = (
 
 
 def _other_kind(path) -> str | None:
-    """The kind of a file that another ending would suit, or None."""
+    """The kind of a file that has the ending of another kind, or None."""
     with open(path, "rb") as file:
         start = file.read(64)
     return next(
@@ -140,19 +144,19 @@ FLOATING = ("float64", "float32", "float16", "bfloat16")
 
 
 def is_finite(tensor: np.ndarray) -> bool:
-    """Whether every number is one, also in float32, as which a model holds it."""
+    """True if every number is finite, also as the float32 that a model holds."""
     with np.errstate(all="ignore"):
         if tensor.dtype.itemsize > 4:
             tensor = tensor.astype("float32")
-        # A finite sum has finite terms; where it overflows, look at each.
+        # Only finite terms have a finite sum; a sum that overflows decides nothing.
         return bool(np.isfinite(tensor.sum()) or np.isfinite(tensor).all())
 
 
-def parse_json(text: str | bytes):
-    """What a JSON text says, where it says it once and in numbers that are finite.
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON strictly.
 
     Raises:
-        ValueError: if it does not, or is no JSON.
+        ValueError: if it is no JSON, or holds a key twice or a number that is not finite.
     """
 
     def once(pairs):

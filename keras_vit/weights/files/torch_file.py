@@ -1,21 +1,23 @@
-"""torch's files of tensors."""
+"""Files of tensors that torch wrote."""
 
 import io
 import mmap
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from keras_vit.weights.files.archives import ZIP_ERRORS, open_zip
-from keras_vit.weights.files.pickles import as_nothing, full_name, is_of_tensors
+from keras_vit.weights.files.pickles import empty_class, full_name, is_part_of_tensor
 from keras_vit.weights.files.safetensors_files import ShardedFile
 from keras_vit.weights.files.tensor_file import TensorFile
 
 
 class TorchFile(TensorFile):
-    """A file of `torch.save`, read by torch without running any code of the file.
+    """A file of `torch.save`, read by torch without running code of the file.
 
-    Tensors in dictionaries within dictionaries have the keys before their names:
+    Tensors in nested dictionaries have the keys before their names:
     `state_dict.blocks.0.norm1.weight`.
     """
 
@@ -27,8 +29,8 @@ class TorchFile(TensorFile):
             import torch
         except ImportError as error:
             raise ImportError(
-                f"Reading {path!r} needs torch, in which the file is written. Install it, "
-                "or take the checkpoint as .safetensors."
+                f"Reading {path!r} needs torch. Install it, or use the checkpoint as "
+                ".safetensors."
             ) from error
         self._tensors = {}
         content = self._load(torch)
@@ -41,7 +43,7 @@ class TorchFile(TensorFile):
             raise self._refused(f"it holds no tensor of torch, but {what}")
 
     def _tensors_in(self, torch, content) -> Iterator:
-        """(name, tensor) of all in dictionaries and lists, each at its every place."""
+        """(name, tensor) for each place of a tensor in dictionaries and lists."""
         left = min(_MAX_ITEMS, os.path.getsize(self.path))
         stack = [((), content)]
         while stack:
@@ -69,8 +71,8 @@ class TorchFile(TensorFile):
             raise self._refused(error) from error
         self._tensors[name] = tensor
 
-    def check_claims(self, names):
-        # Views can repeat their numbers without end; tied weights do so once.
+    def check_claims(self, names: Iterable[str]) -> None:
+        # Views can repeat their numbers without end; tied weights repeat them once.
         claimed = 0
         for name in names:
             tensor = self._tensors[name]
@@ -87,16 +89,16 @@ class TorchFile(TensorFile):
             raise self._refused(error) from error
         except ZIP_ERRORS as error:
             raise self._damaged(str(error) or type(error).__name__) from error
-        ignored = [(as_nothing(name), name) for name in sorted(objects)]
+        ignored = [(empty_class(name), name) for name in sorted(objects)]
         try:
             with torch.serialization.safe_globals(ignored):
                 return torch.load(self.path, "cpu", weights_only=True)
         except (*ZIP_ERRORS, pickle.UnpicklingError, AssertionError) as error:
-            # As torch suggests to trust the file, only the first sentence is passed on.
+            # The next sentence of torch suggests to trust the file.
             reason = str(error).partition("\n")[0].partition(". ")[0]
             reason = reason or type(error).__name__
             if isinstance(error, pickle.UnpicklingError) and self._is_archive():
-                # Its checksums are right: it is as it was written.
+                # Its checksums are right, so it is not damaged.
                 raise self._refused(reason) from error
             raise self._damaged(reason) from error
 
@@ -105,9 +107,9 @@ class TorchFile(TensorFile):
             return file.read(4) == b"PK\x03\x04"
 
     def _check_archive(self) -> set[str]:
-        """Looks for what torch itself does not: checksums, and claims without bytes.
+        """Checks what torch does not: checksums, and sizes that are only claimed.
 
-        Gives the names of the classes that are of no use here.
+        Returns the names of the classes in it that weights do not need.
         """
         if not self._is_archive():  # of torch before 1.6: pickles in a row
             objects = set()
@@ -136,9 +138,9 @@ class TorchFile(TensorFile):
         return set().union(*(self._check_pickle(io.BytesIO(data)) for data in pickles))
 
     def _check_pickle(self, file) -> set[str]:
-        """Refuses what torch would make of a pickle, but no state dict needs.
+        """Refuses classes that torch would create and no state dict needs.
 
-        Gives the names of the classes of which nothing is made.
+        Returns the names of the classes to replace by empty ones.
         """
         import pickletools
 
@@ -149,14 +151,14 @@ class TorchFile(TensorFile):
                     f"it is pickled by protocol {argument}, and torch reads weights alone "
                     f"by protocols up to {_PROTOCOL}"
                 )
-            if opcode.name == "GLOBAL" and not is_of_tensors(argument):
-                if as_nothing(name := full_name(argument)):
+            if opcode.name == "GLOBAL" and not is_part_of_tensor(argument):
+                if empty_class(name := full_name(argument)):
                     objects.add(name)
                 else:
                     refused.append(argument)
             if isinstance(argument, int) and "PUT" not in opcode.name:
                 number = argument
-            # What precedes is a storage, which ends in its number of elements.
+            # It refers to a storage, whose last field is its number of elements.
             if opcode.name == "BINPERSID" and number is not None and number > size:
                 raise ValueError(f"it claims to hold {number:,} numbers")
         if refused:
@@ -165,13 +167,13 @@ class TorchFile(TensorFile):
 
     def _refused(self, reason):
         return ValueError(
-            f"{self.path!r} is not loaded: {reason}. Of torch's files, tensors in "
-            "dictionaries are read, and plain values beside them; other objects could run "
-            "code, or are no weights. Where the file comes from, save the weights alone: "
+            f"{self.path!r} is not loaded: {reason}. Files of torch may hold dictionaries "
+            "of tensors and plain values; other objects could run code, or are no weights. "
+            "Where the file comes from, save only the weights: "
             "`torch.save(model.state_dict(), path)`."
         )
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         self._check_floating(name)
         self.check_claims([name])
         tensor = self._tensors[name].detach().contiguous()
@@ -188,13 +190,13 @@ class TorchShards(ShardedFile):
     kind = "index of torch's files"
     kind_of_shards = TorchFile
 
-    def check_claims(self, names):
+    def check_claims(self, names: Iterable[str]) -> None:
         for name in names:
             self._files[name].check_claims([name])
 
 
 class _RefusedError(ValueError):
-    """A file that may be complete, but is not of weights alone."""
+    """A file that is complete, but holds more than weights."""
 
 
 _LEGACY_PICKLES = 5  # two numbers of versions, system, state dict, keys of storages
@@ -203,7 +205,7 @@ _MAX_ITEMS, _MAX_DEPTH = 1_000_000, 64
 
 
 def _no_weight(tensor) -> str | None:
-    """Why a tensor can be no weight, or None where it can."""
+    """The reason why a tensor can be no weight, or None."""
     if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
         return "it is sparse or quantized by torch"
     if tensor.device.type != "cpu":

@@ -1,1 +1,1 @@
-"""The layouts of checkpoints: a table for each family, and the moves of arrays."""
+"""Layouts of checkpoints: a table of names and array moves for each family."""

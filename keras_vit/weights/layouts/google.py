@@ -1,6 +1,6 @@
 """The layouts of Google's checkpoints (`.npz`): the ViT paper's code and BigVision; BiT."""
 
-from keras_vit.weights.layouts.layout import POSITIONS, Layout, norm, row
+from keras_vit.weights.layouts.layout import POSITIONS, Layout, TensorRow, norm, row
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _QKV = ("query", "key", "value")
@@ -18,17 +18,11 @@ def _norm(source, target):
 
 
 def _attention(source, target):
+    kernels = tuple(f"{source}/{part}/kernel" for part in _QKV)
+    biases = tuple(f"{source}/{part}/bias" for part in _QKV)
     return (
-        row(
-            tuple(f"{source}/{part}/kernel" for part in _QKV),
-            f"{target}/qkv/kernel",
-            "stack kernels",
-        ),
-        row(
-            tuple(f"{source}/{part}/bias" for part in _QKV),
-            f"{target}/qkv/bias",
-            "stack biases",
-        ),
+        row(kernels, f"{target}/qkv/kernel", "stack kernels"),
+        row(biases, f"{target}/qkv/bias", "stack biases"),
         *_dense(f"{source}/out", f"{target}/projection"),
     )
 
@@ -48,12 +42,12 @@ def _group_norm(source, target):
 
 
 def _parts(unit, *pairs):
-    """Rows of the parts of a unit: functions, names in the file, our names."""
+    """Rows of the parts of a unit: (function, name in the file, our name)."""
     theirs, ours = unit
     return (r for rows, a, b in pairs for r in rows(f"{theirs}/{a}", f"{ours}/{b}"))
 
 
-STEM_ROWS = (
+ROWS: tuple[TensorRow, ...] = (
     *_convolution("conv_root", "stem_root/conv"),
     *_group_norm("gn_root", "stem_root/norm"),
     *_parts(
@@ -63,10 +57,6 @@ STEM_ROWS = (
         (_convolution, "conv_proj", "shortcut_conv"),
         (_group_norm, "gn_proj", "shortcut_norm"),
     ),
-)
-
-ROWS = (
-    *STEM_ROWS,
     *_dense("embedding", "patch_embedding"),
     row("cls", "class_token/tokens", "drop first axis"),
     row("Transformer/posembed_input/pos_embedding", POSITIONS, "positions"),
@@ -89,7 +79,7 @@ ROWS = (
 
 
 def _not_written(config, num_prefix):
-    """BigVision's way to store positions, or else the paper's code's."""
+    """The name of the positions in the other project: BigVision or the paper's code."""
     bare_token = config["class_token"] and not num_prefix
     if bare_token or config["pooling"] == "map":
         return ("Transformer/posembed_input/pos_embedding",)
@@ -103,7 +93,7 @@ GOOGLE = Layout(
     rows=ROWS,
     first=1,
     marks=("Transformer/encoderblock.*",),
-    # Submodules of a block, in newer files and BigVision's → in the published ones.
+    # Submodules of a block: newer files and BigVision's → published files.
     aliases=(
         (rf"{_IN_BLOCK}/LayerNorm_1/", r"\1/LayerNorm_2/"),
         (rf"{_IN_BLOCK}/MlpBlock_0/", r"\1/MlpBlock_3/"),
@@ -111,7 +101,7 @@ GOOGLE = Layout(
             rf"{_IN_BLOCK}/MultiHeadDotProductAttention_0/",
             r"\1/MultiHeadDotProductAttention_1/",
         ),
-        # BigVision before its current names.
+        # Earlier names of BigVision.
         (r"^Transformer/pos_embedding$", "pos_embedding"),
         (
             r"^(probe$|LayerNorm_0/|MlpBlock_0/|MultiHeadDotProductAttention_0/)",

@@ -4,25 +4,25 @@ from dataclasses import replace
 from functools import partial
 
 from keras_vit.weights.layouts.huggingface_names import EPSILONS, NUM_HEADS
-from keras_vit.weights.layouts.layout import POSITIONS, Layout, norm, row, weight_and_bias
+from keras_vit.weights.layouts.layout import (
+    POSITIONS,
+    TORCH_DEFAULTS,
+    Layout,
+    norm,
+    row,
+    weight_and_bias,
+)
 
 _PRETRAINING = "only masked pre-training uses it"
 
 
 def _attention(source, target, out="o_proj"):
-    """Queries, keys and values as three dense layers."""
-    parts = [f"{source}.{part}_proj" for part in "qkv"]
+    """Rows of an attention with dense layers for queries, keys and values."""
+    weights = tuple(f"{source}.{part}_proj.weight" for part in "qkv")
+    biases = tuple(f"{source}.{part}_proj.bias" for part in "qkv")
     return (
-        row(
-            tuple(f"{part}.weight" for part in parts),
-            f"{target}/qkv/kernel",
-            "fuse weights of q k v",
-        ),
-        row(
-            tuple(f"{part}.bias" for part in parts),
-            f"{target}/qkv/bias",
-            "fuse biases of q k v",
-        ),
+        row(weights, f"{target}/qkv/kernel", "fuse weights of q k v"),
+        row(biases, f"{target}/qkv/bias", "fuse biases of q k v"),
         *weight_and_bias(f"{source}.{out}", f"{target}/projection", "projection"),
     )
 
@@ -35,7 +35,7 @@ def _mlp(source, target, names=("fc1", "fc2")):
 
 
 def _activation(config):
-    """The argument that says what transformers' `hidden_act` does."""
+    """Arguments of the model for transformers' `hidden_act`."""
     name = config.get("hidden_act")
     if name is None:
         return {}
@@ -77,7 +77,7 @@ def _architecture_arguments(config, path, width, **activation):
 
 
 def _reason_to_refuse(config, names, shapes):
-    """The reason to refuse a pooler: its activation, or the token that it reads."""
+    """The reason to refuse a pooler, by its activation or the token that it reads."""
     if "pooler.dense.weight" not in names:
         return None
     activation = config.get("pooler_act")
@@ -88,10 +88,12 @@ def _reason_to_refuse(config, names, shapes):
     return None
 
 
-_IMAGENET = {
-    "image_mean": (0.485, 0.456, 0.406),
-    "image_std": (0.229, 0.224, 0.225),
+_CONFIG_FUNCTIONS = {
+    "config_arguments": _config_arguments,
+    "architecture_arguments": _architecture_arguments,
+    "reason_to_refuse": _reason_to_refuse,
 }
+_IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 _CLIP_IMAGES = {
     "image_mean": (0.48145466, 0.4578275, 0.40821073),
     "image_std": (0.26862954, 0.26130258, 0.27577711),
@@ -104,7 +106,7 @@ _EMBEDDINGS = (
     ),
 )
 
-# Blocks of transformers 4 → of transformers 5.
+# Names of blocks: transformers 4 → transformers 5.
 _OLDER_BLOCKS = (
     (r"^encoder\.layer\.", "layers."),
     (r"\.attention\.attention\.query\.", ".attention.q_proj."),
@@ -114,7 +116,7 @@ _OLDER_BLOCKS = (
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"^(layers\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
 )
-# The older names are written, which both versions read.
+# New files have the older names, which both versions read.
 _WRITTEN_BLOCKS = (
     (r"^layers\.", "encoder.layer."),
     (r"\.attention\.q_proj\.", ".attention.attention.query."),
@@ -133,7 +135,7 @@ VIT = Layout(
     name="huggingface vit",
     rows=(
         *_EMBEDDINGS,
-        # DeiT's second token, of which its classifier reads nothing.
+        # DeiT's second token, which its classifier does not read.
         row("embeddings.distillation_token", "registers/tokens", "drop first axis"),
         *norm("layers.{i}.layernorm_before", "block_{i}/attention_norm"),
         *_attention("layers.{i}.attention", "block_{i}/attention"),
@@ -152,27 +154,19 @@ VIT = Layout(
     ),
     dropped={
         r"embeddings\.mask_token": _PRETRAINING,
-        r"decoder\..*": "it is of the decoder, which only pre-training uses",
+        r"decoder\..*": "it belongs to the decoder, which only pre-training uses",
     },
-    defaults={
-        "gelu_approximate": False,
-        "layer_norm_epsilon": 1e-12,
-        "position_interpolation": "bicubic",
-    },
+    defaults={**TORCH_DEFAULTS, "layer_norm_epsilon": 1e-12},
     num_prefix=lambda shapes: (sum(f"embeddings.{name}" in shapes for name in _PREFIX),),
     written_prefix=lambda class_token, registers: (1 + registers,),
-    config_arguments=_config_arguments,
-    architecture_arguments=_architecture_arguments,
-    reason_to_refuse=_reason_to_refuse,
+    **_CONFIG_FUNCTIONS,
 )
 
 _GATED = ("weights_in", "weights_out")
 
 
 def _other_mlp(config, num_prefix):
-    """The rows of DINOv2's MLP that a model has not, with a gate or without, and those of
-    its classifier.
-    """
+    """The rows of the classifier, and of DINOv2's other MLP, with or without a gate."""
     others = ("fc1", "fc2") if config["mlp"] == "swiglu" else _GATED
     rows = ("classifier", *(f"layers.{{i}}.mlp.{name}" for name in others))
     return tuple(f"{row}.{part}" for row in rows for part in ("weight", "bias"))
@@ -191,27 +185,17 @@ DINOV2 = Layout(
         *_mlp("layers.{i}.mlp", "block_{i}/mlp", _GATED),
         row("layers.{i}.layer_scale2.lambda1", "block_{i}/mlp_scale/scale"),
         *norm("layernorm", "encoder_norm"),
-        # It reads the class token and the mean of the patches side by side, so that no
-        # head here has its shape.
+        # It reads the class token and the mean of the patches, so no head here has its
+        # shape.
         *weight_and_bias("classifier", "head", "transpose"),
     ),
     marks=(r"embeddings\..*", r"layers\.\d+\.norm1\..*"),
-    aliases=(
-        (r"^dinov2(?:_with_registers)?\.", ""),
-        *_OLDER_BLOCKS,
-    ),
+    aliases=((r"^dinov2(?:_with_registers)?\.", ""), *_OLDER_BLOCKS),
     written_names=_WRITTEN_BLOCKS,
     not_written=_other_mlp,
     dropped={r"embeddings\.mask_token": _PRETRAINING},
-    defaults={
-        "gelu_approximate": False,
-        "layer_norm_epsilon": 1e-6,
-        "position_interpolation": "bicubic",
-        **_IMAGENET,
-    },
-    config_arguments=_config_arguments,
-    architecture_arguments=_architecture_arguments,
-    reason_to_refuse=_reason_to_refuse,
+    defaults={**TORCH_DEFAULTS, **_IMAGENET},
+    **_CONFIG_FUNCTIONS,
     **_ONE_TOKEN,
 )
 
@@ -231,12 +215,12 @@ _TOWER_NAMES = {
         (r"^(?!visual_projection\.|classifier\.)", "vision_model."),
     ),
 }
-_TEXT = "it is of the text tower"
+_TEXT = "it belongs to the text tower"
 _BESIDE_THE_TOWER = {
     r"text_model\..*": _TEXT,
     r"text_projection\.weight": _TEXT,
-    r"logit_scale": "only the comparison of images and texts uses it",
-    r"logit_bias": "only the comparison of images and texts uses it",
+    r"logit_scale": "only comparisons of images and texts use it",
+    r"logit_bias": "only comparisons of images and texts use it",
     r"embeddings\.position_ids": "it counts from 0, no weight",
 }
 
@@ -245,7 +229,7 @@ CLIP = Layout(
     rows=(
         *_TOWER,
         row("embeddings.class_embedding", "class_token/tokens", "add first axis"),
-        *norm("pre_layrnorm", "pre_norm"),  # so spelt
+        *norm("pre_layrnorm", "pre_norm"),  # transformers' spelling
         row("visual_projection.weight", ("head/kernel", "head/bias"), "head without bias"),
     ),
     marks=(
@@ -254,7 +238,7 @@ CLIP = Layout(
     ),
     dropped=_BESIDE_THE_TOWER,
     **_TOWER_NAMES,
-    # OpenAI's and Meta's have the one, OpenCLIP's the other.
+    # OpenCLIP's have the first, OpenAI's and Meta's the second.
     undecided=lambda fields: {"mlp": ("gelu", "quick_gelu")},
     defaults={
         "mlp": "quick_gelu",
@@ -262,9 +246,10 @@ CLIP = Layout(
         "position_interpolation": "bicubic",
         **_CLIP_IMAGES,
     },
-    config_arguments=_config_arguments,
-    architecture_arguments=partial(_architecture_arguments, mlp="quick_gelu"),
-    reason_to_refuse=_reason_to_refuse,
+    **(
+        _CONFIG_FUNCTIONS
+        | {"architecture_arguments": partial(_architecture_arguments, mlp="quick_gelu")}
+    ),
     **_ONE_TOKEN,
 )
 
@@ -287,14 +272,8 @@ SIGLIP = Layout(
     marks=(r"embeddings\..*", r"layers\.\d+\.layer_norm1\..*"),
     dropped=_BESIDE_THE_TOWER,
     **_TOWER_NAMES,
-    defaults={
-        "gelu_approximate": True,
-        "layer_norm_epsilon": 1e-6,
-        "position_interpolation": "bicubic",
-    },
-    config_arguments=_config_arguments,
-    architecture_arguments=_architecture_arguments,
-    reason_to_refuse=_reason_to_refuse,
+    defaults={**TORCH_DEFAULTS, "gelu_approximate": True},
+    **_CONFIG_FUNCTIONS,
 )
 
 # SiglipForImageClassification, whose classifier reads the mean of the tokens.

@@ -1,4 +1,6 @@
-"""The JSON files beside `model.safetensors` in a folder of Hugging Face transformers."""
+"""The JSON files beside `model.safetensors` in a folder of transformers."""
+
+from typing import Any
 
 import keras
 
@@ -7,11 +9,13 @@ from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
 
 
-def model_config(config: dict, layout: Layout, model: keras.Model) -> dict:
-    """`config.json`, by which transformers builds the same model.
+def model_config(
+    config: dict[str, Any], layout: Layout, model: keras.Model
+) -> dict[str, Any]:
+    """Content of `config.json`, from which transformers builds the same model.
 
     Raises:
-        ValueError: if transformers' model of this kind cannot be it.
+        ValueError: if transformers' model of this kind lacks a feature of the model.
     """
     _check(config, layout)
     model_type, architecture = _model_type(config, layout)
@@ -45,8 +49,8 @@ def model_config(config: dict, layout: Layout, model: keras.Model) -> dict:
     return common
 
 
-def processor_config(config: dict, layout: Layout) -> dict:
-    """`preprocessor_config.json`: how transformers makes the images for the model."""
+def processor_config(config: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """Content of `preprocessor_config.json`, the preparation of images."""
     kind = "SiglipImageProcessor" if layout is SIGLIP else "ViTImageProcessor"
     resample = 2 if layout is VIT else 3  # bilinear, bicubic
     return {
@@ -61,7 +65,7 @@ def processor_config(config: dict, layout: Layout) -> dict:
 
 
 def _check(config, layout):
-    """What transformers' models of a kind always are or never have."""
+    """Refuses a config that transformers' models of a kind cannot have."""
     demands = {
         "classes": layout in (VIT, CLIP) or not config["classes"],
         "representation_size": not config["representation_size"]
@@ -71,7 +75,6 @@ def _check(config, layout):
         "qkv_bias": config["qkv_bias"] or layout in (VIT, DINOV2),
         "patch_bias": config["patch_bias"] is not False or layout is CLIP,
         "mlp_dim": layout is not DINOV2 or _mlp_dim(config) == config["mlp_dim"],
-        "data_format": True,
     }
     for name, holds in demands.items():
         if not holds:
@@ -114,13 +117,13 @@ def _dinov2(config):
 
 
 def _mlp_ratio(config):
-    """Transformers takes two thirds of the ratio where there is a gate."""
+    """The ratio in the config; transformers takes two thirds of it for a gated MLP."""
     gate = 1.5 if config["mlp"] == "swiglu" else 1
     return max(1, round(gate * config["mlp_dim"] / config["hidden_dim"]))
 
 
 def _mlp_dim(config):
-    """The width that transformers' DINOv2 makes of the ratio."""
+    """The width that transformers' DINOv2 computes from the ratio."""
     width = config["hidden_dim"] * _mlp_ratio(config)
     if config["mlp"] != "swiglu":
         return width

@@ -15,7 +15,9 @@ class TensorRow(NamedTuple):
     move: str
 
 
-def row(sources: str | tuple, targets: str | tuple, move: str = "same") -> TensorRow:
+def row(
+    sources: str | tuple[str, ...], targets: str | tuple[str, ...], move: str = "same"
+) -> TensorRow:
     """A row of a conversion table.
 
     In names `{i}` is the number of an encoder block, `{stage}` and `{unit}` are those of a
@@ -75,6 +77,12 @@ def numbers_in(template: str, names: Iterable[str]) -> list[dict[str, int]]:
     )
 
 
+# Arguments that no tensor tells, in most families of torch.
+TORCH_DEFAULTS: dict[str, object] = {
+    "gelu_approximate": False,
+    "layer_norm_epsilon": 1e-6,
+    "position_interpolation": "bicubic",
+}
 POSITIONS = ("position_embedding/prefix", "position_embedding/grid")
 
 

@@ -1,4 +1,4 @@
-"""The array moves that conversion tables name, each with its inverse."""
+"""The array moves of the conversion tables, each with its inverse."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,13 +7,12 @@ import numpy as np
 
 
 class Dims(NamedTuple):
-    """What moves need to know beyond their arrays.
+    """Dimensions that the shapes of arrays do not tell.
 
     Attributes:
-        num_heads: attention heads of the encoder blocks and of the attention pooling.
-        num_prefix: how many rows of the position embedding belong to tokens before the
-            patches.
-        grid: (rows, columns) of the patches in the position embedding.
+        num_heads: number of attention heads.
+        num_prefix: number of positions of the tokens before the patches.
+        grid: (rows, columns) of the positions of the patches.
     """
 
     num_heads: int
@@ -22,11 +21,10 @@ class Dims(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Source tensors → our tensors, and back.
+    """Tensors of a file → our arrays, and back.
 
-    Both functions take `Dims`, then arrays; they give a tuple of arrays. Arrays without
-    any data (of a dtype of no bytes) pass through them as well: so shapes are known
-    before anything is read.
+    Both functions take `Dims` and arrays, and return a tuple of arrays. They take arrays of
+    a dtype without bytes, too, for shapes without reading a file.
     """
 
     forward: Callable
@@ -34,13 +32,13 @@ class Move(NamedTuple):
 
 
 def _transpose(matrix):
-    """The transposed matrix, in order in memory.
+    """The transposed matrix, contiguous in memory.
 
-    By strips as wide as a line of the processor's cache: four times as fast as NumPy's
-    own copy of a transposed view (1.9 against 0.44 GB/s of a 4096 x 1024 matrix).
+    Copies strips as wide as a line of the processor's cache, which is four times as fast
+    as NumPy's copy of a transposed view (1.9 against 0.44 GB/s for 4096 × 1024).
     """
     rows, columns = matrix.shape
-    if not matrix.dtype.itemsize:  # its shape alone is asked for
+    if not matrix.dtype.itemsize:  # only for its shape
         return matrix.T
     transposed = np.empty((columns, rows), matrix.dtype)
     for start in range(0, rows, 16):
@@ -49,47 +47,47 @@ def _transpose(matrix):
 
 
 def _qkv_weights(*parts):
-    """Matrices (out, in) of queries, keys and values, in one or in parts."""
+    """Move of matrices (out, in) of queries, keys and values; `parts` are in thirds."""
 
     def forward(dims, *weights):
-        kernel = _transpose(_joined(weights, parts))
+        kernel = _transpose(_concatenate(weights, parts))
         return (kernel.reshape(len(kernel), 3, dims.num_heads, -1),)
 
     def inverse(dims, kernel):
         weight = _transpose(kernel.reshape(len(kernel), -1))
-        return _parted(weight, parts)
+        return _split(weight, parts)
 
     return Move(forward, inverse)
 
 
 def _qkv_biases(*parts):
     def forward(dims, *biases):
-        bias = _joined(biases, parts)
+        bias = _concatenate(biases, parts)
         (_,) = bias.shape
         return (bias.reshape(3, dims.num_heads, -1),)
 
-    return Move(forward, lambda dims, bias: _parted(bias.reshape(-1), parts))
+    return Move(forward, lambda dims, bias: _split(bias.reshape(-1), parts))
 
 
-def _joined(arrays, parts):
-    """The whole of arrays that are as many thirds of it as `parts` says."""
+def _concatenate(arrays, parts):
+    """Concatenates arrays, whose sizes must be `parts` in thirds of the result."""
     if len(arrays) == 1:
         return arrays[0]
-    whole = np.concatenate(arrays)
+    result = np.concatenate(arrays)
     for array, part in zip(arrays, parts, strict=True):
-        if 3 * len(array) != part * len(whole):
+        if 3 * len(array) != part * len(result):
             raise ValueError("queries, keys and values are not of one size")
-    return whole
+    return result
 
 
-def _parted(array, parts):
-    """An array of three equal parts (queries, keys, values), cut as `parts` says."""
+def _split(array, parts):
+    """Splits an array of queries, keys and values; `parts` are in thirds."""
     third = array.shape[0] // 3
-    return tuple(np.split(array, [third * cut for cut in np.cumsum(parts)[:-1]]))
+    return tuple(np.split(array, [third * end for end in np.cumsum(parts)[:-1]]))
 
 
 def _split_positions(dims, positions):
-    """(1, tokens, hidden_dim) or (tokens, hidden_dim) → of the prefix, of the grid."""
+    """(1, tokens, hidden_dim) or (tokens, hidden_dim) → positions of prefix and grid."""
     positions = positions.reshape(-1, positions.shape[-1])
     prefix, grid = np.split(positions, [dims.num_prefix])
     return prefix, grid.reshape(*dims.grid, -1)
@@ -106,7 +104,7 @@ def _without_bias(dims, kernel, bias):
 
 
 def _of_one_axis(dims, vector):
-    """(1, 1, 1, channels), or (channels,) as newer files have it."""
+    """(1, 1, 1, channels), or in newer files (channels,) → (channels,)."""
     return (vector.reshape(vector.shape[-1:]),)
 
 
@@ -123,8 +121,7 @@ MOVES = {
         lambda dims, kernel: tuple(np.moveaxis(kernel, 1, 0)),
     ),
     "stack biases": Move(
-        lambda dims, *biases: (np.stack(biases, axis=0),),
-        lambda dims, bias: tuple(bias),
+        lambda dims, *biases: (np.stack(biases, axis=0),), lambda dims, bias: tuple(bias)
     ),
     # Group norms of the paper's hybrids.
     "spread over four axes": Move(_of_one_axis, lambda dims, a: (a[None, None, None],)),
@@ -152,15 +149,12 @@ MOVES = {
         lambda dims, a: (_transpose(a.reshape(-1, a.shape[2])),),
     ),
     "positions": Move(
-        _split_positions,
-        lambda dims, *arrays: (_join_positions(dims, *arrays)[None],),
+        _split_positions, lambda dims, *arrays: (_join_positions(dims, *arrays)[None],)
     ),
     "positions without batch": Move(
-        _split_positions,
-        lambda dims, *arrays: (_join_positions(dims, *arrays),),
+        _split_positions, lambda dims, *arrays: (_join_positions(dims, *arrays),)
     ),
     "head without bias": Move(
-        lambda dims, a: (_transpose(a), np.zeros(a.shape[0], a.dtype)),
-        _without_bias,
+        lambda dims, a: (_transpose(a), np.zeros(a.shape[0], a.dtype)), _without_bias
     ),
 }

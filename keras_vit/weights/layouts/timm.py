@@ -1,8 +1,16 @@
-"""The layouts of timm: its VisionTransformer (and DINOv2, MAE, DeiT as published); BiT."""
+"""The layouts of timm's VisionTransformer, also of DINOv2, MAE and DeiT, and of its BiT."""
 
 import re
 
-from keras_vit.weights.layouts.layout import POSITIONS, Layout, norm, row, weight_and_bias
+from keras_vit.weights.layouts.layout import (
+    POSITIONS,
+    TORCH_DEFAULTS,
+    Layout,
+    TensorRow,
+    norm,
+    row,
+    weight_and_bias,
+)
 from keras_vit.weights.layouts.timm_names import (
     SIZES,
     arguments_of,
@@ -46,7 +54,7 @@ def _root(source):
 def _stem_rows(source, target):
     return (
         *_root(f"{_STEM}.stem"),
-        *_root(_STEM),  # where it is all of the stem
+        *_root(_STEM),  # without stages
         *_unit(source, target),
         *_standardized_conv(f"{source}.downsample.conv", f"{target}/shortcut_conv"),
         *norm(f"{source}.downsample.norm", f"{target}/shortcut_norm"),
@@ -64,7 +72,7 @@ def _bit_rows(source, target):
     )
 
 
-ROWS = (
+ROWS: tuple[TensorRow, ...] = (
     *_stem_rows(f"{_STEM}.{_UNIT}", "stem_stage_{stage}_unit_{unit}"),
     *weight_and_bias("patch_embed.proj", "patch_embedding", "convolution"),
     row("cls_token", "class_token/tokens", "drop first axis"),
@@ -106,13 +114,13 @@ ROWS = (
 def _num_prefix(shapes):
     class_token = int("cls_token" in shapes)
     registers = shapes["reg_token"][1] if "reg_token" in shapes else 0
-    # In timm every token owns a position, or with `no_embed_class` none does; in
-    # DINOv2's own files the class token does.
+    # In timm all tokens have a position, or none with `no_embed_class`; in DINOv2's own
+    # files the class token has one.
     return tuple(dict.fromkeys((class_token + registers, 0, class_token)))
 
 
 def _gate_activation(fields, shapes):
-    """DINOv2's giant has SwiGLU; the names of other gates do not tell the activation."""
+    """SwiGLU for DINOv2's giant; the names of other gates do not tell the activation."""
     dinov2 = any(re.search(r"\.mlp\.w12\.", name) for name in shapes)
     giant = (fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
     return "swiglu" if dinov2 or giant == (1536, 40, 4096) else None
@@ -124,7 +132,7 @@ _ACTIVATIONS = {
     "gelu": {"mlp": "gelu", "gelu_approximate": False},
     "gelu_tanh": {"mlp": "gelu", "gelu_approximate": True},
     "quick_gelu": {"mlp": "quick_gelu"},
-    "silu": {"mlp": "swiglu"},  # timm has it with a gate alone
+    "silu": {"mlp": "swiglu"},  # only with a gate in timm
     "swish": {"mlp": "swiglu"},
 }
 
@@ -169,9 +177,9 @@ def _architecture_arguments(config, path, width):
     return [("the defaults of timm's VisionTransformer", defaults)]
 
 
-# Arguments of timm's VisionTransformer by which it computes something else, though its
-# tensors look the same → the values of which that is not so.
-_USUAL = {
+# Arguments of timm's VisionTransformer that change its result, but not its tensors → the
+# values that are built here.
+_BUILT = {
     "global_pool": (*_POOLINGS, ""),
     "act_layer": tuple(_ACTIVATIONS),
     "norm_layer": ("layernorm",),
@@ -186,8 +194,8 @@ _USUAL = {
 def _reason_to_refuse(config, names, shapes):
     arguments = arguments_of(config)
     for name, value in arguments.items():
-        usual = _USUAL.get(name)
-        if usual is not None and value is not None and value not in usual:
+        built = _BUILT.get(name)
+        if built is not None and value is not None and value not in built:
             return f"config.json has {name}={value!r}, which is not built here"
     if arguments.get("global_pool") == "" and "head.weight" in names:
         return "config.json has global_pool='', and a head for each token is not built here"
@@ -197,7 +205,7 @@ def _reason_to_refuse(config, names, shapes):
 
 
 def _look_alike(names, shapes):
-    """Which published model that is not built here has these very tensors, or None."""
+    """The published model with these tensors that is not built here, or None."""
     if "cls_token" in names and "attn_pool.latent" in names:
         return (
             "models with a class token beside an attention pool also have rotary positions "
@@ -218,12 +226,12 @@ def _look_alike(names, shapes):
     return None
 
 
-# SigLIP's sizes of which timm publishes models with the tanh GELU: width, blocks, patch.
+# Sizes of SigLIP with the tanh GELU in some models of timm: width, blocks, patch.
 _SOME_TANH = ((768, 12, 32), (1024, 24, 16), (1152, 27, 16), (1536, 40, 16))
 
 
 def _undecided(fields):
-    """CLIP's activations and SigLIP's, of which the tensors tell nothing."""
+    """The activations of CLIP's and SigLIP's, which tensors do not tell."""
     if fields["pre_norm"]:
         return {"mlp": ("gelu", "quick_gelu"), "layer_norm_epsilon": (1e-5, 1e-6)}
     size = (fields["hidden_dim"], fields["num_layers"], fields["patch_size"][0])
@@ -234,12 +242,12 @@ def _undecided(fields):
 
 
 def _not_written(config, num_prefix):
-    """One of the two names of the stem's root."""
+    """The other name of the stem's root."""
     has_stages = config["stem"] and config["stem"]["num_units"]
     return {r.sources[0] for r in _root(_STEM if has_stages else f"{_STEM}.stem")}
 
 
-# timm standardises with a batch norm, whose epsilon is 1e-8 here.
+# timm standardizes with a batch norm of epsilon 1e-8.
 _RESNET = {
     "group_norm_epsilon": 1e-5,
     "standardization": "variance",
@@ -251,7 +259,7 @@ TIMM = Layout(
     rows=ROWS,
     marks=(r"(patch_embed\.|pos_embed|cls_token|norm\.).*", r"blocks\.\d+\.norm1\..*"),
     aliases=(
-        # DINOv2's own files, and those of its training in chunks of blocks.
+        # DINOv2's own files, also from its training in chunks of blocks.
         (r"^register_tokens$", "reg_token"),
         (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
         (r"\.mlp\.w12\.", ".mlp.fc1."),
@@ -261,14 +269,10 @@ TIMM = Layout(
     dropped={
         "mask_token": "only masked pre-training uses it",
         r"decoder_(?:embed|pos_embed|blocks|norm|pred)(?:\..*)?": (
-            "it is of MAE's decoder, which only pre-training uses"
+            "it belongs to MAE's decoder, which only pre-training uses"
         ),
     },
-    defaults={
-        "gelu_approximate": False,
-        "layer_norm_epsilon": 1e-6,
-        "position_interpolation": "bicubic",
-    },
+    defaults=TORCH_DEFAULTS,
     num_prefix=_num_prefix,
     written_prefix=lambda class_token, registers: (class_token + registers, 0),
     config_arguments=_config_arguments,

@@ -1,11 +1,12 @@
-"""timm's names of architectures: which are computed exactly here, and what they tell."""
+"""Names of timm's architectures that are computed exactly here, and their arguments."""
 
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
-# (width, attention heads) → the names that `from_pretrained` computes as timm does, from
-# the registry of timm 1.0.31.
+# (width, attention heads) → names in the registry of timm 1.0.31 that are computed exactly
+# here.
 _EXACT = {
     (64, 2): "test_vit test_vit2",
     (192, 3): """
@@ -93,7 +94,7 @@ _EXACT = {
 SIZES = {name: size for size, names in _EXACT.items() for name in names.split()}
 _BIT = r"resnetv2_\d+x\d_bit"
 
-# Names of earlier versions of timm, in which the tag was a part of the name.
+# Names of earlier versions of timm, with the tag as a part.
 _EARLIER = (
     (r"_(\d+)_clip_laion2b$", r"_clip_\1"),
     (r"_(in21k|in21ft1k|sam|dino)$", ""),
@@ -101,7 +102,7 @@ _EARLIER = (
     (r"_bitm$|_bit_(distilled|teacher|teacher_384)$", "_bit"),
 )
 
-# Pattern of a name → what such a model does, of which its tensors tell nothing.
+# Pattern of a name → the difference of such models, which tensors do not tell.
 _DIFFERENCES = {
     r"_rope(?![a-z])|_dinov3|_pe_(core|spatial|lang)(?![a-z])|^eva02|_lingbot|_sapiens": (
         "it turns queries and keys by their positions (RoPE)"
@@ -112,19 +113,19 @@ _DIFFERENCES = {
     r"^naflexvit": "its images have any aspect ratio",
     r"^beit|relpos|^eva_giant": "its attention differs",
 }
-# Where in the name of a file or folder a name of timm's may begin.
+# A name of timm's in the name of a file or folder.
 _IN_PATH = (
     r"(?<![a-z0-9])(?:vit|deit3?|eva(?:02)?|beit(?:v2|3)?|cait|flexivit|naflexvit|test)_"
     r"[a-z0-9_]+"
 )
-_DEIT3 = r"(?<![a-z0-9])deit_3_([a-z]+)_(224|384)"  # in the names of its own files
+_DEIT3 = r"(?<![a-z0-9])deit_3_([a-z]+)_(224|384)"  # names of its own files
 
-# Architectures whose GELU is the tanh approximation.
+# Architectures with the tanh approximation of GELU.
 _TANH = r"(so400m|giantopt)_patch16_siglip|base_patch32_siglip|large_patch16_siglip_\w*512"
 
 
 def known_name(text: str) -> str:
-    """Timm's name in an architecture as a config or a hub writes it, without its tag."""
+    """Name of an architecture without tag and owner, from a config or a hub."""
     name = text.rsplit("/", 1)[-1].rsplit(":", 1)[-1].split(".")[0]
     for pattern, replacement in _EARLIER:
         name = re.sub(pattern, replacement, name)
@@ -132,20 +133,20 @@ def known_name(text: str) -> str:
 
 
 def is_exact(name: str) -> bool:
-    """True if a model of this name computes here what it computes in timm."""
+    """True if a model of this name computes the same here as in timm."""
     return name in SIZES or bool(re.fullmatch(_BIT, name))
 
 
 def difference(name: str) -> str | None:
-    """The part of an architecture that no tensor tells, or None if it is unknown."""
+    """The difference of an architecture that tensors do not tell, or None if unknown."""
     return next((text for p, text in _DIFFERENCES.items() if re.search(p, name)), None)
 
 
 def name_in_path(path: str) -> str | None:
-    """The name that a file, its folder or the hub's cache carries, or None without one.
+    """The name of an architecture in the name of a file, its folder or the hub's cache.
 
-    Only names that are known here count, also where more follows ("…_224_flowers"), and
-    any name of a repository of timm's.
+    Only known names count, also with more after them ("…_224_flowers"), and every name of a
+    repository of timm's. None without one.
     """
     folder, file = os.path.split(os.path.abspath(path))
     folders = folder.split(os.sep)
@@ -166,17 +167,20 @@ def _name_in(text):
     return max(begin, key=len, default=None)
 
 
-def facts(name: str) -> dict:
-    """Arguments of `VisionTransformer` that a known name stands for, beside its heads."""
-    told: dict = {"mlp": "gelu", "gelu_approximate": bool(re.search(_TANH, name))}
+def facts(name: str) -> dict[str, Any]:
+    """Arguments of `VisionTransformer` of a known name, without the number of heads."""
+    arguments: dict[str, Any] = {
+        "mlp": "gelu",
+        "gelu_approximate": bool(re.search(_TANH, name)),
+    }
     if "quickgelu" in name:
-        told["mlp"] = "quick_gelu"
+        arguments["mlp"] = "quick_gelu"
     elif SIZES.get(name) == (1536, 24):  # DINOv2's giant and TIPSv2's
-        told["mlp"] = "swiglu"
-    told["layer_norm_epsilon"] = 1e-5 if "_clip_" in name else 1e-6
-    return told
+        arguments["mlp"] = "swiglu"
+    arguments["layer_norm_epsilon"] = 1e-5 if "_clip_" in name else 1e-6
+    return arguments
 
 
-def arguments_of(config: Mapping) -> dict:
-    """Arguments of timm's VisionTransformer that a `config.json` holds."""
+def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of timm's VisionTransformer in a `config.json`."""
     return {**config, **(config.get("model_args") or {})}
