@@ -1,6 +1,8 @@
 # On a fresh machine with Python 3.11-3.13 and make: `make demo`, `make test`.
 PYTHON ?= python3
-VENV := .venv
+# `make test KERAS=3.13`: another Keras, in an environment of its own.
+KERAS ?=
+VENV := .venv$(KERAS:%=-keras%)
 RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
 .PHONY: demo test bench fuzz lint types format clean
@@ -33,8 +35,8 @@ format: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]' $(KERAS:%='keras==%.*')
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info outputs
+	rm -rf .venv .venv-keras* build *.egg-info outputs

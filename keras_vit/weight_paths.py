@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 import keras
 
+from keras_vit.keras_internals.sublayers import all_layers
+
 # The layers of our models, whose names are public.
 _PUBLIC = re.compile(
     r"(?:.*?/)??((?:stem_\w+|root|stage_\d+_unit_\d+|patch_embedding|class_token|registers"
@@ -22,9 +24,7 @@ _PREFIX = "_keras_vit_prefix"  # attribute of the layers of our models
 
 def automatic_name(name: str) -> str:
     """A name that no layer of this process has, numbered as Keras numbers them."""
-    from keras.src.utils import naming
-
-    return naming.auto_name(name)
+    return type(name, (keras.Operation,), {})().name
 
 
 def mark_layers(model: keras.Model) -> None:
@@ -47,11 +47,11 @@ def inner_paths(model: keras.Model) -> dict[int, str]:
     Layers and variables outside of our models keep their full path.
     """
     paths = {id(v): v.path for v in model.variables}
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         before = model_prefix(layer)
         paths.setdefault(id(layer), layer.path)
         if before:
-            parts = (*layer.variables, *layer._flatten_layers())
+            parts = (*layer.variables, *all_layers(layer))
             paths |= {id(part): (part.path or "").removeprefix(before) for part in parts}
     return paths
 
@@ -64,7 +64,7 @@ def named_weights(model: keras.Model) -> list[tuple[str, keras.Variable]]:
 
 def model_names(model: keras.Model) -> list[str]:
     """The names of our models whose layers are in a model."""
-    found = dict.fromkeys(map(model_prefix, model._flatten_layers()))
+    found = dict.fromkeys(map(model_prefix, all_layers(model)))
     return [name.rstrip("/") for name in found if name]
 
 

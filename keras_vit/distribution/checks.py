@@ -11,6 +11,7 @@ from keras_vit.distribution.layouts import (
     ShardedWeights,
     tensor_parallel_axes,
 )
+from keras_vit.keras_internals.layout_maps import layout_map
 from keras_vit.weight_paths import public_path
 
 
@@ -38,7 +39,7 @@ def check(model: keras.Model) -> None:
         variables += model.optimizer.variables
     _check_mesh(variables, distribution)
     if isinstance(distribution, keras.distribution.ModelParallel):
-        layouts = distribution._layout_map  # Keras 3.15 has no other way to it
+        layouts = layout_map(distribution)
         _check_patterns(layouts, variables)
         if not isinstance(distribution, ShardedWeights):  # which has as it was built
             _check_large(model.weights, layouts)

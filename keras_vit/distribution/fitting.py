@@ -1,6 +1,6 @@
-"""Keras' `fit` in a process of several: its methods, and what it is given."""
+"""What a step of several devices asks a model, and what `fit` is given in each process."""
 
-import functools
+import inspect
 
 import keras
 
@@ -9,15 +9,16 @@ from keras_vit.distribution.processes import is_first_process
 _WRITERS = ("ModelCheckpoint", "CSVLogger", "TensorBoard", "RemoteMonitor")
 
 
-def replace_method(owner: type, name: str, instead) -> None:
-    """Has a class call `instead(original, self, …)` where it would call `original`."""
-    original = getattr(owner, name)
+def call_options(model: keras.Model, training: bool) -> dict[str, bool]:
+    """`training`, where the call of a model takes it."""
+    takes_it = "training" in inspect.signature(model.call).parameters
+    return {"training": training} if takes_it else {}
 
-    @functools.wraps(original)
-    def method(self, *arguments, **named):
-        return instead(original, self, *arguments, **named)
 
-    setattr(owner, name, method)
+def has_added_losses(model: keras.Model) -> bool:
+    """True if a call has added losses to those of the regularizers."""
+    regularized = [w for w in model.trainable_weights if w.regularizer is not None]
+    return len(model.losses) > len(regularized)
 
 
 def of_this_process(callbacks):

@@ -11,6 +11,8 @@ import secrets
 import keras
 import numpy as np
 
+from keras_vit.keras_internals.seed_generators import random_seed
+
 TIMEOUT = 60  # seconds
 ENVIRONMENT = {
     "coordinator_address": "KERAS_DISTRIBUTION_JOB_ADDRESSES",
@@ -52,7 +54,6 @@ def initialize(
             f"{keras.backend.backend()}. Processes of torch are started with torchrun."
         )
     import jax
-    from keras.src.utils import rng_utils
 
     given = _given(coordinator_address, num_processes, process_id)
     try:
@@ -69,7 +70,7 @@ def initialize(
             f"{', '.join(ENVIRONMENT.values())}. ({error})"
         ) from error
     # As Keras does: initial weights are the same in each.
-    if rng_utils.get_random_seed() is None:
+    if random_seed() is None:
         seed = secrets.randbelow(2**32)
         keras.utils.set_random_seed(share(seed) if jax.process_count() > 1 else seed)
 

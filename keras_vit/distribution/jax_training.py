@@ -19,21 +19,20 @@ import keras
 import numpy as np
 
 from keras_vit.distribution import jax_processes
-from keras_vit.distribution.fitting import of_this_process, replace_method
+from keras_vit.distribution.fitting import of_this_process
 from keras_vit.distribution.processes import (
     barrier,
     is_first_process,
     num_processes,
 )
-from keras_vit.distribution.rows import SHARD, check_first
+from keras_vit.distribution.rows import SHARD, check_first, num_parts
+from keras_vit.keras_internals.jax_data import on_devices
+from keras_vit.keras_internals.jax_state import keep_state, synchronize
+from keras_vit.keras_internals.replaced_methods import replace_methods
+from keras_vit.keras_internals.trainers import is_validation, replace_trainer
 
 # Attributes of a stream: how many examples it has, and how many rows that fill it up.
 EXAMPLES, PADDING = "keras_vit_examples", "keras_vit_padding"
-# Of a model's state, in Keras' order.
-_GROUPS = (
-    *("trainable_variables", "non_trainable_variables"),
-    *("optimizer_variables", "metrics_variables"),
-)
 _installed = []
 _predictions = []  # of the calls of `predict` that are running, the sizes of their batches
 
@@ -42,24 +41,21 @@ def install() -> None:
     """Has Keras' trainer do this under a distribution of ours; once is enough."""
     if _installed:
         return
-    from keras.src.backend.jax import trainer
-
-    _installed.append(True)
-    for name in ("fit", "evaluate"):
-        replace_method(trainer.JAXTrainer, name, _call)
-    for name in ("train_step", "test_step"):
-        replace_method(trainer.JAXTrainer, name, _step)
-    replace_method(trainer.JAXTrainer, "_get_jax_state", _get_state)
-    replace_method(trainer.JAXTrainer, "predict", _predict)
-    replace_method(trainer.JAXTrainer, "make_predict_function", _make_predict_function)
-    for name in ("train_on_batch", "test_on_batch", "predict_on_batch"):
-        replace_method(trainer.JAXTrainer, name, _refused)
-    replace_method(trainer.JAXEpochIterator, "__init__", _init_iterator)
-    replace_method(
-        trainer.JAXEpochIterator, "_get_distributed_iterator", _distributed_batches
+    on_batch = ("train_on_batch", "test_on_batch", "predict_on_batch")
+    replace_trainer(
+        {
+            **dict.fromkeys(("fit", "evaluate"), _call),
+            **dict.fromkeys(("train_step", "test_step"), _step),
+            "get_state": _get_state,
+            "predict": _predict,
+            "make_predict_function": _make_predict_function,
+            **dict.fromkeys(on_batch, _refused),
+        },
+        iterator={"__init__": _init_iterator, "distributed_batches": _distributed_batches},
     )
-    for name in ("save", "save_weights"):
-        replace_method(keras.Model, name, _save)
+    saving = dict.fromkeys(("save", "save_weights"), _save)
+    replace_methods({keras.Model: saving}, "Saving a model that is split")
+    _installed.append(True)
 
 
 def _ours():
@@ -79,15 +75,15 @@ def _is_divided():
 
 def _init_iterator(original, iterator, x=None, *arguments, **named):
     distribution = _ours()
-    iterator._has_own_rows = False
+    iterator.keras_vit_has_own_rows = False
     if distribution is not None:
         part = distribution.own_part()
         if part[1] > 1 and hasattr(x, SHARD):
             stream, rows = getattr(x, SHARD)(*part)
             # Else the last process would have copies of the last row.
-            if rows is not None and rows % distribution.num_model_replicas == 0:
-                x, iterator._has_own_rows = stream, True
-    iterator._sizes = _predictions[-1] if _predictions else None
+            if rows is not None and rows % num_parts(distribution) == 0:
+                x, iterator.keras_vit_has_own_rows = stream, True
+    iterator.keras_vit_sizes = _predictions[-1] if _predictions else None
     original(iterator, x, *arguments, **named)
 
 
@@ -95,11 +91,11 @@ def _distributed_batches(original, iterator, distribution):
     if _ours() is None:
         return original(iterator, distribution)
     batches = iterator.data_adapter.get_jax_iterator()
-    if iterator._has_own_rows:
+    if iterator.keras_vit_has_own_rows:
         return map(_divided, batches)
     if num_processes() > 1:
         batches = check_first(batches)
-    return (_distributed(batch, iterator._sizes) for batch in batches)
+    return (_distributed(batch, iterator.keras_vit_sizes) for batch in batches)
 
 
 def _distributed(batch, sizes):
@@ -110,7 +106,7 @@ def _distributed(batch, sizes):
         sizes: list to which `predict`, whose batches are filled up, has the rows of each
             added, and those with the copies that fill it up; else `None`.
     """
-    rows, parts = _rows(batch), _ours().num_model_replicas
+    rows, parts = _rows(batch), num_parts(_ours())
     padded = -(-rows // parts) * parts
     if sizes is not None:
         sizes.append((rows, padded))
@@ -132,9 +128,7 @@ def _divided(batch):
 
 
 def _put(leaf, layout):
-    from keras.src.backend.jax.distribution_lib import distribute_data_input
-
-    return distribute_data_input(leaf, layout, _ours().batch_dim_name)
+    return on_devices(leaf, layout, _ours().batch_dim_name)
 
 
 def _whole(shape):
@@ -159,7 +153,7 @@ def _map(function, batch):
 def _step(original, model, state, data):
     """Divides the rows of any batch over the devices within the step."""
     distribution = _ours()
-    if distribution is None or _rows(data) % distribution.num_model_replicas == 0:
+    if distribution is None or _rows(data) % num_parts(distribution) == 0:
         return original(model, state, data)
     return original(model, state, _map(_divided_in_step, data))
 
@@ -180,9 +174,8 @@ def _get_state(original, model, *arguments, **named):
     of the data that comes before the first step.
     """
     state = original(model, *arguments, **named)
-    if named.get("purge_model_variables") and _ours() is not None:
-        taken = [name for name in _GROUPS if named.get(name)]
-        model._jax_state = dict(zip(taken, state, strict=True))
+    if _ours() is not None:
+        keep_state(model, state, named)
     return state
 
 
@@ -192,7 +185,7 @@ def _weights_kept(model):
     try:
         yield
     except BaseException:
-        model.jax_state_sync()
+        synchronize(model)
         raise
 
 
@@ -210,7 +203,7 @@ def _refused(original, model, *arguments, **named):
 
 def _call(original, model, *arguments, **named):
     is_fit = original.__name__ == "fit"
-    if named.get("_use_cached_eval_dataset"):
+    if is_validation(named):
         return original(model, *arguments, **named)
     given = inspect.signature(original).bind(model, *arguments, **named)
     _check_metrics(model, given.arguments.get("validation_data" if is_fit else "x"))

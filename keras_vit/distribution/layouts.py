@@ -6,6 +6,11 @@ import re
 import keras
 
 from keras_vit.distribution.parts import ProcessParts
+from keras_vit.keras_internals.stateless_scope import (
+    in_stateless_scope,
+    in_symbolic_scope,
+)
+from keras_vit.keras_internals.variable_values import layout
 from keras_vit.weight_paths import public_path
 
 BATCH, MODEL = "batch", "model"
@@ -78,8 +83,21 @@ class Layouts(keras.distribution.LayoutMap):
     """A `LayoutMap` whose patterns may be of paths without the name of the model."""
 
     def __getitem__(self, path):
-        found = super().__getitem__(path)
-        return super().__getitem__(public_path(path)) if found is None else found
+        for spelling in (path, public_path(path)):
+            # Keras 3.13 takes a pattern that matches a part of a path, too.
+            patterns = [spelling] if spelling in list(self) else self._matching(spelling)
+            if patterns:
+                return super().__getitem__(patterns[0])
+        return None
+
+    def _matching(self, path):
+        patterns = [pattern for pattern in self if re.fullmatch(pattern, path)]
+        if len(patterns) > 1:
+            raise ValueError(
+                "One pattern of `layouts` at most may match the path of a weight. "
+                f"Received: {patterns}, which all match {path!r}. Leave out all but one."
+            )
+        return patterns
 
 
 class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
@@ -121,7 +139,7 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
     def get_variable_layout(self, variable):
         """The `TensorLayout` of a variable, see the class."""
         # What an optimizer or a user has given it, first.
-        given = getattr(variable, "_layout", None)
+        given = layout(variable)
         if given is not None:
             return given
         axes = self.axes(variable.path, tuple(variable.shape))
@@ -212,9 +230,6 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
 
 def _in_step():
     """Whether a step is traced, whose batches divide: not in a call of one's own."""
-    from keras.src.backend.common.stateless_scope import in_stateless_scope
-    from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-
     return in_stateless_scope() and not in_symbolic_scope()
 
 

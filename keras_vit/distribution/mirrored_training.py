@@ -17,13 +17,20 @@ import threading
 
 import keras
 
-from keras_vit.distribution.fitting import replace_method
+from keras_vit.distribution.fitting import call_options, has_added_losses
+from keras_vit.keras_internals.distribute_strategy import has_strategy, set_strategy
+from keras_vit.keras_internals.loss_scaling import replace_scaling
+from keras_vit.keras_internals.loss_tracker import track_loss
+from keras_vit.keras_internals.masks import mask, set_mask
+from keras_vit.keras_internals.sublayers import all_layers
+from keras_vit.keras_internals.symbolic_build import symbolic_build
+from keras_vit.keras_internals.trainers import overridden, replace_trainer
 
 # The keys of a batch on its way to the replicas, and of the number of its rows, once for
 # each row.
 _BATCH, _ROWS = "keras_vit_batch", "keras_vit_rows"
 _STEPS = (
-    *("train_step", "test_step", "compute_loss", "_compute_loss"),
+    *("train_step", "test_step", "compute_loss"),
     *("compute_metrics", "get_metrics_result"),
 )
 _UNEVEN = "The rows of a batch must be divisible by the number of devices, "
@@ -44,20 +51,18 @@ def install() -> None:
     """Has Keras' trainer do this under any `MirroredStrategy`; once is enough."""
     if _installed:
         return
+    replace_scaling(_not_of_whole_batches)
+    replace_trainer(
+        {
+            "train_step": _train_step,
+            "test_step": _test_step,
+            "make_function": _make_function,
+            "make_predict_function": _make_predict_function,
+            "build": _symbolic_build,
+        },
+        iterator={"__init__": _init_iterator},
+    )
     _installed.append(True)
-    from keras.src.backend.tensorflow import trainer
-    from keras.src.losses import loss
-
-    replace_method(trainer.TensorFlowTrainer, "train_step", _train_step)
-    replace_method(trainer.TensorFlowTrainer, "test_step", _test_step)
-    replace_method(trainer.TensorFlowTrainer, "_make_function", _make_function)
-    predicting = "make_predict_function"
-    replace_method(trainer.TensorFlowTrainer, predicting, _make_predict_function)
-    building = "_maybe_symbolic_build"
-    replace_method(trainer.TensorFlowTrainer, building, _symbolic_build)
-    replace_method(trainer.TFEpochIterator, "__init__", _init_iterator)
-    for name in ("scale_loss_for_distribution", "unscale_loss_for_distribution"):
-        setattr(loss, name, _not_of_whole_batches(getattr(loss, name)))
 
 
 def _several(strategy):
@@ -76,8 +81,8 @@ def _init_iterator(original, iterator, distribute_strategy=None, *arguments, **n
         return original(iterator, distribute_strategy, *arguments, **named)
     divider = _Divider(distribute_strategy)
     original(iterator, divider, *arguments, **named)
-    iterator._distribute_strategy = distribute_strategy
-    iterator._spec = divider.spec
+    set_strategy(iterator, distribute_strategy)
+    iterator.keras_vit_spec = divider.spec
     return None
 
 
@@ -171,8 +176,8 @@ def _map(function, data):
 
 def _symbolic_build(original, model, iterator=None, data_batch=None):
     """Keras reads a batch, of which it adds up the parts; here nothing is read."""
-    spec = getattr(iterator, "_spec", None)
-    if model._distribute_strategy is None or spec is None:
+    spec = getattr(iterator, "keras_vit_spec", None)
+    if not has_strategy(model) or spec is None:
         return original(model, iterator, data_batch)
 
     def symbolic(leaf):
@@ -183,7 +188,7 @@ def _symbolic_build(original, model, iterator=None, data_batch=None):
     ):
         return original(model, iterator, data_batch)
     with model.distribute_strategy.scope():
-        return model._symbolic_build(data_batch=_map(symbolic, spec))
+        symbolic_build(model, _map(symbolic, spec), "Training under a `MirroredStrategy`")
 
 
 # A step.
@@ -262,13 +267,9 @@ def _step_in_replica(model, step_function, data):
 
 def _needs_equal_parts(model):
     """Why a model has to be left to Keras, for whose steps batches must divide."""
-    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
-
-    for name in _STEPS:
-        usual = getattr(TensorFlowTrainer, name)
-        if getattr(type(model), name) is not usual or name in vars(model):
-            return f"as {type(model).__name__} has a {name} of its own"
-    for layer in model._flatten_layers():
+    if own := overridden(model, _STEPS):
+        return f"as {type(model).__name__} has a {own[0]} of its own"
+    for layer in all_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
             return (
                 f"as BatchNormalization ({layer.name}) has statistics of the rows of each"
@@ -325,26 +326,26 @@ def _loss_and_logs(model, data, training):
     """The loss of a whole batch, and what the metrics say after it, in each replica."""
     rows = _here.rows
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    options = {"training": training} if model._call_has_training_arg else {}
+    options = call_options(model, training)
     y_pred = keras.tree.map_structure(
         lambda output: _whole_output(output, rows), model(x, **options)
     )
     y, sample_weight = _map(lambda leaf: _whole(leaf)[:rows], (y, sample_weight))
     _here.is_whole = True
     try:
-        loss = model._compute_loss(
+        loss = model.compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
     finally:
         _here.is_whole = False
     value = loss
     if model.losses:
-        if len(model.losses) > len(model._get_regularization_losses()):
+        if has_added_losses(model):
             loss = _only_if_even(loss, rows, "as layers add losses of their own rows")
         value = _sum(loss) / _context().num_replicas_in_sync
     # Keras adds up what the replicas have counted, so that one of them counts.
     if _index() == 0:
-        model._loss_tracker.update_state(value, sample_weight=rows)
+        track_loss(model, value, rows)
         logs = model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
     else:
         logs = model.get_metrics_result()
@@ -415,9 +416,9 @@ def _whole_output(own, rows):
         return _whole(own), back
 
     whole = gathered(own)[:rows]
-    mask = keras.src.backend.get_keras_mask(own)
-    if mask is not None:
-        keras.src.backend.set_keras_mask(whole, _whole(mask)[:rows])
+    part = mask(own)
+    if part is not None:
+        set_mask(whole, _whole(part)[:rows])
     return whole
 
 

@@ -6,6 +6,8 @@ import keras
 
 from keras_vit.distribution import jax_processes
 from keras_vit.distribution.processes import is_first_process, num_processes
+from keras_vit.distribution.rows import num_parts
+from keras_vit.keras_internals.variable_values import set_raw_value
 
 
 class ProcessParts:
@@ -26,7 +28,7 @@ class ProcessParts:
         layout = super().get_data_layout(data_shape)
         # Of several processes a shape is that of the own rows.
         count = self.own_part()[1] if num_processes() > 1 else 1
-        if data_shape[0] * count % self.num_model_replicas == 0:
+        if data_shape[0] * count % num_parts(self) == 0:
             return layout
         axes = (None,) * len(data_shape)
         return keras.distribution.TensorLayout(axes, self.device_mesh)
@@ -41,7 +43,7 @@ class ProcessParts:
                 part a whole number of processes.
         """
         devices = self.device_mesh.backend_mesh.devices
-        groups = devices.reshape(self.num_model_replicas, -1)
+        groups = devices.reshape(num_parts(self), -1)
         owners = [sorted({device.process_index for device in group}) for group in groups]
         everyone = sorted({process for group in owners for process in group})
         parts = {p: [i for i, o in enumerate(owners) if p in o] for p in everyone}
@@ -98,8 +100,8 @@ def whole_weights(model: keras.Model):
         for variable in split:
             numbers = jax_processes.whole(variable.value)
             if is_first_process():
-                variable._value = numbers  # `assign` would split it again
+                set_raw_value(variable, numbers)  # `assign` would split it again
         yield
     finally:
         for variable, value in zip(split, values, strict=True):
-            variable._value = value
+            set_raw_value(variable, value)

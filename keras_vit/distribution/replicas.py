@@ -5,10 +5,12 @@ import functools
 import keras
 
 from keras_vit.distribution import mirrored_training
-from keras_vit.distribution.fitting import replace_method
 from keras_vit.distribution.parts import ProcessParts
 from keras_vit.distribution.processes import num_processes
+from keras_vit.distribution.rows import num_parts
 from keras_vit.distribution.torch_processes import num_launched
+from keras_vit.keras_internals.gradient_clipping import replace_clipping
+from keras_vit.keras_internals.seed_generators import replace_draws
 
 _SEED_STRIDE = 0x9E3779B1  # odd, so that no two seeds of few bits meet
 
@@ -51,7 +53,7 @@ def _num_parts() -> int:
     """Into how many parts a batch is divided."""
     if keras.backend.backend() == "jax":
         current = keras.distribution.distribution()
-        return current.num_model_replicas if current else 1
+        return num_parts(current) if current else 1
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -136,7 +138,7 @@ def clip_over_replicas() -> None:
         gradients, number = sum_over_replicas(gradients)
         return [gradient / number for gradient in original(optimizer, gradients)]
 
-    replace_method(keras.optimizers.Optimizer, "_clip_gradients", clipped)
+    replace_clipping(clipped)
 
 
 @functools.cache
@@ -148,15 +150,11 @@ def seed_replicas() -> None:
     """
     import tensorflow as tf
 
-    draw = keras.random.SeedGenerator.next
-
-    @functools.wraps(draw)
-    def draw_in_replica(generator, ordered=True):
-        seed = draw(generator, ordered)
+    def of_replica(seed):
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return seed
         replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
         return seed + tf.stack([replica * _SEED_STRIDE, tf.zeros_like(replica)])
 
-    keras.random.SeedGenerator.next = draw_in_replica
+    replace_draws(of_replica)

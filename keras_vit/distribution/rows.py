@@ -47,3 +47,17 @@ def _checksum(batch):
     leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
     arrays = [np.ascontiguousarray(keras.ops.convert_to_numpy(leaf)) for leaf in leaves]
     return [(a.shape, a.dtype.name, zlib.crc32(a.tobytes())) for a in arrays]
+
+
+def num_parts(
+    distribution: keras.distribution.DataParallel | keras.distribution.ModelParallel,
+) -> int:
+    """The number of parts that a distribution divides a batch into.
+
+    It is `num_model_replicas`, which Keras has from 3.14 on.
+    """
+    mesh = distribution.device_mesh
+    if isinstance(distribution, keras.distribution.DataParallel):
+        return mesh.devices.size
+    sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
+    return sizes[distribution.batch_dim_name]

@@ -118,9 +118,8 @@ def has_group() -> bool:
 def _device():
     """`"cpu"` or `"cuda"`, of which this process then has one of its own."""
     import torch
-    from keras.src.backend.torch.core import get_device
 
-    device = get_device().split(":")[0]
+    device = keras.ops.zeros(()).device.type
     if device == "cpu":
         return device
     if device != "cuda":

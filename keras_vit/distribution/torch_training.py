@@ -16,7 +16,11 @@ import keras
 import numpy as np
 
 from keras_vit.distribution import torch_processes
-from keras_vit.distribution.fitting import of_this_process, replace_method
+from keras_vit.distribution.fitting import (
+    call_options,
+    has_added_losses,
+    of_this_process,
+)
 from keras_vit.distribution.processes import (
     barrier,
     everyones,
@@ -33,13 +37,20 @@ from keras_vit.distribution.torch_processes import (
     has_group,
     share_in_place,
 )
+from keras_vit.keras_internals.data_adapters import ROWS, shard_adapter
+from keras_vit.keras_internals.loss_tracker import track_loss
+from keras_vit.keras_internals.masks import mask, set_mask
+from keras_vit.keras_internals.optimizer_averages import num_steps
+from keras_vit.keras_internals.seed_generators import (
+    global_state,
+    made_global_state,
+    seed_states,
+)
+from keras_vit.keras_internals.sublayers import all_layers
+from keras_vit.keras_internals.trainers import is_validation, overridden, replace_trainer
 from keras_vit.weight_paths import inner_paths, slot_paths
 
-_ROWS = "keras_vit_rows"  # that of a tensor of own rows: how many the whole batch has
-_STEPS = (
-    *("train_step", "test_step", "predict_step"),
-    *("compute_loss", "_compute_loss", "compute_metrics"),
-)
+_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 _installed = []
 
 
@@ -50,18 +61,17 @@ def install() -> None:
     """
     if _installed:
         return
-    from keras.src.backend.torch import trainer
-
+    replace_trainer(
+        {
+            "train_step": _step(_train_step),
+            "test_step": _step(_test_step),
+            "predict_step": _step(_predict_step),
+            **dict.fromkeys(("fit", "evaluate", "predict"), _call),
+            "train_on_batch": _refused,
+        },
+        iterator={"__init__": _init_iterator, "batches": _first_checked},
+    )
     _installed.append(True)
-    steps = {"train_step": _train_step, "test_step": _test_step}
-    steps["predict_step"] = _predict_step
-    for name, step in steps.items():
-        replace_method(trainer.TorchTrainer, name, _step(step))
-    for name in ("fit", "evaluate", "predict"):
-        replace_method(trainer.TorchTrainer, name, _call)
-    replace_method(trainer.TorchTrainer, "train_on_batch", _refused)
-    replace_method(trainer.TorchEpochIterator, "__init__", _init_iterator)
-    replace_method(trainer.TorchEpochIterator, "_get_iterator", _first_checked)
 
 
 def _step(function):
@@ -76,12 +86,9 @@ def _step(function):
 
 def _train_step(model, data):
     import torch
-    from keras.src.trainers.data_adapters.data_adapter_utils import (
-        unpack_x_y_sample_weight,
-    )
 
     data, rows = _own(data)
-    x, y, sample_weight = unpack_x_y_sample_weight(data)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     with _random_of_process(model):
         y_pred = _forward(model, x, rows, training=True)
         model.zero_grad()
@@ -95,12 +102,8 @@ def _train_step(model, data):
 
 
 def _test_step(model, data):
-    from keras.src.trainers.data_adapters.data_adapter_utils import (
-        unpack_x_y_sample_weight,
-    )
-
     data, rows = _own(data)
-    x, y, sample_weight = unpack_x_y_sample_weight(data)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     y_pred = _forward(model, x, rows, training=False)
     y, sample_weight = _whole((y, sample_weight), rows)
     _loss(model, x, y, y_pred, sample_weight, rows, training=False)
@@ -114,27 +117,27 @@ def _predict_step(model, data):
 
 def _forward(model, x, rows, training):
     """The outputs for all rows, of which the gradients of its own come back here."""
-    options = {"training": training} if model._call_has_training_arg else {}
+    options = call_options(model, training)
     return keras.tree.map_structure(
         lambda output: _whole_output(output, rows), model(x, **options)
     )
 
 
 def _loss(model, x, y, y_pred, sample_weight, rows, training):
-    loss = model._compute_loss(
+    loss = model.compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
     if rows % num_processes():
         _check_added(model, rows)
     # What layers add to the loss is of each process' own rows.
     value = averaged([loss.detach()])[0] if model.losses else loss
-    model._loss_tracker.update_state(value, sample_weight=rows)
+    track_loss(model, value, rows)
     return loss
 
 
 def _check_added(model, rows):
     """Refuses losses that layers add, as the copies that fill a batch up would count."""
-    if len(model.losses) > len(model._get_regularization_losses()):
+    if has_added_losses(model):
         number = num_processes()
         raise ValueError(
             "The rows of a batch must be divisible by the number of processes, as layers "
@@ -146,9 +149,9 @@ def _check_added(model, rows):
 
 def _whole_output(output, rows):
     whole = _gather_function().apply(output)[:rows]
-    mask = keras.src.backend.get_keras_mask(output)
-    if mask is not None:
-        keras.src.backend.set_keras_mask(whole, gathered(mask)[:rows])
+    own = mask(output)
+    if own is not None:
+        set_mask(whole, gathered(own)[:rows])
     return whole
 
 
@@ -182,15 +185,13 @@ def _gather_function():
 
 def _own(data):
     """The own rows of a batch, and how many it has in all."""
-    from keras.src.backend.torch.core import convert_to_tensor
-
     data = tuple(data) if isinstance(data, tuple | list) else (data,)
     first = keras.tree.flatten(data)[0]
-    if hasattr(first, _ROWS):
-        return data, getattr(first, _ROWS)
+    if hasattr(first, ROWS):
+        return data, getattr(first, ROWS)
     rows = first.shape[0]
     indices = own_rows(rows, process_index(), num_processes())
-    return _map(lambda leaf: convert_to_tensor(leaf)[indices], data), rows
+    return _map(lambda leaf: keras.ops.convert_to_tensor(leaf)[indices], data), rows
 
 
 def _whole(data, rows):
@@ -207,41 +208,13 @@ def _init_iterator(original, iterator, x=None, *arguments, **named):
     if num_processes() > 1 and hasattr(x, SHARD):
         stream, rows = getattr(x, SHARD)(process_index(), num_processes())
         weights = named.get("class_weight")
-        x = _shard_adapter()(stream, rows, class_weight=weights)
+        x = shard_adapter()(stream, rows, class_weight=weights)
     original(iterator, x, *arguments, **named)
-
-
-@functools.cache
-def _shard_adapter():
-    from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
-
-    class ShardAdapter(TFDatasetAdapter):
-        """Batches of own rows, which say how many rows there are in all.
-
-        Args:
-            stream: `tf.data.Dataset` of (images, labels), or with the number of rows.
-            rows: int, the number of rows where all batches have it; else `None`.
-            class_weight: as of `fit`.
-        """
-
-        def __init__(self, stream, rows, class_weight):
-            super().__init__(stream, class_weight=class_weight)
-            self._rows = rows
-
-        def get_torch_dataloader(self):
-            for batch in super().get_torch_dataloader():
-                rows = self._rows
-                if rows is None:
-                    *batch, rows = batch
-                setattr(batch[0], _ROWS, int(rows))
-                yield tuple(batch)
-
-    return ShardAdapter
 
 
 def _first_checked(original, iterator):
     batches = original(iterator)
-    if num_processes() == 1 or isinstance(iterator.data_adapter, _shard_adapter()):
+    if num_processes() == 1 or isinstance(iterator.data_adapter, shard_adapter()):
         return batches
     # Begun now, as Keras begins it: a loader draws a seed then.
     return check_first(iter(batches))
@@ -256,10 +229,10 @@ def _random_of_process(model):
     import torch
 
     index, optimizer = process_index(), model.optimizer
-    iterations = getattr(optimizer, "inner_optimizer", optimizer)._iterations
-    entropy = [torch.initial_seed(), int(iterations), index]
+    steps = num_steps(getattr(optimizer, "inner_optimizer", optimizer))
+    entropy = [torch.initial_seed(), steps, index]
     seed = int(np.random.SeedSequence(entropy).generate_state(1, "uint64")[0] >> 1)
-    seeds = [state.value.detach() for state in _seed_states(model)]
+    seeds = [state.value.detach() for state in seed_states(model)]
     shift = np.array(index * 0x9E3779B1 % 2**32, "uint32").astype("int32").item()
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     for state in seeds:
@@ -271,18 +244,6 @@ def _random_of_process(model):
     finally:
         for state in seeds:
             state[0] -= shift
-
-
-def _seed_states(model):
-    states = [v for v in model.variables if v.name == "seed_generator_state"]
-    generator = _global_generator()
-    return states if generator is None else [*states, generator.state]
-
-
-def _global_generator():
-    from keras.src.backend.common import global_state
-
-    return global_state.get_global_attribute("global_seed_generator")
 
 
 # A call of `fit`, `evaluate` or `predict`.
@@ -307,7 +268,7 @@ def _call(original, model, *arguments, **named):
                 "in `with keras_vit.distribution.data_parallel():`."
             )
         return original(model, *arguments, **named)
-    if named.get("_use_cached_eval_dataset"):
+    if is_validation(named):
         return original(model, *arguments, **named)
     given = inspect.signature(original).bind(model, *arguments, **named)
     check_model(model)
@@ -326,14 +287,14 @@ def check_model(model) -> None:
     """Raises a ValueError for a model that processes cannot train together."""
     import torch
 
-    own = [name for name in _STEPS if _is_overridden(model, name)]
+    own = overridden(model, _STEPS)
     if own:
         raise ValueError(
             "Processes take the steps of keras.Model together. Received: "
             f"{type(model).__name__} with a {', '.join(own)} of its own. Leave it out, or "
             "write the loop in torch."
         )
-    layers = list(model._flatten_layers())
+    layers = list(all_layers(model))
     parallel = torch.nn.parallel.DistributedDataParallel
     if any(isinstance(m, parallel) for layer in layers for m in layer.modules()):
         raise ValueError(
@@ -365,19 +326,8 @@ def check_model(model) -> None:
     _check_devices(model)
 
 
-def _is_overridden(model, name):
-    from keras.src.backend.torch.trainer import TorchTrainer
-
-    return getattr(type(model), name) is not getattr(TorchTrainer, name) or (
-        name in vars(model)
-    )
-
-
 def _check_devices(model):
-    import torch
-    from keras.src.backend.torch.core import get_device
-
-    here = torch.empty(0, device=get_device()).device
+    here = keras.ops.zeros(()).device
     others = {str(v.value.device) for v in model.variables if v.value.device != here}
     if others:
         raise ValueError(
@@ -446,15 +396,14 @@ def _random_states():
     import torch
 
     gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-    generator = _global_generator()
-    seed = None if generator is None else keras.ops.convert_to_numpy(generator.state)
+    state = global_state()
+    seed = None if state is None else keras.ops.convert_to_numpy(state)
     states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     return (*states, None if gpu is None else gpu.cpu(), seed)
 
 
 def _set_random_states(states):
     import torch
-    from keras.src.random import seed_generator
 
     python, numpy, torch_cpu, torch_gpu, seed = states
     random.setstate(python)
@@ -463,4 +412,4 @@ def _set_random_states(states):
     if torch_gpu is not None:
         torch.cuda.set_rng_state(torch_gpu)
     if seed is not None:
-        seed_generator.global_seed_generator().state.assign(seed)
+        made_global_state().assign(seed)

@@ -167,10 +167,23 @@ def _drawn(usual, shape, draw, scale, shift):
     return values.reshape(shape)
 
 
-def _variance_scaling(usual, shape):
-    from keras.src.initializers.random_initializers import compute_fans
+def _fans(usual, shape):
+    """(inputs, outputs) of a weight, as Keras counts them.
 
-    fan_in, fan_out = compute_fans(shape, usual.input_axes, usual.output_axes)
+    An initializer has the axes of both from Keras 3.15 on. Without them the last two are
+    taken, and those before for the places of a convolution.
+    """
+    inputs, outputs = (getattr(usual, n, None) for n in ("input_axes", "output_axes"))
+    if inputs is not None and outputs is not None:
+        return tuple(math.prod(shape[i] for i in axes) for axes in (inputs, outputs))
+    if len(shape) < 2:
+        return (math.prod(shape),) * 2
+    places = math.prod(shape[:-2])
+    return places * shape[-2], places * shape[-1]
+
+
+def _variance_scaling(usual, shape):
+    fan_in, fan_out = _fans(usual, shape)
     fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
     stddev = math.sqrt(usual.scale / max(1.0, fans[usual.mode]))
     if usual.distribution == "uniform":

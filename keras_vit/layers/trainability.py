@@ -8,10 +8,13 @@ from typing import Any
 
 import keras
 
+from keras_vit.keras_internals.post_build import AfterBuild, check_post_build
+from keras_vit.keras_internals.sublayers import direct_layers, own_weights
+
 TRAINABLE_PARTS = "trainable_parts"  # in a config
 
 
-class Composite:
+class Composite(AfterBuild):
     """A base, before `keras.layers.Layer`, of layers that have layers inside.
 
     What is trained of them is in the config, and is so again in a layer made from it.
@@ -24,12 +27,12 @@ class Composite:
     def __init__(self, *args, trainable_parts: dict[str, bool] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self._given_parts = tuple((trainable_parts or {}).items())
+        if self._given_parts:
+            check_post_build()
 
-    # Keras calls it at the end of `build`, when there are all layers and weights.
-    def _post_build(self):
-        super()._post_build()
+    def after_build(self):
         if not self.trainable:
-            for layer in self._layers:
+            for layer in direct_layers(self):
                 _set(layer, False)
         set_trainable_parts(self, dict(self._given_parts))
 
@@ -55,10 +58,10 @@ def trainable_parts(layer: keras.layers.Layer) -> dict[str, bool]:
             parts[path] = trainable
 
     def walk(inside, prefix):
-        for variable in inside._trainable_variables:
+        for variable in own_weights(inside):
             if not variable.name.startswith("lora_"):
                 note(f"{prefix}{variable.name}", variable.trainable, inside.trainable)
-        for part in inside._layers:
+        for part in direct_layers(inside):
             note(f"{prefix}{part.name}", part.trainable, inside.trainable)
             walk(part, f"{prefix}{part.name}/")
 
@@ -106,8 +109,8 @@ def _set(part, trainable):
 
 def _parts(layer, prefix):
     """(path, layer or weight) of all that is inside a layer."""
-    for variable in layer._trainable_variables:
+    for variable in own_weights(layer):
         yield f"{prefix}{variable.name}", variable
-    for part in layer._layers:
+    for part in direct_layers(layer):
         yield f"{prefix}{part.name}", part
         yield from _parts(part, f"{prefix}{part.name}/")

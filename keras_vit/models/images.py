@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from keras_vit import arguments, weight_paths
+from keras_vit.keras_internals.keras_tensors import is_input
+from keras_vit.keras_internals.torch_parameters import NamedParameters
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.trainability import (
     TRAINABLE_PARTS,
@@ -25,7 +27,7 @@ LEGACY = (".h5", ".hdf5")  # of Keras before its version 3
 KERAS_ARGUMENTS = ("dtype", "name", "trainable")  # which Keras' base class keeps
 
 
-class ImageModel(keras.Model):
+class ImageModel(NamedParameters, keras.Model):
     """A functional model whose config is the arguments of its `__init__`."""
 
     def _keep_config(self, config, fields, resolved, policy):
@@ -40,8 +42,7 @@ class ImageModel(keras.Model):
         # Read-only, which also keeps Keras' attribute tracking from wrapping it.
         self._config = MappingProxyType(without_empty(config))
         weight_paths.mark_layers(self)
-        if keras.backend.backend() == "torch":
-            self._track_variables()  # by paths that are known now
+        self.name_parameters()  # by paths that are known now
         if not self.trainable:  # Keras has told it before the model had its layers
             set_trainable(self, False)
 
@@ -157,14 +158,10 @@ class ImageModel(keras.Model):
                 "leaves out a head of another size."
             ) from error
 
-    # Keras calls it on torch, where the names of a state dict come from here.
-    def _track_variables(self):
-        import torch
-
+    # The names of a torch state dict.
+    def parameter_names(self):
         names = weight_paths.inner_paths(self)
-        self._torch_params = torch.nn.ParameterDict(
-            {names[id(variable)]: variable.value for variable in self.variables}
-        )
+        return [names[id(variable)] for variable in self.variables]
 
     @classmethod
     def from_config(
@@ -268,8 +265,7 @@ def image_input(c: SimpleNamespace, input_tensor: Tensor | None) -> Tensor:
     """The model's input: a new one, or the given `keras.Input`."""
     if input_tensor is None:
         return keras.Input(c.input_shape, name="images")
-    operation = getattr(input_tensor, "_keras_history", (None,))[0]
-    if not isinstance(operation, keras.layers.InputLayer):
+    if not is_input(input_tensor):
         raise ValueError(
             "`input_tensor` must be a `keras.Input`: what comes before the model would "
             f"be missing from its config. Received: input_tensor={input_tensor}. Call "

@@ -8,6 +8,9 @@ import weakref
 
 import keras
 
+from keras_vit.keras_internals.call_context import outermost_training_layer
+from keras_vit.keras_internals.variable_values import raw_value
+
 _checked = weakref.WeakKeyDictionary()  # models → number of weights that they had
 
 
@@ -21,7 +24,7 @@ def check_listed(model: keras.Model) -> None:
     if outer is None or _checked.get(outer) == len(weights := outer.trainable_weights):
         return
     listed = {id(parameter) for parameter in outer.parameters()}
-    missing = [weight.path for weight in weights if id(weight._value) not in listed]
+    missing = [weight.path for weight in weights if id(raw_value(weight)) not in listed]
     if missing:
         raise ValueError(
             "On torch, Keras trains the weights of a model by their paths, which must be "
@@ -34,9 +37,6 @@ def check_listed(model: keras.Model) -> None:
 
 def _trained(model):
     """The outermost model that is called in a step of training, if it is another one."""
-    from keras.src.backend.common import global_state
-
-    context = global_state.get_global_attribute("current_call_ctx")
-    outer = getattr(context, "entry_layer", None)
+    outer = outermost_training_layer()
     is_other = isinstance(outer, keras.Model) and outer is not model
-    return outer if is_other and context.get_value("training") else None
+    return outer if is_other else None

@@ -6,6 +6,7 @@ anew without quantization, so that such a file does not load.
 
 import keras
 
+from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.weight_paths import inner_paths
 
 QUANTIZATION = "quantization"  # in a config
@@ -50,7 +51,7 @@ def quantize_layers(model: keras.Model, ways: list[dict]) -> None:
 
 
 def _layers(model):
-    return model._flatten_layers(include_self=False)
+    return all_layers(model, include_self=False)
 
 
 def _config(layer):

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_vit.distribution import ShardedWeights, data_parallel, strategies
+from keras_vit.keras_internals.variable_values import raw_value
 from keras_vit.planning.chips import GIB
 from keras_vit.planning.targets import Target
 
@@ -55,7 +56,7 @@ def _state(model, distribution, kept):
         if isinstance(distribution, ShardedWeights):
             axes = distribution.axes(weight.path, tuple(weight.shape))
             parts = prod(distribution.axis_sizes[axis] for axis in axes if axis)
-        size = prod(weight.shape) * weight._value.dtype.itemsize / parts
+        size = prod(weight.shape) * raw_value(weight).dtype.itemsize / parts
         total += size * (1 + kept if weight.trainable else 1)
     return total
 

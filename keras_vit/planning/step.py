@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_vit.distribution import check, check_batches, strategy
+from keras_vit.keras_internals.jax_state import lowered_train_step
+from keras_vit.keras_internals.symbolic_build import symbolic_build
+from keras_vit.keras_internals.variable_values import (
+    layout,
+    raw_dtype,
+    raw_value,
+    set_raw_value,
+)
 from keras_vit.planning.chips import Chip
 from keras_vit.planning.targets import Target
 from keras_vit.training.finetune import metrics
@@ -111,10 +119,9 @@ def lower(
         (model,) = made
         alone = jax.sharding.SingleDeviceSharding(target.devices[0])
         for variable in state_variables(model):
-            sharding = variable._layout.backend_layout if distribution else alone
-            variable._value = jax.ShapeDtypeStruct(
-                variable.shape, variable._dtype, sharding=sharding
-            )
+            sharding = layout(variable).backend_layout if distribution else alone
+            shape, dtype = variable.shape, raw_dtype(variable)
+            set_raw_value(variable, jax.ShapeDtypeStruct(shape, dtype, sharding=sharding))
         check(model)
         batch = [
             jax.ShapeDtypeStruct(
@@ -126,16 +133,7 @@ def lower(
             )
             for shape in ((batch_size, *model.input_shape[1:]), _labels(model, batch_size))
         ]
-        # Keras wraps its compiled step in a function that takes batches from an iterator.
-        model._make_function = lambda step, **_: step
-        model.make_train_function()
-        state = model._get_jax_state(
-            trainable_variables=True,
-            non_trainable_variables=True,
-            optimizer_variables=True,
-            metrics_variables=True,
-        )
-        lowered = model.train_function.lower(state, tuple(batch))
+        lowered = lowered_train_step(model, tuple(batch))
     mesh = distribution.device_mesh if distribution else None
     sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True)) if mesh else {}
     return TracedStep(model, lowered, sizes)
@@ -150,9 +148,8 @@ def _compiled(model, recipe, batch_size):
         weighted_metrics=metrics(model.output_shape[-1]),
     )
     images = keras.KerasTensor((batch_size, *model.input_shape[1:]))
-    model._symbolic_build(
-        data_batch=(images, keras.KerasTensor(_labels(model, batch_size)))
-    )
+    labels = keras.KerasTensor(_labels(model, batch_size))
+    symbolic_build(model, (images, labels), "The plan of a training")
     return model
 
 
@@ -173,7 +170,7 @@ def state_variables(model: keras.Model) -> list[keras.Variable]:
 
 def bytes_of(variables: list[keras.Variable]) -> int:
     """Returns the bytes on one device of variables that have no values."""
-    values = [variable._value for variable in variables]
+    values = [raw_value(variable) for variable in variables]
     return sum(prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize for v in values)
 
 

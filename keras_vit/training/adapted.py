@@ -4,14 +4,17 @@ import functools
 from types import SimpleNamespace
 
 import keras
-from keras import ops
 
 from keras_vit.distribution import clip_over_replicas
+from keras_vit.keras_internals.gradient_clipping import ClippedInFloat32
+from keras_vit.keras_internals.optimizer_averages import AveragesByUpdate, check_averages
+from keras_vit.keras_internals.optimizer_classes import is_of_keras, public_class
+from keras_vit.keras_internals.optimizer_steps import StepsByVariable, check_steps
 from keras_vit.weight_paths import path_suffixes
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class AdaptedOptimizer:
+class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
     """What `adapt` adds to the class of an optimizer.
 
     - A learning rate for each variable: the optimizer's, times a factor by the variable's
@@ -22,7 +25,7 @@ class AdaptedOptimizer:
     - Clipping in float32, and of the whole gradient under `tf.distribute`, see
       `clip_over_replicas`.
     - `use_ema=True` averages the weights once an update, also where an update takes
-      several steps, and leaves no array in two variables (both wrong in Keras 3.15).
+      several steps, and leaves no array in two variables.
 
     One name in saved files serves the adapted class of every optimizer: the config holds
     that of the optimizer itself, as the backend-independent class of Keras.
@@ -55,85 +58,11 @@ class AdaptedOptimizer:
     def _decays(self, path):
         return not any(tail in self._adapted.undecayed for tail in path_suffixes(path))
 
-    def update_step(self, gradient, variable, learning_rate):
-        multiplier = self._multiplier(variable)
-        super().update_step(gradient, variable, _times(learning_rate, multiplier))
+    def multiplier(self, variable):
+        return self._adapted.factors[self.position(variable)]
 
-    def _parallel_update_step(self, gradients, variables, learning_rate):
-        # Called on torch alone, where Keras updates all variables at once.
-        gradients = dict(zip(map(id, variables), gradients, strict=True))
-        for multiplier, group in self._groups(variables):
-            super()._parallel_update_step(
-                [gradients[id(variable)] for variable in group],
-                group,
-                _times(learning_rate, multiplier),
-            )
-
-    def _apply_weight_decay(self, variables):
-        decayed = [v for v in variables if self._use_weight_decay(v)]
-        for multiplier, group in self._groups(decayed):
-            self._adapted.multiplier = multiplier
-            super()._apply_weight_decay(group)
-        self._adapted.multiplier = 1.0
-
-    def _get_current_learning_rate(self):
-        # Each backend's weight decay asks for it itself, of one group at a time.
-        return _times(super()._get_current_learning_rate(), self._adapted.multiplier)
-
-    def _use_weight_decay(self, variable):
-        decays = self._adapted.decays[self._get_variable_index(variable)]
-        return decays and super()._use_weight_decay(variable)
-
-    def _update_model_variables_moving_average(self, trainable_variables):
-        if not self.use_ema:
-            return
-        steps = self.gradient_accumulation_steps or 1
-        is_update = ops.equal((self._iterations + 1) % steps, 0)
-        rate = ops.where(is_update, 1.0 - self.ema_momentum, 0.0)
-        rate = ops.where(ops.equal(self.iterations, 0), 1.0, rate)
-        for variable, average in self.averages():
-            step = ops.subtract(variable, average)
-            average.assign(ops.add(average, ops.cast(rate, average.dtype) * step))
-
-    def _overwrite_model_variables_with_average_value(self, trainable_variables):
-        super()._overwrite_model_variables_with_average_value(trainable_variables)
-        # On JAX variable and average now hold one array, which the next step of training
-        # would donate twice: "Array has been deleted".
-        for _, average in self.averages():
-            average.assign(ops.copy(average.value))
-
-    def finalize_variable_values(self, var_list):
-        # Without a step they are zeros: `fit` has failed before it.
-        if self.has_averages() or not self.use_ema:
-            super().finalize_variable_values(var_list)
-
-    def _clip_gradients(self, grads):
-        # In float32: norms overflow in float16, and on TensorFlow Keras fails.
-        dtypes = [keras.backend.standardize_dtype(grad.dtype) for grad in grads]
-        clipped = super()._clip_gradients(
-            _cast_half(grads, dtypes, ["float32"] * len(grads))
-        )
-        return _cast_half(clipped, dtypes, dtypes)
-
-    def has_averages(self):
-        return self.use_ema and int(ops.convert_to_numpy(self._iterations)) > 0
-
-    def averages(self):
-        """(variable, its average) of every variable that is trained by its gradient."""
-        pairs = zip(
-            self._trainable_variables, self._model_variables_moving_average, strict=True
-        )
-        return [(variable, average) for variable, average in pairs if average is not None]
-
-    def _multiplier(self, variable):
-        return self._adapted.factors[self._get_variable_index(variable)]
-
-    def _groups(self, variables):
-        """(multiplier, variables) for each multiplier there is."""
-        groups = {}
-        for variable in variables:
-            groups.setdefault(self._multiplier(variable), []).append(variable)
-        return groups.items()
+    def is_decayed(self, variable):
+        return self._adapted.decays[self.position(variable)]
 
     def get_config(self):
         return {
@@ -179,13 +108,15 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
             f"{optimizer.name}, which has been built. Make a new one, and compile the "
             "model with it."
         )
+    check_steps(optimizer)
+    check_averages(optimizer)
     if keras.backend.backend() == "tensorflow":
         clip_over_replicas()
     if not isinstance(optimizer, AdaptedOptimizer):
         optimizer.__class__ = _adapted_class(_base_class(optimizer))
         # One object, which Keras' tracking of attributes leaves as it is.
         optimizer._adapted = SimpleNamespace(
-            multipliers=None, undecayed=frozenset(), factors=(), decays=(), multiplier=1.0
+            multipliers=None, undecayed=frozenset(), factors=(), decays=()
         )
     vars(optimizer._adapted).update(rules)
 
@@ -212,17 +143,12 @@ def _base_class(optimizer):
 
 def _public_class(optimizer):
     """Keras' class of an optimizer where that of the backend hides it (on torch)."""
-    return next(
-        base
-        for base in type(optimizer).__mro__
-        if not issubclass(base, AdaptedOptimizer)
-        and not base.__module__.startswith("keras.src.backend.")
-    )
+    return public_class(optimizer, AdaptedOptimizer)
 
 
 def _serialized(optimizer_class, config):
     module, registered_name = "keras.optimizers", None
-    if not optimizer_class.__module__.startswith("keras.src."):
+    if not is_of_keras(optimizer_class):
         module = optimizer_class.__module__
         registered_name = keras.saving.get_registered_name(optimizer_class)
     return {
@@ -231,14 +157,6 @@ def _serialized(optimizer_class, config):
         "config": config,
         "registered_name": registered_name,
     }
-
-
-def _cast_half(gradients, dtypes, targets):
-    """Casts the gradients that came in half precision, and leaves others as they are."""
-    return [
-        ops.cast(gradient, target) if dtype in ("float16", "bfloat16") else gradient
-        for gradient, dtype, target in zip(gradients, dtypes, targets, strict=True)
-    ]
 
 
 def _found(path, multipliers, by_tail):
@@ -257,7 +175,3 @@ def _by_tail(multipliers):
         for tail in path_suffixes(path):
             found[tail] = factor if found.get(tail, factor) == factor else None
     return found
-
-
-def _times(learning_rate, multiplier):
-    return learning_rate if multiplier == 1.0 else learning_rate * multiplier

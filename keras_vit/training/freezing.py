@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.training.layerwise import (
     BEFORE_BLOCKS,
     BLOCK,
@@ -59,7 +60,7 @@ def mark_frozen(layers: list[keras.layers.Layer]) -> None:
 
 def unfreeze(model: keras.Model) -> None:
     """Makes all layers of a model trainable."""
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         # On TensorFlow Keras 3.15 ignores a value that the layer has already, even if
         # layers and weights inside differ.
         layer.trainable = False
@@ -91,7 +92,7 @@ def is_backbone_layer(name: str) -> bool:
 
 def check_no_lora(model: keras.Model) -> None:
     """Raises a ValueError if layers have LoRA weights or are quantized."""
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model, include_self=False):
         if getattr(layer, "lora_enabled", False):
             raise ValueError(
                 "`model` must not have LoRA weights yet: `enable_lora` freezes the other "
@@ -114,7 +115,7 @@ def _trained_layers(model, layers, what):
     if what == "linear":
         return others
     if what == "norms":
-        inner = [part for layer in ours for part in layer._flatten_layers()]
+        inner = [part for layer in ours for part in all_layers(layer)]
         return [*others, *(layer for layer in inner if isinstance(layer, NORMS))]
     if not isinstance(what, int) or isinstance(what, bool) or what < 0:
         raise ValueError(

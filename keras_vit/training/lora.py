@@ -5,6 +5,7 @@ from collections.abc import Collection
 import keras
 
 from keras_vit import arguments
+from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.layers import EncoderBlock
 from keras_vit.training.freezing import (
     check_no_lora,
@@ -80,7 +81,7 @@ def enable_lora(
     heads = [layer for layer in parts if not is_backbone_layer(layer.name)]
     train_only(model, [weight for layer in heads for weight in layer.weights])
     for block in blocks:
-        for layer in block._flatten_layers(include_self=False):
+        for layer in all_layers(block, include_self=False):
             if layer.name in layers:
                 layer.enable_lora(rank, lora_alpha=alpha)
     mark_frozen(parts)

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.layers import LayerScale, PositionEmbedding, Registers
 from keras_vit.training.adapted import adapt
 from keras_vit.weight_paths import inner_paths
@@ -37,7 +38,7 @@ def exclude_from_weight_decay(
         ValueError: if the optimizer has been built or is a `MultiOptimizer`.
     """
     undecayed, paths = set(), inner_paths(model)
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model, include_self=False):
         if isinstance(layer, UNDECAYED_LAYERS):
             undecayed |= {paths[id(weight)] for weight in layer.weights}
         attributes = (getattr(layer, name, None) for name in UNDECAYED_WEIGHTS)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.layers.position import sincos2d
 from keras_vit.log import log
 from keras_vit.models.notes import NOTES
@@ -87,7 +88,7 @@ def _merged(model) -> dict[str, np.ndarray]:
     """Path → array of all weights, with the products of LoRA added to their kernels."""
     arrays = {path: keras.ops.convert_to_numpy(v) for path, v in variables(model).items()}
     paths = inner_paths(model)
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model, include_self=False):
         if getattr(layer, "lora_enabled", False):
             path = paths[id(layer)]
             a, b = (arrays.pop(f"{path}/lora_kernel_{name}") for name in "ab")

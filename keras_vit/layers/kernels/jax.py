@@ -9,8 +9,8 @@ import jax
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
+from keras_vit.keras_internals.stateless_scope import in_stateless_scope
 from keras_vit.layers.kernels import common
 from keras_vit.types import Tensor
 

@@ -11,6 +11,7 @@ import keras
 from keras_vit import arguments
 from keras_vit.data.image_data import ImageData
 from keras_vit.distribution import check_processes, is_first_process, processes
+from keras_vit.keras_internals.fit_loop import FitLoop, Position
 from keras_vit.log import log
 from keras_vit.training.resume import (
     callback_states,
@@ -19,7 +20,6 @@ from keras_vit.training.resume import (
     training_state,
 )
 from keras_vit.training.resume.checkpoint_files import Checkpoint, CheckpointFolder, read
-from keras_vit.training.resume.fit_loop import FitLoop, Position
 from keras_vit.training.resume.signals import StopSignals
 from keras_vit.weights.files.tensor_file import is_finite
 

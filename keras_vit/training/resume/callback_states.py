@@ -2,21 +2,10 @@
 
 import keras
 
+from keras_vit.keras_internals.callback_attributes import STATES
+from keras_vit.keras_internals.fit_loop import Position
 from keras_vit.training.resume import event_files
-from keras_vit.training.resume.fit_loop import Position
 from keras_vit.training.resume.settings import jsonable
-
-# Attributes of Keras' callbacks, which `fit` makes anew.
-_STATES = {
-    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
-    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
-    keras.callbacks.ModelCheckpoint: (
-        *("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
-    ),
-    keras.callbacks.TensorBoard: (
-        *("_global_train_batch", "_global_test_batch", "_previous_epoch_iterations"),
-    ),
-}
 
 
 class EpochRecorder(keras.callbacks.Callback):
@@ -134,4 +123,4 @@ def _truncate_event_files(callback, position):
 
 def _names(callback):
     """Names of the attributes that are a callback's state."""
-    return next((n for kind, n in _STATES.items() if isinstance(callback, kind)), ())
+    return next((n for kind, n in STATES.items() if isinstance(callback, kind)), ())

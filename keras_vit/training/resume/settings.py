@@ -9,10 +9,10 @@ from typing import Any
 import keras
 
 from keras_vit.data.image_data import ImageData
+from keras_vit.keras_internals.fit_loop import FitLoop, Position
 from keras_vit.log import log
 from keras_vit.training.resume import training_state
 from keras_vit.training.resume.checkpoint_files import Checkpoint
-from keras_vit.training.resume.fit_loop import FitLoop, Position
 from keras_vit.weight_paths import public_path
 
 FORMAT = 1  # version of the checkpoint format

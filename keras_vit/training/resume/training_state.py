@@ -8,6 +8,8 @@ import keras
 import numpy as np
 
 from keras_vit.distribution import num_processes
+from keras_vit.keras_internals.jax_state import synchronize
+from keras_vit.keras_internals.seed_generators import global_state, made_global_state
 from keras_vit.weight_paths import inner_paths, slot_paths
 
 GROUPS = ("model", "optimizer", "metrics")
@@ -86,12 +88,6 @@ def replica_parts(variable) -> tuple:
     return getattr(variable.value, "values", ()) if is_parted else ()
 
 
-def synchronize(model: keras.Model) -> None:
-    """Has the variables hold what they are: on JAX, `fit` keeps it to itself."""
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
-
-
 def assign(model: keras.Model, group: str, tensors: dict[str, np.ndarray]) -> None:
     """Puts a group of variables back, by their order; `differences` is for before."""
     names = [name for name in sorted(tensors) if name.startswith(f"{group}/")]
@@ -164,10 +160,9 @@ def random_states() -> dict[str, np.ndarray]:
         "random/numpy_place": np.array([place, has_gauss], "int64"),
         "random/numpy_gauss": np.array([cached], "float64"),
     }
-    generator = _global_seed_generator()
+    generator = global_state()
     if generator is not None:
-        state = keras.ops.convert_to_numpy(generator.state.value)
-        states["random/keras"] = np.array(state)
+        states["random/keras"] = np.array(keras.ops.convert_to_numpy(generator.value))
     if keras.backend.backend() == "torch":
         import torch
 
@@ -187,9 +182,7 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
     cached = float(states["random/numpy_gauss"][0])
     np.random.set_state(("MT19937", states["random/numpy"], place, has_gauss, cached))
     if "random/keras" in states:
-        from keras.src.random import seed_generator
-
-        state = seed_generator.global_seed_generator().state
+        state = made_global_state()
         state.assign(states["random/keras"].astype(variable_dtype(state)))
     if keras.backend.backend() == "torch" and "random/torch" in states:
         import torch
@@ -199,13 +192,6 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
             if name.startswith("random/torch_cuda/"):
                 device = int(name.rsplit("/", 1)[1])
                 torch.cuda.set_rng_state(torch.from_numpy(state.copy()), device)
-
-
-def _global_seed_generator():
-    """The generator of Keras' random functions without a seed, once one was called."""
-    from keras.src.backend.common import global_state
-
-    return global_state.get_global_attribute("global_seed_generator")
 
 
 def devices(model: keras.Model) -> str:
@@ -231,9 +217,8 @@ def devices(model: keras.Model) -> str:
             return f"{mesh.devices.size} × {kind}{where} ({name}: {axes})"
         number = 1
     else:
-        from keras.src.backend.torch.core import get_device
-
-        number, kind = num_processes(), get_device().split(":")[0].replace("cuda", "gpu")
+        number, kind = num_processes(), keras.ops.zeros(()).device.type
+        kind = kind.replace("cuda", "gpu")
     return f"{number} × {kind}"
 
 

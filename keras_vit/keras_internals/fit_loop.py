@@ -1,10 +1,23 @@
-"""The `fit` that trains: what Keras has no public way to, kept in one place."""
+"""Assumption: `fit` asks its model for `_initial_epoch`, and its iterator over an epoch for
+`_enumerate_iterator`.
+
+Keras can begin at an epoch, and has no public way to begin in the middle of one. The first
+attribute is the one that `BackupAndRestore` sets. The second yields (first step, last step,
+iterator) for each call of the training function.
+
+Seen to hold in Keras 3.13, 3.14 and 3.15.
+"""
 
 import dataclasses
 import itertools
-import sys
 
 import keras
+
+from keras_vit.keras_internals.assumption import private
+from keras_vit.keras_internals.data_adapters import shuffles
+from keras_vit.keras_internals.distribute_strategy import element_spec
+from keras_vit.keras_internals.fit_frame import variables_of_fit
+from keras_vit.keras_internals.symbolic_build import symbolic_build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +43,6 @@ class Position:
 class FitLoop:
     """What a callback's `fit` has in its hands.
 
-    Keras tells callbacks neither the iterator over the data nor the other callbacks; both
-    are found in the frame of `fit`.
-
     Args:
         model: the model that is being fitted.
 
@@ -42,14 +52,17 @@ class FitLoop:
 
     Raises:
         RuntimeError: if it is trained by another loop than `keras.Model.fit`.
+        AssumptionError: if Keras trains in another way than is assumed here.
     """
 
     def __init__(self, model: keras.Model):
-        variables = _variables_of_fit(model)
+        variables = variables_of_fit(model)
         self.model = model
         self.callbacks = variables["callbacks"]
         self.first_epoch = variables["initial_epoch"]
         self._epoch_iterator = variables["epoch_iterator"]
+        private(model, "_initial_epoch", "ExactResume")
+        private(self._epoch_iterator, "_enumerate_iterator", "ExactResume")
 
     def check_order_of_data(self) -> None:
         """Checks that Keras does not shuffle the data by a generator of its own.
@@ -57,10 +70,8 @@ class FitLoop:
         Raises:
             ValueError: if it does.
         """
-        adapter = self._epoch_iterator.data_adapter
-        # Of arrays, of a `PyDataset`; others Keras does not shuffle.
-        shuffles = getattr(adapter, "_shuffle", False) or getattr(adapter, "shuffle", False)
-        if shuffles and adapter.num_batches is not None:
+        # Those of arrays and of a `PyDataset`; others Keras does not shuffle.
+        if shuffles(self._epoch_iterator.data_adapter):
             raise ValueError(
                 "`ExactResume` needs data whose order it can repeat. Received: data that "
                 "`fit` shuffles as it goes. Give it shuffle=False, and shuffle by a seed "
@@ -72,11 +83,11 @@ class FitLoop:
         """Metrics and optimizer, which Keras on TensorFlow builds in the first step."""
         model = self.model
         if keras.backend.backend() == "tensorflow":
-            specs = self._epoch_iterator._distributed_dataset.element_spec
+            specs = element_spec(self._epoch_iterator)
             batch = keras.tree.map_structure(_symbolic, specs)
             leaves = keras.tree.flatten(batch)
             if all(isinstance(leaf, keras.KerasTensor) for leaf in leaves):
-                model._symbolic_build(data_batch=batch)
+                symbolic_build(model, batch, "ExactResume")
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
 
@@ -151,19 +162,6 @@ class FitLoop:
                 continue
             for _, _, iterator in epoch_iterator._enumerate_iterator():
                 _skip(iterator, epoch_iterator.steps_per_execution, "the epoch")
-
-
-def _variables_of_fit(model):
-    frame = sys._getframe()
-    while frame is not None:
-        found = frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model
-        if found and "epoch_iterator" in frame.f_locals:
-            return frame.f_locals
-        frame = frame.f_back
-    raise RuntimeError(
-        "`ExactResume` works in `keras.Model.fit`. Received: a model whose training loop "
-        "is another one."
-    )
 
 
 def _symbolic(spec):
