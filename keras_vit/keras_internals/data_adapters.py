@@ -9,13 +9,14 @@ Seen to hold in Keras 3.13, 3.14 and 3.15.
 """
 
 import functools
+from typing import Any
 
 from keras_vit.keras_internals.assumption import internal
 
 ROWS = "keras_vit_rows"  # an attribute of a tensor of own rows: rows of the whole batch
 
 
-def shuffles(adapter) -> bool:
+def shuffles(adapter: Any) -> bool:
     """True if data is shuffled anew in each epoch, by a generator of its own."""
     is_shuffled = getattr(adapter, "_shuffle", False) or getattr(adapter, "shuffle", False)
     return bool(is_shuffled) and adapter.num_batches is not None

@@ -21,12 +21,12 @@ def has_strategy(model: keras.Model) -> bool:
     return private(model, "_distribute_strategy", _FEATURE) is not None
 
 
-def set_strategy(iterator, strategy) -> None:
+def set_strategy(iterator: Any, strategy: Any) -> None:
     """Sets the strategy of an iterator over an epoch, in the place of another object."""
     private(iterator, "_distribute_strategy", _FEATURE)
     iterator._distribute_strategy = strategy
 
 
-def element_spec(iterator) -> Any:
+def element_spec(iterator: Any) -> Any:
     """What the batches of an iterator over an epoch are, as `tf.TypeSpec`."""
     return private(iterator, "_distributed_dataset", "ExactResume").element_spec

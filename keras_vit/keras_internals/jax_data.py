@@ -11,7 +11,7 @@ from typing import Any
 from keras_vit.keras_internals.assumption import internal
 
 
-def on_devices(rows, layout, batch_axis: str) -> Any:
+def on_devices(rows: Any, layout: Any, batch_axis: str) -> Any:
     """A `jax.Array` of the rows of all processes, of which this one gives its own.
 
     Args:

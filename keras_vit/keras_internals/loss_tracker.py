@@ -5,12 +5,14 @@
 Seen to hold in Keras 3.13, 3.14 and 3.15.
 """
 
+from typing import Any
+
 import keras
 
 from keras_vit.keras_internals.assumption import private
 
 
-def track_loss(model: keras.Model, loss, rows) -> None:
+def track_loss(model: keras.Model, loss: Any, rows: Any) -> None:
     """Counts the loss of a batch in what `fit` shows as `loss`.
 
     Args:

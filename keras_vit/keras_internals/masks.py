@@ -12,11 +12,11 @@ from keras_vit.keras_internals.assumption import internal
 _FEATURE = "Putting together the outputs of several devices"
 
 
-def mask(tensor) -> Any:
+def mask(tensor: Any) -> Any:
     """The mask of a tensor, or `None`."""
     return internal("backend", "get_keras_mask", _FEATURE)(tensor)
 
 
-def set_mask(tensor, mask) -> None:
+def set_mask(tensor: Any, mask: Any) -> None:
     """Gives a tensor a mask."""
     internal("backend", "set_keras_mask", _FEATURE)(tensor, mask)

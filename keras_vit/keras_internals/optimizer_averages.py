@@ -44,7 +44,7 @@ class AveragesByUpdate:
         )
         return [(variable, average) for variable, average in pairs if average is not None]
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
         # Without a step they are zeros: `fit` has failed before it.
         if self.has_averages() or not self.use_ema:
             super().finalize_variable_values(var_list)

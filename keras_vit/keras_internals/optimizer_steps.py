@@ -40,7 +40,9 @@ class StepsByVariable:
         """The place of a variable in the list that the optimizer was built with."""
         return self._get_variable_index(variable)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Any, variable: keras.Variable, learning_rate: Any
+    ) -> None:
         multiplier = self.multiplier(variable)
         super().update_step(gradient, variable, _times(learning_rate, multiplier))
 

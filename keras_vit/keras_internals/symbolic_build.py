@@ -6,12 +6,14 @@ before, without data.
 Seen to hold in Keras 3.13, 3.14 and 3.15.
 """
 
+from typing import Any
+
 import keras
 
 from keras_vit.keras_internals.assumption import private
 
 
-def symbolic_build(model: keras.Model, batch, feature: str) -> None:
+def symbolic_build(model: keras.Model, batch: Any, feature: str) -> None:
     """Makes the variables of a compiled model's metrics and optimizer.
 
     Args:
