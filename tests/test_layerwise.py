@@ -168,6 +168,12 @@ def test_refusals():
     optimizer.build(dense_model().trainable_variables)
     with pytest.raises(ValueError, match="only before its first use"):
         scale_learning_rates(optimizer, MULTIPLIERS)
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras has it from 3.15 on"
+)
+def test_several_optimizers_are_refused():
     several = keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.SGD())
     )

@@ -97,7 +97,8 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
         ValueError: if the optimizer has been built, or is one of several.
     """
     optimizer = inner_optimizer(optimizer)
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    # Keras has the class from 3.15 on.
+    if isinstance(optimizer, getattr(keras.optimizers, "MultiOptimizer", ())):
         raise ValueError(
             "Each of the optimizers inside a `MultiOptimizer` has its own variables. "
             f"Received: {optimizer.name}. Pass those before they are put into it."
