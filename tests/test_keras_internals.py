@@ -1,4 +1,4 @@
-"""What `keras_vit/keras_internals` assumes of Keras, a test for each of its modules.
+"""The assumptions of `keras_vit/keras_internals` about Keras, a test for each module.
 
 Where one fails, Keras has changed: its first words are the assumption. Elsewhere in the
 package nothing of Keras is used that is not public.
@@ -277,7 +277,8 @@ def test_distribute_strategy():
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         inside = tiny()
-    iterator = TFEpochIterator(*arrays(), batch_size=2, distribute_strategy=strategy)
+    x, y = arrays()
+    iterator = TFEpochIterator(strategy, x=x, y=y, batch_size=2)
     with assumed(distribute_strategy):
         assert distribute_strategy.has_strategy(inside)
         assert not distribute_strategy.has_strategy(tiny())
@@ -324,6 +325,7 @@ def test_jax_state():
         doubled = [weight.value * 2 for weight in model.trainable_variables]
         asked = {"trainable_variables": True, "purge_model_variables": True}
         jax_state.keep_state(model, [doubled], asked)
+        model._jax_state_synced = False  # as `fit` sets it then
         jax_state.synchronize(model)
         assert np.array_equal(numpy(model.weights[0]), seen[1] * 2)
 
@@ -454,9 +456,9 @@ def optimizer_with(base, optimizer, **attributes):
     return optimizer
 
 
-def stepped(optimizer, values, gradients=None):
+def stepped(optimizer, values, gradients=None, dtype="float32"):
     """Variables that an optimizer has taken a step on, with gradients of -1."""
-    variables = [keras.Variable(np.full(2, value, "float32")) for value in values]
+    variables = [keras.Variable(np.full(2, value), dtype=dtype) for value in values]
     for _ in range(2 if optimizer.use_ema else 1):
         steps = gradients or [-keras.ops.ones((2,)) for _ in values]
         optimizer.apply(steps, variables)
@@ -478,7 +480,7 @@ def test_gradient_clipping(monkeypatch):
         optimizer = optimizer_with(
             gradient_clipping.ClippedInFloat32, keras.optimizers.SGD(1.0, clipnorm=1.0)
         )
-        (variable,) = stepped(optimizer, [0.0], [large])
+        (variable,) = stepped(optimizer, [0.0], [large], "float16")
         assert called == [optimizer]
         assert np.allclose(numpy(variable), -(0.5**0.5), atol=1e-3)
 

@@ -28,5 +28,5 @@ def set_strategy(iterator: Any, strategy: Any) -> None:
 
 
 def element_spec(iterator: Any) -> Any:
-    """What the batches of an iterator over an epoch are, as `tf.TypeSpec`."""
+    """The `tf.TypeSpec` of the batches of an iterator over an epoch."""
     return private(iterator, "_distributed_dataset", "ExactResume").element_spec

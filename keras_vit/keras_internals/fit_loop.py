@@ -22,7 +22,7 @@ from keras_vit.keras_internals.symbolic_build import symbolic_build
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """How far a training is.
+    """A place in a training: epoch, step, and batches in all.
 
     Args:
         epoch: int, the epoch it is in, from 0.
@@ -41,7 +41,7 @@ class Position:
 
 
 class FitLoop:
-    """What a callback's `fit` has in its hands.
+    """The `fit` that calls a callback: its data, its callbacks, its place.
 
     Args:
         model: the model that is being fitted.
