@@ -30,7 +30,7 @@ class Composite(AfterBuild):
         if self._given_parts:
             check_post_build()
 
-    def after_build(self):
+    def after_build(self) -> None:
         if not self.trainable:
             for layer in direct_layers(self):
                 _set(layer, False)

@@ -159,7 +159,7 @@ class ImageModel(NamedParameters, keras.Model):
             ) from error
 
     # The names of a torch state dict.
-    def parameter_names(self):
+    def parameter_names(self) -> list[str]:
         names = weight_paths.inner_paths(self)
         return [names[id(variable)] for variable in self.variables]
 
