@@ -78,7 +78,7 @@ def main():
         test = keras_vit.training.prepare_data(data, model, recipe)
         results = model.evaluate(test.test or test.validation, return_dict=True)
         first = keras_vit.distribution.is_first_process()
-        with keras_vit.distribution.whole_weights(model):  # where processes share them
+        with keras_vit.distribution.gather_weights(model):  # where processes share them
             if first:
                 args.output.parent.mkdir(parents=True, exist_ok=True)
                 model.save(args.output)

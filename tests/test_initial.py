@@ -299,7 +299,7 @@ def test_values_do_not_depend_on_a_distribution(name):
         None,
         keras.distribution.DataParallel(device_mesh=mesh)
         if name == "data_parallel"
-        else keras_vit.distribution.ShardedWeights(mesh),
+        else keras_vit.distribution.layouts.ShardedWeights(mesh),
     ):
         keras.utils.set_random_seed(5)
         keras.distribution.set_distribution(distribution)

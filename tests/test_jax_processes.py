@@ -15,7 +15,7 @@ from PIL import Image
 
 import keras_vit
 from keras_vit.cli import main
-from keras_vit.distribution import own_rows
+from keras_vit.distribution.batch_rows import process_rows
 from keras_vit.runs.folder import RESUME, RunFolder
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="processes of JAX")
@@ -173,14 +173,14 @@ def test_weights_that_are_split_are_saved_whole(first, folder):
 def test_what_would_train_apart_is_refused(first):
     says = {
         "batches": "ValueError: Each process must be given the same batches",
-        "metrics": "filled up with images of weight 0, here 3, which `metrics` count",
+        "metrics": "of weight 0 that pad the last batch on several devices, here 3.",
         "seeds": "is not the same on each process",
-        "on_batch": "RuntimeError: `train_on_batch` does not divide a batch",
-        "split": "ValueError: `ModelCheckpoint` writes weights that one process has",
-        "saved alone": "in every process in `with keras_vit.distribution.whole_weights",
+        "on_batch": "RuntimeError: `train_on_batch` does not shard a batch",
+        "split": "ValueError: `ModelCheckpoint` needs complete weights in one process",
+        "saved alone": "all processes are in `with keras_vit.distribution.gather_weights",
         "again": "RuntimeError: ",
         "backup": "Use keras_vit.training.ExactResume",
-        "outside": "RuntimeError: Outside of a strategy each process would train for",
+        "outside": "RuntimeError: Several processes must train together. Received",
         "tuned outside": "ValueError: Processes of JAX must train together",
     }
     for found in first:
@@ -313,4 +313,4 @@ def test_parts_of_a_padded_stream_are_the_stream():
         for i in range(3):
             joined = np.concatenate([part[i] for part in own])
             np.testing.assert_array_equal(joined, batch[i])
-    assert [own_rows(4, i, 2).tolist() for i in range(2)] == [[0, 1], [2, 3]]
+    assert [process_rows(4, i, 2).tolist() for i in range(2)] == [[0, 1], [2, 3]]

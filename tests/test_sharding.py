@@ -14,8 +14,7 @@ from trainings import TRAININGS, check_runs
 from uneven import HAS_TORCH
 
 import keras_vit
-from keras_vit.distribution import ShardedWeights
-from keras_vit.distribution.layouts import MIN_SIZE
+from keras_vit.distribution.layouts import MIN_SIZE, ShardedWeights
 
 DEVICES = "--xla_force_host_platform_device_count=8"
 # Of the weights under each strategy.
@@ -242,26 +241,25 @@ def test_a_model_has_its_weights_after_an_error_of_the_data(seen, name):
     ("mistake", "message"),
     {
         "heads": "'block_0/attention/qkv/kernel' of shape (32, 3, 4, 8), with 4 heads in "
-        "dimension 2. Take a `model_axis` that divides them",
+        "dimension 2. Use a `model_axis` that divides them",
         "axis": "Received: 8 devices, model_axis=3",
-        "one": "Received: model_axis=1. Take data_parallel() or fully_sharded().",
-        "no rule": "No rule of tensor parallelism is for the weight 'mine/kernel' of shape "
-        "(32, 512), and it is too large to be whole on each device. Say how it is split, "
+        "one": "Received: model_axis=1. Use data_parallel() or fully_sharded().",
+        "no rule": "Received: 'mine/kernel' of shape (32, 512), which has no rule. Shard it, "
         "such as layouts={'mine/kernel': (None, 'model')}",
         "uneven": "'mine/kernel' of shape (32, 510), with 510 numbers in dimension 1",
         "no dimension": "'patch_embedding/kernel' of shape (4, 4, 3, 36) has no dimension "
         "that the 8 devices of the axis 'batch' divide",
         "pattern": "Received: 'mine/kernel', which matches none",
-        "outside": "Received: 'patch_embedding/kernel' and 20 more, made without it",
-        "keras large": "matches the weight 'block_0/attention/qkv/kernel' of shape (32, 3, "
-        "4, 8), so that it is whole on each device",
+        "outside": "Received: 'patch_embedding/kernel' and 20 more, built without it",
+        "keras large": "without a pattern for 'block_0/attention/qkv/kernel' of shape (32, 3, "
+        "4, 8), which is replicated",
         "keras pattern": "Received: 'dense_1/kernel', which matches none",
         "slots": "/block_0_mlp_dense_1_kernel_velocity' as P(None, None), "
         "'block_0/mlp/dense_1/kernel' as P(None, 'model')",
         "divide": "Received: batch_size (or micro_batch_size) 9 for 8 devices",
-        "mirrored": "mirrored() is a strategy of TensorFlow. Received: the backend jax",
+        "mirrored": "mirrored() is for KERAS_BACKEND=tensorflow. Received: the backend jax",
         "colon": "Received: 'data_parallel:4'",
-        "no number": "'tensor_parallel:4'. Received: 'tensor_parallel'",
+        "no number": "Received: 'tensor_parallel'. Add it: 'tensor_parallel:4'.",
     }.items(),
 )
 def test_mistakes_are_errors(seen, mistake, message):
@@ -315,7 +313,7 @@ def test_no_large_weight_stays_whole(build):
 @pytest.mark.parametrize("name", ["fully_sharded", "fsdp:2", "tensor_parallel:2"])
 def test_a_backend_that_cannot_says_what_to_do(name):
     with pytest.raises(
-        ValueError, match=r"is for KERAS_BACKEND=jax.*Take data_parallel\(\)"
+        ValueError, match=r"is for KERAS_BACKEND=jax.*Use data_parallel\(\)"
     ):
         keras_vit.distribution.strategy(name)
 

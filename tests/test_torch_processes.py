@@ -15,7 +15,7 @@ import uneven
 
 import keras_vit
 from keras_vit.data import Augmentation
-from keras_vit.distribution import own_rows
+from keras_vit.distribution.batch_rows import process_rows
 
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="torchrun starts processes of torch"
@@ -127,18 +127,18 @@ def test_files_are_written_by_the_first_process_alone(run):
 @on_torch
 def test_what_would_train_apart_is_refused(ranks):
     says = {
-        "wrapped": "ValueError: Keras' `fit` does not use what torch's Distributed",
-        "inside": "ValueError: Keras' `fit` does not use what torch's Distributed",
-        "train_step": "Received: Own with a train_step of its own",
-        "norm": "statistics of its own rows. Received: norm. Freeze it",
+        "wrapped": "ValueError: Keras' `fit` bypasses torch's Distributed",
+        "inside": "ValueError: Keras' `fit` bypasses torch's Distributed",
+        "train_step": "Received: Own, which overrides train_step. Leave",
+        "norm": "statistics in each process. Received: norm. Freeze it",
         "penalty": "add losses of their own rows. Received: a batch of 11 for 2 processes.",
         "unbuilt": "ValueError: A model must be built before",
         "compiled": "a model compiled with jit_compile=True",
         "backup": "Use keras_vit.training.ExactResume",
-        "batches": "Received: in process 0 another first batch than in 1. Seed what",
+        "batches": "Received: another first batch in process 0 than in 1. Shuffle",
         "models": "ValueError: Each process must build the same model",
-        "callback": "RuntimeError: The processes have come apart: after `fit` 'sequential",
-        "on_batch": "RuntimeError: `train_on_batch` does not give every process",
+        "callback": "RuntimeError: All processes must have the same weights after `fit`",
+        "on_batch": "RuntimeError: `train_on_batch` does not synchronize the weights",
         "divide": "batch_size (or micro_batch_size) 5 for 2 devices",
     }
     for found in ranks:
@@ -146,13 +146,16 @@ def test_what_would_train_apart_is_refused(ranks):
         assert answers.keys() == says.keys()
         for name, text in says.items():
             assert text in answers[name], name
-        assert "RuntimeError: Outside of the context" in found["killed"]["outside"]["fit"]
+        assert (
+            "RuntimeError: Several processes must train together"
+            in found["killed"]["outside"]["fit"]
+        )
         assert "one of 2 outside of `with keras" in found["killed"]["outside"]["finetune"]
 
 
 @on_torch
 def test_a_killed_process_ends_the_others_and_training_goes_on(run, ranks):
-    assert "RuntimeError: Process 0 of 2 has lost the others: one has ended" in run[1]
+    assert "RuntimeError: Process 0 of 2 lost the others: one has ended" in run[1]
     for found in ranks:
         whole, killed = found["resumed"], found["killed"]["resumed"]
         assert len(killed["losses"]) < len(whole["losses"])
@@ -199,6 +202,6 @@ def test_parts_of_a_stream_are_the_stream():
 
 
 @pytest.mark.one_backend
-def test_own_rows_are_as_many_in_each_process():
-    assert [own_rows(5, i, 2).tolist() for i in range(2)] == [[0, 1, 2], [3, 4, 4]]
-    assert [own_rows(1, i, 3).tolist() for i in range(3)] == [[0], [0], [0]]
+def test_each_process_has_equally_many_rows():
+    assert [process_rows(5, i, 2).tolist() for i in range(2)] == [[0, 1, 2], [3, 4, 4]]
+    assert [process_rows(1, i, 3).tolist() for i in range(3)] == [[0], [0], [0]]

@@ -22,7 +22,9 @@ from keras_vit.cli.options import (
 )
 from keras_vit.cli.output import print_result
 from keras_vit.data.augment import CROPS, EVALUATION_CROPS
-from keras_vit.distribution import STRATEGIES, initialize, is_asked_for, is_first_process
+from keras_vit.distribution import initialize, is_first_process
+from keras_vit.distribution.jax_processes import environment_has_processes
+from keras_vit.distribution.strategies import STRATEGIES
 from keras_vit.runs import fine_tune
 from keras_vit.runs.choices import RECIPES
 from keras_vit.tables import table
@@ -194,7 +196,7 @@ def _add_machine(parser):
 
 
 def _finetune(args):
-    if args.multi_process or is_asked_for():
+    if args.multi_process or environment_has_processes():
         initialize()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_exit_code_for_sigterm())

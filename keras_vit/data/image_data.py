@@ -17,7 +17,7 @@ from keras_vit import arguments
 from keras_vit.data.pipeline import Pipeline, fields_in_config
 from keras_vit.data.sources import Source
 from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
-from keras_vit.distribution import pads_batches
+from keras_vit.distribution.checks import needs_padding
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -136,7 +136,7 @@ class ImageData:
         """
         if padded is None:
             rows = min(self.pipeline.batch_size, len(self.labels(split)))
-            padded = pads_batches(rows)
+            padded = needs_padding(rows)
         return evaluation_stream(
             self._source(split), self.num_classes, self.pipeline, padded
         )

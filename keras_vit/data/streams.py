@@ -27,7 +27,7 @@ from keras_vit.data.pipeline import (
     scaled,
 )
 from keras_vit.data.sources import Source
-from keras_vit.distribution import own_rows
+from keras_vit.distribution.batch_rows import process_rows
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -73,7 +73,7 @@ def training_stream(
         seed: random seed of order and augmentation.
         start: number of the first batch.
         part: (index, count) of a process among those that share a batch. The stream
-            computes its own rows only (`own_rows`), and if examples are mixed the row
+            computes its own rows only (`process_rows`), and if examples are mixed the row
             before them.
     """
     tf = tensorflow()
@@ -83,7 +83,7 @@ def training_stream(
     alphas = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
     whole = functools.partial(training_stream, source, num_classes, pipeline, seed, start)
     seed = tf.constant(seed, "int64")
-    rows = own_rows(batch_size, *part)
+    rows = process_rows(batch_size, *part)
     if augmentation.mixes and part != (0, 1):
         rows = np.append((rows[0] - 1) % batch_size, rows)  # the first row's neighbour
 
@@ -185,7 +185,7 @@ def _evaluation_part(source, num_classes, pipeline, part):
     total, batch_size = len(source), pipeline.batch_size
     starts = range(0, total, batch_size)
     sizes = [min(batch_size, total - start) for start in starts]
-    own = [start + own_rows(n, *part) for start, n in zip(starts, sizes, strict=True)]
+    own = [start + process_rows(n, *part) for start, n in zip(starts, sizes, strict=True)]
     indices = tf.data.Dataset.from_tensor_slices(np.concatenate(own))
     # Only the last batch has another number of rows.
     images = _evaluated(indices, source, num_classes, pipeline, len(own[0]))
@@ -198,7 +198,7 @@ def _padded_evaluation_part(source, num_classes, pipeline, part):
     """Batches of a process' own rows; the last batch is filled up."""
     tf = tensorflow()
     total, batch_size = len(source), pipeline.batch_size
-    rows = own_rows(batch_size, *part)
+    rows = process_rows(batch_size, *part)
     indices = np.arange(0, total, batch_size)[:, None] + rows
     weights = np.where(indices < total, _example_weight(total, batch_size), 0)
 

@@ -1,25 +1,16 @@
-"""One model on several devices."""
+"""Training of one model on several devices or processes."""
 
+from keras_vit import deprecated
 from keras_vit.distribution.checks import check
-from keras_vit.distribution.jax_processes import initialize, is_asked_for
-from keras_vit.distribution.layouts import ShardedWeights
-from keras_vit.distribution.parts import whole_weights
+from keras_vit.distribution.jax_distributions import gather_weights
+from keras_vit.distribution.jax_processes import initialize
 from keras_vit.distribution.processes import (
     barrier,
     is_first_process,
     num_processes,
     process_index,
 )
-from keras_vit.distribution.replicas import (
-    check_batches,
-    check_gradient_accumulation,
-    check_processes,
-    clip_over_replicas,
-    pads_batches,
-)
-from keras_vit.distribution.rows import own_rows
 from keras_vit.distribution.strategies import (
-    STRATEGIES,
     auto,
     data_parallel,
     fully_sharded,
@@ -28,31 +19,37 @@ from keras_vit.distribution.strategies import (
     tensor_parallel,
     tpu,
 )
-from keras_vit.distribution.torch_processes import TorchProcesses
+from keras_vit.distribution.torch_training import TorchProcesses
 
 __all__ = [
-    "STRATEGIES",
-    "ShardedWeights",
     "TorchProcesses",
     "auto",
     "barrier",
     "check",
-    "check_batches",
-    "check_gradient_accumulation",
-    "check_processes",
-    "clip_over_replicas",
     "data_parallel",
     "fully_sharded",
+    "gather_weights",
     "initialize",
-    "is_asked_for",
     "is_first_process",
     "mirrored",
     "num_processes",
-    "own_rows",
-    "pads_batches",
     "process_index",
     "strategy",
     "tensor_parallel",
     "tpu",
-    "whole_weights",
 ]
+_OLD_NAMES = {
+    "STRATEGIES": "strategies.STRATEGIES",
+    "ShardedWeights": "layouts.ShardedWeights",
+    "check_batches": "checks.check_batches",
+    "check_gradient_accumulation": "checks.check_gradient_accumulation",
+    "check_processes": "checks.check_processes",
+    "clip_over_replicas": "replicas.clip_over_replicas",
+    "is_asked_for": "jax_processes.environment_has_processes",
+    "own_rows": "batch_rows.process_rows",
+    "pads_batches": "checks.needs_padding",
+    "whole_weights": "jax_distributions.gather_weights",
+}
+__getattr__ = deprecated.module_getattr(
+    __name__, {old: f"{__name__}.{new}" for old, new in _OLD_NAMES.items()}
+)

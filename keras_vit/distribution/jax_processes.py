@@ -1,12 +1,14 @@
-"""The processes of JAX that train one model: how they meet, and what they exchange.
+"""Start and collective operations of several processes of JAX.
 
-jax is imported where it is used; without `initialize` there is one process, number 0.
+jax is imported where it is used. Without `initialize` there is one process, rank 0.
 """
 
 import contextlib
 import os
 import pickle
 import secrets
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,24 +30,25 @@ def initialize(
     *,
     timeout: float = TIMEOUT,
 ) -> None:
-    """Has this process of JAX find the others, with which it then trains one model.
+    """Connects this process of JAX to the others, to train one model together.
 
-    Call it in each process, with the same program, before anything is computed. It is
-    `keras.distribution.initialize`, but that a process which has died ends the others
-    after `timeout`.
+    Call it once in each process, with the same program, before anything is computed. It
+    is `keras.distribution.initialize` with a timeout: when a process dies, the others end.
 
     Args:
-        coordinator_address: `"host:port"` of process 0. `None` for
-            `KERAS_DISTRIBUTION_JOB_ADDRESSES` of the environment, of which the first one
-            counts, and without that for what JAX finds: on Cloud TPU, under SLURM (in
-            `srun`), Open MPI and Kubernetes.
-        num_processes: int, how many there are; or `KERAS_DISTRIBUTION_NUM_PROCESSES`.
-        process_id: int, which one this is, from 0; or `KERAS_DISTRIBUTION_PROCESS_ID`.
-        timeout: float, seconds without a sign of life after which a process counts as
-            dead and the others end.
+        coordinator_address: `"host:port"` of process 0. `None` takes the first address in
+            `KERAS_DISTRIBUTION_JOB_ADDRESSES` of the environment; without it JAX detects
+            the processes of Cloud TPU, SLURM (`srun`), Open MPI and Kubernetes.
+        num_processes: int, number of processes; `None` for
+            `KERAS_DISTRIBUTION_NUM_PROCESSES`.
+        process_id: int, rank of this process, from 0; `None` for
+            `KERAS_DISTRIBUTION_PROCESS_ID`.
+        timeout: float, seconds without a heartbeat after which a process counts as dead
+            and the others end.
 
     Raises:
-        ValueError: on another backend, if only some are given, or none and JAX finds none.
+        ValueError: on another backend, if only some arguments are given, or if none is
+            and JAX detects no processes.
         RuntimeError: if something was computed before, or it is called again.
     """
     if keras.backend.backend() != "jax":
@@ -60,23 +63,23 @@ def initialize(
         jax.distributed.initialize(
             **given,
             heartbeat_timeout_seconds=int(timeout),
-            # The first process may write results for long; the others wait before this.
+            # Rank 0 may write results for long; the others wait before they shut down.
             shutdown_timeout_seconds=int(timeout),
         )
     except ValueError as error:
         raise ValueError(
-            "JAX found no other processes: it looks for Cloud TPU, SLURM (in srun), Open "
-            "MPI and Kubernetes. Elsewhere say where they are, by the arguments or in "
+            "JAX detects processes of Cloud TPU, SLURM (srun), Open MPI and Kubernetes. "
+            "Received: an environment of none of these. Pass the arguments, or set "
             f"{', '.join(ENVIRONMENT.values())}. ({error})"
         ) from error
-    # As Keras does: initial weights are the same in each.
+    # As in Keras: initial weights are equal in all processes.
     if random_seed() is None:
         seed = secrets.randbelow(2**32)
-        keras.utils.set_random_seed(share(seed) if jax.process_count() > 1 else seed)
+        keras.utils.set_random_seed(broadcast(seed) if jax.process_count() > 1 else seed)
 
 
 def _given(*arguments):
-    """What says where the processes are, all of it or nothing."""
+    """The three arguments, completed from the environment; empty if there are none."""
     given = {
         name: os.environ.get(variable) if argument is None else argument
         for (name, variable), argument in zip(ENVIRONMENT.items(), arguments, strict=True)
@@ -87,8 +90,8 @@ def _given(*arguments):
     if missing:
         known = {name: value for name, value in given.items() if name not in missing}
         raise ValueError(
-            "To find each other processes need all of coordinator_address, num_processes "
-            f"and process_id. Received: {known}. Give "
+            "Processes need all of coordinator_address, num_processes and process_id. "
+            f"Received: {known}. Give "
             f"{' and '.join(f'{n} (or {ENVIRONMENT[n]})' for n in missing)}, or none."
         )
     for name in ("num_processes", "process_id"):
@@ -99,49 +102,49 @@ def _given(*arguments):
     return given
 
 
-def is_asked_for() -> bool:
-    """Whether the environment says where other processes are."""
+def environment_has_processes() -> bool:
+    """True if the environment names other processes, see `initialize`."""
     names = ENVIRONMENT.values()
     return keras.backend.backend() == "jax" and any(os.environ.get(n) for n in names)
 
 
 def num_processes() -> int:
-    """How many processes train together; 1 without `initialize`."""
+    """Number of processes that train together; 1 without `initialize`."""
     import jax
 
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def process_index() -> int:
-    """The number of this process, from 0."""
+    """Rank of this process, from 0."""
     import jax
 
     return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 @contextlib.contextmanager
-def connected():
-    """Says what it means where the others do not answer."""
+def connected() -> Iterator[None]:
+    """Explains an error of JAX in a collective operation."""
     import jax
 
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        own = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")  # as without the others
+        own = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")  # also with one process
         if num_processes() == 1 or str(error).startswith(own):
             raise
         raise RuntimeError(
             f"Process {process_index()} of {num_processes()} has probably lost the others. "
-            "See what they say; a training with `ExactResume` goes on when all are started "
-            f"again. ({error})"
+            "See their messages. A training with `ExactResume` resumes when all are "
+            f"started again. ({error})"
         ) from error
 
 
-def everyones(content) -> list:
-    """What each process gave; anything that can be pickled."""
+def all_gather(content: Any) -> list[Any]:
+    """The objects of all processes; they can be any that pickle."""
     own = np.frombuffer(pickle.dumps(content), "uint8")
     sizes = _gathered(np.array([own.size], "int32"))[:, 0]
-    # Of few lengths, as each is compiled for.
+    # Padded to a power of two: each length is compiled.
     padded = np.zeros(1 << int(max(sizes) - 1).bit_length(), "uint8")
     padded[: own.size] = own
     rows = _gathered(padded)
@@ -150,13 +153,13 @@ def everyones(content) -> list:
     ]
 
 
-def share(content):
-    """What the first process gave; anything that can be pickled."""
-    return everyones(content if process_index() == 0 else None)[0]
+def broadcast(content: Any) -> Any:
+    """The object of rank 0; it can be any that pickles."""
+    return all_gather(content if process_index() == 0 else None)[0]
 
 
-def share_bytes(numbers: np.ndarray) -> np.ndarray:
-    """The first process' uint8 array."""
+def broadcast_bytes(numbers: np.ndarray) -> np.ndarray:
+    """The uint8 array of rank 0."""
     from jax.experimental import multihost_utils
 
     with connected():
@@ -164,30 +167,30 @@ def share_bytes(numbers: np.ndarray) -> np.ndarray:
 
 
 def any_process(truth: bool) -> bool:
-    """Whether it is true in one of them."""
+    """True if it is true in any process."""
     return bool(_gathered(np.array([truth])).any())
 
 
 def _gathered(array):
-    """(processes, …): the arrays of all processes, of one shape."""
+    """The arrays of all processes, of one shape, as (processes, …)."""
     from jax.experimental import multihost_utils
 
     with connected():
         return multihost_utils.process_allgather(array)
 
 
-def whole(value) -> np.ndarray:
-    """All of an array, of which the devices of this process may have a part."""
+def gather_array(value: Any) -> np.ndarray:
+    """The complete array, of which this process may have some shards only."""
     from jax.experimental import multihost_utils
 
-    if is_whole(value):
+    if is_complete(value):
         return np.asarray(value)
     with connected():
         return multihost_utils.process_allgather(value, tiled=True)
 
 
-def is_whole(value) -> bool:
-    """Whether this process has all of an array."""
+def is_complete(value: Any) -> bool:
+    """True if this process has the complete array."""
     if isinstance(value, np.ndarray):
         return True
     return value.is_fully_addressable or value.is_fully_replicated

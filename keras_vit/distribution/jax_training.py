@@ -1,15 +1,15 @@
-"""Keras' training and prediction on JAX, on several devices of one process or more.
+"""Keras' training and prediction on JAX, on several devices and processes.
 
-Keras takes what each process yields for its part of a batch: NumPy arrays that all were
-given would be trained on once in each. Here every process is given the same data, as on
-torch, and hands on the rows that its devices compute.
+Keras takes the data of each process for its shard of a batch, and so would train on equal
+NumPy arrays once per process. Here every process is given the same data, as on torch, and
+takes the rows that its devices compute.
 
-Keras fails on a batch whose rows the devices do not divide, and loses the weights. Here
-each device is given the whole batch, and XLA divides it within the step, where parts may
-be of different sizes. The step computes exactly the rows that there are.
+Keras fails on a batch that the devices do not divide, and loses the weights. Here each
+device is given the complete batch, and XLA divides it within the step, where shards may
+have different sizes. The step computes no row twice.
 
-`predict` of Keras 3.15 also fails where other processes have some of the outputs. Here it
-fills such a batch up, and cuts off what it has added.
+`predict` of Keras 3.15 also fails if other processes have some of the outputs. Here it
+pads such a batch and removes the padding from the outputs.
 """
 
 import contextlib
@@ -19,26 +19,27 @@ import keras
 import numpy as np
 
 from keras_vit.distribution import jax_processes
-from keras_vit.distribution.fitting import of_this_process
+from keras_vit.distribution.batch_rows import SHARD, check_first_batch, num_batch_shards
+from keras_vit.distribution.fit_arguments import process_callbacks
+from keras_vit.distribution.jax_distributions import MultiProcessDistribution
 from keras_vit.distribution.processes import (
     barrier,
     is_first_process,
     num_processes,
 )
-from keras_vit.distribution.rows import SHARD, check_first, num_parts
 from keras_vit.keras_internals.jax_data import on_devices
 from keras_vit.keras_internals.jax_state import keep_state, synchronize
 from keras_vit.keras_internals.replaced_methods import replace_methods
 from keras_vit.keras_internals.trainers import is_validation, replace_trainer
 
-# Attributes of a stream: how many examples it has, and how many rows that fill it up.
+# Attributes of a stream: its number of examples, and of rows that pad it.
 EXAMPLES, PADDING = "keras_vit_examples", "keras_vit_padding"
 _installed = []
-_predictions = []  # of the calls of `predict` that are running, the sizes of their batches
+_predictions = []  # sizes of the batches of each running call of `predict`
 
 
 def install() -> None:
-    """Has Keras' trainer do this under a distribution of ours; once is enough."""
+    """Replaces methods of Keras' trainer for distributions of this package, once."""
     if _installed:
         return
     on_batch = ("train_on_batch", "test_on_batch", "predict_on_batch")
@@ -60,10 +61,8 @@ def install() -> None:
 
 def _ours():
     """The distribution in use, if it is of this package."""
-    from keras_vit.distribution.parts import ProcessParts
-
     current = keras.distribution.distribution()
-    return current if isinstance(current, ProcessParts) else None
+    return current if isinstance(current, MultiProcessDistribution) else None
 
 
 def _is_divided():
@@ -77,11 +76,11 @@ def _init_iterator(original, iterator, x=None, *arguments, **named):
     distribution = _ours()
     iterator.keras_vit_has_own_rows = False
     if distribution is not None:
-        part = distribution.own_part()
+        part = distribution.batch_shard()
         if part[1] > 1 and hasattr(x, SHARD):
             stream, rows = getattr(x, SHARD)(*part)
-            # Else the last process would have copies of the last row.
-            if rows is not None and rows % num_parts(distribution) == 0:
+            # Otherwise the last process would have copies of the last row.
+            if rows is not None and rows % num_batch_shards(distribution) == 0:
                 x, iterator.keras_vit_has_own_rows = stream, True
     iterator.keras_vit_sizes = _predictions[-1] if _predictions else None
     original(iterator, x, *arguments, **named)
@@ -94,25 +93,25 @@ def _distributed_batches(original, iterator, distribution):
     if iterator.keras_vit_has_own_rows:
         return map(_divided, batches)
     if num_processes() > 1:
-        batches = check_first(batches)
+        batches = check_first_batch(batches)
     return (_distributed(batch, iterator.keras_vit_sizes) for batch in batches)
 
 
 def _distributed(batch, sizes):
-    """A batch on the devices: divided, or where it does not divide whole on each.
+    """A batch on the devices: sharded, or replicated if the devices do not divide it.
 
     Args:
         batch: all rows, in every process.
-        sizes: list to which `predict`, whose batches are filled up, has the rows of each
-            added, and those with the copies that fill it up; else `None`.
+        sizes: list to which (rows, padded rows) is appended in `predict`, which pads
+            batches; `None` elsewhere.
     """
-    rows, parts = _rows(batch), num_parts(_ours())
+    rows, parts = _rows(batch), num_batch_shards(_ours())
     padded = -(-rows // parts) * parts
     if sizes is not None:
         sizes.append((rows, padded))
     elif padded != rows:
-        return _map(lambda leaf: _put(leaf, _whole(leaf.shape)), batch)
-    index, count = _ours().own_part()
+        return _map(lambda leaf: _put(leaf, _replicated(leaf.shape)), batch)
+    index, count = _ours().batch_shard()
     if padded != rows or count > 1:
         own = np.arange(index * padded // count, (index + 1) * padded // count)
         own = np.minimum(own, rows - 1)
@@ -121,7 +120,7 @@ def _distributed(batch, sizes):
 
 
 def _divided(batch):
-    """The own rows of a batch, on the devices that compute them."""
+    """This process' rows of a batch, on the devices that compute them."""
     return _map(
         lambda leaf: _put(leaf, _ours().get_data_layout(leaf.shape).backend_layout), batch
     )
@@ -131,8 +130,8 @@ def _put(leaf, layout):
     return on_devices(leaf, layout, _ours().batch_dim_name)
 
 
-def _whole(shape):
-    """The layout of an array that each device has all of."""
+def _replicated(shape):
+    """The layout of an array that is complete on each device."""
     layout = keras.distribution.TensorLayout((None,) * len(shape), _ours().device_mesh)
     return layout.backend_layout
 
@@ -151,9 +150,9 @@ def _map(function, batch):
 
 
 def _step(original, model, state, data):
-    """Divides the rows of any batch over the devices within the step."""
+    """Shards a batch of any size over the devices within the step."""
     distribution = _ours()
-    if distribution is None or _rows(data) % num_parts(distribution) == 0:
+    if distribution is None or _rows(data) % num_batch_shards(distribution) == 0:
         return original(model, state, data)
     return original(model, state, _map(_divided_in_step, data))
 
@@ -162,7 +161,7 @@ def _divided_in_step(leaf):
     import jax
 
     if not isinstance(leaf, jax.core.Tracer):
-        return leaf  # step by step JAX has no arrays of uneven parts
+        return leaf  # outside of a trace JAX has no arrays with uneven shards
     distribution = _ours()
     axes = (distribution.batch_dim_name, *(None,) * (leaf.ndim - 1))
     layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
@@ -170,9 +169,7 @@ def _divided_in_step(leaf):
 
 
 def _get_state(original, model, *arguments, **named):
-    """Keras takes the weights out of the model, and here does not lose them on an error
-    of the data that comes before the first step.
-    """
+    """Keeps the weights that Keras moves out of the model, for an error of the data."""
     state = original(model, *arguments, **named)
     if _ours() is not None:
         keep_state(model, state, named)
@@ -181,7 +178,7 @@ def _get_state(original, model, *arguments, **named):
 
 @contextlib.contextmanager
 def _weights_kept(model):
-    """Gives the model its weights back where a call of Keras ends with an error."""
+    """Puts the weights back into the model if a call of Keras ends with an error."""
     try:
         yield
     except BaseException:
@@ -195,8 +192,8 @@ def _weights_kept(model):
 def _refused(original, model, *arguments, **named):
     if _is_divided():
         raise RuntimeError(
-            f"`{original.__name__}` does not divide a batch over the processes. Use "
-            "`fit`, `evaluate` or `predict`."
+            f"`{original.__name__}` does not shard a batch over processes. Received: a "
+            "call in one of several. Use `fit`, `evaluate` or `predict`."
         )
     return original(model, *arguments, **named)
 
@@ -214,59 +211,58 @@ def _call(original, model, *arguments, **named):
             return original(model, *arguments, **named)
     callbacks = given.arguments.get("callbacks")
     _check_savers(model, callbacks)
-    given.arguments["callbacks"] = of_this_process(callbacks)
+    given.arguments["callbacks"] = process_callbacks(callbacks)
     if not is_first_process():
         given.arguments["verbose"] = 0
     with jax_processes.connected(), _weights_kept(model):
         result = original(*given.args, **given.kwargs)
-    barrier()  # what the first process writes is there
+    barrier()  # rank 0 has written its files
     return result
 
 
 def _check_metrics(model, data):
-    """That no metric counts the rows that fill up the last batch."""
+    """Raises a ValueError if metrics would count the rows that pad the last batch."""
     config = model.get_compile_config() or {}
     if getattr(data, PADDING, 0) and config.get("metrics"):
         raise ValueError(
-            "On several devices the last batch of an evaluation is filled up with images "
-            f"of weight 0, here {getattr(data, PADDING)}, which `metrics` count as others. "
-            "Received: a model compiled with `metrics`. Compile it with the same as "
-            "`weighted_metrics`."
+            "`metrics` would count the images of weight 0 that pad the last batch on "
+            f"several devices, here {getattr(data, PADDING)}. Received: a model compiled "
+            "with `metrics`. Compile it with `weighted_metrics` instead."
         )
 
 
 def _check_alone():
     if num_processes() > 1:
         raise RuntimeError(
-            "Outside of a strategy each process would train for itself. Received: `fit` "
-            f"in one of {num_processes()} processes. Build the model and call it in `with "
-            "keras_vit.distribution.strategy(…):`."
+            "Several processes must train together. Received: `fit` in one of "
+            f"{num_processes()} processes outside of a strategy. Build the model and call "
+            "`fit` in `with keras_vit.distribution.strategy(…):`."
         )
 
 
 def _check_savers(model, callbacks):
-    """That no callback of one process saves weights of which it has but a part."""
+    """Raises a ValueError if a callback would save sharded weights in one process."""
     callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
     if any(isinstance(c, keras.callbacks.ModelCheckpoint) for c in callbacks):
-        _check_whole(model, "ModelCheckpoint")
+        _check_complete(model, "ModelCheckpoint")
 
 
-def _check_whole(model, name):
-    if all(jax_processes.is_whole(variable.value) for variable in model.variables):
+def _check_complete(model, name):
+    if all(jax_processes.is_complete(variable.value) for variable in model.variables):
         return
     raise ValueError(
-        f"`{name}` writes weights that one process has all of. Received: a model that is "
-        "split over several. Use keras_vit.training.ExactResume or "
-        "keras.callbacks.OrbaxCheckpoint; or save it in every process in `with "
-        "keras_vit.distribution.whole_weights(model):`, where the first one writes."
+        f"`{name}` needs complete weights in one process. Received: a model that is "
+        "sharded over several. Use keras_vit.training.ExactResume or "
+        "keras.callbacks.OrbaxCheckpoint; or save it on rank 0 while all processes are in "
+        "`with keras_vit.distribution.gather_weights(model):`."
     )
 
 
 def _save(original, model, *arguments, **named):
-    """To save a model, Keras makes an optimizer, of which each process needs its part."""
+    """Saves without a distribution: Keras builds an optimizer, in one process only."""
     if not _is_divided():
         return original(model, *arguments, **named)
-    _check_whole(model, original.__name__)
+    _check_complete(model, original.__name__)
     current = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -308,6 +304,6 @@ def _make_predict_function(original, model, force=False):
 
     def gathering(state, iterator):
         outputs, state = function(state, iterator)
-        return keras.tree.map_structure(jax_processes.whole, outputs), state
+        return keras.tree.map_structure(jax_processes.gather_array, outputs), state
 
     model.predict_function = gathering

@@ -1,11 +1,12 @@
-"""Which dimension of each weight is split over which axis of a mesh of devices."""
+"""Layouts of the weights: the mesh axis over which each dimension is sharded."""
 
 import math
 import re
 
 import keras
 
-from keras_vit.distribution.parts import ProcessParts
+from keras_vit.distribution import jax_training
+from keras_vit.distribution.jax_distributions import MultiProcessDistribution
 from keras_vit.keras_internals.stateless_scope import (
     in_stateless_scope,
     in_symbolic_scope,
@@ -14,18 +15,17 @@ from keras_vit.keras_internals.variable_values import layout
 from keras_vit.weight_paths import public_path
 
 BATCH, MODEL = "batch", "model"
-# Numbers from which on a weight must be split: 256 KiB in float32. Below are norms,
-# biases, tokens and the heads of small data sets.
+# Elements from which on a weight must have a layout: 256 KiB in float32. Norms, biases,
+# tokens and the heads of small data sets are smaller.
 MIN_SIZE = 2**16
 
-# Tensor parallelism, by the end of a weight's path. Layers come in pairs, of which the
-# first splits its outputs and the second sums over what it has of its inputs: one
-# all-reduce for both, and the tokens between two pairs are whole on each device
-# (Megatron-LM, arXiv 1909.08053, section 3). Where a pair of LoRA's matrices takes the
-# place of a kernel, the one that has the split dimension is split.
+# Tensor parallelism, by the end of a weight's path. Layers come in pairs: the first is
+# sharded by its outputs, the second by its inputs. One all-reduce per pair then replicates
+# the tokens on each device (Megatron-LM, arXiv 1909.08053, section 3). Of the two LoRA
+# matrices of a kernel, the one with the sharded dimension is sharded.
 _TENSOR_PARALLEL = {
-    # (hidden_dim, 3, heads, head_dim) and back: whole heads, so that a device has the
-    # queries, keys and values of its own.
+    # (hidden_dim, 3, heads, head_dim) and back: by heads, so that a device has the
+    # queries, keys and values of its heads.
     "attention/qkv/kernel": (None, None, MODEL, None),
     "attention/qkv/bias": (None, MODEL, None),
     "attention/qkv/lora_kernel_a": (None, None, MODEL, None),
@@ -40,7 +40,7 @@ _TENSOR_PARALLEL = {
     "mlp/dense_2/kernel": (MODEL, None),
     "mlp/dense_2/lora_kernel_a": (MODEL, None),
     "mlp/dense_2/lora_kernel_b": (None, None),
-    # The head by its inputs: classes are as many as they are.
+    # The head by its inputs: devices may not divide the number of classes.
     "pre_logits/kernel": (None, MODEL),
     "pre_logits/bias": (MODEL,),
     "head/kernel": (MODEL, None),
@@ -49,13 +49,13 @@ _TENSOR_PARALLEL = {
     r"(stem_)?stage_\d+_unit_\d+/(conv_2|conv_3|shortcut_conv)/kernel": (
         *(None, None, MODEL, None),
     ),
-    # Whole: in B/16 of 1 % of all weights, and what is split here is gathered again.
+    # Replicated: 1 % of all weights in B/16, and their outputs would be gathered.
     r"(stem_)?root/conv/kernel": (None, None, None, None),
     "patch_embedding/kernel": (None, None, None, None),
     "position_embedding/grid": (None, None, None),
 }
 
-# What layers hand on.
+# Outputs of layers.
 _OUTPUTS = {
     "attention/qkv": (BATCH, None, None, MODEL, None),
     "mlp/dense_1": (BATCH, None, MODEL),
@@ -67,11 +67,11 @@ _OUTPUTS = {
 
 
 def tensor_parallel_axes(path: str, shape: tuple[int, ...]) -> tuple | None:
-    """The axis of each dimension under tensor parallelism, `None` where no rule is.
+    """The mesh axis of each dimension under tensor parallelism; `None` without a rule.
 
     Args:
-        path: of the weight, as Keras has it: `"vit/block_0/attention/qkv/kernel"`.
-        shape: of the weight.
+        path: path of the weight, such as `"vit/block_0/attention/qkv/kernel"`.
+        shape: shape of the weight.
     """
     for pattern, axes in _TENSOR_PARALLEL.items():
         if len(axes) == len(shape) and re.fullmatch(f"(.*/)?{pattern}", path):
@@ -80,11 +80,11 @@ def tensor_parallel_axes(path: str, shape: tuple[int, ...]) -> tuple | None:
 
 
 class Layouts(keras.distribution.LayoutMap):
-    """A `LayoutMap` whose patterns may be of paths without the name of the model."""
+    """A `LayoutMap` whose patterns also match paths without the name of the model."""
 
     def __getitem__(self, path):
         for spelling in (path, public_path(path)):
-            # Keras 3.13 takes a pattern that matches a part of a path, too.
+            # Keras 3.13 also uses a pattern that matches a part of a path.
             patterns = [spelling] if spelling in list(self) else self._matching(spelling)
             if patterns:
                 return super().__getitem__(patterns[0])
@@ -94,33 +94,47 @@ class Layouts(keras.distribution.LayoutMap):
         patterns = [pattern for pattern in self if re.fullmatch(pattern, path)]
         if len(patterns) > 1:
             raise ValueError(
-                "One pattern of `layouts` at most may match the path of a weight. "
-                f"Received: {patterns}, which all match {path!r}. Leave out all but one."
+                "At most one pattern of `layouts` may match the path of a weight. "
+                f"Received: {patterns}, which all match {path!r}. Keep one of them."
             )
         return patterns
 
 
-class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
+class ReplicatedWeights(MultiProcessDistribution, keras.distribution.DataParallel):
+    """A `keras.distribution.DataParallel`: each device has all weights.
+
+    Args:
+        devices: names of the devices of all processes.
+    """
+
+    name = "data_parallel"
+
+    def __init__(self, devices: list[str]):
+        super().__init__(devices=devices)
+        jax_training.install()
+
+
+class ShardedWeights(MultiProcessDistribution, keras.distribution.ModelParallel):
     """A `keras.distribution.ModelParallel` that finds the layout of each weight itself.
 
-    A weight has its layout by its path and its shape as it is made, and whatever an
-    optimizer keeps of it has the same. Keras' own `LayoutMap` leaves whole, without a
-    word, what no key matches; here that is an error from 65,536 numbers on.
+    A weight gets its layout from its path and shape when it is created; the optimizer's
+    slots get the same. Keras' own `LayoutMap` silently replicates a weight that no key
+    matches; here that is an error from 65,536 elements on.
 
     Args:
         device_mesh: `keras.distribution.DeviceMesh` with the axis `"batch"`, and with
             `"model"` for tensor parallelism.
-        shard_batch_axis: bool, whether each large weight is also split over `"batch"`,
-            along the longest dimension that divides and is not split over `"model"`; one
-            that is, and has no other such dimension, is left as it is.
-        layouts: dictionary of regular expressions that match a whole path, as in
-            `keras.distribution.LayoutMap`, or the path from a public layer of our models
-            on (`"head/kernel"`), to a tuple with an axis or None for each
-            dimension: of weights that are not of this package, or are to be otherwise.
+        shard_batch_axis: bool, whether large weights are also sharded over `"batch"`,
+            along the longest dimension that divides and is not sharded over `"model"`. A
+            weight sharded over `"model"` without such a dimension stays as it is.
+        layouts: layouts of other layers' weights, or instead of the rules: a dictionary
+            from regular expressions to tuples with an axis or None per dimension. An
+            expression matches the whole path, as in `keras.distribution.LayoutMap`, or
+            the path from a layer of this package on (`"head/kernel"`).
 
     Raises:
-        ValueError: in building a model: of a large weight that would stay whole, and of
-            any weight that its axis does not divide.
+        ValueError: in building a model, if a large weight has no layout, or an axis does
+            not divide a dimension.
     """
 
     def __init__(self, device_mesh, *, shard_batch_axis: bool = False, layouts=None):
@@ -128,30 +142,32 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
         for pattern, axes in (layouts or {}).items():
             self.layouts[pattern] = tuple(axes)
         super().__init__(layout_map=self.layouts, batch_dim_name=BATCH)
+        jax_training.install()
         self.shard_batch_axis = shard_batch_axis
         self.axis_sizes = dict(zip(device_mesh.axis_names, device_mesh.shape, strict=True))
 
     @property
     def name(self) -> str:
-        """`"fully_sharded"` or `"tensor_parallel"`, which may be on the same mesh."""
+        """`"fully_sharded"` or `"tensor_parallel"`."""
         return "fully_sharded" if self.shard_batch_axis else "tensor_parallel"
 
-    def get_variable_layout(self, variable):
+    def get_variable_layout(
+        self, variable: keras.Variable
+    ) -> keras.distribution.TensorLayout:
         """The `TensorLayout` of a variable, see the class."""
-        # What an optimizer or a user has given it, first.
+        # A layout that an optimizer or the user has set comes first.
         given = layout(variable)
         if given is not None:
             return given
         axes = self.axes(variable.path, tuple(variable.shape))
         return keras.distribution.TensorLayout(axes, self.device_mesh)
 
-    def get_tensor_layout(self, path):
-        """The `TensorLayout` of a layer's output, by its path with `"/output"` after it.
+    def get_tensor_layout(self, path: str) -> keras.distribution.TensorLayout | None:
+        """The `TensorLayout` of a layer's output, by `"path/output"`.
 
-        Where weights are split over the axis of the batch, XLA may move the images
-        instead, and does where they are smaller; and a head that is split by its inputs
-        makes it split the tokens of every block, which are then gathered for each
-        projection. What our layers hand on is held to what it should be.
+        Without it, XLA may reshard the images in place of weights that are sharded over
+        the batch axis, and shard the tokens of every block for a head that is sharded by
+        its inputs, only to gather them for each projection.
         """
         given = super().get_tensor_layout(path)
         if given is not None or not _in_step():
@@ -163,14 +179,14 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
         return None
 
     def axes(self, path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
-        """The axis of the mesh, or None, of each dimension of a weight.
+        """The mesh axis, or None, of each dimension of a weight.
 
         Args:
-            path: of the weight.
-            shape: of the weight.
+            path: path of the weight.
+            shape: shape of the weight.
 
         Raises:
-            ValueError: if no rule is for it though it is large, or one does not divide it.
+            ValueError: if it is large and has no rule, or an axis does not divide it.
         """
         given = self.layouts[path]
         if given is not None:
@@ -181,10 +197,10 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
             ruled = tensor_parallel_axes(path, shape)
             if ruled is None and math.prod(shape) >= MIN_SIZE:
                 raise ValueError(
-                    f"No rule of tensor parallelism is for the weight {path!r} of shape "
-                    f"{shape}, and it is too large to be whole on each device. Say how it "
-                    f"is split, {_example(path, shape, MODEL)}, or that it is not, with "
-                    "None for each dimension."
+                    "Tensor parallelism needs a layout for each weight of "
+                    f"{MIN_SIZE:,} elements or more. Received: {path!r} of shape {shape}, "
+                    f"which has no rule. Shard it, {_example(path, shape, MODEL)}, or "
+                    "replicate it with None for each dimension."
                 )
             axes = ruled or axes
             self._check_division(path, shape, axes)
@@ -196,12 +212,12 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
         size = self.axis_sizes[BATCH]
         free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % size == 0]
         if not free and MODEL in axes:
-            return axes  # as the head of 1,000 classes, by 16 devices
+            return axes  # such as the head of 1,000 classes on 16 devices
         if not free:
             raise ValueError(
                 f"The weight {path!r} of shape {shape} has no dimension that the {size} "
-                f"devices of the axis {BATCH!r} divide. Take another number of devices, "
-                f"or leave it whole: layouts={{{public_path(path)!r}: "
+                f"devices of the axis {BATCH!r} divide. Use another number of devices, "
+                f"or replicate it: layouts={{{public_path(path)!r}: "
                 f"{(None,) * len(shape)}}}."
             )
         longest = max(free, key=lambda i: (shape[i], i))
@@ -210,7 +226,7 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
     def _check_given(self, path, shape, axes):
         if len(axes) != len(shape):
             raise ValueError(
-                "A layout must have an axis or None for each dimension. Received: "
+                "A layout must have an axis or None per dimension. Received: "
                 f"{axes} for the weight {path!r} of shape {shape}"
             )
         self._check_division(path, shape, axes)
@@ -221,15 +237,15 @@ class ShardedWeights(ProcessParts, keras.distribution.ModelParallel):
                 continue
             what = "heads" if "/attention/" in path and axis == MODEL else "numbers"
             raise ValueError(
-                f"The {self.axis_sizes[axis]} devices of the axis {axis!r} must divide "
-                f"what they split. Received: the weight {path!r} of shape {shape}, with "
-                f"{shape[i]} {what} in dimension {i}. Take a `model_axis` that divides "
+                f"The {self.axis_sizes[axis]} devices of the axis {axis!r} must divide the "
+                f"dimension that they shard. Received: {path!r} of shape {shape}, with "
+                f"{shape[i]} {what} in dimension {i}. Use a `model_axis` that divides "
                 "them, or fully_sharded() without one."
             )
 
 
 def _in_step():
-    """Whether a step is traced, whose batches divide: not in a call of one's own."""
+    """True in the trace of a step, whose batches divide; false in a user's own call."""
     return in_stateless_scope() and not in_symbolic_scope()
 
 

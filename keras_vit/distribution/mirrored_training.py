@@ -1,13 +1,12 @@
 """Keras' training and prediction on the replicas of a `tf.distribute.MirroredStrategy`.
 
-Keras 3.15 takes the mean loss of each replica's rows and gives it the weight of one by
-the number of replicas, however many rows it has: a batch that does not divide makes a
-wrong update. It clips the gradient of each replica. And what it is given as one batch,
-each replica computes as a whole.
+Keras 3.15 weights the mean loss of each replica equally, whatever its number of rows: a
+batch that the replicas do not divide makes a wrong update. It clips the gradient of each
+replica, and in `*_on_batch` each replica computes the complete batch.
 
-Here each replica has as many rows; those that would come after the last row are copies of
-it. The outputs of all replicas come together and the copies are cut off, so that any loss
-and any metric is that of the whole batch.
+Here each replica has equally many rows; copies of the last row pad the batch. The outputs
+of all replicas are gathered and the copies removed, so that losses and metrics are those
+of the complete batch.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ import threading
 
 import keras
 
-from keras_vit.distribution.fitting import call_options, has_added_losses
+from keras_vit.distribution.fit_arguments import call_options, has_added_losses
 from keras_vit.keras_internals.distribute_strategy import has_strategy, set_strategy
 from keras_vit.keras_internals.loss_scaling import replace_scaling
 from keras_vit.keras_internals.loss_tracker import track_loss
@@ -26,8 +25,7 @@ from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.keras_internals.symbolic_build import symbolic_build
 from keras_vit.keras_internals.trainers import overridden, replace_trainer
 
-# The keys of a batch on its way to the replicas, and of the number of its rows, once for
-# each row.
+# Keys of a batch on its way to the replicas, and of its number of rows, repeated per row.
 _BATCH, _ROWS = "keras_vit_batch", "keras_vit_rows"
 _STEPS = (
     *("train_step", "test_step", "compute_loss"),
@@ -35,7 +33,7 @@ _STEPS = (
 )
 _UNEVEN = "The rows of a batch must be divisible by the number of devices, "
 _WAY_OUT = "or use one device."
-# Each replica is traced in a thread of its own.
+# Each replica is traced in its own thread.
 _here = threading.local()
 _installed = []
 
@@ -48,7 +46,7 @@ def is_in_use() -> bool:
 
 
 def install() -> None:
-    """Has Keras' trainer do this under any `MirroredStrategy`; once is enough."""
+    """Replaces methods of Keras' trainer under any `MirroredStrategy`, once."""
     if _installed:
         return
     replace_scaling(_not_of_whole_batches)
@@ -73,7 +71,7 @@ def _several(strategy):
     return is_mirrored and strategy.num_replicas_in_sync > 1
 
 
-# Batches, on their way to the replicas.
+# Batches on their way to the replicas.
 
 
 def _init_iterator(original, iterator, distribute_strategy=None, *arguments, **named):
@@ -87,7 +85,7 @@ def _init_iterator(original, iterator, distribute_strategy=None, *arguments, **n
 
 
 class _Divider:
-    """The part of a strategy that an epoch's iterator uses.
+    """Divides batches for an epoch's iterator, in place of a strategy.
 
     Args:
         strategy: a `tf.distribute.MirroredStrategy`.
@@ -98,7 +96,7 @@ class _Divider:
         self.spec = None
 
     def experimental_distribute_dataset(self, dataset):
-        """Batches of which each replica gets as many rows."""
+        """Batches of which each replica gets equally many rows."""
         import tensorflow as tf
 
         if not all(map(_is_dense, tf.nest.flatten(dataset.element_spec))):
@@ -128,7 +126,7 @@ def _is_dense(spec):
 
 
 def _marked(batch, count):
-    """A batch as one part for each replica, (count, rows, …), with its number of rows."""
+    """A batch as a part per replica, (count, rows, …), with its number of rows."""
     import tensorflow as tf
 
     batch = _map(tf.convert_to_tensor, batch)
@@ -155,7 +153,7 @@ def _is_marked(data):
 
 
 def _values(batch, strategy):
-    """A batch that is given as one, on the replicas."""
+    """The values of one batch on the replicas."""
     count = strategy.num_replicas_in_sync
     marked = _marked(batch, count)
     leaves = [leaf for leaf in keras.tree.flatten(marked) if leaf is not None]
@@ -214,9 +212,7 @@ def _make_function(original, model, step_function):
 
 
 def _check_options(model, is_training):
-    """Raises a ValueError for what Keras 3.15 cannot do under a strategy of several
-    replicas, and answers with an error of TensorFlow.
-    """
+    """Raises a ValueError for options with which Keras 3.15 fails on several replicas."""
     found = []
     if model.steps_per_execution > 1:
         found.append(f"steps_per_execution={model.steps_per_execution}")
@@ -230,7 +226,7 @@ def _check_options(model, is_training):
             found.append(f"{name}={value} of the optimizer")
     if found:
         raise ValueError(
-            "Under a tf.distribute strategy Keras cannot take several steps at once, "
+            "Under a tf.distribute strategy Keras cannot run several steps at once, "
             "compile a step with XLA, accumulate gradients, or overwrite weights with "
             f"their averages during training. Received: {', '.join(found)}. Leave it out, "
             "or use one device."
@@ -266,7 +262,7 @@ def _step_in_replica(model, step_function, data):
 
 
 def _needs_equal_parts(model):
-    """Why a model has to be left to Keras, for whose steps batches must divide."""
+    """Reason to leave a model to Keras' steps, which need equal parts; or `None`."""
     if own := overridden(model, _STEPS):
         return f"as {type(model).__name__} has a {own[0]} of its own"
     for layer in all_layers(model):
@@ -278,14 +274,13 @@ def _needs_equal_parts(model):
 
 
 def _only_if_even(data, rows, reason):
-    """The data, where each replica has as many rows of it; else an error."""
+    """The data, with an assertion that each replica has equally many rows."""
     import tensorflow as tf
 
     count = _context().num_replicas_in_sync
     said = tf.strings.format(
-        f"{_UNEVEN}{reason}. Received: a batch of {{}} for {count} devices. Take a "
-        f"multiple of {count}, and leave out the rows that are left at the end "
-        f"(drop_remainder=True), {_WAY_OUT}",
+        f"{_UNEVEN}{reason}. Received: a batch of {{}} for {count} devices. Use a "
+        f"multiple of {count} and drop_remainder=True, {_WAY_OUT}",
         rows,
     )
     with tf.control_dependencies([tf.debugging.Assert(rows % count == 0, [said])]):
@@ -293,7 +288,7 @@ def _only_if_even(data, rows, reason):
 
 
 def _num_rows(data):
-    """Number of rows of a tensor that is dense, sparse or ragged."""
+    """Number of rows of dense, sparse or ragged data."""
     import tensorflow as tf
 
     first = next(x for x in keras.tree.flatten(data) if x is not None)
@@ -307,7 +302,7 @@ def _train_step(original, model, data):
 
     with tf.GradientTape() as tape:
         loss, logs = _loss_and_logs(model, data, training=True)
-        # Gradients are summed over the replicas, of which each has the whole loss.
+        # Gradients are summed over the replicas, and each has the complete loss.
         scaled = model.optimizer.scale_loss(loss / _context().num_replicas_in_sync)
     weights = model.trainable_weights
     model.optimizer.apply_gradients(
@@ -323,7 +318,7 @@ def _test_step(original, model, data):
 
 
 def _loss_and_logs(model, data, training):
-    """The loss of a whole batch, and what the metrics say after it, in each replica."""
+    """The loss of the complete batch and the values of the metrics, in each replica."""
     rows = _here.rows
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     options = call_options(model, training)
@@ -343,7 +338,7 @@ def _loss_and_logs(model, data, training):
         if has_added_losses(model):
             loss = _only_if_even(loss, rows, "as layers add losses of their own rows")
         value = _sum(loss) / _context().num_replicas_in_sync
-    # Keras adds up what the replicas have counted, so that one of them counts.
+    # Keras sums the metrics over the replicas, so only one of them updates.
     if _index() == 0:
         track_loss(model, value, rows)
         logs = model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -353,7 +348,7 @@ def _loss_and_logs(model, data, training):
 
 
 def _not_of_whole_batches(scale):
-    """Keras' scaling of a part's loss, left out where a loss is that of all parts."""
+    """Keras' scaling of a replica's loss, skipped for the loss of a complete batch."""
 
     @functools.wraps(scale)
     def scaled(value):
@@ -362,7 +357,7 @@ def _not_of_whole_batches(scale):
     return scaled
 
 
-# What replicas exchange.
+# Collective operations of the replicas.
 
 
 def _context():
@@ -384,7 +379,7 @@ def _sum(tensor):
 
 
 def _of_first(tensor):
-    """A tensor of the first replica, in each."""
+    """A tensor of the first replica, in all of them."""
     import tensorflow as tf
 
     tensor = tf.convert_to_tensor(tensor)
@@ -395,7 +390,7 @@ def _whole(own):
     """The rows of all replicas."""
     import tensorflow as tf
 
-    if own.dtype.is_bool or own.dtype.size < 2:  # which not every device adds up
+    if own.dtype.is_bool or own.dtype.size < 2:  # not every device can add these
         return tf.cast(_whole(tf.cast(own, "int32")), own.dtype)
     index, count, rows = _index(), _context().num_replicas_in_sync, tf.shape(own)[0]
     around = [[index * rows, (count - 1 - index) * rows]]
@@ -403,7 +398,7 @@ def _whole(own):
 
 
 def _whole_output(own, rows):
-    """The outputs for all rows, of which the gradients of its own come back here."""
+    """The outputs for all rows; the gradients of this replica's rows flow back."""
     import tensorflow as tf
 
     @tf.custom_gradient

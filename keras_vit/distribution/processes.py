@@ -1,7 +1,7 @@
-"""Processes that train one model together, on whichever backend, and what they exchange.
+"""Collective operations of the processes that train one model, on each backend.
 
-On torch those that `torchrun` has started, on JAX those that `initialize` has brought
-together; elsewhere there is one.
+`torchrun` starts the processes of torch, `initialize` connects those of JAX; otherwise
+there is one process. The process with index 0 is rank 0.
 """
 
 from typing import Any
@@ -15,32 +15,32 @@ _OF_BACKEND = {"jax": jax_processes, "torch": torch_processes}
 
 
 def num_processes() -> int:
-    """How many processes train together here and now."""
+    """Number of processes that train one model under the strategy in use."""
     found = _OF_BACKEND.get(keras.backend.backend())
     return found.num_processes() if found else 1
 
 
 def process_index() -> int:
-    """The number of this process among those that train together, from 0."""
+    """Rank of this process, from 0."""
     found = _OF_BACKEND.get(keras.backend.backend())
     return found.process_index() if found else 0
 
 
 def is_first_process() -> bool:
-    """Whether it is this process that writes files and prints."""
+    """True for rank 0, which writes files and prints."""
     return process_index() == 0
 
 
-def share(content: Any) -> Any:
-    """Returns the first process' content in every process; it must be picklable."""
-    return content if num_processes() == 1 else _exchanges().share(content)
+def broadcast(content: Any) -> Any:
+    """The object of rank 0, in every process; it can be any that pickles."""
+    return content if num_processes() == 1 else _exchanges().broadcast(content)
 
 
-def share_arrays(arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
-    """The first process' arrays, in every process, one after the other."""
+def broadcast_arrays(arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+    """The arrays of rank 0, in every process, sent one by one."""
     if num_processes() == 1:
         return arrays
-    shapes = share(arrays and {n: (a.shape, a.dtype) for n, a in arrays.items()})
+    shapes = broadcast(arrays and {n: (a.shape, a.dtype) for n, a in arrays.items()})
     if shapes is None:
         return None
     if not is_first_process():
@@ -48,36 +48,36 @@ def share_arrays(arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] 
     shared = {}
     for name, array in arrays.items():
         array = np.require(array, requirements=("C", "W"))
-        numbers = _exchanges().share_bytes(array.reshape(-1).view("uint8"))
+        numbers = _exchanges().broadcast_bytes(array.reshape(-1).view("uint8"))
         shared[name] = numbers.view(array.dtype).reshape(array.shape)
     return shared
 
 
-def everyones(content: Any) -> list[Any]:
-    """Returns the content of each process, in their order; it must be picklable."""
-    return [content] if num_processes() == 1 else _exchanges().everyones(content)
+def all_gather(content: Any) -> list[Any]:
+    """The objects of all processes by rank; they can be any that pickle."""
+    return [content] if num_processes() == 1 else _exchanges().all_gather(content)
 
 
-def same_everywhere(content: Any) -> bool:
-    """Returns `True` if all processes have the same content."""
-    contents = everyones(content)
+def all_equal(content: Any) -> bool:
+    """True if the objects of all processes are equal."""
+    contents = all_gather(content)
     return all(other == contents[0] for other in contents)
 
 
 def any_process(truth: bool) -> bool:
-    """Whether it is true in one of them."""
+    """True if it is true in any process."""
     return truth if num_processes() == 1 else _exchanges().any_process(truth)
 
 
-def whole(variable: keras.Variable) -> np.ndarray:
-    """All of a variable, in every process."""
+def gather_variable(variable: keras.Variable) -> np.ndarray:
+    """The complete value of a variable, in every process."""
     if keras.backend.backend() == "jax":
-        return jax_processes.whole(variable.value)
+        return jax_processes.gather_array(variable.value)
     return keras.ops.convert_to_numpy(variable)
 
 
 def barrier() -> None:
-    """Returns when every process has come here."""
+    """Waits until every process has called it."""
     any_process(False)
 
 

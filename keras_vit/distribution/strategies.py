@@ -1,4 +1,4 @@
-"""What a model is built and trained under, on each backend."""
+"""Strategies under which a model is built and trained, on each backend."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ import keras
 
 from keras_vit import arguments
 from keras_vit.distribution import mirrored_training
-from keras_vit.distribution.layouts import BATCH, MODEL, ShardedWeights
-from keras_vit.distribution.parts import ReplicatedWeights
+from keras_vit.distribution.layouts import BATCH, MODEL, ReplicatedWeights, ShardedWeights
 from keras_vit.distribution.replicas import clip_over_replicas, seed_replicas
-from keras_vit.distribution.torch_processes import TorchProcesses, num_launched
+from keras_vit.distribution.torch_processes import num_launched
+from keras_vit.distribution.torch_training import TorchProcesses
 
 STRATEGIES = (
     *("auto", "data_parallel", "fully_sharded", "tensor_parallel", "mirrored", "tpu"),
@@ -25,25 +25,24 @@ _ALIASES = {"fsdp": "fully_sharded"}
 def strategy(
     name: str = "auto", devices: Sequence[Any] | None = None
 ) -> AbstractContextManager[Any]:
-    """Returns the context in which a model is built and trained, by name.
+    """The context in which to build and train a model, by name.
 
     Batches need not be divisible by the number of devices: `fit`, `evaluate` and `predict`
-    do what they do on one device. `keras_vit.training.finetune` asks for such batches.
+    compute the same as on one device. `keras_vit.training.finetune` does need that.
 
     Args:
-        name: of a function of this module: `"auto"`, `"data_parallel"`,
+        name: name of a function of this module: `"auto"`, `"data_parallel"`,
             `"fully_sharded"`, `"mirrored"` or `"tpu"`; with the size of the model axis
             `"tensor_parallel:4"` or `"fully_sharded:4"`; `"none"` for the backend's
             default. `"fsdp"` is another name of `"fully_sharded"`.
-        devices: those to distribute to, see `data_parallel`; `None` for all. Not for
-            `"tpu"`, which has an address.
+        devices: devices to use, see `data_parallel`; `None` for all. `"tpu"` ignores it.
 
     Returns:
         A context manager: `with strategy("auto"): model = …; model.fit(…)`.
 
     Raises:
-        ValueError: if the name is unknown, it is not for the backend, or there are not
-            several devices to distribute to.
+        ValueError: if the name is unknown or not for the backend, or there is only one
+            device.
     """
     found = _named(name, devices)
     return nullcontext() if found is None else found.scope()
@@ -55,13 +54,14 @@ def _named(name, devices):
     arguments.one_of(name, STRATEGIES, "name")
     if colon and (name not in _WITH_MODEL_AXIS or not number.isdigit()):
         raise ValueError(
-            "A number after the colon is the size of the model axis of "
-            f"{' or '.join(map(repr, _WITH_MODEL_AXIS))}. Received: '{name}:{number}'"
+            "Only the names "
+            f"{' and '.join(map(repr, _WITH_MODEL_AXIS))} take a model axis, a number "
+            f"after a colon. Received: '{name}:{number}'"
         )
     if name == "tensor_parallel" and not colon:
         raise ValueError(
-            "Tensor parallelism needs to know over how many devices a layer is split: "
-            "'tensor_parallel:4'. Received: 'tensor_parallel'"
+            "Tensor parallelism needs the number of devices per layer. Received: "
+            "'tensor_parallel'. Add it: 'tensor_parallel:4'."
         )
     given = (int(number),) if colon else ()
     options = {"devices": devices} if devices is not None and name != "tpu" else {}
@@ -69,41 +69,41 @@ def _named(name, devices):
 
 
 def auto(devices: Sequence[Any] | None = None) -> Any:
-    """What is here: data parallel on several devices, nothing on one.
+    """Data parallelism if there are several devices, otherwise nothing.
 
     Args:
         devices: see `data_parallel`.
 
     Returns:
-        `data_parallel()` where there are several devices, or processes of `torchrun`; on
-        one `None`, which `keras.distribution.set_distribution` takes, too.
+        `data_parallel()` for several devices, or processes of `torchrun`; `None` for one,
+        which `keras.distribution.set_distribution` takes, too.
     """
     several = len(_devices() if devices is None else devices) > 1
     return data_parallel(devices) if several else None
 
 
 def data_parallel(devices: Sequence[Any] | None = None) -> Any:
-    """Each device has the model, and its part of each batch.
+    """Data parallelism: each device has the model and a part of each batch.
 
     Args:
-        devices: on JAX names such as `"gpu:0"`, or `jax.Device`s, also those of a
-            topology that is not here; on TensorFlow names; `None` for all there are.
+        devices: on JAX names such as `"gpu:0"` or `jax.Device`s, also of a topology that
+            is not attached; on TensorFlow names; `None` for all.
 
     Returns:
-        On JAX a `keras.distribution.DataParallel` of all devices, on TensorFlow a
-        `tf.distribute.MirroredStrategy` of all GPUs, on torch `TorchProcesses`, of those
-        that `torchrun` has started. Each has `scope()`.
+        On JAX a `keras.distribution.DataParallel`, on TensorFlow a
+        `tf.distribute.MirroredStrategy` of GPUs, on torch `TorchProcesses`, for the
+        processes of `torchrun`. Each has `scope()`.
 
     Raises:
-        ValueError: if there is one device, or process, alone.
+        ValueError: if there is only one device or process.
     """
     backend = keras.backend.backend()
     devices = _devices() if devices is None else list(devices)
     if len(devices) < 2:
         raise ValueError(
             "Data parallelism needs several accelerators, on torch several processes of "
-            f"`torchrun`. Received: {len(devices)} on the backend {backend}. Use 'auto' "
-            "for whatever there is."
+            f"`torchrun`. Received: {len(devices)} on the backend {backend}. Use 'auto', "
+            "which also takes one."
         )
     if backend == "torch":
         return TorchProcesses()
@@ -118,27 +118,24 @@ def fully_sharded(
     devices: Sequence[Any] | None = None,
     layouts: Mapping[str, tuple[str | None, ...]] | None = None,
 ) -> ShardedWeights:
-    """Each device has a part of every large weight, and its part of each batch.
+    """Fully sharded data parallelism, for models that do not fit on one device (JAX).
 
-    A layer's weights come together when it is computed, and go again; gradients and what
-    the optimizer keeps of a weight are split as the weight is: memory for a model that
-    does not fit on one device, for half as much communication again as data parallelism
-    (ZeRO, arXiv 1910.02054, stage 3). Split is the longest dimension that the devices
-    divide; weights of less than 65,536 numbers (norms, biases) are whole.
+    Each device has a shard of every large weight, of its gradient and of its optimizer
+    slots, and a part of each batch. A layer's weights are gathered only while it is
+    computed, which takes 1.5 times the communication of data parallelism (ZeRO, arXiv
+    1910.02054, stage 3). Weights are sharded along the longest dimension that the devices
+    divide; weights of less than 65,536 elements (norms, biases) are replicated.
 
     Args:
-        model_axis: int, 1, or over how many devices each layer is split besides, see
-            `tensor_parallel`: the devices are then (devices / model_axis, model_axis).
+        model_axis: int, number of devices over which each layer is also sharded, see
+            `tensor_parallel`; the mesh is (devices / model_axis, model_axis).
         devices: see `data_parallel`.
-        layouts: of weights that are not of this package, see `tensor_parallel`.
-
-    Returns:
-        A `keras.distribution.ModelParallel` (JAX).
+        layouts: layouts of other layers' weights, see `tensor_parallel`.
 
     Raises:
-        ValueError: on another backend than JAX; if there are not several devices, or
-            `model_axis` does not divide them; and in building a model, of a large weight
-            that cannot be split.
+        ValueError: on another backend; if there is only one device, or `model_axis` does
+            not divide the number of devices; in building a model, if a large weight
+            cannot be sharded.
     """
     _check_jax("fully_sharded")
     arguments.positive(model_axis, "model_axis")
@@ -152,38 +149,33 @@ def tensor_parallel(
     devices: Sequence[Any] | None = None,
     layouts: Mapping[str, tuple[str | None, ...]] | None = None,
 ) -> ShardedWeights:
-    """Each layer is computed by several devices together, of which each has a part of it.
+    """Tensor parallelism: several devices compute each layer together (JAX).
 
-    Attention is split by heads, an MLP by the numbers between its two layers, the head
-    and the convolutions of ResNets by their inputs: one all-reduce of the tokens after
-    each attention and each MLP, forward and backward. No weight is ever gathered, nor are
-    queries, keys and values. For devices with fast connections, such as the GPUs of one
-    machine. Devices beyond `model_axis` divide the batch. A gated MLP (`mlp="swiglu"`,
-    `"geglu"`) has gate and value in one kernel, of which the halves change places in each
-    step. Group norms of ResNets have 32 groups, so that more devices exchange their
-    images. Embeddings of patches and positions are whole.
+    Attention is sharded by heads, an MLP by its hidden units, the head and the
+    convolutions of ResNets by their inputs. There is one all-reduce of the tokens after
+    each attention and each MLP, forward and backward; weights, queries, keys and values
+    are never gathered. It needs fast connections, such as between GPUs of one machine.
+    Further devices divide the batch. A gated MLP (`mlp="swiglu"`, `"geglu"`) has gate and
+    value in one kernel, whose halves are exchanged in each step. Group norms of ResNets
+    have 32 groups; more devices exchange their images. Embeddings are replicated.
 
     Args:
-        model_axis: int, over how many devices a layer is split: a divisor of the number
-            of devices, and of the model's heads.
+        model_axis: int, number of devices per layer, a divisor of the number of devices
+            and of the model's heads.
         devices: see `data_parallel`.
-        layouts: of weights that are not of this package and have 65,536 numbers or more:
-            a dictionary of regular expressions for a whole path to a tuple with an axis,
-            `"batch"` or `"model"`, or None for each dimension:
-            `{"my_dense/kernel": (None, "model")}`.
-
-    Returns:
-        A `keras.distribution.ModelParallel` (JAX).
+        layouts: layouts of other layers' weights of 65,536 elements or more: a dictionary
+            from regular expressions for a whole path to tuples with an axis, `"batch"` or
+            `"model"`, or None per dimension: `{"my_dense/kernel": (None, "model")}`.
 
     Raises:
-        ValueError: on another backend than JAX; if `model_axis` is 1 or does not divide
-            the devices; and in building a model, of a weight that it does not divide.
+        ValueError: on another backend; if `model_axis` is 1 or does not divide the number
+            of devices; in building a model, if it does not divide a weight.
     """
     _check_jax("tensor_parallel")
     if arguments.positive(model_axis, "model_axis") == 1:
         raise ValueError(
-            "Tensor parallelism is over two devices or more. Received: model_axis=1. Take "
-            "data_parallel() or fully_sharded()."
+            "Tensor parallelism needs at least two devices per layer. Received: "
+            "model_axis=1. Use data_parallel() or fully_sharded()."
         )
     mesh = _mesh(model_axis, "tensor_parallel()", devices)
     return ShardedWeights(mesh, layouts=layouts)
@@ -192,9 +184,9 @@ def tensor_parallel(
 def mirrored(devices: Sequence[str] | None = None) -> Any:
     """Data parallelism of TensorFlow on one machine: a `tf.distribute.MirroredStrategy`.
 
-    Dropout differs by device; under a strategy made without this module all draw the same,
-    and batches that the devices do not divide make a wrong update. A loss is given the
-    outputs of all devices.
+    Dropout differs by device, batches may have any size, and a loss is given the outputs
+    of all devices. Under a strategy created elsewhere, all devices draw the same random
+    numbers, and batches that the devices do not divide make a wrong update.
 
     Args:
         devices: names such as `"GPU:0"`; `None` for all GPUs.
@@ -208,14 +200,16 @@ def mirrored(devices: Sequence[str] | None = None) -> Any:
 
 
 def _short_name(device):
-    """`"GPU:0"` of each way to write it."""
+    """`"GPU:0"` from any spelling of the device."""
     return device.rpartition("/")[2].upper().removeprefix("DEVICE:")
 
 
 @functools.cache
 def _mirrored(devices):
-    """One for all models: in TensorFlow 2.21 the sums of a second one, of the same devices,
-    have the keys of the first one's, and fail where their shapes are others.
+    """The one strategy of these devices for all models.
+
+    In TensorFlow 2.21 the collectives of a second strategy reuse the keys of the first,
+    and fail if their shapes differ.
     """
     import tensorflow as tf
 
@@ -228,12 +222,12 @@ def _mirrored(devices):
 def tpu(address: str = "") -> Any:
     """Data parallelism of TensorFlow on TPUs: a `tf.distribute.TPUStrategy`.
 
-    Written by TensorFlow's documentation; no TPU has run it so far. On JAX a TPU's chips
-    are devices as any other: `data_parallel`, `fully_sharded`, `tensor_parallel`.
+    It follows TensorFlow's documentation and has not been run on a TPU. On JAX, TPU chips
+    are devices for `data_parallel`, `fully_sharded` and `tensor_parallel`.
 
     Args:
-        address: of the TPU, as `tf.distribute.cluster_resolver.TPUClusterResolver` takes
-            it: `"local"` on a TPU VM, else a name or an address.
+        address: name or address of the TPU for
+            `tf.distribute.cluster_resolver.TPUClusterResolver`; `"local"` on a TPU VM.
 
     Raises:
         ValueError: on another backend.
@@ -254,12 +248,12 @@ def _mesh(model_axis, function, devices):
         devices = keras.distribution.list_devices()
     if len(devices) < 2 or len(devices) % model_axis:
         raise ValueError(
-            f"{function} needs several devices, of which `model_axis` is a divisor. "
-            f"Received: {len(devices)} devices, model_axis={model_axis}"
+            f"{function} needs several devices, and a `model_axis` that divides their "
+            f"number. Received: {len(devices)} devices, model_axis={model_axis}"
         )
     if model_axis == 1:
         return keras.distribution.DeviceMesh((len(devices),), (BATCH,), devices)
-    # Devices of one group are neighbours.
+    # Adjacent devices share a layer.
     shape = (len(devices) // model_axis, model_axis)
     return keras.distribution.DeviceMesh(shape, (BATCH, MODEL), devices)
 
@@ -268,9 +262,9 @@ def _check_jax(function):
     backend = keras.backend.backend()
     if backend != "jax":
         raise ValueError(
-            f"{function}() is for KERAS_BACKEND=jax, the backend on which Keras splits "
-            f"weights. Received: the backend {backend}. Take data_parallel() there, whose "
-            "devices have the whole model each."
+            f"{function}() is for KERAS_BACKEND=jax, as Keras shards weights on JAX only. "
+            f"Received: the backend {backend}. Use data_parallel(), under which each "
+            "device has the complete model."
         )
 
 
@@ -278,13 +272,13 @@ def _check_tensorflow(function):
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ValueError(
-            f"{function}() is a strategy of TensorFlow. Received: the backend {backend}. "
-            "Take data_parallel()."
+            f"{function}() is for KERAS_BACKEND=tensorflow. Received: the backend "
+            f"{backend}. Use data_parallel()."
         )
 
 
 def _devices():
-    """Names of the devices, or processes, of which the backend can use several."""
+    """Names of the devices or processes over which the backend can distribute."""
     if keras.backend.backend() == "torch":
         return [f"process {i}" for i in range(num_launched())]
     if keras.backend.backend() == "jax":

@@ -1,30 +1,33 @@
-"""The processes that `torchrun` starts: their group, and what they exchange.
+"""Process groups and collective operations of the processes of `torchrun`.
 
-torch is imported where it is used; without `torchrun` there is one process, number 0.
+torch is imported where it is used. Without `torchrun` there is one process, rank 0.
 """
 
 import atexit
 import contextlib
 import datetime
 import os
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
+
 TIMEOUT = 600  # seconds
-BUCKET = 2**24  # numbers that are summed at a time
+BUCKET = 2**24  # elements of an all-reduce
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_open = []  # the contexts that the program is in
-_groups = {}  # of processes, by the kind of device whose tensors they exchange
-_waits = []  # the timeout, once there are groups
+contexts = []  # the `TorchProcesses` that the program is in
+_groups = {}  # process groups by the type of device whose tensors they exchange
+_timeouts = []  # the timeout of the groups, once there are some
 
 
 def num_launched() -> int:
-    """How many processes `torchrun` has started for this training; 1 without it.
+    """Number of processes that `torchrun` has started; 1 without it.
 
     Raises:
-        ValueError: if the environment says that there are several, but not how they find
-            each other.
+        ValueError: if WORLD_SIZE is above 1 and other variables of `torchrun` are missing.
     """
     if keras.backend.backend() != "torch":
         return 1
@@ -34,89 +37,57 @@ def num_launched() -> int:
     missing = [name for name in _ENVIRONMENT if name not in os.environ]
     if int(given) > 1 and missing:
         raise ValueError(
-            "Several processes are started by `torchrun`, which says to each how to find "
-            f"the others. Received: WORLD_SIZE={given} in the environment without "
-            f"{', '.join(missing)}. Start the program with torchrun, or unset WORLD_SIZE."
+            "Several processes need all variables that `torchrun` sets. Received: "
+            f"WORLD_SIZE={given} in the environment without {', '.join(missing)}. Start "
+            "the program with torchrun, or unset WORLD_SIZE."
         )
     return int(given)
 
 
 def num_processes() -> int:
-    """How many processes train together here and now."""
-    return num_launched() if _open else 1
+    """Number of processes that train together: 1 outside of `TorchProcesses`."""
+    return num_launched() if contexts else 1
 
 
 def process_index() -> int:
-    """The number of this process, from 0."""
+    """Rank of this process, from 0."""
     return int(os.environ["RANK"]) if num_launched() > 1 else 0
 
 
-class TorchProcesses(contextlib.AbstractContextManager):
-    """A context in which the processes of `torchrun` train as one.
-
-    Args:
-        timeout: float, seconds that a process waits for the others before it ends with an
-            error.
-
-    Raises:
-        ValueError: on entering, if there are more processes than GPUs on this machine, or
-            Keras computes on something else than GPUs of CUDA or the CPU.
-        RuntimeError: on entering, if the program has made a process group itself.
-    """
-
-    def __init__(self, timeout: float = TIMEOUT):
-        self.timeout = timeout
-
-    def scope(self) -> "TorchProcesses":
-        """The context, as the strategies of other backends have it."""
-        return self
-
-    def __enter__(self):
-        from keras_vit.distribution import torch_training
-
-        if not _open:
-            _start(self.timeout)
-            torch_training.install()
-        _open.append(self)
-        return self
-
-    def __exit__(self, *error):
-        _open.pop()
-
-
-def _start(timeout):
+def start_groups(timeout: float) -> None:
+    """Creates the process groups, once; see `TorchProcesses`."""
     import torch.distributed as dist
 
     if has_group():
         return
     if dist.is_initialized():
         raise RuntimeError(
-            "The process group is made by `keras_vit.distribution`. Received: a program "
-            "that has called torch.distributed.init_process_group. Leave that out."
+            "`keras_vit.distribution` creates the process group itself. Received: a "
+            "program that called torch.distributed.init_process_group. Leave that out."
         )
     device, wait = _device(), datetime.timedelta(seconds=timeout)
     kind = {"cpu": "gloo", "cuda": "nccl"}[device]
     store, rank, number = next(dist.rendezvous("env://", timeout=wait))
-    # torchrun keeps its store when it restarts the processes, and torch 2.13 would have
-    # them look for each other at the addresses of those before.
+    # torchrun keeps its store when it restarts processes: with torch 2.13 they would look
+    # for each other at the old addresses.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"attempt {attempt}", store)
     dist.init_process_group(kind, store=store, rank=rank, world_size=number, timeout=wait)
-    # Else gloo's thread, still running, now and then aborts a program that has ended well.
+    # Otherwise gloo's running thread sometimes aborts a program at its end.
     atexit.register(dist.destroy_process_group)
     _groups[device] = dist.group.WORLD
     if device != "cpu":
         _groups["cpu"] = dist.new_group(backend="gloo", timeout=wait)
-    _waits.append(timeout)
+    _timeouts.append(timeout)
 
 
 def has_group() -> bool:
-    """Whether this process has been in such a context."""
+    """True if this process has entered `TorchProcesses` before."""
     return bool(_groups)
 
 
 def _device():
-    """`"cpu"` or `"cuda"`, of which this process then has one of its own."""
+    """Type of Keras' device, `"cpu"` or `"cuda"`; selects the GPU of this process."""
     import torch
 
     device = keras.ops.zeros(()).device.type
@@ -124,7 +95,7 @@ def _device():
         return device
     if device != "cuda":
         raise ValueError(
-            "Processes train together on GPUs of CUDA or on the CPU. Received: Keras on "
+            "Several processes need CUDA GPUs or the CPU. Received: Keras on "
             f"{device!r}. Use one process, or keras.device('cpu')."
         )
     index, number = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -140,30 +111,30 @@ def _device():
 
 @contextlib.contextmanager
 def _exchange():
-    """Says what it means where the others do not answer."""
+    """Explains an error of torch in a collective operation."""
     import torch.distributed as dist
 
     try:
         yield dist
     except RuntimeError as error:
         raise RuntimeError(
-            f"Process {process_index()} of {num_processes()} has lost the others: one has "
-            f"ended, or did not come within {_waits[0]:g} seconds, or was "
-            "given batches of another size. See what that one says; a training with "
-            f"`ExactResume` goes on when it is started again. ({error})"
+            f"Process {process_index()} of {num_processes()} lost the others: one has "
+            f"ended, took longer than {_timeouts[0]:g} seconds, or has batches of another "
+            "size. See its messages. A training with `ExactResume` resumes when it is "
+            f"started again. ({error})"
         ) from error
 
 
-def share(content):
-    """What the first process gave; anything that can be pickled."""
-    box = [content]
+def broadcast(content: Any) -> Any:
+    """The object of rank 0; it can be any that pickles."""
+    contents = [content]
     with _exchange() as dist:
-        dist.broadcast_object_list(box, src=0, group=_groups["cpu"])
-    return box[0]
+        dist.broadcast_object_list(contents, src=0, group=_groups["cpu"])
+    return contents[0]
 
 
-def share_bytes(numbers: np.ndarray) -> np.ndarray:
-    """The first process' uint8 array; that of the others is written to."""
+def broadcast_bytes(numbers: np.ndarray) -> np.ndarray:
+    """The uint8 array of rank 0, written into the arrays of the others."""
     import torch
 
     if numbers.size:
@@ -172,8 +143,8 @@ def share_bytes(numbers: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def everyones(content) -> list:
-    """What each process gave; anything that can be pickled."""
+def all_gather(content: Any) -> list[Any]:
+    """The objects of all processes; they can be any that pickle."""
     contents = [None] * num_processes()
     with _exchange() as dist:
         dist.all_gather_object(contents, content, group=_groups["cpu"])
@@ -181,7 +152,7 @@ def everyones(content) -> list:
 
 
 def any_process(truth: bool) -> bool:
-    """Whether it is true in one of them."""
+    """True if it is true in any process."""
     import torch
 
     number = torch.tensor(int(truth))
@@ -190,11 +161,11 @@ def any_process(truth: bool) -> bool:
     return bool(number)
 
 
-def gathered(tensor):
-    """(n, …) of each process as (processes · n, …), in their order; of any dtype."""
+def gather_rows(tensor: "torch.Tensor") -> "torch.Tensor":
+    """Concatenates (n, …) of each process to (processes · n, …), by rank; any dtype."""
     import torch
 
-    # As bytes: the libraries do not know every dtype.
+    # As bytes: gloo and NCCL do not support every dtype.
     own = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     parts = [torch.empty_like(own) for _ in range(num_processes())]
     with _exchange() as dist:
@@ -202,8 +173,8 @@ def gathered(tensor):
     return torch.cat(parts).view(tensor.dtype).reshape(-1, *tensor.shape[1:])
 
 
-def averaged(tensors: list) -> list:
-    """Means over the processes, of each tensor that is not `None`."""
+def mean_over_processes(tensors: list) -> list:
+    """The mean over the processes of each tensor; `None` stays `None`."""
     import torch
 
     means = list(tensors)
@@ -220,7 +191,7 @@ def averaged(tensors: list) -> list:
 
 
 def _buckets(tensors):
-    """Indices of tensors of one dtype, of `BUCKET` numbers together or a single one."""
+    """Yields indices of tensors of one dtype: at most `BUCKET` elements, or one tensor."""
     open_, sizes = {}, {}
     for i, tensor in enumerate(tensors):
         if tensor is None:
@@ -235,8 +206,8 @@ def _buckets(tensors):
     yield from open_.values()
 
 
-def share_in_place(tensor) -> None:
-    """Gives a tensor the first process' numbers."""
+def broadcast_tensor(tensor: "torch.Tensor") -> None:
+    """Copies the values of rank 0 into a tensor."""
     import torch
 
     numbers = tensor.detach().contiguous()

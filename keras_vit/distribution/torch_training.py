@@ -1,41 +1,42 @@
-"""`fit`, `evaluate` and `predict` of Keras on torch, by several processes together.
+"""Keras' `fit`, `evaluate` and `predict` on torch in several processes.
 
-Keras 3.15 has no distribution on torch, and what `DistributedDataParallel` does begins in
-its `forward`, which `fit` never calls: nothing is averaged, and nobody says so. Here each
-process computes the model on its own rows of a batch. The outputs of all of them are
-gathered, so that each has the loss and the metrics of the whole batch, whatever they are;
-back go the gradients of its own rows, and those of the weights are averaged.
+Keras 3.15 has no distribution on torch. `DistributedDataParallel` acts in its `forward`,
+which `fit` never calls, so that gradients silently stay different. Here each process
+computes the model on its own rows of a batch. The outputs of all processes are gathered,
+so that each computes the loss and the metrics of the complete batch. The gradients of its
+own rows flow back, and the gradients of the weights are averaged.
 """
 
 import contextlib
 import functools
 import inspect
 import random
+from typing import Self
 
 import keras
 import numpy as np
 
 from keras_vit.distribution import torch_processes
-from keras_vit.distribution.fitting import (
+from keras_vit.distribution.batch_rows import SHARD, check_first_batch, process_rows
+from keras_vit.distribution.fit_arguments import (
     call_options,
     has_added_losses,
-    of_this_process,
+    process_callbacks,
 )
 from keras_vit.distribution.processes import (
+    all_equal,
+    all_gather,
     barrier,
-    everyones,
+    broadcast,
     is_first_process,
     num_processes,
     process_index,
-    same_everywhere,
-    share,
 )
-from keras_vit.distribution.rows import SHARD, check_first, own_rows
 from keras_vit.distribution.torch_processes import (
-    averaged,
-    gathered,
+    broadcast_tensor,
+    gather_rows,
     has_group,
-    share_in_place,
+    mean_over_processes,
 )
 from keras_vit.keras_internals.data_adapters import ROWS, shard_adapter
 from keras_vit.keras_internals.loss_tracker import track_loss
@@ -55,9 +56,9 @@ _installed = []
 
 
 def install() -> None:
-    """Has Keras' trainer do this in the context of `TorchProcesses`.
+    """Replaces methods of Keras' trainer for the context of `TorchProcesses`.
 
-    It stays in place after it, to refuse a `fit` by each process for itself.
+    They stay replaced after the context, to refuse a `fit` of one process alone.
     """
     if _installed:
         return
@@ -97,7 +98,7 @@ def _train_step(model, data):
         model.optimizer.scale_loss(loss).backward()
     weights = model.trainable_weights[:]
     with torch.no_grad():
-        model.optimizer.apply(averaged([w.value.grad for w in weights]), weights)
+        model.optimizer.apply(mean_over_processes([w.value.grad for w in weights]), weights)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
@@ -116,7 +117,7 @@ def _predict_step(model, data):
 
 
 def _forward(model, x, rows, training):
-    """The outputs for all rows, of which the gradients of its own come back here."""
+    """The outputs for all rows; the gradients of this process' rows flow back."""
     options = call_options(model, training)
     return keras.tree.map_structure(
         lambda output: _whole_output(output, rows), model(x, **options)
@@ -129,21 +130,21 @@ def _loss(model, x, y, y_pred, sample_weight, rows, training):
     )
     if rows % num_processes():
         _check_added(model, rows)
-    # What layers add to the loss is of each process' own rows.
-    value = averaged([loss.detach()])[0] if model.losses else loss
+    # Layers add losses of this process' rows.
+    value = mean_over_processes([loss.detach()])[0] if model.losses else loss
     track_loss(model, value, rows)
     return loss
 
 
 def _check_added(model, rows):
-    """Refuses losses that layers add, as the copies that fill a batch up would count."""
+    """Refuses losses that layers add: the copies that pad a batch would count."""
     if has_added_losses(model):
         number = num_processes()
         raise ValueError(
             "The rows of a batch must be divisible by the number of processes, as layers "
             f"add losses of their own rows. Received: a batch of {rows} for {number} "
-            f"processes. Take a multiple of {number}, and leave out the rows that are left "
-            "at the end (drop_remainder=True), or use one process."
+            f"processes. Use a multiple of {number} and drop_remainder=True, or one "
+            "process."
         )
 
 
@@ -151,7 +152,7 @@ def _whole_output(output, rows):
     whole = _gather_function().apply(output)[:rows]
     own = mask(output)
     if own is not None:
-        set_mask(whole, gathered(own)[:rows])
+        set_mask(whole, gather_rows(own)[:rows])
     return whole
 
 
@@ -160,16 +161,16 @@ def _gather_function():
     import torch
 
     class Gather(torch.autograd.Function):
-        """Outputs of all processes; back, times their number, the gradients of its own.
+        """Gathers the outputs of all processes; returns the gradient of its own rows.
 
-        Times their number since the gradients of the weights are averaged, which leaves
-        as they are those that every process has: of a regularizer's loss.
+        The gradient is multiplied by the number of processes, as the gradients of the
+        weights are averaged. Those of regularizers are equal in every process and stay.
         """
 
         @staticmethod
         def forward(ctx, own):
             ctx.rows = own.shape[0]
-            return gathered(own)
+            return gather_rows(own)
 
         @staticmethod
         def backward(ctx, gradient):
@@ -179,23 +180,23 @@ def _gather_function():
     return Gather
 
 
-# Rows of a batch. The copies of the last one with which each process has as many are cut
-# off the outputs.
+# Rows of a batch. Copies of the last row give each process equally many; they are removed
+# from the outputs.
 
 
 def _own(data):
-    """The own rows of a batch, and how many it has in all."""
+    """This process' rows of a batch, and the number of all rows."""
     data = tuple(data) if isinstance(data, tuple | list) else (data,)
     first = keras.tree.flatten(data)[0]
     if hasattr(first, ROWS):
         return data, getattr(first, ROWS)
     rows = first.shape[0]
-    indices = own_rows(rows, process_index(), num_processes())
+    indices = process_rows(rows, process_index(), num_processes())
     return _map(lambda leaf: keras.ops.convert_to_tensor(leaf)[indices], data), rows
 
 
 def _whole(data, rows):
-    return _map(lambda tensor: gathered(tensor)[:rows], data)
+    return _map(lambda tensor: gather_rows(tensor)[:rows], data)
 
 
 def _map(function, data):
@@ -216,12 +217,12 @@ def _first_checked(original, iterator):
     batches = original(iterator)
     if num_processes() == 1 or isinstance(iterator.data_adapter, shard_adapter()):
         return batches
-    # Begun now, as Keras begins it: a loader draws a seed then.
-    return check_first(iter(batches))
+    # Iterated now, as in Keras: a loader then draws a seed.
+    return check_first_batch(iter(batches))
 
 
-# Randomness. The state of all generators is the same in each process, at any time; while
-# gradients are computed, each has numbers of its own.
+# Random numbers. The states of all generators are equal in all processes; only while
+# gradients are computed does each process have its own.
 
 
 @contextlib.contextmanager
@@ -252,8 +253,8 @@ def _random_of_process(model):
 def _refused(original, model, *arguments, **named):
     if has_group():
         raise RuntimeError(
-            "`train_on_batch` does not give every process the same weights first. "
-            "Train with `fit`."
+            "`train_on_batch` does not synchronize the weights of several processes. "
+            "Received: a call in one of several. Train with `fit`."
         )
     return original(model, *arguments, **named)
 
@@ -263,44 +264,43 @@ def _call(original, model, *arguments, **named):
     if num_processes() == 1:
         if is_fit and has_group():
             raise RuntimeError(
-                "Outside of the context each process would train for itself. Received: "
-                f"`fit` in one of {torch_processes.num_launched()} processes. Call it "
-                "in `with keras_vit.distribution.data_parallel():`."
+                "Several processes must train together. Received: `fit` in one of "
+                f"{torch_processes.num_launched()} processes outside of a strategy. Call "
+                "it in `with keras_vit.distribution.data_parallel():`."
             )
         return original(model, *arguments, **named)
     if is_validation(named):
         return original(model, *arguments, **named)
     given = inspect.signature(original).bind(model, *arguments, **named)
     check_model(model)
-    given.arguments["callbacks"] = of_this_process(given.arguments.get("callbacks"))
+    given.arguments["callbacks"] = process_callbacks(given.arguments.get("callbacks"))
     if not is_first_process():
         given.arguments["verbose"] = 0
     _synchronize(model, always=is_fit)
     result = original(*given.args, **given.kwargs)
     if is_fit:
         _check_weights(model)
-        barrier()  # what the first process writes is there
+        barrier()  # rank 0 has written its files
     return result
 
 
-def check_model(model) -> None:
-    """Raises a ValueError for a model that processes cannot train together."""
+def check_model(model: keras.Model) -> None:
+    """Raises a ValueError for a model that several processes cannot train together."""
     import torch
 
     own = overridden(model, _STEPS)
     if own:
         raise ValueError(
-            "Processes take the steps of keras.Model together. Received: "
-            f"{type(model).__name__} with a {', '.join(own)} of its own. Leave it out, or "
-            "write the loop in torch."
+            "Several processes need the steps of keras.Model. Received: "
+            f"{type(model).__name__}, which overrides {', '.join(own)}. Leave that out, "
+            "or write the loop in torch."
         )
     layers = list(all_layers(model))
     parallel = torch.nn.parallel.DistributedDataParallel
     if any(isinstance(m, parallel) for layer in layers for m in layer.modules()):
         raise ValueError(
-            "Keras' `fit` does not use what torch's DistributedDataParallel is given. "
-            "Received: a model with one in it. Take the module out of it: gradients are "
-            "averaged here anyway."
+            "Keras' `fit` bypasses torch's DistributedDataParallel. Received: a model that "
+            "contains one. Unwrap the module: gradients are averaged here anyway."
         )
     norms = [
         layer.name
@@ -309,18 +309,18 @@ def check_model(model) -> None:
     ]
     if norms:
         raise ValueError(
-            "BatchNormalization has in each process the statistics of its own rows. "
+            "BatchNormalization would have different statistics in each process. "
             f"Received: {', '.join(norms[:5])}. Freeze it (layer.trainable = False), or "
             "use GroupNormalization or LayerNormalization."
         )
     if not all(layer.built for layer in layers):
         raise ValueError(
-            "A model must be built before each process can be given the same weights. "
-            "Received: one without. Begin it with keras.Input, or call it on a batch."
+            "A model must be built before its weights can be synchronized. Received: a "
+            "model without weights. Start it with keras.Input, or call it on a batch."
         )
     if getattr(model, "jit_compile", None) is True:
         raise ValueError(
-            "torch.compile does not know how processes exchange outputs. Received: a "
+            "torch.compile cannot compile the exchange between processes. Received: a "
             "model compiled with jit_compile=True. Leave it out."
         )
     _check_devices(model)
@@ -331,36 +331,37 @@ def _check_devices(model):
     others = {str(v.value.device) for v in model.variables if v.value.device != here}
     if others:
         raise ValueError(
-            "Build the model in the context, where each process has its own device. "
-            f"Received: weights on {', '.join(sorted(others))} in a process that has {here}"
+            "The weights must be on the device of the process. Received: weights on "
+            f"{', '.join(sorted(others))} in a process with {here}. Build the model in the "
+            "context."
         )
 
 
 def _synchronize(model, always):
-    """Gives each process the first one's weights, optimizer and randomness.
+    """Broadcasts weights, optimizer and random states of rank 0.
 
     Args:
         model: the model.
-        always: whether also where sums say that they are the same.
+        always: whether to broadcast variables also if their fingerprints are equal.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
     variables = _variables(model)
-    # Processes may have built other numbers of models before, which Keras counts.
+    # Keras numbers models, and processes may have built different numbers before.
     paths = inner_paths(model)
     names = [paths[id(variable)] for variable in model.variables]
     names += [] if optimizer is None else slot_paths(model)
     facts = [(tuple(v.shape), v.dtype) for v in variables]
-    if not same_everywhere([*zip(names, facts, strict=True)]):
+    if not all_equal([*zip(names, facts, strict=True)]):
         raise ValueError(
             "Each process must build the same model with the same optimizer. Received: "
-            "variables of other names, shapes or dtypes in some."
+            "variables whose names, shapes or dtypes differ between processes."
         )
-    if always or not same_everywhere(_fingerprints(variables)):
+    if always or not all_equal(_fingerprints(variables)):
         for variable in variables:
-            share_in_place(variable.value)
-    _set_random_states(share(_random_states()))
+            broadcast_tensor(variable.value)
+    _set_random_states(broadcast(_random_states()))
 
 
 def _variables(model):
@@ -369,7 +370,7 @@ def _variables(model):
 
 
 def _fingerprints(variables):
-    """Two sums over each variable, as bytes, so that NaN equals NaN."""
+    """Two sums over each variable, as bytes: NaN equals NaN."""
     import torch
 
     sums = []
@@ -382,13 +383,13 @@ def _fingerprints(variables):
 
 def _check_weights(model):
     variables = _variables(model)
-    everyone = everyones(_fingerprints(variables))
+    everyone = all_gather(_fingerprints(variables))
     for i, sums in enumerate(zip(*everyone, strict=True)):
         if len(set(sums)) > 1:
             raise RuntimeError(
-                "The processes have come apart: after `fit` "
-                f"{variables[i // 2].path!r} is not the same in all of them. A callback or "
-                "a layer changes it by what only one of them knows."
+                "All processes must have the same weights after `fit`. Received: "
+                f"{variables[i // 2].path!r}, which differs. Look for a callback or a "
+                "layer that changes it in one process only."
             )
 
 
@@ -413,3 +414,34 @@ def _set_random_states(states):
         torch.cuda.set_rng_state(torch_gpu)
     if seed is not None:
         made_global_state().assign(seed)
+
+
+class TorchProcesses(contextlib.AbstractContextManager):
+    """Context in which the processes of `torchrun` train one model.
+
+    Args:
+        timeout: float, seconds for which a process waits for the others before it ends
+            with an error.
+
+    Raises:
+        ValueError: on entering, if this machine has more processes than GPUs, or Keras
+            uses other devices than CUDA GPUs or the CPU.
+        RuntimeError: on entering, if the program has created a process group itself.
+    """
+
+    def __init__(self, timeout: float = torch_processes.TIMEOUT):
+        self.timeout = timeout
+
+    def scope(self) -> Self:
+        """The context itself, as in the strategies of other backends."""
+        return self
+
+    def __enter__(self) -> Self:
+        if not torch_processes.contexts:
+            torch_processes.start_groups(self.timeout)
+            install()
+        torch_processes.contexts.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        torch_processes.contexts.pop()

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_vit.distribution import ShardedWeights, data_parallel, strategies
+from keras_vit.distribution import data_parallel, strategies
+from keras_vit.distribution.layouts import ShardedWeights
 from keras_vit.keras_internals.variable_values import raw_value
 from keras_vit.planning.chips import GIB
 from keras_vit.planning.targets import Target

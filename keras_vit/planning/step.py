@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from keras_vit.distribution import check, check_batches, strategy
+from keras_vit.distribution import check, strategy
+from keras_vit.distribution.checks import check_batches
 from keras_vit.keras_internals.jax_state import lowered_train_step
 from keras_vit.keras_internals.symbolic_build import symbolic_build
 from keras_vit.keras_internals.variable_values import (

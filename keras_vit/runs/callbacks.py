@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_vit.data.packages import tensorflow
-from keras_vit.distribution import is_first_process, whole_weights
+from keras_vit.distribution import gather_weights, is_first_process
 from keras_vit.runs.folder import BEST, LAST
 from keras_vit.training.resume import event_files
 
@@ -77,7 +77,7 @@ class Checkpoints(keras.callbacks.Callback):
             self.model.optimizer = optimizer
 
     def _save(self, name):
-        with whole_weights(self.model):
+        with gather_weights(self.model):
             if is_first_process():
                 part = os.path.join(self.folder, f"part.{name}")
                 self.model.save(part)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit import arguments, deprecated
-from keras_vit.training.adapted import AdaptedOptimizer, adapt, inner_optimizer
+from keras_vit.training.optimizers import AdaptedOptimizer, adapt, inner_optimizer
 
 
 @deprecated.renamed_arguments(momentum="ema_momentum")

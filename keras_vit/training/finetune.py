@@ -10,7 +10,7 @@ import keras
 
 from keras_vit import arguments
 from keras_vit.data import Augmentation, ImageData, failures
-from keras_vit.distribution import check, check_batches, check_processes
+from keras_vit.distribution.checks import check, check_batches, check_processes
 from keras_vit.log import log
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.training.recipe import Recipe

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_vit.training.adapted import adapt
+from keras_vit.training.optimizers import adapt
 from keras_vit.weight_paths import model_prefix
 
 BLOCK = re.compile(r"block_(\d+)|stage_\d+_unit_\d+")

@@ -40,7 +40,7 @@ class SigmoidCrossentropy(keras.losses.Loss):
         self.from_logits = from_logits
         self.label_smoothing = label_smoothing
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
         return ops.sum(ops.binary_crossentropy(y_true, y_pred, self.from_logits), axis=-1)
 

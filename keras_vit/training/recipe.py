@@ -9,13 +9,13 @@ import keras
 
 from keras_vit import arguments, deprecated
 from keras_vit.data import Augmentation
-from keras_vit.distribution import check_gradient_accumulation
-from keras_vit.training.adapted import adapt
+from keras_vit.distribution.checks import check_gradient_accumulation
 from keras_vit.training.averaging import SwapAveragedWeights, average_weights
 from keras_vit.training.freezing import freeze
 from keras_vit.training.layerwise import learning_rate_multipliers, scale_learning_rates
 from keras_vit.training.lora import enable_lora
 from keras_vit.training.losses import SigmoidCrossentropy
+from keras_vit.training.optimizers import adapt
 from keras_vit.training.schedules import PerUpdate, WarmupLinearDecay
 from keras_vit.training.weight_decay import exclude_from_weight_decay
 

@@ -4,7 +4,7 @@ import keras
 
 from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.layers import LayerScale, PositionEmbedding, Registers
-from keras_vit.training.adapted import adapt
+from keras_vit.training.optimizers import adapt
 from keras_vit.weight_paths import inner_paths
 
 NORMS = (

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_vit import weight_paths
-from keras_vit.distribution.processes import whole
+from keras_vit.distribution.processes import gather_variable
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
 from keras_vit.resize import resize_grid, resize_patch_kernel
@@ -52,7 +52,7 @@ class ModelTensors:
         # Several processes exchange data in this loop, so all have the same order.
         for path, variable in self._variables.items():
             if path in targets:
-                yield path, whole(variable)
+                yield path, gather_variable(variable)
 
 
 def load_file(

@@ -55,8 +55,8 @@ def outcome(model, losses, history, **more):
     return {
         "losses": losses.of_steps,
         "history": history.history,
-        "weights": [jax_processes.whole(v.value) for v in model.weights],
-        "optimizer": [jax_processes.whole(v.value) for v in optimizer],
+        "weights": [jax_processes.gather_array(v.value) for v in model.weights],
+        "optimizer": [jax_processes.gather_array(v.value) for v in optimizer],
         **more,
     }
 
@@ -151,8 +151,8 @@ def revived(folder):
 def reopened(folder):
     """A file of a whole model, as one that is split."""
     model = keras_vit.from_pretrained(os.path.join(folder, "run", "last.keras"))
-    assert any(not jax_processes.is_whole(weight.value) for weight in model.weights)
-    return [jax_processes.whole(weight.value) for weight in model.weights]
+    assert any(not jax_processes.is_complete(weight.value) for weight in model.weights)
+    return [jax_processes.gather_array(weight.value) for weight in model.weights]
 
 
 def refusals(folder):

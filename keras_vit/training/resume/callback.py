@@ -10,7 +10,8 @@ import keras
 
 from keras_vit import arguments
 from keras_vit.data.image_data import ImageData
-from keras_vit.distribution import check_processes, is_first_process, processes
+from keras_vit.distribution import is_first_process, processes
+from keras_vit.distribution.checks import check_processes
 from keras_vit.keras_internals.fit_loop import FitLoop, Position
 from keras_vit.log import log
 from keras_vit.training.resume import (
@@ -203,7 +204,7 @@ class ExactResume(keras.callbacks.Callback):
 
     def _newest(self):
         """The newest complete checkpoint, in every process."""
-        paths = processes.share([*self.folder.steps().values()])
+        paths = processes.broadcast([*self.folder.steps().values()])
         sharded = [path for path in paths if path.suffix == sharded_checkpoints.SUFFIX]
         if sharded and keras.backend.backend() != "jax":
             raise ValueError(
@@ -225,13 +226,14 @@ class ExactResume(keras.callbacks.Callback):
                     checkpoint = read(path)
             except ValueError as problem:
                 error = str(problem)
-        errors = [problem for problem in processes.everyones(error) if problem]
+        errors = [problem for problem in processes.all_gather(error) if problem]
         if errors:
             raise ValueError(errors[0])
         if is_sharded:
             return checkpoint
-        tensors = processes.share_arrays(checkpoint and checkpoint.tensors)
-        return Checkpoint(path, processes.share(checkpoint and checkpoint.record), tensors)
+        tensors = processes.broadcast_arrays(checkpoint and checkpoint.tensors)
+        record = processes.broadcast(checkpoint and checkpoint.record)
+        return Checkpoint(path, record, tensors)
 
     def _shardings(self):
         variables = training_state.named_variables(self.model)
@@ -279,7 +281,7 @@ class ExactResume(keras.callbacks.Callback):
         return total_before // self.save_freq < self._position.total // self.save_freq
 
     def _end_epoch(self):
-        """Saves before validation, into which averaged weights are swapped."""
+        """Saves before validation, into which mean_over_processes weights are swapped."""
         self._is_training = False
         self._set_random_states()
         if not self._position.is_epoch_done and self._position.step:

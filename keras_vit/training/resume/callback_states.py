@@ -19,7 +19,7 @@ class EpochRecorder(keras.callbacks.Callback):
         super().__init__()
         self.epochs = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.epochs.append((epoch, dict(logs or {})))
 
 

@@ -24,7 +24,7 @@ def is_sharded(variables: Iterable[keras.Variable]) -> bool:
     """True if a variable has shards in other processes."""
     if keras.backend.backend() != "jax":
         return False
-    return not all(jax_processes.is_whole(variable.value) for variable in variables)
+    return not all(jax_processes.is_complete(variable.value) for variable in variables)
 
 
 class ShardedWriter:

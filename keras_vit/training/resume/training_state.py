@@ -1,8 +1,9 @@
-"""All that a step of training depends on, but for the data: taken out, and put back."""
+"""The state of a training except the data: variables and random states."""
 
 import random
 import re
 import sys
+from collections.abc import Collection
 
 import keras
 import numpy as np
@@ -17,16 +18,18 @@ _NUMBER = re.compile(r"_\d+(?=[/_]|$)")
 
 
 def grouped_variables(model: keras.Model) -> dict[str, list]:
-    """The variables of a compiled model: weights and seeds, optimizer, metrics.
+    """The variables of a compiled model, by group.
 
-    An optimizer's are also its averages of the weights, and the scale of the loss.
+    `"model"` has weights and seeds, `"optimizer"` also weight averages and the loss scale.
     """
     groups = (model.variables, model.optimizer.variables, model.metrics_variables)
     return dict(zip(GROUPS, map(list, groups), strict=True))
 
 
-def named_variables(model: keras.Model, groups=GROUPS) -> dict:
-    """Variables under names that are unique and in order, `"model/00003/head/kernel"`."""
+def named_variables(
+    model: keras.Model, groups: Collection[str] = GROUPS
+) -> dict[str, keras.Variable]:
+    """The variables by unique names in order, such as `"model/00003/head/kernel"`."""
     return {
         f"{group}/{i:05d}/{path}": variable
         for group, variables in grouped_variables(model).items()
@@ -38,7 +41,7 @@ def named_variables(model: keras.Model, groups=GROUPS) -> dict:
 
 
 def _paths(model, group, variables):
-    """Without the names of models, which a process may have numbered."""
+    """Paths without the names of models, which Keras numbers."""
     if group == "optimizer":
         return slot_paths(model)
     names = inner_paths(model)
@@ -46,13 +49,13 @@ def _paths(model, group, variables):
 
 
 class HostCopy:
-    """Copies of a model's state in memory that is used again for the next copy."""
+    """Copies of a model's state in memory that each copy reuses."""
 
     def __init__(self):
         self._arrays = {}
 
-    def take(self, model: keras.Model, groups) -> dict[str, np.ndarray]:
-        """Copies of the variables, and of the states of random number generators."""
+    def take(self, model: keras.Model, groups: Collection[str]) -> dict[str, np.ndarray]:
+        """Copies the variables and the states of random number generators."""
         synchronize(model)
         copies = {}
         for name, variable in named_variables(model, groups).items():
@@ -63,8 +66,8 @@ class HostCopy:
         return {**copies, **random_states()}
 
     def _copied(self, name, variable):
-        # On a CPU it may be the very memory that the next step writes to. Of the value of
-        # a variable TensorFlow makes no array where it is a number on several devices.
+        # On a CPU the next step may write to this memory. `variable.value` is no array for
+        # scalars on several devices of TensorFlow, so the variable itself is converted.
         value = np.asarray(keras.ops.convert_to_numpy(variable))
         held = self._arrays.get(name)
         if held is None or held.shape != value.shape or held.dtype != value.dtype:
@@ -73,11 +76,10 @@ class HostCopy:
         return held
 
 
-def replica_parts(variable) -> tuple:
-    """What each replica of a `tf.distribute` strategy has of a variable.
+def replica_parts(variable: keras.Variable) -> tuple:
+    """The values of a variable on the replicas of a `tf.distribute` strategy.
 
-    Of those that are put together when they are read, as metrics are; of others, and
-    without such a strategy, nothing.
+    It is empty unless the values differ and are aggregated on reading, as for metrics.
     """
     if keras.backend.backend() != "tensorflow":
         return ()
@@ -89,11 +91,11 @@ def replica_parts(variable) -> tuple:
 
 
 def assign(model: keras.Model, group: str, tensors: dict[str, np.ndarray]) -> None:
-    """Puts a group of variables back, by their order; `differences` is for before."""
+    """Assigns a group of variables by their order; check `differences` first."""
     names = [name for name in sorted(tensors) if name.startswith(f"{group}/")]
     for variable, name in zip(grouped_variables(model)[group], names, strict=True):
         dtype, value = variable_dtype(variable), tensors[name]
-        # JAX changes nothing of an array of which other processes have a part.
+        # No `astype` without need: JAX cannot cast an array with shards elsewhere.
         variable.assign(value if value.dtype == dtype else value.astype(dtype))
         parts, theirs = replica_parts(variable), tensors.get(f"replicas/{name}", ())
         if len(parts) == len(theirs):
@@ -101,22 +103,22 @@ def assign(model: keras.Model, group: str, tensors: dict[str, np.ndarray]) -> No
                 part.assign(value.astype(dtype, copy=False))
 
 
-def variable_dtype(variable) -> str:
-    """Name of the dtype of a variable's numbers, which a policy may not be."""
+def variable_dtype(variable: keras.Variable) -> str:
+    """Name of the dtype of a variable's values."""
     return keras.backend.standardize_dtype(variable.dtype)
 
 
 def differences(
     model: keras.Model, group: str, tensors: dict[str, np.ndarray], exact: bool
 ) -> list[str]:
-    """What tells the variables of a checkpoint from those of a model.
+    """Differences between the variables of a checkpoint and of a model, as text.
 
     Args:
         model: the model.
         group: one of `GROUPS`.
-        tensors: of the checkpoint.
-        exact: whether integers must have the same dtype; seeds have another on each
-            backend.
+        tensors: tensors of the checkpoint.
+        exact: whether integers must have the same dtype. The dtype of seeds differs
+            between backends.
     """
     variables = grouped_variables(model)[group]
     facts = [(tuple(v.shape), variable_dtype(v)) for v in variables]
@@ -141,7 +143,7 @@ def _is_same(their, our, exact):
     (their_path, (their_shape, their_dtype)) = their
     (our_path, (our_shape, our_dtype)) = our
     is_seed = not exact and "int" in their_dtype and "int" in our_dtype
-    # Keras numbers the layers of a process that have no name.
+    # Keras numbers layers without a name.
     return (
         _NUMBER.sub("", their_path) == _NUMBER.sub("", our_path)
         and their_shape == our_shape
@@ -150,7 +152,7 @@ def _is_same(their, our, exact):
 
 
 def random_states() -> dict[str, np.ndarray]:
-    """The states of the generators that belong to no model."""
+    """The states of the random number generators of Python, NumPy, Keras and torch."""
     _, words, gauss = random.getstate()
     _, keys, place, has_gauss, cached = np.random.get_state()
     states = {
@@ -174,7 +176,7 @@ def random_states() -> dict[str, np.ndarray]:
 
 
 def set_random_states(states: dict[str, np.ndarray]) -> None:
-    """Puts back what `random_states` took, as far as it is there."""
+    """Restores the states of `random_states` that `states` has."""
     words = tuple(map(int, states["random/python"]))
     gauss = states["random/python_gauss"]
     random.setstate((random.Random.VERSION, words, float(gauss[0]) if len(gauss) else None))
@@ -195,7 +197,7 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
 
 
 def devices(model: keras.Model) -> str:
-    """What a model is trained on, and how it is split: `"1 × cpu"`."""
+    """Devices and distribution of a training as text, such as `"1 × cpu"`."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -223,7 +225,7 @@ def devices(model: keras.Model) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes."""
+    """Versions of keras_vit, Keras, the backend and NumPy."""
     from keras_vit._version import __version__
 
     backend = keras.backend.backend()

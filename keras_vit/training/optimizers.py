@@ -1,11 +1,12 @@
-"""Keras' optimizers with rules for single variables, and averages counted by update."""
+"""Keras' optimizers with rules per variable and averages of the weights per update."""
 
 import functools
 from types import SimpleNamespace
+from typing import Any
 
 import keras
 
-from keras_vit.distribution import clip_over_replicas
+from keras_vit.distribution.replicas import clip_over_replicas
 from keras_vit.keras_internals.gradient_clipping import ClippedInFloat32
 from keras_vit.keras_internals.optimizer_averages import AveragesByUpdate, check_averages
 from keras_vit.keras_internals.optimizer_classes import is_of_keras, public_class
@@ -15,23 +16,22 @@ from keras_vit.weight_paths import path_suffixes
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
-    """What `adapt` adds to the class of an optimizer.
+    """Mixin that `adapt` adds to the class of an optimizer.
 
-    - A learning rate for each variable: the optimizer's, times a factor by the variable's
+    - Learning rates per variable: the optimizer's, times a multiplier by the variable's
       path. Weight decay, which Keras multiplies by the learning rate, follows it.
-    - Variables without weight decay, by path, so that a saved optimizer keeps them
-      (Keras' `exclude_from_weight_decay` is not saved).
-      Both paths may be without the name of the model, as in files of before.
-    - Clipping in float32, and of the whole gradient under `tf.distribute`, see
+    - Variables without weight decay, by path. They are saved, unlike those of Keras'
+      `exclude_from_weight_decay`. Paths may lack the name of the model, as in older files.
+    - Clipping in float32, and of the summed gradient under `tf.distribute`, see
       `clip_over_replicas`.
-    - `use_ema=True` averages the weights once an update, also where an update takes
-      several steps, and leaves no array in two variables.
+    - `use_ema=True` averages the weights once per update, also under gradient
+      accumulation, and leaves no array in two variables.
 
-    One name in saved files serves the adapted class of every optimizer: the config holds
-    that of the optimizer itself, as the backend-independent class of Keras.
+    Saved files have the same class name for every adapted optimizer; the config holds the
+    optimizer itself, as Keras' backend-independent class.
     """
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
             paths = [variable.path for variable in variables]
             self._adapted.factors = self._factors(paths)
@@ -39,7 +39,7 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
         super().build(variables)
 
     def _factors(self, paths):
-        """The multiplier of each path."""
+        """The multipliers of the paths."""
         multipliers = self._adapted.multipliers
         if multipliers is None:
             return [1.0] * len(paths)
@@ -48,9 +48,9 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
         pairs = zip(paths, factors, strict=True)
         if unknown := {path for path, factor in pairs if factor is None}:
             raise ValueError(
-                "`multipliers` must have the path of every variable that is trained. "
+                "`multipliers` must have the path of every trained variable. "
                 f"Received none for: {', '.join(sorted(unknown))}. Take them from the "
-                "model as it is trained: learning_rate_multipliers(model, decay), after "
+                "model that is trained: learning_rate_multipliers(model, decay), after "
                 "`enable_lora` if it is used."
             )
         return factors
@@ -58,13 +58,13 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
     def _decays(self, path):
         return not any(tail in self._adapted.undecayed for tail in path_suffixes(path))
 
-    def multiplier(self, variable):
+    def multiplier(self, variable: keras.Variable) -> float:
         return self._adapted.factors[self.position(variable)]
 
-    def is_decayed(self, variable):
+    def is_decayed(self, variable: keras.Variable) -> bool:
         return self._adapted.decays[self.position(variable)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "optimizer": _serialized(_public_class(self), super().get_config()),
             "multipliers": self._adapted.multipliers,
@@ -72,7 +72,9 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.optimizers.Optimizer:
         optimizer = keras.saving.deserialize_keras_object(
             config["optimizer"], custom_objects=custom_objects
         )
@@ -84,29 +86,29 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
         return optimizer
 
 
-def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
+def adapt(optimizer: keras.optimizers.Optimizer, **rules: Any) -> None:
     """Sets rules of `AdaptedOptimizer` on an optimizer, in place.
 
     Args:
-        optimizer: any but a `MultiOptimizer`, before its first use; where it is a
-            `LossScaleOptimizer`, the one inside is adapted.
-        **rules: `multipliers`, a dictionary of factors by path or `None`; `undecayed`, a
-            set of paths.
+        optimizer: a Keras optimizer that has not been used. Inside a
+            `LossScaleOptimizer`, the inner one is adapted.
+        **rules: `multipliers`, a dictionary of multipliers by path or `None`;
+            `undecayed`, a set of paths.
 
     Raises:
-        ValueError: if the optimizer has been built, or is one of several.
+        ValueError: if the optimizer has been built or is a `MultiOptimizer`.
     """
     optimizer = inner_optimizer(optimizer)
     # Keras has the class from 3.15 on.
     if isinstance(optimizer, getattr(keras.optimizers, "MultiOptimizer", ())):
         raise ValueError(
-            "Each of the optimizers inside a `MultiOptimizer` has its own variables. "
-            f"Received: {optimizer.name}. Pass those before they are put into it."
+            "The optimizers inside a `MultiOptimizer` have their own variables. Received: "
+            f"{optimizer.name}. Pass each of them before you combine them."
         )
     if optimizer.built:
         raise ValueError(
             "An optimizer can be changed only before its first use. Received: "
-            f"{optimizer.name}, which has been built. Make a new one, and compile the "
+            f"{optimizer.name}, which has been built. Create a new one and compile the "
             "model with it."
         )
     check_steps(optimizer)
@@ -115,7 +117,7 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
         clip_over_replicas()
     if not isinstance(optimizer, AdaptedOptimizer):
         optimizer.__class__ = _adapted_class(_base_class(optimizer))
-        # One object, which Keras' tracking of attributes leaves as it is.
+        # A namespace, as Keras wraps attributes that are dictionaries or lists.
         optimizer._adapted = SimpleNamespace(
             multipliers=None, undecayed=frozenset(), factors=(), decays=()
         )
@@ -123,27 +125,27 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules) -> None:
 
 
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer inside a `LossScaleOptimizer`, or the one that is given."""
+    """The optimizer inside a `LossScaleOptimizer`, or `optimizer` itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 @functools.cache
 def _adapted_class(base):
-    # The name of the mixin in saved files: `from_config` finds the class itself.
+    # Saved under the name of the mixin: `from_config` finds the class itself.
     register = keras.saving.register_keras_serializable("keras_vit", "AdaptedOptimizer")
     return register(type(f"Adapted{base.__name__}", (AdaptedOptimizer, base), {}))
 
 
 def _base_class(optimizer):
-    # On torch, Keras' Nadam takes a step of its schedule at each parallel update, of
-    # which there is one for each multiplier here; its other class updates one by one.
+    # On torch, Keras' Nadam advances its schedule at each parallel update, here once per
+    # multiplier; its public class updates variables one by one.
     if isinstance(optimizer, keras.optimizers.Nadam):
         return _public_class(optimizer)
     return type(optimizer)
 
 
 def _public_class(optimizer):
-    """Keras' class of an optimizer where that of the backend hides it (on torch)."""
+    """Keras' public class of an optimizer, which on torch a backend's class hides."""
     return public_class(optimizer, AdaptedOptimizer)
 
 
@@ -161,7 +163,7 @@ def _serialized(optimizer_class, config):
 
 
 def _found(path, multipliers, by_tail):
-    """The factor of a path, or of its longest tail: a model may have another name now."""
+    """The multiplier of a path, or of its longest known suffix: models may be renamed."""
     if path in multipliers:
         return multipliers[path]
     return next(
@@ -170,7 +172,7 @@ def _found(path, multipliers, by_tail):
 
 
 def _by_tail(multipliers):
-    """The factors by every tail of their paths; `None` of one that has several."""
+    """The multipliers by each suffix of their paths; `None` for an ambiguous suffix."""
     found: dict[str, float | None] = {}
     for path, factor in multipliers.items():
         for tail in path_suffixes(path):
