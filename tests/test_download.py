@@ -246,8 +246,8 @@ def test_what_distinguishes_files(server, cache):
         ("http:///vit.npz", "names a host"),
         ("http://host:port/vit.npz", "names a host"),
         ("http://me:secret@host/vit.npz", r"names a host.*//…@host/vit.npz"),
-        ("http://host/vit.npz.sha256", "belong to the cache"),
-        ("http://host/vit.npz.part.json", "belong to the cache"),
+        ("http://host/vit.npz.sha256", "reserved for the cache"),
+        ("http://host/vit.npz.part.json", "reserved for the cache"),
     ],
 )
 def test_addresses_that_are_refused(address, message, cache):
@@ -749,8 +749,8 @@ def test_a_checkpoint_in_shards(hub, monkeypatch):
         (index("../model.safetensors"), r"Received: '../model.safetensors'"),
         (index("run.sh"), "Received: 'run.sh'"),
         (index(7), "Received: 7"),
-        (b"[]", "no index of a sharded checkpoint"),
-        (b"{", "no index of a sharded checkpoint"),
+        (b"[]", "must be the index of a sharded checkpoint"),
+        (b"{", "must be the index of a sharded checkpoint"),
     ],
 )
 def test_an_index_that_is_none(content, message, hub):

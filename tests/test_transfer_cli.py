@@ -1185,7 +1185,7 @@ def test_predict_takes_addresses(trained, folder, server, monkeypatch, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0]["predictions"] == lines[1]["predictions"]
     assert "404" in lines[2]["error"]
-    assert "it cannot be had" in lines[3]["error"]  # cut in the middle
+    assert "it cannot be downloaded" in lines[3]["error"]  # cut in the middle
 
     monkeypatch.setattr(prediction, "MOST_BYTES", 100)
     assert main(["predict", run, addresses[0]]) == 2

@@ -1,1 +1,1 @@
-"""Checkpoints from one layout to another, inspected and verified."""
+"""Conversion of checkpoints between layouts, their inspection and verification."""

@@ -1,4 +1,4 @@
-"""Checkpoints from any layout to any other, with a look at what was written."""
+"""Conversion of checkpoints from any layout to any other, with a check of the result."""
 
 import os
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ ENDINGS = {
     ".keras": "keras",
 }
 LAYOUTS = (*WRITTEN, "keras", "weights.h5")
-# Arguments that a file must tell for its model to compute the same.
+# Arguments without which the model of the written file would compute something else.
 _NEEDED = (
     *(name for name in CHECKS if name not in ("num_prefix_positions", "position")),
     *("stem", "merged_tokens"),
@@ -37,16 +37,16 @@ _NEEDED = (
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was read, written and checked; prints as a table.
+    """Record of a conversion: source, model, written file, check; prints as a table.
 
     Attributes:
         read: the `LoadReport` of the source.
-        config: the model's config.
-        num_parameters: of the model.
-        target: path of what was written.
-        layout: its layout.
-        checked: what reading it again showed; `None` where that was skipped.
-        not_told: what the written file does not tell, to be given when it is read.
+        config: config of the model.
+        num_parameters: number of parameters of the model.
+        target: path of the written file or folder.
+        layout: layout of the target.
+        checked: result of reading the target again; `None` if that was skipped.
+        not_stored: arguments that the target lacks, to give when it is read.
     """
 
     read: LoadReport
@@ -55,7 +55,7 @@ class Conversion:
     target: str
     layout: str
     checked: str | None
-    not_told: tuple[str, ...]
+    not_stored: tuple[str, ...]
 
     def __str__(self):
         shown = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads")
@@ -75,8 +75,9 @@ class Conversion:
             facts.append(("new", f"{', '.join(self.read.fresh)}: not from the source"))
         facts.append(("written", f"{self.target} (layout: {self.layout})"))
         facts.append(("checked", self.checked or "no"))
-        if self.not_told:
-            facts.append(("not told", f"by the file, so give {', '.join(self.not_told)}"))
+        if self.not_stored:
+            given = ", ".join(self.not_stored)
+            facts.append(("not stored", f"in the file: to read it, give {given}"))
         return table(facts, left=(0, 1))
 
 
@@ -94,18 +95,18 @@ def convert(
     Args:
         source: anything that `from_pretrained` takes.
         target: path of the file to write, or of the folder for `"huggingface"`.
-        layout: one of `LAYOUTS`; `None` takes the one that the ending of `target` says:
-            `.npz` Google's, `.safetensors` timm's, `.keras` and `.weights.h5` Keras',
-            none Hugging Face's folder.
-        overwrite: bool, whether what is at `target` may be replaced.
+        layout: one of `LAYOUTS`; `None` chooses it by the ending of `target`: `.npz`
+            Google's, `.safetensors` timm's, `.keras` and `.weights.h5` Keras', and Hugging
+            Face's folder without an ending.
+        overwrite: bool, whether to replace an existing target.
         check: bool, whether the target is read again and compared.
-        **overrides: of `from_pretrained`.
+        **overrides: further arguments of `from_pretrained`.
 
     Raises:
         FileNotFoundError: if there is no source, or no folder for the target.
-        ValueError: if something is at `target`, the layout is not told, or the source or
-            the target fails; see `from_pretrained` and `save_weights`. Or if the target
-            was written, and read again is another model.
+        ValueError: if the target exists, its layout is unknown, or the source or the
+            target fails (see `from_pretrained` and `save_weights`); or if the target was
+            written, but read again is another model.
     """
     target = os.fspath(target)
     layout = _checked_layout(target, layout)
@@ -120,7 +121,7 @@ def convert(
         target=target,
         layout=layout,
         checked=_check(model, target, layout) if check else None,
-        not_told=_not_told(model, target, layout),
+        not_stored=_arguments_not_stored(model, target, layout),
     )
 
 
@@ -133,7 +134,7 @@ def _checked_layout(target, layout) -> str:
         if os.path.isdir(target) or not os.path.splitext(target)[1]:
             return "huggingface"
         raise ValueError(
-            f"The ending of {target!r} does not tell the layout. Expected one of "
+            f"The ending of {target!r} belongs to no layout. Expected one of "
             f"{', '.join(ENDINGS)}, none for Hugging Face's folder, or "
             f"`layout`: {', '.join(LAYOUTS)}."
         )
@@ -158,21 +159,21 @@ def _write(model, target, layout):
 
 
 def _check(model, target, layout) -> str:
-    """Reads the target again and says what it holds, if that is the model."""
+    """Reads the target again and compares it with the model; returns the result as text."""
     again = _read_again(model, target, layout)
     weights = compare_weights(again, model, tolerance=0)
     if weights.ok:
         return f"read again, it holds the same {len(weights.rows)} weights"
-    # Tokens may hold their positions, and positions may be written out.
+    # A layout may add positions to tokens, or store fixed positions.
     models = [from_pretrained(each, **COMPARABLE) for each in (again, model)]
     results = compare_models(*models)
     if not results.ok:
         raise ValueError(
-            f"{target!r} was written, and read again it is another model. This is an "
+            f"{target!r} was written, but read again it is another model. This is an "
             f"error of keras_vit; please report it.\n{results}"
         )
     return (
-        "read again, it computes the same; the layout has another form for "
+        "read again, it computes the same; the layout stores in another form "
         f"{', '.join(weights.different)}"
     )
 
@@ -192,32 +193,32 @@ def _needed(config):
 
 
 def _grid(config):
-    """(rows, columns) of the position embedding, None in a model without any."""
+    """(rows, columns) of the position embedding, `None` for a model without patches."""
     if "patch_size" not in config:
         return None
     return grid_size(config["image_size"], config["patch_size"], config["stem"])
 
 
-def _not_told(model, target, layout) -> tuple[str, ...]:
+def _arguments_not_stored(model, target, layout) -> tuple[str, ...]:
     """Arguments without which the target would be read as another model."""
     config = model.get_config()
     if layout == "keras":
         return ()
     if layout == "weights.h5":
         return ("a model of the same architecture to load it into",)
-    told, missing = inspect(target).architecture, ()
-    if told is None:
+    stored, missing = inspect(target).architecture, ()
+    if stored is None:
         grid = _grid(config)
-        told = inspect(target, position_grid=grid).architecture or {}
+        stored = inspect(target, position_grid=grid).architecture or {}
         missing = (f"position_grid={grid}",)
     defaults = signature(type(model)).parameters
     needed = _needed(config)
-    read_as = {name: told.get(name, defaults[name].default) for name in needed}
+    read_as = {name: stored.get(name, defaults[name].default) for name in needed}
     differing = [name for name in needed if _plain(read_as[name]) != _plain(config[name])]
     return (*missing, *(f"{name}={config[name]!r}" for name in differing))
 
 
 def _plain(value):
-    """One number for as many of the same, as of a square or of grey channels."""
+    """A sequence of equal values, such as a square, as one value."""
     several = isinstance(value, list | tuple)
     return value[0] if several and len(set(value)) == 1 else value

@@ -1,14 +1,14 @@
-"""What a checkpoint is, told from names and shapes alone."""
+"""Inspection of a checkpoint: its contents and its model, from names and shapes alone."""
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from keras_vit.layers.trainability import TRAINABLE_PARTS
 from keras_vit.models.quantized import QUANTIZATION
 from keras_vit.models.sizes import SIZES, image_size_of, size_name
-from keras_vit.tables import table
+from keras_vit.tables import shape_text, table
 from keras_vit.weights.architecture import architecture_of, bit_architecture_of
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import open_tensors
@@ -20,24 +20,23 @@ from keras_vit.weights.report import merge_blocks, shorten_names
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds and which model it would become; prints as a table.
+    """Contents of a file and the model that it would become; prints as a table.
 
     Attributes:
         path: path of the file.
         kind: kind of file.
-        size_bytes: its size, with all of its parts.
+        size_bytes: size of all files of the checkpoint.
         shapes: name of a tensor → its shape.
         dtypes: name of a tensor → name of its dtype.
-        layout: name of the family's layout; `None` if it is unknown.
-        key: the key or prefix under which the model is; `""` if there is none.
-        targets: name of a tensor → the variables of the model that it becomes.
+        layout: name of the layout; `None` if it is unknown.
+        key: key or prefix of the model in the file; `""` if there is none.
+        targets: name of a tensor → paths of the variables that it becomes.
         dropped: name of a tensor that is not needed → the reason.
-        unused: names of the tensors that have no place, so that loading is an error.
-        architecture: arguments of the model and `channels`; `None` where
-            they are not told.
-        origins: argument of the model → who says its value.
-        grid: (rows, columns) of the position embedding, where there is one.
-        problem: why no model can be built from the file; `None` where one can.
+        unused: names of the tensors that no variable takes; they make loading an error.
+        architecture: arguments of the model and `channels`; `None` if unknown.
+        origins: argument of the model → source of its value.
+        grid: (rows, columns) of the position embedding; `None` without one.
+        problem: the reason if no model can be built from the file, else `None`.
     """
 
     path: str
@@ -57,7 +56,7 @@ class Inspection:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the model's tensors hold; all, if the layout is unknown."""
+        """Number of parameters in the tensors of the model, or in all if it is unknown."""
         names = self.targets if self.layout else self.shapes
         return sum(math.prod(self.shapes[name]) for name in names)
 
@@ -65,19 +64,19 @@ class Inspection:
         return table(self._facts(), left=(0, 1))
 
     def names(self) -> str:
-        """A table of the tensors: name, shape, dtype, and what becomes of each."""
+        """Table of the tensors: name, shape, dtype, and the variable that it becomes."""
         rows = [
-            (name, str(shape), self.dtypes[name], self._fate(name))
+            (name, str(shape), self.dtypes[name], self._use(name))
             for name, shape in self.shapes.items()
         ]
         return table([("tensor", "shape", "dtype", "becomes"), *rows], left=(0, 1, 2, 3))
 
-    def _fate(self, name):
+    def _use(self, name):
         if name in self.targets:
             return ", ".join(self.targets[name])
         if name in self.dropped:
             return f"(dropped: {self.dropped[name]})"
-        return "(no place)" if self.layout else ""
+        return "(unused)" if self.layout else ""
 
     def _facts(self):
         dtypes = ", ".join(dict.fromkeys(self.dtypes.values()))
@@ -92,7 +91,7 @@ class Inspection:
         if self.key:
             facts.append(("key", self.key))
         if self.grid:
-            facts.append(("position grid", " × ".join(map(str, self.grid))))
+            facts.append(("position grid", shape_text(self.grid)))
         if self.architecture:
             facts.append(
                 ("architecture", size_name(self.architecture) or "no size of a paper")
@@ -102,9 +101,9 @@ class Inspection:
             names = [name for name, why in self.dropped.items() if why == reason]
             facts.append(("dropped", f"{shorten_names(names)}: {reason}"))
         if self.unused:
-            facts.append(("no place for", merge_blocks(self.unused)))
+            facts.append(("unused", merge_blocks(self.unused)))
         if self.problem:
-            facts.append(("not to be built", " ".join(self.problem.split("\n"))))
+            facts.append(("cannot be built", " ".join(self.problem.split("\n"))))
         return facts
 
 
@@ -118,19 +117,19 @@ def inspect(
     key: str | None = None,
     plain_vit: bool = False,
 ) -> Inspection:
-    """What a local file or folder holds; no tensor is read.
+    """Inspects a local file or folder without reading a tensor.
 
     A state dict of torch is the exception: torch reads all of it.
 
     Args:
-        path: path of anything that `from_pretrained` or `load_weights` takes, also of
-            a foreign file with one of their endings.
+        path: path of anything that `from_pretrained` or `load_weights` takes, or of a
+            foreign file with one of their endings.
         overrides: arguments of the model that the caller gives.
-        preset: (name, arguments) of the preset whose file it is.
-        model: arguments, for where the file is silent.
+        preset: (name, arguments) of the preset of the file.
+        model: arguments to use if the file lacks them.
         position_grid: (rows, columns) of the position embedding in the file.
-        key: which state dict or model of the file, as in `from_pretrained`.
-        plain_vit: bool, whether the file is a plain ViT, whatever names say.
+        key: the state dict or model to read from the file; see `from_pretrained`.
+        plain_vit: bool, whether to read the file as a plain ViT; see `from_pretrained`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -140,7 +139,7 @@ def inspect(
     if path.endswith(".keras") or (path.endswith(".weights.h5") and not is_keras_hub(path)):
         return _inspect_keras(KerasFile(path))
     with open_tensors(split_subtree(path)[0]) as file:
-        facts = _facts_of(file)
+        facts = _file_facts(file)
         try:
             checkpoint = Checkpoint(
                 path,
@@ -165,21 +164,21 @@ def inspect(
             architecture = checkpoint.architecture()
         except ValueError as error:
             return Inspection(**facts, problem=str(error))
-        facts["targets"] = _those_of(checkpoint.shapes, checkpoint.tensors.targets)
+        facts["targets"] = _existing(checkpoint.tensors.targets, checkpoint.shapes)
         grid = checkpoint.shapes.get(GRID, ())[:2] or None
-        told = {"architecture": architecture, "origins": checkpoint.origins}
-        return Inspection(**facts, **told, grid=grid)
+        facts |= {"architecture": architecture, "origins": checkpoint.origins}
+        return Inspection(**facts, grid=grid)
 
 
 def _arguments(architecture, origins):
-    """Arguments that describe a network, the usual first, and who says each."""
-    of_size = (*next(iter(SIZES.values())), "num_units", "width_factor")
-    first = ("image_size", "patch_size", *of_size, "channels", "classes")
+    """Rows of the arguments, the most important first, with the source of each value."""
+    size_fields = (*next(iter(SIZES.values())), "num_units", "width_factor")
+    first = ("image_size", "patch_size", *size_fields, "channels", "classes")
     names = [*(name for name in first if name in architecture), *architecture]
     shown = {
         name: _text(architecture[name])
         for name in dict.fromkeys(names)
-        if architecture[name] is not None and name not in _OF_KERAS
+        if architecture[name] is not None and name not in _NOT_SHOWN
     }
     return [
         (f"  {name}", f"{text}, from {origins[name]}" if name in origins else text)
@@ -187,8 +186,8 @@ def _arguments(architecture, origins):
     ]
 
 
-# Quantized layers are told by the tensors' dtypes.
-_OF_KERAS = (
+# Arguments of every Keras model. The dtypes of the tensors show quantized layers.
+_NOT_SHOWN = (
     *("dtype", "name", "trainable", "input_shape", "data_format"),
     *(QUANTIZATION, TRAINABLE_PARTS),
 )
@@ -198,7 +197,7 @@ def _text(value):
     return str(tuple(value) if isinstance(value, list) else value)
 
 
-def _facts_of(file: TensorFile) -> dict:
+def _file_facts(file: TensorFile) -> dict:
     return {
         "path": file.path,
         "kind": file.kind,
@@ -208,8 +207,8 @@ def _facts_of(file: TensorFile) -> dict:
     }
 
 
-def _those_of(variables: Iterable[str], targets):
-    """Targets without the parts of a tensor that are empty, as a prefix can be."""
+def _existing(targets: Mapping[str, tuple[str, ...]], variables: Collection[str]) -> dict:
+    """Targets without the empty parts of a tensor, such as an empty prefix."""
     return {
         name: tuple(path for path in paths if path in variables)
         for name, paths in targets.items()
@@ -217,11 +216,11 @@ def _those_of(variables: Iterable[str], targets):
 
 
 def _inspect_keras(file: KerasFile) -> Inspection:
-    facts = _facts_of(file)
+    facts = _file_facts(file)
     kind = file.saved.get("class_name", "VisionTransformer")
     if kind not in ("VisionTransformer", "BiTResNet"):
         problem = (
-            f"It holds a model of the class {kind}, which is no VisionTransformer or "
+            f"The file holds a model of the class {kind}, not a VisionTransformer or "
             "BiTResNet."
         )
         return Inspection(**facts, problem=problem)
@@ -237,11 +236,13 @@ def _inspect_keras(file: KerasFile) -> Inspection:
 
 
 def _guess(shapes, grid) -> dict:
-    """What the shapes of a `.weights.h5` file tell of its model."""
+    """Architecture of a `.weights.h5` file, as far as its shapes determine it."""
 
     def shape(path, ndim):
         if len(shapes.get(path, ())) != ndim:
-            raise ValueError(f"It holds no weights of a model known here: no {path!r}.")
+            raise ValueError(
+                f"The file holds no weights of a known model: {path!r} is missing."
+            )
         return shapes[path]
 
     is_bit = "root/conv/kernel" in shapes
@@ -254,7 +255,7 @@ def _guess(shapes, grid) -> dict:
             grid, architecture["patch_size"], architecture["stem"]
         )
     problem = (
-        "The file does not tell the pooling and the activations. Build the model and use "
+        "The file lacks the pooling and the activations. Build the model and use "
         "`keras_vit.load_weights`, or save it as .keras."
     )
     return {"architecture": architecture, "problem": problem}

@@ -1,1 +1,1 @@
-"""Files from the network, in a cache folder."""
+"""Downloads of files into a cache folder."""

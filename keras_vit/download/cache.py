@@ -1,4 +1,4 @@
-"""Files from the network, into Keras' cache folder."""
+"""Downloads of files into Keras' cache folder."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ _NAME = r"\w[\w.-]*/\w[\w.-]*"
 _HUB = re.compile(
     rf"hf://(?P<name>{_NAME})(?:@(?P<revision>[^/]+))?(?:/(?P<file>.*))?", re.ASCII
 )
-# What a browser shows of a repository; files proper are at `…/resolve/…`.
+# Pages of a repository for browsers; the files themselves are at `…/resolve/…`.
 _HUB_PAGE = re.compile(
     rf"https://huggingface\.co/(?P<name>{_NAME})"
     r"(?:/(?:tree|blob)/(?P<revision>[^/?#]+)(?:/(?P<file>[^?#]*))?)?/?(?:[?#].*)?",
@@ -22,36 +22,35 @@ _OWN_SUFFIXES = (".lock", ".part", ".part.json", ".sha256")
 
 
 def fetch(address: str) -> str:
-    """Path of the local copy of a file, which is downloaded once.
+    """Downloads a file once; returns the path of the local copy.
 
-    Later calls make no request. They compare the file with the digest that it had, as
-    the hub names it or as recorded at `<path>.sha256`. With the environment variable
-    `KERAS_VIT_OFFLINE=1` no call makes a request.
+    Later calls make no request. They compare the file with the digest in the hub's name
+    for it, or with the one recorded at `<path>.sha256`. With the environment variable
+    `KERAS_VIT_OFFLINE=1`, no call makes a request.
 
     Args:
         address: `https://…`, `http://…` or `gs://bucket/…` (public objects);
-            `hf://owner/name[@revision]/file`; or `hf://owner/name[@revision]`, also as
-            the page `https://huggingface.co/owner/name`, for the folder with the
-            checkpoint of that repository. The library of the hub honours `HF_ENDPOINT`
-            and `HF_TOKEN`.
+            `hf://owner/name[@revision]/file`; or `hf://owner/name[@revision]`, or its
+            page `https://huggingface.co/owner/name`, for a folder with the checkpoint of
+            the repository. `huggingface_hub` reads `HF_ENDPOINT` and `HF_TOKEN`.
 
     Returns:
         The path of a file, or of a folder in the last case.
 
     Raises:
-        ValueError: if the address is of another kind, or if the file in the cache is not
-            the one that was downloaded.
-        ConnectionError: if the file cannot be downloaded, or another arrives than the
-            server says.
+        ValueError: if the address is malformed, or the file in the cache has changed
+            since its download.
+        ConnectionError: if the file cannot be downloaded, or does not have the digest
+            that the server states.
         OSError: if the file cannot be written.
     """
     try:
         match = _HUB.fullmatch(address) or _HUB_PAGE.fullmatch(address)
-        return _fetch_of_hub(address, match) if match else _fetch_file(address)
+        return _fetch_from_hub(address, match) if match else _fetch_file(address)
     except DownloadError as error:
         raise ConnectionError(
-            f"{address} could not be downloaded: {error}. With a copy of the file from "
-            "elsewhere, give its path instead."
+            f"{address} could not be downloaded: {error}. If you have a copy of the file, "
+            "give its path instead."
         ) from error.__cause__ or error
 
 
@@ -63,7 +62,7 @@ def _fetch_file(address):
             raise DownloadError(_forbidden(f"it is not at {path!r}", "KERAS_VIT_OFFLINE"))
         _download(url.geturl(), path)
     else:
-        digests.check(path)
+        digests.check_record(path)
     return path
 
 
@@ -76,7 +75,7 @@ def _download(address, path):
             web.download(address, path)
 
 
-def _fetch_of_hub(address, match):
+def _fetch_from_hub(address, match):
     name, revision, file = (part and urllib.parse.unquote(part) for part in match.groups())
     for part in [*(revision or "main").split("/"), *(file or "file").split("/")]:
         if _check_name(part, address) != part:
@@ -98,12 +97,12 @@ def _fetch_of_hub(address, match):
 def _forbidden(reason, variable):
     return (
         f"{reason}, and the environment variable {variable} forbids the network. Unset "
-        "it, or put there what another machine has in its cache"
+        "it, or copy the file there from the cache of another machine"
     )
 
 
 def _cache_folder():
-    """The folder that Keras would take, looked for at each call."""
+    """Folder of this package in Keras' cache folder, which may change between calls."""
     home = os.environ.get("KERAS_HOME")
     if not home:
         user = os.path.expanduser("~")
@@ -112,26 +111,26 @@ def _cache_folder():
 
 
 def _url(address):
-    """The parts of a web address."""
+    """Parts of the web address, checked."""
     place = address
     if re.match("gs://[^/]+/", address):
-        # `+` is a space to some servers.
+        # Some servers read `+` as a space.
         name = urllib.parse.quote(address.removeprefix("gs://"))
         place = f"https://storage.googleapis.com/{name}"
     if not place.startswith(("https://", "http://")):
         raise ValueError(
             "An address must begin with https://, http:// or gs://bucket/, or be "
             f"hf://owner/name[@revision][/file]. Received: {address!r}. Download the file "
-            "by another tool and give its path."
+            "with another tool and give its path."
         )
     try:
         url = urllib.parse.urlsplit(place)._replace(fragment="")
         valid = url.hostname and "@" not in url.netloc and (url.port or True)
-    except ValueError:  # no number of a port, no IPv6 address
+    except ValueError:  # malformed port or IPv6 address
         valid = False
     if not valid:
         raise ValueError(
-            "An address names a host, without user and password. Received: "
+            "An address must name a host, without user and password. Received: "
             f"{_without_password(address)!r}. Credentials belong in ~/.netrc."
         )
     return url
@@ -142,9 +141,9 @@ def _without_password(address):
 
 
 def _names(url, address):
-    """Host, folders and name of a file in the cache."""
+    """Path of a file in the cache, as a list: host, folders, name."""
     host = url.hostname if url.port is None else f"{url.hostname}_{url.port}"
-    # Files of the same name lie in different folders of a bucket.
+    # Folders of a bucket may hold files of the same name.
     names = [host.replace(":", "_"), *url.path.split("/")[1:]]
     if len(names) == 1:
         names.append("")
@@ -154,8 +153,8 @@ def _names(url, address):
     ]
     if names[-1].endswith(_OWN_SUFFIXES):
         raise ValueError(
-            f"Names in {', '.join(_OWN_SUFFIXES)} belong to the cache. Received: "
-            f"{address!r}. Download the file by another tool and give its path."
+            f"Names that end in {', '.join(_OWN_SUFFIXES)} are reserved for the cache. "
+            f"Received: {address!r}. Download the file with another tool and give its path."
         )
     if url.query:
         digest = hashlib.sha256(url.query.encode()).hexdigest()
@@ -164,7 +163,7 @@ def _names(url, address):
 
 
 def _check_name(name, address):
-    """A name for a file or folder, in which what separates folders is encoded."""
+    """Name of a file or folder in the cache, with separators percent-encoded."""
     if name in ("", ".", "..") or re.search(r"[\x00-\x1f\x7f]", name):
         raise ValueError(
             "Each part of an address between slashes must be a name: not empty, not `.` "

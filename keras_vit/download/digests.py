@@ -1,7 +1,8 @@
-"""Digests of files: what servers, names and records say, and what the files have."""
+"""Digests of files: expected by servers, file names and records, or computed."""
 
 import base64
 import binascii
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -14,12 +15,12 @@ _BLOCK = 1 << 20
 
 
 class Digest(NamedTuple):
-    """A digest that a file should have.
+    """Expected digest of a file.
 
     Attributes:
-        origin: who says so.
+        origin: source that states it, for messages.
         algorithm: `"sha256"`, `"md5"`, `"crc32c"`, or `"git"` for Git's name of a blob.
-        value: hexadecimal digits, all of the digest or the first of them.
+        value: all hexadecimal digits, or the first of them.
     """
 
     origin: str
@@ -28,7 +29,7 @@ class Digest(NamedTuple):
 
 
 def _crc32c_state():
-    """The class that computes crc32c, of whichever module is installed; or `None`."""
+    """Class that computes crc32c, from an installed package; `None` without one."""
     for module, name in (("google_crc32c", "Checksum"), ("crc32c", "CRC32CHash")):
         try:
             return getattr(importlib.import_module(module), name)
@@ -39,7 +40,7 @@ def _crc32c_state():
 
 _STATES = {
     "sha256": hashlib.sha256,
-    # Both against accidents, not attacks.
+    # md5 and sha1 protect against accidents, not attacks.
     "md5": functools.partial(hashlib.md5, usedforsecurity=False),
     "git": functools.partial(hashlib.sha1, usedforsecurity=False),
     "crc32c": lambda: _crc32c_state()(),
@@ -47,7 +48,7 @@ _STATES = {
 
 
 def digest(path: str, algorithm: str) -> str:
-    """The digest of a file, in hexadecimal digits."""
+    """Computes the digest of a file, in hexadecimal digits."""
     state = _STATES[algorithm]()
     if algorithm == "git":
         state.update(b"blob %d\0" % os.path.getsize(path))
@@ -58,7 +59,7 @@ def digest(path: str, algorithm: str) -> str:
 
 
 def mismatch(path: str, expected: list[Digest]) -> str:
-    """The first digest that a file should have and has not, in words; `""` if none."""
+    """Describes the first expected digest that a file does not have; `""` if none."""
     for origin, algorithm, value in expected:
         received = digest(path, algorithm)
         if not received.startswith(value):
@@ -66,25 +67,24 @@ def mismatch(path: str, expected: list[Digest]) -> str:
     return ""
 
 
-def check(path: str) -> None:
-    """Compares a file with the record beside it, which is made where there is none.
+def check_record(path: str) -> None:
+    """Compares a file with the record beside it; writes the record if there is none.
 
     Raises:
-        ValueError: if the file is not that of the record, or of its own name.
+        ValueError: if the file has another digest than the record or its name states.
     """
-    expected = recorded(path)
-    wrong = mismatch(path, expected or named(path))
+    expected = in_record(path)
+    wrong = mismatch(path, expected or in_name(path))
     if wrong:
-        raise changed(wrong, path, f"{path}.sha256")
+        raise damage_error(wrong, path, f"{path}.sha256")
     if not expected:
-        try:
-            record(path)
-        except OSError:  # A cache of read-only files serves as well as before.
-            return
+        # A read-only cache works without records.
+        with contextlib.suppress(OSError):
+            write_record(path)
 
 
-def changed(wrong: str, *paths: str) -> ValueError:
-    """The error for a file in the cache that is not what was downloaded."""
+def damage_error(wrong: str, *paths: str) -> ValueError:
+    """Error for a file in the cache that has changed since its download."""
     return ValueError(
         f"{paths[0]!r} is damaged or was changed after its download: its {wrong}. It is "
         "not loaded. Delete it to download it again"
@@ -93,15 +93,15 @@ def changed(wrong: str, *paths: str) -> ValueError:
     )
 
 
-def record(path: str, content: str | None = None) -> None:
-    """Writes the sha256 of a file beside it, as `sha256sum` would.
+def write_record(path: str, content: str | None = None) -> None:
+    """Writes the sha256 of a file beside it, in the format of `sha256sum`.
 
     Args:
         path: path of the file.
-        content: path at which the contents lie so far.
+        content: path of the contents, if they are not at `path` yet.
     """
     line = f"{digest(content or path, 'sha256')}  {os.path.basename(path)}\n"
-    # Processes that hash the same file at the same time do not meet.
+    # Several processes may record the same file at the same time.
     new = f"{path}.sha256.{uuid.uuid4().hex}"
     try:
         with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -112,8 +112,8 @@ def record(path: str, content: str | None = None) -> None:
             os.remove(new)
 
 
-def recorded(path: str) -> list[Digest]:
-    """The digest in the record beside a file; none without a record."""
+def in_record(path: str) -> list[Digest]:
+    """Digest in the record beside a file; empty without a record."""
     try:
         with open(f"{path}.sha256", encoding="utf-8", errors="surrogateescape") as file:
             line = file.read()
@@ -124,37 +124,37 @@ def recorded(path: str) -> list[Digest]:
         raise ValueError(
             f"'{path}.sha256' should begin with a sha256 of 64 hexadecimal digits. "
             f"Received: {line[:80]!r}. Delete it, and {path!r} too unless you know that "
-            "file to be whole."
+            "file to be complete."
         )
     return [Digest(f"the record '{path}.sha256'", "sha256", value)]
 
 
-def named(path: str) -> list[Digest]:
-    """The beginning of the sha256 that the name of a `.pth` file tells, as in torch.hub."""
+def in_name(path: str) -> list[Digest]:
+    """First digits of the sha256 in the name of a `.pth` file, as in torch.hub."""
     # Eight digits may also be a date.
     pattern = r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.pth"
     found = re.search(pattern + "$", os.path.basename(path))
     return [Digest("the file's name", "sha256", found[1])] if found else []
 
 
-def published(response: Any) -> list[Digest]:
-    """The digests in the headers of a response of `requests`, or of its redirections."""
+def in_headers(response: Any) -> list[Digest]:
+    """Digests in the headers of a response of `requests` or of its redirections."""
     digests = []
     for answer in (*response.history, response):
         linked = answer.headers.get("X-Linked-ETag", "").strip('"').lower()
         if re.fullmatch("[0-9a-f]{64}", linked):
             digests.append(Digest("the server (X-Linked-ETag)", "sha256", linked))
     encodings = ("Content-Encoding", "x-goog-stored-content-encoding")
-    # What is stored compressed was hashed compressed, and arrives otherwise.
+    # A file stored compressed was hashed compressed, but arrives decompressed.
     if all(response.headers.get(name, "identity") == "identity" for name in encodings):
-        digests += _of_google(response.headers.get("x-goog-hash", ""))
+        digests += _google_digest(response.headers.get("x-goog-hash", ""))
     return digests
 
 
-def _of_google(header):
-    """The md5 in a header such as `crc32c=n03x6A==,md5=Ojk9c3dhfxgoKVVHYwFbHQ==`.
+def _google_digest(header):
+    """Digest in a header such as `crc32c=n03x6A==,md5=Ojk9c3dhfxgoKVVHYwFbHQ==`.
 
-    Without an md5, the crc32c if a module computes it.
+    The md5, or without one the crc32c, if an installed package computes it.
     """
     hashes = dict(part.strip().partition("=")[::2] for part in header.split(","))
     for algorithm in ("md5", "crc32c"):
@@ -167,4 +167,4 @@ def _hex(value):
     try:
         return base64.b64decode(value, validate=True).hex()
     except binascii.Error:
-        return value  # Nothing has it; the message shows it.
+        return value  # No file matches it; the message shows it.

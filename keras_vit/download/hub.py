@@ -1,4 +1,4 @@
-"""Files of repositories of the Hugging Face Hub, in the cache that its library keeps."""
+"""Files of the Hugging Face Hub, in the cache of `huggingface_hub`."""
 
 import dataclasses
 import json
@@ -7,15 +7,15 @@ import re
 
 from keras_vit._version import __version__
 from keras_vit.download import digests
-from keras_vit.download.retry import DownloadError, persist
+from keras_vit.download.retry import DownloadError, with_retries
 
-# The first of these that there is, and those beside it.
+# The first of these files that exists, and all of the descriptions.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 
 
 def is_forbidden() -> bool:
-    """Whether the library has been told to make no requests."""
+    """True if `HF_HUB_OFFLINE` forbids requests."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
@@ -23,7 +23,7 @@ def is_forbidden() -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Repository:
-    """A repository at a revision. What is in the cache is taken without any request.
+    """A repository at a revision. Files in the cache are used without a request.
 
     Args:
         name: `owner/name`.
@@ -31,8 +31,8 @@ class Repository:
         cache: folder of the cache.
         offline: bool, whether to take files from the cache only.
 
-    Its methods raise a `DownloadError` if a file cannot be had, a `ValueError` if one in
-    the cache has changed since it was downloaded, an `OSError` if one cannot be written.
+    Its methods raise a `DownloadError` if a file cannot be downloaded, a `ValueError` if a
+    file in the cache has changed since its download, an `OSError` if one cannot be written.
     """
 
     name: str
@@ -44,16 +44,16 @@ class Repository:
         """Path of a file of the repository."""
         path = self._find((name,))
         if path is None:
-            raise DownloadError(self._without(name))
+            raise DownloadError(self._absence(name))
         return path
 
     def checkpoint(self) -> str:
-        """Path of the folder with weights and configuration, and little else."""
+        """Path of a folder with the weights and their descriptions."""
         path = self._find(_WEIGHTS)
         if path is None:
-            raise DownloadError(self._without(", ".join(_WEIGHTS)))
+            raise DownloadError(self._absence(", ".join(_WEIGHTS)))
         folder, file = os.path.split(path)
-        # Whatever is pushed meanwhile, the other files are of the same commit.
+        # All other files come from the same commit, whatever is pushed in the meantime.
         commit = dataclasses.replace(self, revision=os.path.basename(folder))
         if file.endswith(".index.json"):
             for shard in _shards(path):
@@ -63,12 +63,12 @@ class Repository:
                 commit._find((name,))
         return folder
 
-    def _without(self, names):
+    def _absence(self, names):
         place = f"the cache {self.cache!r}" if self.offline else "the repository"
         return f"there is no {names} in {place} at revision {self.revision!r}"
 
     def _find(self, names):
-        """Path of the first of some files that there is: in the cache, else in the hub."""
+        """Path of the first file that exists, in the cache or else in the hub."""
         places = [self._cached] if self.offline else [self._cached, self._download]
         for place in places:
             for name in names:
@@ -94,10 +94,10 @@ class Repository:
             return None
         expected = _blob_digest(path)
         if not expected:
-            digests.check(path)
+            digests.check_record(path)
         wrong = digests.mismatch(path, expected)
         if wrong:
-            raise digests.changed(wrong, os.path.realpath(path))
+            raise digests.damage_error(wrong, os.path.realpath(path))
         return path
 
     def _download(self, name):
@@ -109,13 +109,13 @@ class Repository:
                 raise DownloadError(f"{name}: its {wrong}", retry=True)
             return path
 
-        path = persist(attempt)
+        path = with_retries(attempt)
         if path and not _blob_digest(path):
-            digests.record(path)
+            digests.write_record(path)
         return path
 
     def _request(self, name):
-        """Path of a file that the library gets; `None` if the hub has none."""
+        """Path of a file that the library downloads; `None` if the hub lacks it."""
         import huggingface_hub
         from huggingface_hub import errors
 
@@ -139,14 +139,14 @@ class Repository:
             raise DownloadError(f"{name}: {error}", retry=status >= 500) from error
         except OSError as error:
             if error.errno is not None:
-                raise  # of the disk, not of the network
+                raise  # an error of the disk, not of the network
             raise DownloadError(f"{name}: {error}", retry=True) from error
-        except Exception as error:  # whatever the HTTP library of the day raises
+        except Exception as error:  # depends on the HTTP library of this version
             raise DownloadError(f"{name}: {error!r}", retry=True) from error
 
 
 def _blob_digest(path):
-    """The digest that the library names a blob by; none where it makes no links."""
+    """Digest in the library's name for a file; empty if the cache has no links."""
     blob = os.path.basename(os.readlink(path)) if os.path.islink(path) else ""
     for algorithm, length in (("sha256", 64), ("git", 40)):
         if re.fullmatch(f"[0-9a-f]{{{length}}}", blob):
@@ -164,19 +164,19 @@ def _delete(path):
 
 
 def _shards(index):
-    """The files that an index names, all of them beside it."""
+    """Names of the files of an index, all in its folder."""
     try:
         with open(index, encoding="utf-8") as file:
             names = sorted(set(json.load(file)["weight_map"].values()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{index!r} is no index of a sharded checkpoint, which maps the name of each "
-            f"tensor to a file in `weight_map`: {error!r}. Take another checkpoint."
+            f"{index!r} must be the index of a sharded checkpoint, whose `weight_map` maps "
+            f"names of tensors to files. Received: {error!r}. Use another checkpoint."
         ) from error
     for name in names:
         if not re.fullmatch(r"\w[\w.-]*\.safetensors", str(name), re.ASCII):
             raise ValueError(
-                f"{index!r} should name .safetensors files that lie beside it. Received: "
-                f"{name!r}. Take another checkpoint."
+                f"{index!r} must name .safetensors files in its folder. Received: "
+                f"{name!r}. Use another checkpoint."
             )
     return names

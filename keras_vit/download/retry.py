@@ -1,4 +1,4 @@
-"""Attempts that may fail, and the pauses between them."""
+"""Repeated attempts of a download, with pauses."""
 
 import random
 import time
@@ -11,12 +11,12 @@ LONGEST_PAUSE = 60.0
 
 
 class DownloadError(Exception):
-    """A file could not be had.
+    """A file could not be downloaded.
 
     Args:
-        message: what went wrong, as the middle of a sentence.
+        message: the reason, as the middle of a sentence.
         retry: bool, whether another attempt may succeed.
-        pause: seconds that the server asks for before the next attempt, or `None`.
+        pause: seconds before the next attempt as the server asks, or `None`.
     """
 
     def __init__(self, message: str, retry: bool = False, pause: float | None = None):
@@ -25,8 +25,8 @@ class DownloadError(Exception):
         self.pause = pause
 
 
-def persist(attempt: Callable[[], Any]) -> Any:
-    """The result of `attempt()`, after as many of them as it takes, up to five."""
+def with_retries(attempt: Callable[[], Any]) -> Any:
+    """Calls `attempt()` until it succeeds, up to five times; returns its result."""
     for number in range(ATTEMPTS):
         try:
             return attempt()
@@ -37,8 +37,8 @@ def persist(attempt: Callable[[], Any]) -> Any:
 
 
 def _pause(number, asked):
-    """Seconds before the next attempt: each time twice as long, never the same for two."""
-    # A generator of its own: the user's seed and random numbers stay as they are.
+    """Seconds before the next attempt: doubled each time, with random jitter."""
+    # Leaves the user's random state alone.
     jitter = random.SystemRandom().uniform(0.5, 1.5)
     pause = FIRST_PAUSE * 2**number * jitter if asked is None else asked
     return min(max(pause, 0.0), LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""A file from a web server: in pieces if need be, and whole or not at all."""
+"""Downloads from web servers, which resume after interruptions and are verified."""
 
 import contextlib
 import datetime
@@ -11,10 +11,10 @@ import sys
 import time
 
 from keras_vit.download import digests
-from keras_vit.download.retry import DownloadError, persist
+from keras_vit.download.retry import DownloadError, with_retries
 
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
-_BLOCK = 1 << 16  # what is lost when the line breaks
+_BLOCK = 1 << 16  # bytes lost when the connection breaks
 FORBIDDEN = "the environment variable KERAS_VIT_OFFLINE forbids the network"
 _VALIDATORS = {"etag": "ETag", "generation": "x-goog-generation"}
 
@@ -22,41 +22,40 @@ _VALIDATORS = {"etag": "ETag", "generation": "x-goog-generation"}
 def download(address: str, path: str) -> None:
     """Downloads a file and records its sha256 beside it.
 
-    Until it is complete and has every digest that is known of it, the file lies at
-    `<path>.part`; what it is part of is noted at `<path>.part.json`, so that the next
-    attempt, or the next process, goes on where the last one stopped.
+    Until the file is complete and verified, it is at `<path>.part`, with a description at
+    `<path>.part.json`, so that the next attempt, or the next process, resumes it.
 
     Args:
         address: `https://…` or `http://…`.
-        path: where the file shall lie, in a folder that exists.
+        path: path to write the file to, in an existing folder.
 
     Raises:
-        DownloadError: if the file cannot be had, or is another than expected.
+        DownloadError: if the file cannot be downloaded, or has an unexpected digest.
         OSError: if it cannot be written.
     """
     import requests
 
     part = f"{path}.part"
-    expected = digests.recorded(path) + digests.named(path)
+    expected = digests.in_record(path) + digests.in_name(path)
     with requests.Session() as session:
-        # Compressed, neither the length nor the digests would be those of the file.
+        # A compressed response has another length and other digests than the file.
         session.headers["Accept-Encoding"] = "identity"
-        persist(lambda: _attempt(session, address, part, expected))
-    digests.record(path, part)
+        with_retries(lambda: _attempt(session, address, part, expected))
+    digests.write_record(path, part)
     os.replace(part, path)
     _forget(part)
 
 
 def fetch_bytes(address: str, most: int, seconds: float = 60) -> bytes:
-    """What is at an address, in memory alone; one attempt.
+    """Downloads a file into memory, in one attempt.
 
     Args:
         address: `https://…` or `http://…`.
-        most: int, bytes that it may have.
-        seconds: that it may take in all.
+        most: int, largest allowed size in bytes.
+        seconds: time limit.
 
     Raises:
-        ConnectionError: if it cannot be had in this time.
+        ConnectionError: if it cannot be downloaded in this time.
         ValueError: if it is larger.
     """
     import requests
@@ -75,16 +74,16 @@ def fetch_bytes(address: str, most: int, seconds: float = 60) -> bytes:
                     raise ConnectionError(f"it takes longer than {seconds:.0f} s")
             length = _length(response)
     except requests.RequestException as error:
-        raise ConnectionError(f"it cannot be had: {error}") from error
+        raise ConnectionError(f"it cannot be downloaded: {error}") from error
     if length not in (None, len(content)):
         raise ConnectionError(
-            f"the line was cut after {len(content):,} of {length:,} bytes"
+            f"the connection broke after {len(content):,} of {length:,} bytes"
         )
     return bytes(content)
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids requests."""
+    """True if `KERAS_VIT_OFFLINE` forbids requests."""
     return os.environ.get("KERAS_VIT_OFFLINE", "").lower() in ("1", "true", "yes")
 
 
@@ -97,7 +96,7 @@ def _attempt(session, address, part, expected):
         requests.exceptions.ChunkedEncodingError,
         requests.exceptions.ContentDecodingError,
     )
-    note = _note(part)
+    note = _read_note(part)
     offset = os.path.getsize(part) if note else 0
     try:
         with session.get(
@@ -112,14 +111,14 @@ def _attempt(session, address, part, expected):
             _receive(response, part, offset)
     except requests.RequestException as error:
         raise DownloadError(str(error), retry=isinstance(error, temporary)) from error
-    wrong = digests.mismatch(part, expected + digests.published(response))
+    wrong = digests.mismatch(part, expected + digests.in_headers(response))
     if wrong:
         _discard(part)
         raise DownloadError(f"its {wrong}", retry=True)
 
 
 def _range(note, offset):
-    """The headers that ask for what is missing, provided the file is still the same."""
+    """Headers that ask for the rest of the file, if it is still the same file."""
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and "etag" in note:
         headers["If-Range"] = note["etag"]
@@ -132,7 +131,7 @@ def _check_status(response, part):
         return
     if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         _discard(part)
-        raise DownloadError("the file became shorter in between", retry=True)
+        raise DownloadError("the file on the server became shorter", retry=True)
     raise DownloadError(
         f"the server answered {status} {response.reason}",
         retry=status in (408, 429) or status >= 500,
@@ -141,7 +140,7 @@ def _check_status(response, part):
 
 
 def _seconds(text):
-    """The seconds that a `Retry-After` header asks for, or `None`."""
+    """Seconds that a `Retry-After` header asks for, or `None`."""
     if text.strip().isdigit():
         return float(text)
     try:
@@ -152,7 +151,7 @@ def _seconds(text):
 
 
 def _check_continues(response, note, offset, part):
-    """Whether the answer begins where the part ends, and is of the same file."""
+    """Checks that the response continues the part of the same file."""
     received = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", received)
     start, end, size = map(int, match.groups()) if match else (None, None, None)
@@ -173,8 +172,8 @@ def _check_continues(response, note, offset, part):
 
 
 def _begin(response, part):
-    """An empty part, and the note by which it can be continued."""
-    # In this order, the note is never that of an older part.
+    """Creates an empty part, and the note that lets a later attempt resume it."""
+    # In this order, the note never belongs to an older part.
     with open(part, "wb"):
         _forget(part)
     note = {
@@ -190,8 +189,8 @@ def _begin(response, part):
             json.dump({**note, "size": size}, file)
 
 
-def _note(part):
-    """What the part is part of; empty if it cannot be continued."""
+def _read_note(part):
+    """Description of the file that the part belongs to; empty if it cannot be resumed."""
     try:
         with open(f"{part}.json", encoding="utf-8") as file:
             note = json.load(file)
@@ -221,12 +220,12 @@ def _receive(response, part, offset):
     received = os.path.getsize(part)
     if size is not None and received != size:
         raise DownloadError(
-            f"the line was cut after {received:,} of {size:,} bytes", retry=True
+            f"the connection broke after {received:,} of {size:,} bytes", retry=True
         )
 
 
 def _length(response):
-    """The bytes that an answer will bring, where it says so."""
+    """Length of a response in bytes, `None` if it does not say."""
     length = response.headers.get("Content-Length", "")
     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
     return int(length) if length.isdigit() and not encoded else None

@@ -1,4 +1,4 @@
-"""Names of the classes that a model predicts, as in `keras.applications`."""
+"""Names of the predicted classes, as in `keras.applications`."""
 
 import json
 import os
@@ -19,19 +19,18 @@ def decode_predictions(
     """Names the most probable classes: a model's own, or those of ImageNet-1k.
 
     Args:
-        preds: array or tensor (batch, classes), the output of a model; without `model` one
-            with the 1000 classes of ImageNet-1k.
-        top: int, how many classes to name.
+        preds: array or tensor (batch, classes), the output of a model; without `model`, of
+            one with the 1000 classes of ImageNet-1k.
+        top: int, number of classes to name.
         class_index: path of a copy of Keras' `imagenet_class_index.json`, for use without
             network. `None` takes the file that `keras.applications` downloads once into
             `~/.keras/models/`.
-        model: a model of this package. Where it knows the names of its classes, as one that
-            `training.finetune` has trained does, these are taken, and `class_index` is
-            not read.
+        model: a model of this package. If it has names of its classes, as after
+            `training.finetune`, they are used and `class_index` is not read.
 
     Returns:
-        For each image a list of (WordNet id, name, score), the highest score first. In
-        place of the WordNet id a model's own classes have their number, as a string.
+        For each image a list of (WordNet id, name, score), the highest score first. The
+        classes of `model` have their number, as a string, instead of a WordNet id.
 
     Raises:
         ValueError: if `preds` has another shape, or the file other contents.
@@ -85,7 +84,7 @@ def _decoded(preds, names, top):
 
 
 def _downloaded_class_index() -> str:
-    """The file as Keras has downloaded it before."""
+    """Path of the file that Keras has downloaded before."""
     home = os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
     path = os.path.join(home, "models", "imagenet_class_index.json")
     if not os.path.exists(path):

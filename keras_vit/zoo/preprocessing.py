@@ -1,4 +1,4 @@
-"""Pixel values as a model takes them, as in `keras.applications`."""
+"""Preprocessing of pixel values, as in `keras.applications`."""
 
 from typing import Any
 
@@ -15,25 +15,25 @@ def preprocess_input(
     preset_or_model: str | keras.Model | None = None,
     data_format: str | None = None,
 ) -> Any:
-    """Brings pixel values to the range that a model was trained on.
+    """Scales pixel values to the range that a model was trained on.
 
     Args:
         images: array or tensor of pixel values in [0, 255], (batch, height, width,
             channels), or without the batch, or with the channels first.
         preset_or_model: name of a preset, or a model of this package, whose mean and
-            standard deviation of each channel are taken; `None` for [-1, 1] as Google's
-            models take it. A model with `include_preprocessing=True` takes the images as
-            they are.
+            standard deviation of each channel are used; `None` for [-1, 1], the range of
+            Google's models. A model with `include_preprocessing=True` leaves the images
+            unchanged.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for
             `keras.config.image_data_format()`.
 
     Returns:
-        A new float array or tensor of the same shape: pixel values brought to [0, 1],
-        less the mean, by the standard deviation.
+        A new float array or tensor of the same shape: pixel values scaled to [0, 1], minus
+        the mean, divided by the standard deviation.
 
     Raises:
-        ValueError: if the preset or the data format is unknown, or the images' channels
-            are not those of the preset.
+        ValueError: if the preset or the data format is unknown, or the images have
+            another number of channels than the preset.
     """
     mean, std = 0.5, 0.5
     if isinstance(preset_or_model, str):
@@ -57,14 +57,14 @@ def preprocess_input(
 
 
 def _by_channel(values, images, data_format):
-    """The one value, or an array of them that broadcasts against images."""
+    """The only value, or an array of the values that broadcasts against images."""
     if len(set(values)) == 1:
         return float(values[0])
     channels_last = data_format == "channels_last"
     channels = images.shape[-1 if channels_last else -3]
     if channels != len(values):
         raise ValueError(
-            f"The mean and the standard deviation are of {len(values)} channels. "
+            f"The mean and the standard deviation have {len(values)} channels. "
             f"Received: images of shape {tuple(images.shape)} with data_format="
             f"{data_format!r}, which has {channels} channels."
         )
