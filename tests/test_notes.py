@@ -223,7 +223,7 @@ def test_a_preset_says_how_its_source_prepares_images():
     def told(**steps):
         preprocessing = dataclasses.replace(row.preprocessing, **steps)
         preset = dataclasses.replace(row, preprocessing=preprocessing)
-        return keras_vit.zoo.pretrained._notes_of(preset).get("preprocessing")
+        return keras_vit.zoo.pretrained._preprocessing_notes(preset).get("preprocessing")
 
     center = {"evaluation_crop": "center", "resize_factor": 1.25}
     assert told(crop_fraction=0.8, squash=False) == center
@@ -238,7 +238,7 @@ def test_a_preset_says_how_its_source_prepares_images():
 def test_transformers_cannot_crop_every_shape(tmp_path, caplog):
     model = noted(image_size=(32, 48), gelu_approximate=False)
     keras_vit.save_weights(model, tmp_path, layout="huggingface")
-    assert "images for 32 × 48 pixels become others" in caplog.text
+    assert "images of 32 × 48 pixels differ" in caplog.text
 
 
 @ONE_BACKEND
