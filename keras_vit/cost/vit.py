@@ -74,7 +74,8 @@ def _block(outputs, tokens, c, merged=0):
         mean = (numbers + copied) * FLOAT32
         yield Operation("attention_projections", inputs + projected + mean)
         held += numbers * c.number_bytes
-    yield from _attention(held, outputs, tokens, c, c.qk_norm)
+    turns = c.rope is not None
+    yield from _attention(held, outputs, tokens, c, norm=c.qk_norm, turns=turns)
     if c.layer_scale is not None:
         yield Operation("layer_scale", held + 2 * outputs * size)
     yield Operation("residual", held + 2 * outputs * size)
@@ -104,7 +105,7 @@ def _merge(tokens, merged, c):
     yield Operation("merging", held + (second + tokens - merged) * size)  # concatenated
 
 
-def _attention(held, queries, keys, c, norm=False, part=None):
+def _attention(held, queries, keys, c, *, norm=False, turns=False, part=None):
     """Attention of some queries to some keys; `part` names the part of all operations.
 
     Queries, keys and values are one tensor if every token is a query; otherwise the
@@ -125,6 +126,13 @@ def _attention(held, queries, keys, c, norm=False, part=None):
         yield from _layer_norm(projections, held + kept + separate, queries * width, c)
         normed = held + kept + queries * size
         yield from _layer_norm(projections, normed, keys * width, c)
+        separate = (queries + keys) * size
+    if turns:  # in float32: the products with cosines and sines, and their sum
+        for tokens in (keys, queries):
+            separate -= tokens * size if norm else 0  # read for the last time
+            turning = 3 * tokens * width * FLOAT32
+            yield Operation(projections, held + kept + separate + turning)
+            separate += tokens * size
         separate = (queries + keys) * size
     yield from _attend(held, kept, separate, queries, keys, c, part or "attention_scores")
     yield from _dense(projections, held, queries, width, width, c)

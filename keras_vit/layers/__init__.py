@@ -9,6 +9,7 @@ from keras_vit.layers.pooling import AttentionPooling, MeanPooling, TokenPooling
 from keras_vit.layers.position import PositionEmbedding
 from keras_vit.layers.regularization import DropPath, LayerScale
 from keras_vit.layers.resnet import BottleneckUnit, PreActivationUnit, ResNetRoot
+from keras_vit.layers.rotary import RotaryEmbedding
 from keras_vit.layers.standardized_conv import StandardizedConv2D
 from keras_vit.layers.tokens import ClassToken, Registers
 
@@ -28,6 +29,7 @@ __all__ = [
     "PreActivationUnit",
     "Registers",
     "ResNetRoot",
+    "RotaryEmbedding",
     "SelfAttention",
     "StandardizedConv2D",
     "TokenPooling",

@@ -1,5 +1,6 @@
 """Multi-head self-attention."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras_vit.layers import kernels
 from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial import initializer
 from keras_vit.layers.normalization import LayerNormalization
+from keras_vit.layers.rotary import checked_rope, mixed_frequencies, rotate, turns
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
 
@@ -32,6 +34,9 @@ class SelfAttention(Composite, keras.layers.Layer):
         qk_norm: bool, whether each head's queries and keys pass a layer norm over
             head_dim, whose weights all heads share.
         layer_norm_epsilon: float, added to the variance in those norms.
+        rope: rotary positions of queries and keys, a dictionary as `RotaryEmbedding` takes
+            it; `None` for none. With `"kind": "mixed"` the weight `frequencies` (2,
+            num_heads, head_dim / 2) has the angles of one step along each axis.
         dropout_rate: float in [0, 1), dropout of the attention weights. A positive
             rate computes them explicitly in training, without a fused kernel.
 
@@ -43,6 +48,8 @@ class SelfAttention(Composite, keras.layers.Layer):
         sizes: int (batch, others), how many patches each token of the context stands for,
             and counts for (proportional attention, *Token Merging*, arXiv 2210.09461,
             section 3); `None` where each stands for one.
+        positions: float32, what `RotaryEmbedding` returns for the context; it must be given
+            where there is a `rope`. `tokens` are then the first ones of the context.
         return_keys: bool, whether the mean of the keys over heads is returned too.
         training: bool, whether dropout is active.
 
@@ -61,6 +68,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         qkv_bias: bool = True,
         qk_norm: bool = False,
         layer_norm_epsilon: float = 1e-6,
+        rope: Mapping | str | None = None,
         dropout_rate: float = 0.0,
         **kwargs,
     ):
@@ -69,6 +77,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         self.qkv_bias = qkv_bias
         self.qk_norm = qk_norm
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.rope = checked_rope(rope)
         self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
         self.dropout = keras.layers.Dropout(
             self.dropout_rate, dtype=self.dtype_policy, name="dropout"
@@ -92,6 +101,12 @@ class SelfAttention(Composite, keras.layers.Layer):
         if self.qk_norm:
             self.query_norm = self._head_norm("query_norm", head_dim)
             self.key_norm = self._head_norm("key_norm", head_dim)
+        if checked_rope(self.rope, head_dim) and self.rope["kind"] == "mixed":
+            self.frequencies = self.add_weight(
+                name="frequencies",
+                shape=(2, self.num_heads, head_dim // 2),
+                initializer=mixed_frequencies(self.rope["temperature"]),
+            )
         self.projection = EinsumDense(
             "bthk,hkd->btd",
             output_shape=(None, hidden_dim),
@@ -114,6 +129,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         tokens: Tensor,
         context: Tensor | None = None,
         sizes: Tensor | None = None,
+        positions: Tensor | None = None,
         return_keys: bool = False,
         training: bool | None = None,
     ) -> Tensor:
@@ -121,6 +137,10 @@ class SelfAttention(Composite, keras.layers.Layer):
         query, key, value = self._project(tokens, context)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
+        if self.rope is not None:
+            query, key = self._turn(query, key, positions)
+        # Before attention, which then holds no projected tensor for it.
+        keys = ops.mean(key, axis=1) if return_keys else None  # (batch, others, head_dim)
         bias = None
         if sizes is not None:
             bias = ops.log(ops.cast(sizes, "float32"))  # (batch, others)
@@ -130,7 +150,7 @@ class SelfAttention(Composite, keras.layers.Layer):
             query, key, value, bias=bias, dropout=dropout, training=training
         )  # (batch, tokens, heads, head_dim)
         outputs = self.projection(attended)  # (batch, tokens, hidden_dim)
-        return (outputs, ops.mean(key, axis=1)) if return_keys else outputs
+        return (outputs, keys) if return_keys else outputs
 
     def _project(self, tokens, context):
         """Queries of the tokens, keys and values of the context, (batch, heads, …) each."""
@@ -149,6 +169,25 @@ class SelfAttention(Composite, keras.layers.Layer):
         both = kernels.einsum_dense(equation, context, kernel[:, 1:], key_value_bias)
         return *kernels.split_heads(query, 1), *kernels.split_heads(both, 2)
 
+    def _turn(self, query, key, positions):
+        """Queries and keys, turned by the angles of their tokens."""
+        pairs = self.rope["pairs"]
+        if positions is None:
+            raise ValueError(
+                f"Attention with `rope` must be given `positions`. Received: "
+                f"positions=None for rope={self.rope}. `RotaryEmbedding` returns them."
+            )
+        if self.rope["kind"] == "mixed":
+            places = ops.cast(positions, "float32")  # (others, 2)
+            along = ops.cast(self.frequencies, "float32")[:, :, None]  # (2, heads, 1, …)
+            angles = places[:, :1] * along[0] + places[:, 1:] * along[1]
+            positions = turns(angles, pairs)  # (2, heads, others, head_dim)
+        cosines, sines = positions[0], positions[1]  # (…, others, head_dim) each
+        key = rotate(key, cosines, sines, pairs)
+        tokens = ops.shape(query)[2]
+        first = (..., slice(tokens), slice(None))
+        return rotate(query, cosines[first], sines[first], pairs), key
+
     def _drop(self, weights):
         return self.dropout(weights, training=True)
 
@@ -160,6 +199,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         tokens: keras.KerasTensor,
         context: keras.KerasTensor | None = None,
         sizes: keras.KerasTensor | None = None,
+        positions: keras.KerasTensor | None = None,
         return_keys: bool = False,
         training: bool | None = None,
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -177,5 +217,6 @@ class SelfAttention(Composite, keras.layers.Layer):
             "qkv_bias": self.qkv_bias,
             "qk_norm": self.qk_norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "rope": self.rope,
             "dropout_rate": self.dropout_rate,
         }

@@ -1,5 +1,6 @@
 """The encoder block."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -29,6 +30,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         gelu_approximate: bool, see `MLP`.
         qkv_bias: bool, see `SelfAttention`.
         qk_norm: bool, see `SelfAttention`.
+        rope: rotary positions, see `SelfAttention`.
         layer_scale: float, initial value of a `LayerScale` on each branch, or `None`
             for none.
         layer_norm_epsilon: float, added to the variance in the layer norms.
@@ -70,6 +72,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         gelu_approximate: bool = True,
         qkv_bias: bool = True,
         qk_norm: bool = False,
+        rope: Mapping | str | None = None,
         layer_scale: float | None = None,
         layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
@@ -104,6 +107,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
             num_heads,
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
+            rope=rope,
             layer_norm_epsilon=layer_norm_epsilon,
             dropout_rate=attention_dropout_rate,
             dtype=policy,
@@ -148,13 +152,14 @@ class EncoderBlock(Composite, keras.layers.Layer):
         tokens: Tensor,
         context: Tensor | None = None,
         sizes: Tensor | None = None,
+        positions: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
         if self.rematerialize and training:
-            return self._rematerialized(tokens, context, sizes)
-        return self._encode(tokens, context, sizes, training)
+            return self._rematerialized(tokens, context, sizes, positions)
+        return self._encode(tokens, context, sizes, positions, training)
 
-    def _rematerialized(self, tokens, context, sizes):
+    def _rematerialized(self, tokens, context, sizes, positions):
         # Keras 3.15's own `RematScope` wraps `call`, and with it the steps of the seed
         # generators. With drop path it raises on JAX and TensorFlow, and on torch the
         # backward pass drops other branches than the forward pass. Here the wrapped
@@ -167,7 +172,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         def encode(values, tokens, context=None):
             mapping = zip((*weights, *seeds), (*values, *before), strict=True)
             with keras.StatelessScope(mapping, initialize_variables=False) as scope:
-                outputs = self._encode(tokens, context, sizes, training=True)
+                outputs = self._encode(tokens, context, sizes, positions, training=True)
             return outputs, [scope.get_current_value(seed) for seed in seeds]
 
         inputs = (tokens,) if context is None else (tokens, context)
@@ -182,12 +187,16 @@ class EncoderBlock(Composite, keras.layers.Layer):
         weights = {id(weight) for weight in self.weights}
         return [variable for variable in self.variables if id(variable) not in weights]
 
-    def _encode(self, tokens, context, sizes, training):
+    def _encode(self, tokens, context, sizes, positions, training):
         merges = self._merges(context)
         if context is not None:
             context = self.attention_norm(context)
         options = _given(
-            context=context, sizes=sizes, return_keys=merges, training=training
+            context=context,
+            sizes=sizes,
+            positions=positions,
+            return_keys=merges,
+            training=training,
         )
         branch = self.attention(self.attention_norm(tokens), **options)
         if merges:
@@ -224,6 +233,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         tokens: keras.KerasTensor,
         context: keras.KerasTensor | None = None,
         sizes: keras.KerasTensor | None = None,
+        positions: keras.KerasTensor | None = None,
         training: bool | None = None,
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, ...]:
         shape = self.compute_output_shape(tokens.shape, getattr(context, "shape", None))
@@ -240,6 +250,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
             "gelu_approximate": self.gelu_approximate,
             "qkv_bias": self.qkv_bias,
             "qk_norm": self.qk_norm,
+            "rope": self.attention.rope,
             "layer_scale": self.layer_scale,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout_rate": self.dropout_rate,

@@ -114,7 +114,7 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         if self.position == "learned":
             patches = patches + self._grid_of_size(rows, columns)
         elif self.position == "sincos2d":
-            positions = sincos2d(rows, columns, hidden_dim, _namespace(rows, columns))
+            positions = sincos2d(rows, columns, hidden_dim, namespace(rows, columns))
             patches = patches + ops.cast(positions, self.compute_dtype)
         tokens = ops.reshape(patches, (-1, rows * columns, hidden_dim))
         if prefix is None:
@@ -129,7 +129,7 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
 
     def _grid_of_size(self, rows, columns):
         """The learned positions of a grid, (rows, columns, hidden_dim)."""
-        xp = _namespace(rows, columns)
+        xp = namespace(rows, columns)
         if xp is np and (rows, columns) == self.grid_size:
             return ops.convert_to_tensor(self.grid)
         to_rows, to_columns = (
@@ -177,7 +177,7 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         }
 
 
-def _namespace(*sizes) -> ModuleType:
+def namespace(*sizes: Any) -> ModuleType:
     """NumPy if all sizes are known while tracing, else `keras.ops`.
 
     NumPy then computes once, on the host. Only TensorFlow has sizes that are tensors, in

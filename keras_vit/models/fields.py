@@ -9,6 +9,7 @@ from keras_vit import arguments
 from keras_vit.layers.merging import count_merged
 from keras_vit.layers.mlp import ACTIVATIONS
 from keras_vit.layers.position import POSITIONS
+from keras_vit.layers.rotary import checked_rope
 from keras_vit.models.images import check_head, check_images
 from keras_vit.models.resnet_stem import checked_stem, map_size
 from keras_vit.models.sizes import grid_size
@@ -31,7 +32,7 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
         arguments.positive(getattr(c, name), name)
     for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
         arguments.rate(getattr(c, name), name)
-    arguments.head_dim(c.hidden_dim, c.num_heads)
+    c.rope = checked_rope(c.rope, arguments.head_dim(c.hidden_dim, c.num_heads))
     arguments.one_of(c.position, POSITIONS, "position")
     arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
     arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
@@ -97,6 +98,12 @@ def _checked_merged_tokens(c) -> tuple[int, ...]:
             f"merged_tokens={c.merged_tokens!r}, input_shape={c.input_shape}. Give an "
             "`input_shape` with height and width (`keras_vit.from_pretrained` makes such "
             "a model of this one), or use merged_tokens=0."
+        )
+    if any(numbers) and c.rope is not None:
+        raise ValueError(
+            "Tokens that turn by their place cannot be merged: a merged token has several. "
+            f"Received: merged_tokens={c.merged_tokens!r}, rope={c.rope}. Use "
+            "merged_tokens=0."
         )
     tokens = num_prefix(c) + prod(grid_size(c.image_size, c.patch_size, c.stem))
     merged = []

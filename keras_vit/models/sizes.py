@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_vit import arguments
 from keras_vit.layers.mlp import GATED
+from keras_vit.layers.rotary import checked_rope
 from keras_vit.models.resnet_stem import (
     checked_stem,
     count_resnet_parameters,
@@ -175,6 +176,7 @@ def count_vit_parameters(
     mlp: str = "gelu",
     qkv_bias: bool = True,
     qk_norm: bool = False,
+    rope: Mapping | str | None = None,
     layer_scale: float | None = None,
     stem: dict[str, Any] | None = None,
     channels: int = 3,
@@ -198,6 +200,8 @@ def count_vit_parameters(
     norm = 2 * hidden_dim
     attention = (3 * (hidden_dim + qkv_bias) + hidden_dim + 1) * hidden_dim
     attention += 4 * (hidden_dim // num_heads) * qk_norm
+    rope = checked_rope(rope)
+    attention += hidden_dim * (rope is not None and rope["kind"] == "mixed")
     block = 2 * norm + attention + _mlp(hidden_dim, mlp_dim, gated=mlp in GATED)
     block += 2 * hidden_dim * (layer_scale is not None)
     probe = hidden_dim + 4 * (hidden_dim + 1) * hidden_dim + norm

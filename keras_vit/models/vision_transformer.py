@@ -15,6 +15,7 @@ from keras_vit.layers import (
     PatchEmbedding,
     PositionEmbedding,
     Registers,
+    RotaryEmbedding,
     TokenPooling,
 )
 from keras_vit.layers.dense import Dense
@@ -87,6 +88,9 @@ class VisionTransformer(ImageModel):
         qkv_bias: bool, whether queries, keys and values have a bias in the blocks.
         qk_norm: bool, layer norms of each head's queries and keys in the blocks, see
             `layers.SelfAttention`.
+        rope: rotary positions of the patches' queries and keys in every block, a
+            dictionary or the kind alone, see `layers.RotaryEmbedding`; `None` for none.
+            They come besides `position`, which most of these models have as `"none"`.
         layer_scale: float, initial value of a `layers.LayerScale` on each residual
             branch, or `None` for none.
         stem: a ResNet before `patch_embedding`, which makes the model a hybrid: a
@@ -184,6 +188,7 @@ class VisionTransformer(ImageModel):
         gelu_approximate: bool = True,
         qkv_bias: bool = True,
         qk_norm: bool = False,
+        rope: Mapping | str | None = None,
         layer_scale: float | None = None,
         stem: Mapping[str, Any] | None = None,
         layer_norm_epsilon: float = 1e-6,
@@ -217,7 +222,8 @@ class VisionTransformer(ImageModel):
             patches = _embed_patches(inputs, fields, policy)  # (b, rows, columns, d)
             tokens = _embed_positions(patches, fields, policy)  # (b, tokens, d)
             tokens = _drop_and_norm(tokens, fields, policy)
-            tokens, sizes, last_block_inputs = _encode(tokens, fields, policy)
+            positions = _rotary_positions(patches, fields)
+            tokens, sizes, last_block_inputs = _encode(tokens, positions, fields, policy)
             features = _pool(tokens, sizes, fields, policy)  # (b, d)
             outputs = _head(features, fields, policy)  # (b, classes)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
@@ -225,7 +231,7 @@ class VisionTransformer(ImageModel):
         self._last_block_inputs = last_block_inputs
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
-            *("image_mean", "image_std", "pooling", "stem"),
+            *("image_mean", "image_std", "pooling", "stem", "rope"),
         )
         self._keep_config(config, fields, resolved, policy)
 
@@ -245,9 +251,8 @@ class VisionTransformer(ImageModel):
         # Layers are called on tensors: a functional model of them would add nodes to
         # the layers that this model shares with it.
         inputs = keras.Model(self.input, self._last_block_inputs)(images)
-        tokens, *sizes = keras.tree.flatten(inputs)
         block = self.get_layer(f"block_{self._config['num_layers'] - 1}")
-        tokens, sizes = _apply(block, tokens, *sizes)
+        tokens, sizes = _apply(block, **inputs)
         outputs = {block.name: tokens}
         if not self._config["fc_norm"]:
             outputs["encoder_norm"] = self.get_layer("encoder_norm")(tokens)
@@ -336,7 +341,22 @@ def _layer_norm(name, c, policy):
     return LayerNormalization(epsilon=c.layer_norm_epsilon, dtype=policy, name=name)
 
 
-def _encode(tokens, c, policy):
+def _rotary_positions(patches, c):
+    """What the blocks need to turn queries and keys, or `None`."""
+    if c.rope is None:
+        return None
+    head_dim = c.hidden_dim // c.num_heads
+    embedding = RotaryEmbedding(
+        c.rope,
+        head_dim,
+        num_prefix=num_prefix(c),
+        dtype="float32",
+        name="rotary_embedding",
+    )
+    return embedding(patches)
+
+
+def _encode(tokens, positions, c, policy):
     """Passes the tokens through the blocks and `encoder_norm`.
 
     Returns:
@@ -352,6 +372,7 @@ def _encode(tokens, c, policy):
             gelu_approximate=c.gelu_approximate,
             qkv_bias=c.qkv_bias,
             qk_norm=c.qk_norm,
+            rope=c.rope,
             layer_scale=c.layer_scale,
             layer_norm_epsilon=c.layer_norm_epsilon,
             dropout_rate=c.dropout_rate,
@@ -367,21 +388,23 @@ def _encode(tokens, c, policy):
     ]
     sizes = None
     for block in blocks[:-1]:
-        tokens, sizes = _apply(block, tokens, sizes)
-    inputs = (tokens,) if sizes is None else (tokens, sizes)
+        tokens, sizes = _apply(block, tokens, sizes, positions)
+    inputs = {"tokens": tokens, "sizes": sizes, "positions": positions}
+    inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     if c.pooling == "token" and not c.full_last_block:
-        tokens = blocks[-1](tokens[:, :1], context=tokens, sizes=sizes)
+        inputs_of_one = {**inputs, "tokens": tokens[:, :1], "context": tokens}
+        tokens = blocks[-1](**inputs_of_one)
         sizes = None
     else:
-        tokens, sizes = _apply(blocks[-1], *inputs)
+        tokens, sizes = _apply(blocks[-1], **inputs)
     if not c.fc_norm:
         tokens = _layer_norm("encoder_norm", c, policy)(tokens)
     return tokens, sizes, inputs
 
 
-def _apply(block, tokens, sizes=None):
+def _apply(block, tokens, sizes=None, positions=None):
     """The tokens of a block and their sizes, `None` as long as none is merged."""
-    outputs = block(tokens, sizes=sizes)
+    outputs = block(tokens, sizes=sizes, positions=positions)
     return outputs if block.merged_tokens else (outputs, sizes)
 
 

@@ -49,6 +49,11 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
         raise ValueError(
             f"A file in the layout {layout!r} ends in {ending}. Received: path={path!r}"
         )
+    if config.get("rope") and layout in WRITTEN:
+        raise ValueError(
+            f"The layout {layout!r} has no place here for rotary positions. Received: the "
+            f"model {model.name!r} with rope={config['rope']}. Save it by `model.save`."
+        )
     if layout == "google":
         google = BIT if is_bit else GOOGLE
         tensors, _ = in_layout(model, google)
