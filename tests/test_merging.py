@@ -380,7 +380,7 @@ def test_on_the_command_line(tmp_path, capsys):
         assert top == pytest.approx(array(expected(pixels)).max(), abs=1e-5)
     target = tmp_path / "merging.safetensors"
     text = run("convert", source, target, "--set", "merged_tokens=5")
-    assert "so give merged_tokens=5" in text
+    assert "to read it, give merged_tokens=5" in text
     merging.save(tmp_path / "merging.keras")
     options = ("--set", "merged_tokens=5")
     assert "The same" in run("verify", tmp_path / "merging.keras", target, *options)
