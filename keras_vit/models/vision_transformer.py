@@ -342,7 +342,7 @@ def _layer_norm(name, c, policy):
 
 
 def _rotary_positions(patches, c):
-    """What the blocks need to turn queries and keys, or `None`."""
+    """Rotary positions of the tokens for the blocks, or `None`."""
     if c.rope is None:
         return None
     head_dim = c.hidden_dim // c.num_heads
