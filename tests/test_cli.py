@@ -255,7 +255,7 @@ def test_verify_models_of_another_shape(run, fails, tmp_path):
     status, output, _ = run("verify", TOKEN, REFERENCE / "vit_gap" / "checkpoint.npz")
     assert status == 1
     assert "2 × 17 × 48 | 2 × 16 × 48" in output
-    assert "different shape: (32, 32, 3) and (32, 48, 3)" in fails(
+    assert "different shapes: (32, 32, 3) and (32, 48, 3)" in fails(
         "verify", TOKEN, NONSQUARE
     )
     assert run("verify", NONSQUARE, NONSQUARE, "--image-size", 64, 32)[0] == 0
@@ -273,7 +273,7 @@ def test_verify_arrays_that_do_not_fit(fails, tmp_path):
     np.savez(path, input=arrays["input"])
     assert "Received: none" in fails("verify", TOKEN, "--expected", path)
     np.savez(path, logits=arrays["logits"])
-    assert "hold the images under 'input'" in fails("verify", TOKEN, "--expected", path)
+    assert "include the images, named 'input'" in fails("verify", TOKEN, "--expected", path)
     np.savez(path, input=arrays["input"][:, :16], logits=arrays["logits"])
     assert "of shape (2, 16, 32, 3)" in fails("verify", TOKEN, "--expected", path)
     path.write_bytes(b"PK")
