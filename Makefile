@@ -5,7 +5,7 @@ KERAS ?=
 VENV := .venv$(KERAS:%=-keras%)
 RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
-.PHONY: demo test bench fuzz lint types format clean
+.PHONY: demo test bench fuzz lint format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -24,9 +24,6 @@ fuzz: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-
-# Public functions, classes and attributes without a complete type.
-types: $(VENV)/.installed
 	$(VENV)/bin/python .ci/public_types.py
 
 format: $(VENV)/.installed

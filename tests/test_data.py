@@ -126,7 +126,7 @@ def test_a_stream_starts_anywhere_whatever_the_threads(augmentation):
     keras.utils.set_random_seed(6)
     keras.config.set_dtype_policy("mixed_float16")
     for step, threads in ((0, 1), (5, 4)):
-        rest = data.configured(num_parallel_calls=threads).train_from(step)
+        rest = data.with_pipeline(num_parallel_calls=threads).train_from(step)
         assert_same_batches(batches(rest, 12 - step), stream[step:])
     assert np.isfinite([images for images, _ in stream]).all()
     assert not np.array_equal(stream[0][0], stream[7][0])  # the same three images
@@ -736,7 +736,7 @@ def test_arrays_of_one_and_four_channels():
             Image.fromarray(rgba).save(file, "PNG")
             expected = read_image(file.getvalue()).astype(int)
             assert np.abs(actual - expected).max() <= 1
-        grey = data.configured(channels=1)
+        grey = data.with_pipeline(channels=1)
         assert batches(grey.train, 1)[0][0].shape == (32, 6, 6, 1)
         expected = np.asarray(Image.fromarray(data.images("train", [1])[0]).convert("L"))
         actual = grey.images("train", [1])[0][..., 0].astype(int)
@@ -1205,7 +1205,7 @@ def test_a_model_is_trained_and_evaluated(folder, data_format):
         image_mean=(0.485, 0.456, 0.406),
         image_std=(0.229, 0.224, 0.225),
     )
-    data = load(folder, batch_size=6, validation_split=0.34).configured_for(model)
+    data = load(folder, batch_size=6, validation_split=0.34).prepared_for(model)
     assert data.pipeline.image_mean == (0.485, 0.456, 0.406)
     model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(
@@ -1228,7 +1228,7 @@ def test_a_model_is_trained_and_evaluated(folder, data_format):
 def test_configured_for_models_of_other_kinds():
     data = load(numbered(), validation_split=0, label_mode="int")
     model = tiny(include_preprocessing=True, input_shape=(32, 32, 1), image_mean=0.1)
-    pipeline = data.configured_for(model, batch_size=2).pipeline
+    pipeline = data.prepared_for(model, batch_size=2).pipeline
     assert pipeline == Pipeline(
         image_size=32,
         channels=1,
@@ -1238,7 +1238,7 @@ def test_configured_for_models_of_other_kinds():
         image_std=None,
     )
     model = keras_vit.BiTResNet(32, (1,), 0.5, classes=2)
-    pipeline = data.configured_for(model).pipeline
+    pipeline = data.prepared_for(model).pipeline
     assert (pipeline.image_size, pipeline.image_mean) == ((32, 32), 0.5)
     assert data.pipeline.image_size == (224, 224)
 
@@ -1253,7 +1253,7 @@ def test_fingerprint(folder, tfds_folder, tmp_path):
     data = load(folder)
     copy = shutil.copytree(folder, tmp_path / "elsewhere")
     assert load(copy).fingerprint == data.fingerprint
-    assert data.configured(batch_size=1).fingerprint == data.fingerprint
+    assert data.with_pipeline(batch_size=1).fingerprint == data.fingerprint
     assert load(copy, validation_split=0).fingerprint != data.fingerprint
     assert load(copy, test_split=0.2).fingerprint != data.fingerprint
     (copy / "daisy/img 0.jpg").rename(copy / "daisy/img 9.jpg")

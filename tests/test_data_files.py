@@ -636,7 +636,7 @@ def test_sixteen_bits_are_read_as_they_are(tmp_path):
     data = load(write_of(tmp_path, arrays), validation_split=0)
     expected = np.round(arrays[2] / 65535 * 255)
     np.testing.assert_array_equal(data.images("train", [1])[0][..., 0], expected)
-    changed = data.configured(value_range=(0, 40_000))
+    changed = data.with_pipeline(value_range=(0, 40_000))
     expected = np.round(arrays[2] / 40_000 * 255)
     np.testing.assert_array_equal(changed.images("train", [1])[0][..., 0], expected)
 
@@ -777,9 +777,9 @@ def test_alpha_that_is_opacity_is_laid_over_white(tmp_path):
         part[2, 0, 3] = 100
     data = load(write_of(tmp_path, pixels), validation_split=0)
     assert (data.images("train", [0])[0][:2] == 255).all()
-    dropped = data.configured(alpha="drop").images("train", [0])[0]
+    dropped = data.with_pipeline(alpha="drop").images("train", [0])[0]
     np.testing.assert_array_equal(dropped, pixels[0][..., :3])
-    stretched = data.configured(value_range=(50, 150)).images("train", [0])[0]
+    stretched = data.with_pipeline(value_range=(50, 150)).images("train", [0])[0]
     expected = np.round(np.clip((pixels[0][3:, :, :3] - 50.0) / 100, 0, 1) * 255)
     np.testing.assert_array_equal(stretched[3:], expected)
     assert (stretched[:2] == 255).all()

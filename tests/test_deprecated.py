@@ -1,6 +1,7 @@
 """Old names keep working for one release, and warn."""
 
 import keras
+import numpy as np
 import pytest
 
 import keras_vit
@@ -36,6 +37,17 @@ def test_averages_take_momentum_for_ema_momentum():
     with pytest.warns(DeprecationWarning, match="`ema_momentum`"):
         optimizer = average_weights(keras.optimizers.SGD(0.1), momentum=0.5)
     assert optimizer.ema_momentum == 0.5
+
+
+def test_image_data_has_the_old_methods():
+    data = keras_vit.data.load((np.zeros((4, 8, 8, 3), "uint8"), [0, 1, 0, 1]))
+    with pytest.warns(DeprecationWarning, match="`with_pipeline`"):
+        pipeline = data.configured(image_size=16).pipeline
+    assert pipeline == data.with_pipeline(image_size=16).pipeline
+    model = keras_vit.VisionTransformer(16, 8, 8, 1, 1, 8)
+    with pytest.warns(DeprecationWarning, match="`prepared_for`"):
+        pipeline = data.configured_for(model).pipeline
+    assert pipeline == data.prepared_for(model).pipeline
 
 
 @pytest.mark.parametrize("module", [keras_vit.training, keras_vit.distribution])

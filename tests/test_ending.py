@@ -37,7 +37,7 @@ model = keras_vit.VisionTransformer(
     32, 16, 16, 1, 2, 32, classes=2, classifier_activation=None
 )
 model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-small = data.configured_for(model)
+small = data.prepared_for(model)
 """
 COMMAND = """
 from keras_vit.cli import main

@@ -129,7 +129,7 @@ def test_a_model_of_ones_own_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"with a head of its own.*from_pretrained\(model"):
         finetune(network, data)
     with pytest.raises(ValueError, match="says how it takes images"):
-        data.configured_for(network)
+        data.prepared_for(network)
     with pytest.raises(ValueError, match="the model's layer 'head'"):
         SmallData().loss_function(network)
 
@@ -166,7 +166,7 @@ def test_an_augmentation_counts_where_it_is_given():
     data, network = load(), model()
     recipe, plain = SmallData(image_size=32), Augmentation(crop="resize", flip=False)
     assert prepare_data(data, network, recipe).pipeline.augmentation == recipe.augmentation
-    loaded = data.configured(augmentation=plain)
+    loaded = data.with_pipeline(augmentation=plain)
     assert prepare_data(loaded, network, recipe).pipeline.augmentation == plain
     of_recipe = recipe.replace(augmentation=recipe.augmentation.replace(flip=False))
     assert not prepare_data(data, network, of_recipe).pipeline.augmentation.flip

@@ -166,7 +166,7 @@ def _untyped(function, is_method):
 
 
 def test_public_functions_have_types():
-    """pyright (`make types`) also looks into what the types are made of."""
+    """pyright (`make lint`) also looks into what the types are made of."""
     missing = []
     for module, path in MODULES.items():
         tree = ast.parse(path.read_text("utf-8"))

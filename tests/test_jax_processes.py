@@ -304,7 +304,7 @@ def test_split_weights_stay_for_jax(tmp_path):
 @pytest.mark.one_backend
 def test_parts_of_a_padded_stream_are_the_stream():
     data = keras_vit.data.load((jax_ranks.IMAGES[:5].astype("uint8"), np.arange(5) % 3))
-    data = data.configured(image_size=8, batch_size=4, label_mode="categorical")
+    data = data.with_pipeline(image_size=8, batch_size=4, label_mode="categorical")
     whole = data.evaluation("train", padded=True)
     parts = [whole.keras_vit_shard(i, 2)[0] for i in range(2)]
     batches = list(whole)

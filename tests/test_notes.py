@@ -197,7 +197,7 @@ def test_a_file_alone_is_the_classifier_that_was_trained(any_size, tmp_path):
     logits = keras.ops.convert_to_numpy(model(prepared))
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-5)
 
-    expected = load_images([picture], data.configured_for(model).pipeline)
+    expected = load_images([picture], data.prepared_for(model).pipeline)
     np.testing.assert_array_equal(prepared, expected)
     decoded = keras_vit.decode_predictions(probabilities, top=1, model=model)
     best = int(probabilities.argmax())
@@ -211,7 +211,7 @@ def test_presets_and_files_without_notes():
     plain = tiny(classes=3)
     again = keras_vit.from_pretrained(plain)
     assert notes(again) == {}
-    assert keras_vit.data.load(blobs()).configured_for(plain).pipeline.augmentation == (
+    assert keras_vit.data.load(blobs()).prepared_for(plain).pipeline.augmentation == (
         Augmentation()
     )
 

@@ -269,7 +269,9 @@ def test_several_steps_at_a_time(tmp_path):
 def test_image_data_begins_at_the_position(tmp_path):
     """Without reading what came before, and `data.train` then begins at its start."""
     folder, data = tmp_path / "run", resumed.load()
-    stream = data.configured(image_size=8, batch_size=4, augmentation=RECIPE.augmentation)
+    stream = data.with_pipeline(
+        image_size=8, batch_size=4, augmentation=RECIPE.augmentation
+    )
     model = flat()
 
     def fit(callbacks=()):
@@ -498,7 +500,7 @@ def test_other_data_is_refused(tmp_path, change):
     elif change == "seed":
         other, message = dataclasses.replace(data, seed=1), "data.seed: 0 in"
     else:
-        other, message = data.configured(batch_size=5), "pipeline.batch_size: 4 in"
+        other, message = data.with_pipeline(batch_size=5), "pipeline.batch_size: 4 in"
     with pytest.raises(ValueError, match=message):
         fit(other, flat())
 

@@ -189,7 +189,7 @@ def test_parts_of_a_stream_are_the_stream():
     images = torch_ranks.IMAGES.astype("uint8")
     data = keras_vit.data.load((images, torch_ranks.LABELS), validation_split=0.5)
     augmentation = Augmentation(crop="inception", mixup_alpha=0.4, cutmix_alpha=1.0)
-    data = data.configured(image_size=8, batch_size=5, augmentation=augmentation)
+    data = data.with_pipeline(image_size=8, batch_size=5, augmentation=augmentation)
     for whole in (data.train, data.validation):
         parts = [whole.keras_vit_shard(i, 3)[0].take(3) for i in range(3)]
         for batch, *own in zip(whole.take(3), *parts, strict=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_vit import arguments
+from keras_vit import arguments, deprecated
 from keras_vit.data.pipeline import Pipeline, fields_in_config
 from keras_vit.data.sources import Source
 from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
@@ -155,11 +155,11 @@ class ImageData:
         images = [source.read(int(index), channels)[0] for index in indices]
         return [np.round(image).astype("uint8") for image in images]
 
-    def configured(self, **fields: Any) -> ImageData:
+    def with_pipeline(self, **fields: Any) -> ImageData:
         """Returns the same examples with other fields of the `Pipeline`."""
         return replace(self, pipeline=replace(self.pipeline, **fields))
 
-    def configured_for(self, model: keras.Model, **fields: Any) -> ImageData:
+    def prepared_for(self, model: keras.Model, **fields: Any) -> ImageData:
         """Returns the same examples, prepared as a model of this package takes them.
 
         Size, channels, data format, mean and standard deviation are the model's. With
@@ -179,7 +179,7 @@ class ImageData:
                 "`model` must be a VisionTransformer or a BiTResNet, whose config says how "
                 f"it takes images. Received: a {type(model).__name__}. Give that model, "
                 "which may be a layer of yours, or the values themselves: "
-                "data.configured(image_size=…, image_mean=…, image_std=…)."
+                "data.with_pipeline(image_size=…, image_mean=…, image_std=…)."
             )
         mean, std = config["image_mean"], config["image_std"]
         if config["include_preprocessing"]:
@@ -193,7 +193,17 @@ class ImageData:
             "image_std": std,
         }
         of_model |= fields_in_config(config, self.pipeline.augmentation)
-        return self.configured(**{**of_model, **fields})
+        return self.with_pipeline(**{**of_model, **fields})
+
+    def configured(self, **fields: Any) -> ImageData:
+        """Old name of `with_pipeline`."""
+        deprecated.warn("`ImageData.configured`", "`with_pipeline`")
+        return self.with_pipeline(**fields)
+
+    def configured_for(self, model: keras.Model, **fields: Any) -> ImageData:
+        """Old name of `prepared_for`."""
+        deprecated.warn("`ImageData.configured_for`", "`prepared_for`")
+        return self.prepared_for(model, **fields)
 
     @functools.cached_property
     def fingerprint(self) -> str:

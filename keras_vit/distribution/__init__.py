@@ -1,5 +1,8 @@
 """Training of one model on several devices or processes."""
 
+from collections.abc import Callable
+from typing import Any
+
 from keras_vit import deprecated
 from keras_vit.distribution.checks import check
 from keras_vit.distribution.jax_distributions import gather_weights
@@ -50,6 +53,6 @@ _OLD_NAMES = {
     "pads_batches": "checks.needs_padding",
     "whole_weights": "jax_distributions.gather_weights",
 }
-__getattr__ = deprecated.module_getattr(
+__getattr__: Callable[[str], Any] = deprecated.module_getattr(
     __name__, {old: f"{__name__}.{new}" for old, new in _OLD_NAMES.items()}
 )

@@ -74,7 +74,7 @@ class Classifier:
         fields = _fields(self.pipeline)
         for name in ("value_range", "alpha"):  # the data's come first
             fields[name] = getattr(data.pipeline, name) or fields[name]
-        images = data.configured(**fields).evaluation(split)
+        images = data.with_pipeline(**fields).evaluation(split)
         probabilities = self.probabilities(images, verbose=verbose)
         return Evaluation(labels, probabilities, names)
 

@@ -171,10 +171,10 @@ def prepare_data(data: ImageData, model: keras.Model, recipe: Recipe) -> ImageDa
         "augmentation": _augmentation(data, recipe),
         "label_mode": "categorical",
     }
-    data = data.configured_for(model, **fields)
+    data = data.prepared_for(model, **fields)
     image_size = arguments.pair(recipe.image_size, "image_size")
     if _is_of_any_size(model):
-        return data.configured(image_size=image_size)
+        return data.with_pipeline(image_size=image_size)
     _check_image_size(data.pipeline.image_size, image_size, recipe)
     return data
 

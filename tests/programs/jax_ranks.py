@@ -186,7 +186,7 @@ def refusals(folder):
         model = vit()
         model.compile("sgd", loss, metrics=["accuracy"])
         data = keras_vit.data.load((IMAGES[:5].astype("uint8"), LABELS[:5]))
-        model.evaluate(data.configured_for(model, batch_size=8).evaluation("train"))
+        model.evaluate(data.prepared_for(model, batch_size=8).evaluation("train"))
 
     def split():
         with fully_sharded().scope():

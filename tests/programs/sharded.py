@@ -289,7 +289,7 @@ def uneven_under_strategies():
             model = vit(dropout_rate=0.1)
             loss = keras.losses.CategoricalCrossentropy(from_logits=True)
             model.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy", "mse"])
-            stream = data.configured_for(model, batch_size=4, label_mode="categorical")
+            stream = data.prepared_for(model, batch_size=4, label_mode="categorical")
             found = [
                 *(model.train_on_batch(images[:n], labels[:n]) for n in (5, 3)),
                 model.evaluate(stream.evaluation("train"), verbose=0),

@@ -251,7 +251,7 @@ def resumed(folder, name="whole", mark=None):
     augmentation = Augmentation(crop="inception", flip=True, mixup_alpha=0.2)
     model = vit(dropout_rate=0.2, drop_path_rate=0.2)
     data = keras_vit.data.load((IMAGES.astype("uint8"), LABELS), validation_split=0.3)
-    data = data.configured_for(model, batch_size=4, augmentation=augmentation)
+    data = data.prepared_for(model, batch_size=4, augmentation=augmentation)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
     losses = Losses()
