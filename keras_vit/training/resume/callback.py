@@ -420,8 +420,8 @@ class ExactResume(keras.callbacks.Callback):
         if self.data.start.reads == self._reads:
             raise ValueError(
                 "`fit` must train on `train` of the `data` passed to `ExactResume`, or of "
-                "a copy data.with_pipeline(…). Received: a `fit` that read nothing from it. "
-                "Leave `data` out for another stream."
+                "a copy data.with_pipeline(…). Received: a `fit` that read nothing from "
+                "it. Leave `data` out for another stream."
             )
         # The stream has begun; the next one starts at its beginning.
         self._reads, self.data.start.step = None, 0
