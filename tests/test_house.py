@@ -46,15 +46,17 @@ def test_docstrings_begin_with_their_subject():
 # Imports. A room is a folder of the package or a module beside the folders; it may import
 # the rooms of the rows above its own, and those of the first row each other.
 ROWS = (
-    "_before_keras _version arguments deprecated keras_internals log output_paths resize"
-    " startup_messages tables types weight_paths",
+    "_before_keras _version arguments deprecated log output_paths resize startup_messages"
+    " tables types",
+    "keras_internals",
+    "weight_paths",
     "distribution download",
     "layers",
     "models",
     "cost presets weights",
     "zoo",
     "conversion data exporting",
-    "analysis evaluation pretraining report training",
+    "report training",
     "planning runs",
     "cli",
 )

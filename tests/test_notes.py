@@ -154,7 +154,7 @@ def test_notes_that_cannot_be(wrong, message):
     with pytest.raises(ValueError, match=message):
         model.note(**wrong)
     assert notes(model) == NOTES
-    with pytest.raises(ValueError, match="A model notes class_names"):
+    with pytest.raises(ValueError, match="`note` takes class_names"):
         model.note(names=())
 
 

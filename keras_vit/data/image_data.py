@@ -34,7 +34,7 @@ class ImageData:
         pipeline: settings that make batches of images.
         seed: random seed of order and augmentation.
         start: step at which new iterators of `train` begin, shared by all copies that
-            `configured` makes. `keras_vit.training.ExactResume` sets it for `fit`.
+            `with_pipeline` makes. `keras_vit.training.ExactResume` sets it for `fit`.
 
     Example:
 

@@ -53,6 +53,8 @@ class EncoderBlock(Composite, keras.layers.Layer):
             same as in the whole, and no token is merged.
         sizes: int32 (batch, tokens), how many patches each token stands for, or each token
             of the `context`; `None` where blocks before have merged none.
+        positions: float32, what `RotaryEmbedding` returns for the tokens, or for the
+            `context`; it must be given where there is a `rope`.
         training: bool, whether dropout and drop path are active.
 
     Returns:

@@ -214,14 +214,15 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor, pairs: str) -> Tensor:
 
     Args:
         x: (batch, heads, tokens, head_dim).
-        cosines: float32, of a shape that broadcasts against `x`.
-        sines: float32, of the same shape.
+        cosines: of a shape that broadcasts against `x`.
+        sines: of the same shape.
         pairs: `"halves"` or `"neighbours"`, see `RotaryEmbedding`.
 
     Returns:
-        The shape and dtype of `x`; computed in float32.
+        Tensor of the shape and dtype of `x`.
     """
-    # Keras brings the cosines and sines to the compute dtype of the layer that gets them.
+    # Keras has cast the cosines and sines to the layer's compute dtype; the products and
+    # sums are in float32.
     wide, cosines, sines = (ops.cast(each, "float32") for each in (x, cosines, sines))
     if pairs == "halves":
         first, second = ops.split(wide, 2, axis=-1)

@@ -38,13 +38,13 @@ class Composite(AfterBuild):
 
     def get_config(self) -> dict[str, Any]:
         parts = trainable_parts(self)
-        if not self.built:  # nor are the parts that were given true yet
+        if not self.built:  # until then the given parts are not set
             parts = {**dict(self._given_parts), **parts}
         return {**super().get_config(), **({TRAINABLE_PARTS: parts} if parts else {})}
 
 
 def trainable_parts(layer: keras.layers.Layer) -> dict[str, bool]:
-    """The flags inside a layer that the layer around it does not tell.
+    """The layers and weights whose `trainable` differs from that of the layer around them.
 
     Returns:
         A dictionary of the path of a layer or weight inside, such as `"block_0"` or

@@ -58,7 +58,7 @@ class ImageModel(NamedParameters, keras.Model):
         """
         if unknown := set(notes) - set(NOTES):
             raise ValueError(
-                f"A model notes {', '.join(NOTES)}. Received: {', '.join(sorted(unknown))}"
+                f"`note` takes {', '.join(NOTES)}. Received: {', '.join(sorted(unknown))}"
             )
         fields = SimpleNamespace(
             **{**dict.fromkeys(NOTES), **self._config, **notes},

@@ -16,9 +16,7 @@ import keras
 from keras_vit import zoo
 from keras_vit.data import ImageData
 from keras_vit.distribution import barrier, is_first_process
-from keras_vit.distribution import (
-    strategy as strategy_by_name,
-)
+from keras_vit.distribution import strategy as strategy_by_name
 from keras_vit.distribution.checks import check_batches
 from keras_vit.log import log
 from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress

@@ -75,7 +75,7 @@ class RunFolder:
                 "which is a file. Choose another path."
             )
         run = cls(path)
-        if overwrite or not run._is_in_use():
+        if overwrite or not run._has_files():
             return run
         if arguments is None or not run._is_begun():
             raise ValueError(
@@ -91,7 +91,7 @@ class RunFolder:
             )
         return run
 
-    def _is_in_use(self):
+    def _has_files(self):
         # A process may have been killed as it wrote the first file.
         first = f"{CONFIG}.part"
         return self.path.is_dir() and any(p.name != first for p in self.path.iterdir())

@@ -1,4 +1,4 @@
-"""Strict loading: every tensor is used, or dropped for a stated reason; else none is."""
+"""Strict loading: all tensors of a file, or after an error none."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -64,8 +64,8 @@ class ExactResume(keras.callbacks.Callback):
         directory: folder for the checkpoints of this training alone. It is created.
         save_freq: `"epoch"`, or an int: saves also after every `save_freq` batches. The
             state is always saved before the first step and at the end of each epoch.
-        data: `keras_vit.data.ImageData` whose `train`, or that of a `configured` copy, is
-            passed to `fit`; `None` for other data.
+        data: `keras_vit.data.ImageData` whose `train`, or that of a copy by
+            `with_pipeline`, is passed to `fit`; `None` for other data.
         configuration: dictionary of settings that must not change between runs, such as
             `dataclasses.asdict(recipe)`. Optimizer, loss, metrics, steps per epoch, the
             data's fingerprint and pipeline are always compared.
@@ -281,7 +281,7 @@ class ExactResume(keras.callbacks.Callback):
         return total_before // self.save_freq < self._position.total // self.save_freq
 
     def _end_epoch(self):
-        """Saves before validation, into which mean_over_processes weights are swapped."""
+        """Saves before validation, for which averaged weights are swapped in."""
         self._is_training = False
         self._set_random_states()
         if not self._position.is_epoch_done and self._position.step:

@@ -103,8 +103,8 @@ class Layout:
         dropped: pattern of a canonical name → the reason why the model does not need it.
         defaults: arguments of the model where no source tells them.
         resnet_defaults: arguments of a ResNet's parts where no source tells them.
-        num_prefix: canonical name → shape → possible numbers of position rows that belong
-            to prefix tokens, the usual one first.
+        num_prefix: function of the shapes by canonical name: the numbers of position rows
+            that prefix tokens may have, the usual one first.
         config_arguments: config → arguments of the model in it; None for those it lacks.
         architecture_arguments: (config or None, path of the file, width of its tokens) →
             [(source, arguments)] of the architecture that a name stands for, or of the
