@@ -150,10 +150,12 @@ def test_ctrl_c_while_batches_are_predicted_and_evaluated(ended):
         MODEL,
         """
 model.features(next(iterator)[0][:, :32, :32].numpy())
-model.predict(small.validation, verbose=0)
+# Made once: TensorFlow may swallow a Ctrl-C as it traces the functions of a stream.
+images = small.validation
+model.predict(images, verbose=0)
 try:
     while True:
-        model.evaluate(small.validation, verbose=0)
+        model.evaluate(images, verbose=0)
         print("ends", flush=True)
 except KeyboardInterrupt:
     sys.exit(130)

@@ -1,5 +1,7 @@
 """Rotary positions: the angles by their formulas, and what turning must keep."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -67,6 +69,23 @@ def test_periods_of_a_checkpoint_are_used_as_they_are():
     places = np.array([0.0] * 3 + [-np.pi] * 3)  # of the first patch: row 0 of 1, column
     expected = np.cos(places / np.array(periods * 2))
     np.testing.assert_allclose(cosines[0, : HEAD_DIM // 2], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rope", [*ROPES.values(), "mixed"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_layer_from_its_config_gives_the_same_float32(rope, dtype):
+    layer = RotaryEmbedding(rope, HEAD_DIM, num_prefix=1, dtype=dtype)
+    serialized = keras.saving.serialize_keras_object(layer)
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(serialized)))
+    assert again.get_config() == layer.get_config()
+    patches = np.zeros((2, *GRID, 8))
+    outputs = layer(patches)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    spec = layer.compute_output_spec(keras.KerasTensor((None, *GRID, 8)))
+    assert spec.shape == tuple(outputs.shape)
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(each(patches)) for each in (layer, again))
+    )
 
 
 def test_mixed_positions_are_column_and_row():
