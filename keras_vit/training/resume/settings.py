@@ -104,7 +104,7 @@ def _differences(checkpoint, ours, model):
     different = [
         line
         for part in _REFUSED
-        for line in _compare(*map(_without_models, (theirs[part], ours[part])), part)
+        for line in _compare(*map(_comparable, (theirs[part], ours[part])), part)
         # Each backend has its own classes of Keras' optimizers, of the same name.
         if same_backend or not _IMPLEMENTATION.match(line)
     ]
@@ -179,13 +179,18 @@ def _without_numbers(config):
     }
 
 
-def _without_models(config):
-    """A config whose multipliers have paths within a model, without the model's name."""
+def _comparable(config):
+    """A config without the model's name in paths and the modules of this package.
+
+    A class of this package is told by its `registered_name`; its module may move.
+    """
     if isinstance(config, list):
-        return [_without_models(item) for item in config]
+        return [_comparable(item) for item in config]
     if not isinstance(config, dict):
         return config
-    config = {key: _without_models(value) for key, value in config.items()}
+    config = {key: _comparable(value) for key, value in config.items()}
+    if str(config.get("module")).startswith("keras_vit."):
+        config["module"] = "keras_vit"
     if isinstance(multipliers := config.get("multipliers"), dict):
         factors: dict[str, list] = {}
         for path, factor in multipliers.items():
