@@ -339,7 +339,7 @@ def test_kerashub_gap_with_a_class_token_is_refused(tmp_path):
     task = json.loads((tmp_path / "preset" / "task.json").read_text())
     task["config"]["pooling"] = "gap"
     (tmp_path / "preset" / "task.json").write_text(json.dumps(task))
-    with pytest.raises(ValueError, match="averages the class token together"):
+    with pytest.raises(ValueError, match="averages the class token and the patches"):
         keras_vit.from_pretrained(tmp_path / "preset")
 
 

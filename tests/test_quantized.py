@@ -123,7 +123,7 @@ def test_other_layouts_are_refused(tmp_path):
 def test_a_config_of_layers_that_are_not_there_is_refused():
     config = quantized().get_config()
     config["quantization"][0]["layers"].append("block_7/mlp/dense_1")
-    with pytest.raises(ValueError, match="block_7/mlp/dense_1 of the model"):
+    with pytest.raises(ValueError, match="block_7/mlp/dense_1 are quantized"):
         keras_vit.VisionTransformer.from_config(config)
 
 

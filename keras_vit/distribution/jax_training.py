@@ -39,8 +39,11 @@ _predictions = []  # sizes of the batches of each running call of `predict`
 
 
 def install() -> None:
-    """Replaces methods of Keras' trainer for distributions of this package, once."""
-    if _installed:
+    """Replaces methods of Keras' trainer for distributions of this package, once.
+
+    On other backends they only describe layouts, and nothing is replaced.
+    """
+    if _installed or keras.backend.backend() != "jax":
         return
     on_batch = ("train_on_batch", "test_on_batch", "predict_on_batch")
     replace_trainer(
