@@ -1,6 +1,6 @@
 # On a fresh machine with Python 3.11-3.13 and make: `make demo`, `make test`.
 PYTHON ?= python3
-# `make test KERAS=3.13`: another Keras, in an environment of its own.
+# `make test KERAS=3.14`: another Keras, in an environment of its own.
 KERAS ?=
 VENV := .venv$(KERAS:%=-keras%)
 RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python

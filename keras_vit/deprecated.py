@@ -1,4 +1,4 @@
-"""Old names that keep working for one release, with a `DeprecationWarning`."""
+"""Old names that keep working for one release, with a `FutureWarning`."""
 
 import functools
 import importlib
@@ -11,9 +11,10 @@ T = TypeVar("T", bound=Callable)
 
 def warn(old: str, new: str, stacklevel: int = 3) -> None:
     """Warns that `old` goes with the next release, and names what to use."""
+    # Python hides a `DeprecationWarning` of other modules than the user's own.
     warnings.warn(
         f"{old} is deprecated and goes with the next release. Use {new}.",
-        DeprecationWarning,
+        FutureWarning,
         stacklevel=stacklevel,
     )
 

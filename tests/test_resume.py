@@ -700,7 +700,10 @@ def test_tensorboard_shows_each_step_once(tmp_path):
         with pytest.raises(StruckError):
             run("torn", [death])
     run("torn")
-    for kind, number in (("ours", 3 * 2), ("keras", 3 * (5 + 4))):
+    numbers = {"ours": 3 * 2, "keras": 3 * (5 + 4)}
+    if keras.__version__.startswith("3.14"):
+        del numbers["keras"]  # whose TensorBoard counts batches anew before 3.15
+    for kind, number in numbers.items():
         expected = points(tmp_path / "whole" / kind)
         assert len(expected) == number
         assert points(tmp_path / "torn" / kind) == expected

@@ -529,6 +529,8 @@ def test_an_exported_model_computes_the_same(fields, tmp_path):
     if keras.backend.backend() == "torch":
         import torch
 
+        if keras.__version__.startswith("3.14"):
+            pytest.skip("Keras exports to torch from 3.15 on")
         model.export(tmp_path / "model.pt2", format="torch", verbose=False)
         exported = torch.export.load(tmp_path / "model.pt2").module()
         output = exported(torch.from_numpy(images(batch=1)))

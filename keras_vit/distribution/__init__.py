@@ -51,7 +51,7 @@ _OLD_NAMES = {
     "is_asked_for": "jax_processes.environment_has_processes",
     "own_rows": "batch_rows.process_rows",
     "pads_batches": "checks.needs_padding",
-    "whole_weights": "jax_distributions.gather_weights",
+    "whole_weights": "gather_weights",
 }
 __getattr__: Callable[[str], Any] = deprecated.module_getattr(
     __name__, {old: f"{__name__}.{new}" for old, new in _OLD_NAMES.items()}

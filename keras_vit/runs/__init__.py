@@ -1,5 +1,9 @@
 """Experiments from arguments to results: fine-tuning, evaluation and prediction."""
 
+from collections.abc import Callable
+from typing import Any
+
+from keras_vit import deprecated
 from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress
 from keras_vit.runs.classifier import Classifier, load_classifier, load_model
 from keras_vit.runs.evaluation import evaluate
@@ -25,3 +29,12 @@ __all__ = [
     "load_model",
     "predict",
 ]
+_OLD_NAMES = {
+    "Reunion": "image_digests.MatchedImages",
+    "digests": "image_digests.image_digests",
+    "image_fields": "classifier.image_fields",
+    "reunite": "image_digests.match_images",
+}
+__getattr__: Callable[[str], Any] = deprecated.module_getattr(
+    __name__, {old: f"{__name__}.{new}" for old, new in _OLD_NAMES.items()}
+)

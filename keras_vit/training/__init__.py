@@ -48,5 +48,5 @@ __all__ = [
     "prepare_data",
     "scale_learning_rates",
 ]
-_OLD_NAMES = {"configured": "keras_vit.training.finetune.prepare_data"}
+_OLD_NAMES = {"configured": "keras_vit.training.prepare_data"}
 __getattr__: Callable[[str], Any] = deprecated.module_getattr(__name__, _OLD_NAMES)

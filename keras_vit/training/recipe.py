@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -171,6 +172,13 @@ class Recipe:
     def gradient_accumulation_steps(self) -> int:
         """Number of micro-batches per update."""
         return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Restores a pickled recipe, also from before `image_size` had this name."""
+        state = dict(state)
+        if "resolution" in state:
+            state["image_size"] = state.pop("resolution")
+        vars(self).update(state)
 
     def replace(self, **changes: Any) -> Self:
         """Returns the recipe with other fields.
