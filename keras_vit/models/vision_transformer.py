@@ -42,10 +42,10 @@ class VisionTransformer(ImageModel):
 
     Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
     image passes them: `preprocessing` (if included), `patch_embedding`, `class_token`,
-    `registers`, `position_embedding`, `embedding_dropout`, `pre_norm`, `rotary_embedding`
-    (beside them, of the patches' places), `block_0`,
-    `block_1`, …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`. The
-    arguments say which of them there are; it is either `encoder_norm` or `fc_norm`.
+    `registers`, `position_embedding`, `embedding_dropout`, `pre_norm`,
+    `rotary_embedding` (of the patches, for the blocks), `block_0`, `block_1`, …,
+    `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`. The arguments say which of
+    them there are; it is either `encoder_norm` or `fc_norm`.
 
     Args:
         image_size: int or (height, width), in pixels; gives the position grid its size.
