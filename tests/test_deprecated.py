@@ -74,6 +74,15 @@ def test_names_that_are_public_no_longer_are_found(module):
         module.nothing  # noqa: B018
 
 
+def test_old_names_are_those_of_today():
+    with pytest.warns(FutureWarning, match="gather_weights"):
+        assert distribution.whole_weights is distribution.gather_weights
+    with pytest.warns(FutureWarning, match="prepare_data"):
+        assert training.configured is training.prepare_data
+    with pytest.warns(FutureWarning, match="match_images"):
+        assert runs.reunite is runs.image_digests.match_images
+
+
 def test_a_warning_names_the_caller():
     @deprecated.renamed_arguments(old="new")
     def function(new):
