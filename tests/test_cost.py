@@ -45,6 +45,10 @@ SMALL = {
     "rotary": {**VIT, "rope": "dinov3", "position": "none", "pooling": "gap"},
     "rotary, neighbours": {**VIT, "rope": "axial", "num_heads": 3, "qk_norm": True},
     "rotary, learned": {**VIT, "rope": "mixed", "image_size": (48, 64), "patch_size": 4},
+    "sub-LN": {
+        **{**VIT, "mlp": "swiglu", "qkv_bias": "qv", "pooling": "gap"},
+        **{"attention_sub_norm": True, "mlp_sub_norm": True},
+    },
     "hybrid": HYBRID,
     "hybrid, odd sides": {**HYBRID, "image_size": (75, 104)},
     "root alone": ROOT,

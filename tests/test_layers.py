@@ -25,7 +25,12 @@ LAYERS = [
     (layers.SelfAttention(4, dropout_rate=0.1, name="layer"), TOKENS),
     (layers.SelfAttention(4, qkv_bias=False, qk_norm=True, layer_norm_epsilon=1e-5,
                           name="layer"), TOKENS),
+    (layers.SelfAttention(4, qkv_bias="qv", sub_norm=True, name="layer"), TOKENS),
     (layers.MLP(96, activation="quick_gelu", name="layer"), TOKENS),
+    (layers.MLP(96, activation="swiglu", sub_norm=True, layer_norm_epsilon=1e-5,
+                name="layer"), TOKENS),
+    (layers.EncoderBlock(4, 96, qkv_bias="qv", attention_sub_norm=True, mlp_sub_norm=True,
+                         name="layer"), TOKENS),
     (layers.MLP(96, activation="swiglu", name="layer"), TOKENS),
     (layers.MLP(96, gelu_approximate=False, dropout_rate=0.1, name="layer"), TOKENS),
     (layers.EncoderBlock(4, 96, layer_scale=0.1, drop_path_rate=0.1, dropout_rate=0.1,
@@ -217,7 +222,11 @@ def test_sincos2d_needs_a_width_divisible_by_4():
 def attention_by_hand(layer, tokens):
     """Softmax attention written out in NumPy, float64."""
     kernel = array(layer.qkv.kernel).astype("float64")
-    bias = array(layer.qkv.bias) if layer.qkv_bias else np.zeros(kernel.shape[1:])
+    bias = np.zeros(kernel.shape[1:])
+    if layer.qkv_bias == "qv":
+        bias[[0, 2]] = array(layer.query_value_bias)
+    elif layer.qkv_bias:
+        bias = array(layer.qkv.bias)
     query, key, value = (
         np.einsum("btd,dhk->bhtk", tokens, kernel[:, i]) + bias[i][:, None]
         for i in range(3)
@@ -228,8 +237,12 @@ def attention_by_hand(layer, tokens):
     scores = query @ key.swapaxes(2, 3) / np.sqrt(query.shape[-1])
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     attended = scores / scores.sum(-1, keepdims=True) @ value
+    attended = attended.swapaxes(1, 2)  # (batch, tokens, heads, head_dim)
+    if layer.sub_norm:
+        joined = attended.reshape(*attended.shape[:2], -1)
+        attended = norm_by_hand(layer.values_norm, joined).reshape(attended.shape)
     projection = array(layer.projection.kernel)
-    return np.einsum("bhtk,hkd->btd", attended, projection) + array(layer.projection.bias)
+    return np.einsum("bthk,hkd->btd", attended, projection) + array(layer.projection.bias)
 
 
 def norm_by_hand(norm, x):
@@ -239,15 +252,17 @@ def norm_by_hand(norm, x):
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
-@pytest.mark.parametrize("qkv_bias", [False, True])
+@pytest.mark.parametrize("qkv_bias", [False, True, "qv"])
 def test_self_attention_is_softmax_attention(qkv_bias, qk_norm):
     # An epsilon that is seen: the norms must have the layer's.
     layer = layers.SelfAttention(
-        4, qkv_bias=qkv_bias, qk_norm=qk_norm, layer_norm_epsilon=0.1
+        4, qkv_bias=qkv_bias, qk_norm=qk_norm, sub_norm=qk_norm, layer_norm_epsilon=0.1
     )
     randomize_built(layer, TOKENS)
     x = inputs_of(TOKENS)
-    assert_close(layer(x), attention_by_hand(layer, x))
+    expected = attention_by_hand(layer, x)
+    assert_close(layer(x), expected)
+    assert_close(layer(x[:, :1], context=x), expected[:, :1])
 
 
 def test_weights_of_self_attention_follow_its_arguments():

@@ -214,6 +214,8 @@ def test_weight_paths_of_a_modern_model():
         ({"mlp": "swiglu", "pooling": "map", "class_token": True}, 2 * (48 + 1) * 96),
         ({"qk_norm": True}, 2 * 4 * 12),
         ({"qkv_bias": False}, -2 * 3 * 48),
+        ({"qkv_bias": "qv"}, -2 * 48),
+        ({"attention_sub_norm": True, "mlp_sub_norm": True}, 2 * 2 * (48 + 96)),
         ({"qkv_bias": False, "pooling": "map", "class_token": True}, -2 * 3 * 48),
         ({"pre_norm": True}, 2 * 48 - 48),  # the patches lose their bias
         ({"pre_norm": True, "patch_bias": True}, 2 * 48),

@@ -74,8 +74,9 @@ def _block(outputs, tokens, c, merged=0):
         mean = (numbers + copied) * FLOAT32
         yield Operation("attention_projections", inputs + projected + mean)
         held += numbers * c.number_bytes
-    turns = c.rope is not None
-    yield from _attention(held, outputs, tokens, c, norm=c.qk_norm, turns=turns)
+    attention = {"norm": c.qk_norm, "sub_norm": c.attention_sub_norm}
+    attention["turns"] = c.rope is not None
+    yield from _attention(held, outputs, tokens, c, **attention)
     if c.layer_scale is not None:
         yield Operation("layer_scale", held + 2 * outputs * size)
     yield Operation("residual", held + 2 * outputs * size)
@@ -84,7 +85,7 @@ def _block(outputs, tokens, c, merged=0):
         outputs -= merged
 
     yield from _layer_norm("mlp_norm", outputs * size, outputs * c.hidden_dim, c)
-    yield from _mlp("mlp", outputs * size, outputs, c.mlp, c)
+    yield from _mlp("mlp", outputs * size, outputs, c.mlp, c, sub_norm=c.mlp_sub_norm)
     if c.layer_scale is not None:
         yield Operation("layer_scale", 3 * outputs * size)
     yield Operation("residual", 3 * outputs * size)
@@ -105,7 +106,9 @@ def _merge(tokens, merged, c):
     yield Operation("merging", held + (second + tokens - merged) * size)  # concatenated
 
 
-def _attention(held, queries, keys, c, *, norm=False, turns=False, part=None):
+def _attention(
+    held, queries, keys, c, *, norm=False, turns=False, sub_norm=False, part=None
+):
     """Attention of some queries to some keys; `part` names the part of all operations.
 
     Queries, keys and values are one tensor if every token is a query; otherwise the
@@ -135,6 +138,8 @@ def _attention(held, queries, keys, c, *, norm=False, turns=False, part=None):
             separate += tokens * size
         separate = (queries + keys) * size
     yield from _attend(held, kept, separate, queries, keys, c, part or "attention_scores")
+    if sub_norm:
+        yield from _layer_norm(projections, held, queries * width, c, kept=False)
     yield from _dense(projections, held, queries, width, width, c)
 
 
@@ -161,13 +166,15 @@ def _attend(held, kept, separate, queries, keys, c, part):
     yield Operation(part, held + query + key + scores, products)
 
 
-def _mlp(part, held, tokens, activation, c):
+def _mlp(part, held, tokens, activation, c, *, sub_norm=False):
     halves = 2 if activation in GATED else 1
     hidden = tokens * c.mlp_dim * c.number_bytes
     yield from _dense(part, held, tokens, c.hidden_dim, halves * c.mlp_dim, c)
     # GELU reads one tensor and writes one; the others also read their factors.
     factors = {"gelu": 0, "quick_gelu": 1, "swiglu": 2, "geglu": 2}[activation]
     yield Operation(part, held + (2 + factors) * hidden)
+    if sub_norm:
+        yield from _layer_norm(part, held, tokens * c.mlp_dim, c, kept=False)
     yield from _dense(part, held, tokens, c.mlp_dim, c.hidden_dim, c)
 
 

@@ -28,6 +28,8 @@ _TENSOR_PARALLEL = {
     # queries, keys and values of its heads.
     "attention/qkv/kernel": (None, None, MODEL, None),
     "attention/qkv/bias": (None, MODEL, None),
+    "attention/query_value_bias": (None, MODEL, None),
+    "attention/frequencies": (None, MODEL, None),
     "attention/qkv/lora_kernel_a": (None, None, MODEL, None),
     "attention/qkv/lora_kernel_b": (None, None),
     "attention/projection/kernel": (MODEL, None, None),

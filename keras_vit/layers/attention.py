@@ -16,6 +16,8 @@ from keras_vit.layers.rotary import checked_rope, mixed_frequencies, rotate, tur
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
 
+QKV_BIASES = (True, False, "qv")
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class SelfAttention(Composite, keras.layers.Layer):
@@ -30,13 +32,18 @@ class SelfAttention(Composite, keras.layers.Layer):
 
     Args:
         num_heads: int, a divisor of the tokens' width.
-        qkv_bias: bool, whether `qkv` has a bias.
+        qkv_bias: bool, whether `qkv` has a bias; `"qv"` for a bias of queries and values
+            alone, the weight `query_value_bias` (2, num_heads, head_dim), as in BEiT
+            (arXiv 2106.08254) and its successors.
         qk_norm: bool, whether each head's queries and keys pass a layer norm over
             head_dim, whose weights all heads share.
         layer_norm_epsilon: float, added to the variance in those norms.
         rope: rotary positions of queries and keys, a dictionary as `RotaryEmbedding` takes
             it; `None` for none. With `"kind": "mixed"` the weight `frequencies` (2,
             num_heads, head_dim / 2) has the angles of one step along each axis.
+        sub_norm: bool, whether the weighted values of all heads pass a layer norm
+            `sub_norm` before the projection (sub-LN, *Foundation Transformers*, arXiv
+            2210.06423; EVA-02's CLIP).
         dropout_rate: float in [0, 1), dropout of the attention weights. A positive
             rate computes them explicitly in training, without a fused kernel.
 
@@ -58,26 +65,29 @@ class SelfAttention(Composite, keras.layers.Layer):
         (batch, others, head_dim).
 
     Raises:
-        ValueError: if the tokens' width is not divisible by `num_heads`.
+        ValueError: if the tokens' width is not divisible by `num_heads`, or `qkv_bias` is
+            none of its values.
     """
 
     def __init__(
         self,
         num_heads: int,
         *,
-        qkv_bias: bool = True,
+        qkv_bias: bool | str = True,
         qk_norm: bool = False,
         layer_norm_epsilon: float = 1e-6,
         rope: Mapping | str | None = None,
+        sub_norm: bool = False,
         dropout_rate: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_heads = arguments.positive(num_heads, "num_heads")
-        self.qkv_bias = qkv_bias
+        self.qkv_bias = arguments.one_of(qkv_bias, QKV_BIASES, "qkv_bias")
         self.qk_norm = qk_norm
         self.layer_norm_epsilon = layer_norm_epsilon
         self.rope = checked_rope(rope)
+        self.sub_norm = sub_norm
         self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
         self.dropout = keras.layers.Dropout(
             self.dropout_rate, dtype=self.dtype_policy, name="dropout"
@@ -92,15 +102,23 @@ class SelfAttention(Composite, keras.layers.Layer):
         self.qkv = EinsumDense(
             "btd,dshk->btshk",
             output_shape=(None, 3, self.num_heads, head_dim),
-            bias_axes="shk" if self.qkv_bias else None,
+            bias_axes=None if self.qkv_bias in (False, "qv") else "shk",
             kernel_initializer=initializer(RandomUniform(-limit, limit)),
             dtype=self.dtype_policy,
             name="qkv",
         )
         self.qkv.build((None, None, hidden_dim))
+        if self.qkv_bias == "qv":
+            self.query_value_bias = self.add_weight(
+                name="query_value_bias",
+                shape=(2, self.num_heads, head_dim),
+                initializer="zeros",
+            )
         if self.qk_norm:
-            self.query_norm = self._head_norm("query_norm", head_dim)
-            self.key_norm = self._head_norm("key_norm", head_dim)
+            self.query_norm = self._norm("query_norm", head_dim)
+            self.key_norm = self._norm("key_norm", head_dim)
+        if self.sub_norm:
+            self.values_norm = self._norm("sub_norm", hidden_dim)
         if checked_rope(self.rope, head_dim) and self.rope["kind"] == "mixed":
             self.frequencies = self.add_weight(
                 name="frequencies",
@@ -117,11 +135,11 @@ class SelfAttention(Composite, keras.layers.Layer):
         )
         self.projection.build((None, None, self.num_heads, head_dim))
 
-    def _head_norm(self, name, head_dim):
+    def _norm(self, name, width):
         norm = LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
         )
-        norm.build((None, None, self.num_heads, head_dim))
+        norm.build((None, None, width))
         return norm
 
     def call(
@@ -149,25 +167,36 @@ class SelfAttention(Composite, keras.layers.Layer):
         attended = kernels.attend(
             query, key, value, bias=bias, dropout=dropout, training=training
         )  # (batch, tokens, heads, head_dim)
+        if self.sub_norm:
+            shape = ops.shape(attended)
+            joined = ops.reshape(attended, (*shape[:2], shape[2] * shape[3]))
+            attended = ops.reshape(self.values_norm(joined), shape)
         outputs = self.projection(attended)  # (batch, tokens, hidden_dim)
         return (outputs, keys) if return_keys else outputs
 
     def _project(self, tokens, context):
         """Queries of the tokens, keys and values of the context, (batch, heads, …) each."""
         if context is None:
-            return kernels.split_heads(self.qkv(tokens), 3)
-        if self.qkv.quantization_mode:  # a quantized kernel cannot be cut by hand
-            (query,) = kernels.split_heads(self.qkv(tokens)[:, :, :1], 1)
-            return query, *kernels.split_heads(self.qkv(context)[:, :, 1:], 2)
-        kernel = ops.convert_to_tensor(self.qkv.kernel)  # (hidden_dim, 3, heads, head_dim)
-        query_bias = key_value_bias = None
-        if self.qkv_bias:
-            bias = ops.convert_to_tensor(self.qkv.bias)  # (3, heads, head_dim)
-            query_bias, key_value_bias = bias[:1], bias[1:]
-        equation = self.qkv.equation
-        query = kernels.einsum_dense(equation, tokens, kernel[:, :1], query_bias)
-        both = kernels.einsum_dense(equation, context, kernel[:, 1:], key_value_bias)
-        return *kernels.split_heads(query, 1), *kernels.split_heads(both, 2)
+            return kernels.split_heads(self._qkv(tokens), 3)
+        (query,) = kernels.split_heads(self._qkv(tokens, slice(1)), 1)
+        return query, *kernels.split_heads(self._qkv(context, slice(1, None)), 2)
+
+    def _qkv(self, tokens, part=slice(None)):
+        """A part of the fused projection, (batch, tokens, 1 to 3, heads, head_dim)."""
+        is_own = self.qkv_bias != "qv"  # the bias of the layer `qkv`
+        if self.qkv.quantization_mode or (is_own and part == slice(None)):
+            projected = self.qkv(tokens)[:, :, part]  # a quantized kernel cannot be cut
+            return projected if is_own else projected + self._bias()[part]
+        kernel = ops.convert_to_tensor(self.qkv.kernel)[:, part]  # (hidden_dim, 1 to 3, …)
+        bias = self._bias()[part] if self.qkv_bias else None
+        return kernels.einsum_dense(self.qkv.equation, tokens, kernel, bias)
+
+    def _bias(self):
+        """The bias of queries, keys and values, (3, heads, head_dim)."""
+        if self.qkv_bias != "qv":
+            return ops.convert_to_tensor(self.qkv.bias)
+        both = ops.convert_to_tensor(self.query_value_bias)
+        return ops.stack([both[0], ops.zeros_like(both[0]), both[1]])
 
     def _turn(self, query, key, positions):
         """Queries and keys, turned by the angles of their tokens."""
@@ -218,5 +247,6 @@ class SelfAttention(Composite, keras.layers.Layer):
             "qk_norm": self.qk_norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "rope": self.rope,
+            "sub_norm": self.sub_norm,
             "dropout_rate": self.dropout_rate,
         }

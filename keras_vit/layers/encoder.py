@@ -28,9 +28,11 @@ class EncoderBlock(Composite, keras.layers.Layer):
         mlp_dim: int, width of the MLP's hidden layer.
         mlp: str, the activation of the MLP, see `MLP`.
         gelu_approximate: bool, see `MLP`.
-        qkv_bias: bool, see `SelfAttention`.
+        qkv_bias: bool or `"qv"`, see `SelfAttention`.
         qk_norm: bool, see `SelfAttention`.
         rope: rotary positions, see `SelfAttention`.
+        attention_sub_norm: bool, `sub_norm` of `SelfAttention`.
+        mlp_sub_norm: bool, `sub_norm` of `MLP`.
         layer_scale: float, initial value of a `LayerScale` on each branch, or `None`
             for none.
         layer_norm_epsilon: float, added to the variance in the layer norms.
@@ -72,9 +74,11 @@ class EncoderBlock(Composite, keras.layers.Layer):
         *,
         mlp: str = "gelu",
         gelu_approximate: bool = True,
-        qkv_bias: bool = True,
+        qkv_bias: bool | str = True,
         qk_norm: bool = False,
         rope: Mapping | str | None = None,
+        attention_sub_norm: bool = False,
+        mlp_sub_norm: bool = False,
         layer_scale: float | None = None,
         layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
@@ -110,6 +114,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
             rope=rope,
+            sub_norm=attention_sub_norm,
             layer_norm_epsilon=layer_norm_epsilon,
             dropout_rate=attention_dropout_rate,
             dtype=policy,
@@ -120,6 +125,8 @@ class EncoderBlock(Composite, keras.layers.Layer):
             mlp_dim,
             activation=arguments.one_of(mlp, ACTIVATIONS, "mlp"),
             gelu_approximate=gelu_approximate,
+            sub_norm=mlp_sub_norm,
+            layer_norm_epsilon=layer_norm_epsilon,
             dropout_rate=dropout_rate,
             dtype=policy,
             name="mlp",
@@ -253,6 +260,8 @@ class EncoderBlock(Composite, keras.layers.Layer):
             "qkv_bias": self.qkv_bias,
             "qk_norm": self.qk_norm,
             "rope": self.attention.rope,
+            "attention_sub_norm": self.attention.sub_norm,
+            "mlp_sub_norm": self.mlp.sub_norm,
             "layer_scale": self.layer_scale,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout_rate": self.dropout_rate,

@@ -9,6 +9,7 @@ from keras_vit import arguments
 from keras_vit.layers import kernels
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial import initializer
+from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.regularization import drop
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
@@ -33,6 +34,10 @@ class MLP(Composite, keras.layers.Layer):
             half` (`"geglu"`).
         gelu_approximate: bool, whether GELU is its tanh approximation (the original code)
             or exact (timm, transformers).
+        sub_norm: bool, whether the hidden layer passes a layer norm `sub_norm` before
+            `dense_2` (sub-LN, *Foundation Transformers*, arXiv 2210.06423; EVA-02, arXiv
+            2303.11331).
+        layer_norm_epsilon: float, added to the variance in that norm.
         dropout_rate: float in [0, 1), dropout after each dense layer.
 
     Input shape:
@@ -48,6 +53,8 @@ class MLP(Composite, keras.layers.Layer):
         *,
         activation: str = "gelu",
         gelu_approximate: bool = True,
+        sub_norm: bool = False,
+        layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
         **kwargs,
     ):
@@ -55,6 +62,8 @@ class MLP(Composite, keras.layers.Layer):
         self.mlp_dim = arguments.positive(mlp_dim, "mlp_dim")
         self.activation = arguments.one_of(activation, ACTIVATIONS, "activation")
         self.gelu_approximate = gelu_approximate
+        self.sub_norm = sub_norm
+        self.layer_norm_epsilon = layer_norm_epsilon
         self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
         self.dropout = keras.layers.Dropout(
             self.dropout_rate, dtype=self.dtype_policy, name="dropout"
@@ -67,6 +76,11 @@ class MLP(Composite, keras.layers.Layer):
         self.dense_1.build((None, None, hidden_dim))
         self.dense_2 = self._dense(hidden_dim, "dense_2")
         self.dense_2.build((None, None, self.mlp_dim))
+        if self.sub_norm:
+            self.hidden_norm = LayerNormalization(
+                epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="sub_norm"
+            )
+            self.hidden_norm.build((None, None, self.mlp_dim))
 
     def _dense(self, units, name):
         # Initialized as in the original code: Glorot uniform, biases N(0, 1e-6).
@@ -81,6 +95,8 @@ class MLP(Composite, keras.layers.Layer):
     def call(self, tokens: Tensor, training: bool | None = None) -> Tensor:
         def network(tokens):
             hidden = drop(self.dropout, self._hidden(tokens, training), training)
+            if self.sub_norm:
+                hidden = self.hidden_norm(hidden)
             return drop(self.dropout, self.dense_2(hidden), training)
 
         return kernels.apply_token_wise(network, tokens)
@@ -106,5 +122,7 @@ class MLP(Composite, keras.layers.Layer):
             "mlp_dim": self.mlp_dim,
             "activation": self.activation,
             "gelu_approximate": self.gelu_approximate,
+            "sub_norm": self.sub_norm,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout_rate": self.dropout_rate,
         }

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from keras_vit import arguments
+from keras_vit.layers.attention import QKV_BIASES
 from keras_vit.layers.merging import count_merged
 from keras_vit.layers.mlp import ACTIVATIONS
 from keras_vit.layers.position import POSITIONS
@@ -35,6 +36,7 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
     c.rope = checked_rope(c.rope, arguments.head_dim(c.hidden_dim, c.num_heads))
     arguments.one_of(c.position, POSITIONS, "position")
     arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
+    arguments.one_of(c.qkv_bias, QKV_BIASES, "qkv_bias")
     arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
     c.stem = checked_stem(c.stem)
     map_height_and_width = map_size(c.image_size, c.stem)

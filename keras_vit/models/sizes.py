@@ -174,9 +174,11 @@ def count_vit_parameters(
     pre_norm: bool = False,
     patch_bias: bool | None = None,
     mlp: str = "gelu",
-    qkv_bias: bool = True,
+    qkv_bias: bool | str = True,
     qk_norm: bool = False,
     rope: Mapping | str | None = None,
+    attention_sub_norm: bool = False,
+    mlp_sub_norm: bool = False,
     layer_scale: float | None = None,
     stem: dict[str, Any] | None = None,
     channels: int = 3,
@@ -198,12 +200,13 @@ def count_vit_parameters(
     patch_bias = not pre_norm if patch_bias is None else patch_bias
 
     norm = 2 * hidden_dim
-    attention = (3 * (hidden_dim + qkv_bias) + hidden_dim + 1) * hidden_dim
+    biases = 2 if qkv_bias == "qv" else 3 * qkv_bias
+    attention = (4 * hidden_dim + biases + 1) * hidden_dim + norm * attention_sub_norm
     attention += 4 * (hidden_dim // num_heads) * qk_norm
     rope = checked_rope(rope)
     attention += hidden_dim * (rope is not None and rope["kind"] == "mixed")
     block = 2 * norm + attention + _mlp(hidden_dim, mlp_dim, gated=mlp in GATED)
-    block += 2 * hidden_dim * (layer_scale is not None)
+    block += 2 * hidden_dim * (layer_scale is not None) + 2 * mlp_dim * mlp_sub_norm
     probe = hidden_dim + 4 * (hidden_dim + 1) * hidden_dim + norm
     probe += _mlp(hidden_dim, mlp_dim)
     features = representation_size or hidden_dim

@@ -86,12 +86,17 @@ class VisionTransformer(ImageModel):
             GELU where the blocks' have a gate.
         gelu_approximate: bool, the tanh approximation of GELU (Google's models) or the
             exact function (timm, transformers).
-        qkv_bias: bool, whether queries, keys and values have a bias in the blocks.
+        qkv_bias: bool, whether queries, keys and values have a bias in the blocks; `"qv"`
+            for queries and values alone (BEiT, arXiv 2106.08254).
         qk_norm: bool, layer norms of each head's queries and keys in the blocks, see
             `layers.SelfAttention`.
         rope: rotary positions of the patches' queries and keys in every block, a
             dictionary or the kind alone, see `layers.RotaryEmbedding`; `None` for none.
             They come besides `position`, which most of these models have as `"none"`.
+        attention_sub_norm: bool, whether the heads' weighted values pass a layer norm
+            before the projection (EVA-02's CLIP), see `layers.SelfAttention`.
+        mlp_sub_norm: bool, whether the MLPs' hidden layers pass a layer norm (EVA-02,
+            arXiv 2303.11331), see `layers.MLP`.
         layer_scale: float, initial value of a `layers.LayerScale` on each residual
             branch, or `None` for none.
         stem: a ResNet before `patch_embedding`, which makes the model a hybrid: a
@@ -187,9 +192,11 @@ class VisionTransformer(ImageModel):
         fc_norm: bool = False,
         mlp: str = "gelu",
         gelu_approximate: bool = True,
-        qkv_bias: bool = True,
+        qkv_bias: bool | str = True,
         qk_norm: bool = False,
         rope: Mapping | str | None = None,
+        attention_sub_norm: bool = False,
+        mlp_sub_norm: bool = False,
         layer_scale: float | None = None,
         stem: Mapping[str, Any] | None = None,
         layer_norm_epsilon: float = 1e-6,
@@ -374,6 +381,8 @@ def _encode(tokens, positions, c, policy):
             qkv_bias=c.qkv_bias,
             qk_norm=c.qk_norm,
             rope=c.rope,
+            attention_sub_norm=c.attention_sub_norm,
+            mlp_sub_norm=c.mlp_sub_norm,
             layer_scale=c.layer_scale,
             layer_norm_epsilon=c.layer_norm_epsilon,
             dropout_rate=c.dropout_rate,
