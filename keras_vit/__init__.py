@@ -5,7 +5,7 @@ from keras_vit import data, distribution, exporting, layers, planning, runs, tra
 from keras_vit._version import __version__
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.weights.report import LoadReport
-from keras_vit.zoo import (
+from keras_vit.zoo.constructors import (
     BiTR50x1,
     BiTR50x3,
     BiTR101x1,
@@ -29,14 +29,12 @@ from keras_vit.zoo import (
     ViTS32,
     ViTSo400m14,
     ViTTi16,
-    decode_predictions,
-    describe,
-    from_pretrained,
-    list_presets,
-    load_weights,
-    preprocess_input,
-    save_weights,
 )
+from keras_vit.zoo.description import describe
+from keras_vit.zoo.listing import list_presets
+from keras_vit.zoo.predictions import decode_predictions
+from keras_vit.zoo.preprocessing import preprocess_input
+from keras_vit.zoo.pretrained import from_pretrained, load_weights, save_weights
 
 __all__ = [
     "BiTR50x1",

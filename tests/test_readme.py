@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import keras_vit
+from keras_vit.zoo.constructors import CONSTRUCTORS
 
 pytestmark = pytest.mark.one_backend
 
@@ -117,8 +118,8 @@ def folder(tmp_path, monkeypatch):
 def short(monkeypatch):
     """Constructors of tiny models, and trainings of a step."""
     for name in ("ViTTi16", "ViTB16", "ViTL16", "ViTH14"):
-        for module in (keras_vit, keras_vit.zoo):  # `runs` takes them from the latter
-            monkeypatch.setattr(module, name, tiny)
+        monkeypatch.setattr(keras_vit, name, tiny)
+        monkeypatch.setitem(CONSTRUCTORS, name, tiny)  # from which `runs` takes them
     fit = keras.Model.fit
 
     @functools.wraps(fit)

@@ -31,6 +31,7 @@ from keras_vit.runs import (
     Checkpoints,
     Progress,
     RunFolder,
+    choices,
     evaluate,
     find_run,
     fine_tune,
@@ -42,6 +43,7 @@ from keras_vit.runs.choices import choose_recipe
 from keras_vit.runs.image_digests import image_digests
 from keras_vit.runs.options import sort_options
 from keras_vit.training import BiTHyperRule, SmallData, prepare_data
+from keras_vit.zoo.constructors import CONSTRUCTORS
 
 CHECKPOINT = str(REFERENCE / "vit_token" / "checkpoint.npz")
 CLASSES = ("circle", "square", "triangle")
@@ -248,7 +250,7 @@ def test_fine_tune_refuses_in_words_of_python(folder, tmp_path):
     for options, error, message in (
         ({"data": ([], [])}, ValueError, "Received: tuple. Train on data in memory"),
         ({"step": 3}, TypeError, "no argument 'step'. Near it: steps"),
-        ({"model": "ViTB17"}, ValueError, "`model` must be one of 'BiTR50x1'"),
+        ({"model": "ViTB17"}, ValueError, "`model` must be one of 'ViTTi16'"),
         ({"freeze": "all"}, ValueError, "`freeze` must be one of linear, norms"),
         ({"recipe": "large"}, ValueError, "`recipe` must be one of 'auto'"),
         ({"steps": 3, "epochs": 2}, ValueError, "Give one of them"),
@@ -593,7 +595,7 @@ def test_checkpoints_keep_the_best(tmp_path, monkeypatch):
     [
         ([], "Nothing says which model to train"),
         (["--weights", "none"], "Nothing says which model to train"),
-        (["--model", "ViTB17"], "`--model` must be one of 'BiTR50x1'"),
+        (["--model", "ViTB17"], "`--model` must be one of 'ViTTi16'"),
         (["--model", "VisionTransformer"], "`--model` must be one of"),
         (["--model", "ViTB16", "--weights", "imagnet21k"], "Expected one of the tags"),
         (
@@ -623,8 +625,8 @@ def test_finetune_refuses(arguments, message, folder, fails, tmp_path, monkeypat
     def build(*args, **kwargs):
         raise AssertionError("a model is built")
 
-    for name in ("ViTB16", "from_pretrained"):
-        monkeypatch.setattr(keras_vit.zoo, name, build)
+    monkeypatch.setitem(CONSTRUCTORS, "ViTB16", build)
+    monkeypatch.setattr(choices, "from_pretrained", build)
     assert message in fails("finetune", folder, "--output", tmp_path / "run", *arguments)
     assert not list(tmp_path.iterdir())
 

@@ -166,6 +166,7 @@ def tiny_architecture(monkeypatch):
     """A constructor for the size of the reference checkpoints, with one preset."""
     size = {"hidden_dim": 48, "num_layers": 2, "num_heads": 4, "mlp_dim": 96}
     monkeypatch.setitem(SIZES, "Tiny", size)
+    monkeypatch.setattr(zoo, "CONSTRUCTORS", {})
 
     def build(address, **row):
         row = {"resolution": 32, "classes": 21} | row

@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 
+from keras_vit import arguments
 from keras_vit.cli.options import (
     DIFFERENT,
     OK,
@@ -16,7 +17,6 @@ from keras_vit.cli.options import (
 )
 from keras_vit.planning import CHIPS, CLASSES, plan
 from keras_vit.planning.targets import CPU
-from keras_vit.runs.choices import check_architecture
 from keras_vit.training.recipe import MODEL_ARGUMENTS, Recipe
 from keras_vit.training.recipes import (
     IMAGENET,
@@ -27,6 +27,7 @@ from keras_vit.training.recipes import (
     ViTFineTuning,
     ViTPreTraining,
 )
+from keras_vit.zoo.constructors import CONSTRUCTORS
 
 # The data that each recipe is for by default.
 RECIPES = {
@@ -104,7 +105,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _plan(args):
-    check_architecture(args.model)
+    arguments.one_of(args.model, CONSTRUCTORS, "model")
     settings = settings_of(args.set)
     recipe = _recipe(args, settings)
     _prepare_jax(args.devices)

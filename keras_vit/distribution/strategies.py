@@ -14,10 +14,6 @@ from keras_vit.distribution.replicas import clip_over_replicas, seed_replicas
 from keras_vit.distribution.torch_processes import num_launched
 from keras_vit.distribution.torch_training import TorchProcesses
 
-STRATEGIES = (
-    *("auto", "data_parallel", "fully_sharded", "tensor_parallel", "mirrored", "tpu"),
-    "none",
-)
 _WITH_MODEL_AXIS = ("fully_sharded", "tensor_parallel")
 _ALIASES = {"fsdp": "fully_sharded"}
 
@@ -65,7 +61,7 @@ def _named(name, devices):
         )
     given = (int(number),) if colon else ()
     options = {"devices": devices} if devices is not None and name != "tpu" else {}
-    return None if name == "none" else globals()[name](*given, **options)
+    return None if name == "none" else _FUNCTIONS[name](*given, **options)
 
 
 def auto(devices: Sequence[Any] | None = None) -> Any:
@@ -288,3 +284,10 @@ def _devices():
 
         return [device.name for device in tf.config.list_logical_devices("GPU")]
     return []
+
+
+_FUNCTIONS = {
+    function.__name__: function
+    for function in (auto, data_parallel, fully_sharded, tensor_parallel, mirrored, tpu)
+}
+STRATEGIES = (*_FUNCTIONS, "none")

@@ -27,7 +27,7 @@ from keras_vit.planning.targets import Target, target
 from keras_vit.planning.traffic import moved_bytes
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import IMAGENET, IMAGENET_21K, JFT_300M, ViTPreTraining
-from keras_vit.zoo import constructors as zoo
+from keras_vit.zoo.constructors import CONSTRUCTORS
 
 # JFT-300M: Sun et al. (arXiv 1707.02968); the ViT paper says 18k.
 CLASSES = {IMAGENET: 1000, IMAGENET_21K: 21_843, JFT_300M: 18_291}
@@ -211,7 +211,7 @@ def plan(
     }
     say(f"traces the step of {model} under {strategy} for {images} images")
     step = lower(
-        lambda: getattr(zoo, model)(weights=None, **given), recipe, found, strategy, images
+        lambda: CONSTRUCTORS[model](weights=None, **given), recipe, found, strategy, images
     )
     number = len(found.devices)
     say(f"compiles it for {number} × {found.device_name}; this takes minutes")

@@ -1,6 +1,5 @@
 """Chooses the recipe and builds the model that the arguments of `fine_tune` name."""
 
-import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit import arguments, zoo
+from keras_vit import arguments
 from keras_vit.data import ImageData
-from keras_vit.models.sizes import architecture_fields
-from keras_vit.presets import PRESETS, Preset, UnknownPresetError, find_preset
 from keras_vit.runs.folder import find_run
 from keras_vit.runs.options import Options
 from keras_vit.training.recipe import Recipe
@@ -25,7 +22,9 @@ from keras_vit.training.recipes import (
     num_steps,
 )
 from keras_vit.weights.checkpoint import split_subtree
-from keras_vit.weights.files.opening import ENDINGS
+from keras_vit.zoo.constructors import CONSTRUCTORS, preset_of
+from keras_vit.zoo.description import describe
+from keras_vit.zoo.pretrained import from_pretrained, named_preset
 
 RECIPES = ("auto", "small", "vit", "vtab", "bit", "bigvision")
 NO_WEIGHTS = "none"
@@ -87,7 +86,7 @@ def _recipe_by_name(name, data, known_name, batch_size):
     arguments.one_of(name, RECIPES, "recipe")
     examples = data.num_examples["train"]
     if name == "auto":
-        is_bit = known_name and "num_units" in zoo.describe(known_name).config()
+        is_bit = known_name and "num_units" in describe(known_name).config()
         name = "bit" if is_bit else "small"
     if name == "small":
         given = {"batch_size": batch_size} if batch_size else {}
@@ -115,7 +114,7 @@ def name_for_describe(model: str | None, weights: str | None) -> str | None:
         FileNotFoundError: if the checkpoint does not exist.
     """
     if model is not None:
-        check_architecture(model)
+        arguments.one_of(model, CONSTRUCTORS, "model")
         if weights not in (None, NO_WEIGHTS):
             _check_weights(model, weights)
         return model
@@ -124,45 +123,20 @@ def name_for_describe(model: str | None, weights: str | None) -> str | None:
             "Nothing says which model to train. Give `model`, such as model='ViTB16', or a "
             "checkpoint as `weights`. `keras-vit list` lists those with a name."
         )
-    return weights if _preset(weights) else None
+    preset = named_preset(weights)
+    _check_file(preset, weights)
+    return weights if preset else None
 
 
-def check_architecture(model: str) -> None:
-    """Raises a ValueError unless the package has a constructor of this name."""
-    arguments.one_of(model, architectures(), "model")
-
-
-def architectures() -> list[str]:
-    """Names of the architectures that the package has a constructor for."""
-    known = {}
-    for name in zoo.__all__:
-        with contextlib.suppress(ValueError):
-            known[name] = architecture_fields(name)
-    return list(known)
-
-
-def _preset(weights) -> Preset | None:
-    """The preset of a name; `None` for a file or an address."""
+def _check_file(preset, weights):
     path, _ = split_subtree(weights)
-    if "://" in weights or os.path.exists(path):
-        return None
-    if os.sep in path or path.endswith(ENDINGS):
+    if not preset and "://" not in weights and not os.path.exists(path):
         raise FileNotFoundError(f"There is no checkpoint at {weights!r}")
-    return find_preset(weights)
 
 
 def _check_weights(model, weights):
-    tags = [row.tag for row in PRESETS.values() if row.architecture == model]
-    if weights in tags:
-        return
-    try:
-        preset = _preset(weights)
-    except UnknownPresetError as error:
-        raise ValueError(
-            f"Unknown `weights` of {model}: {weights!r}. Expected one of the tags "
-            f"{', '.join(tags) or '(none is published)'}; the name of a file of AugReg or "
-            "BiT; a file or an address; or none."
-        ) from error
+    preset = preset_of(model, weights)
+    _check_file(preset, weights)
     if preset and preset.architecture != model:
         raise ValueError(
             f"{weights!r} is a checkpoint of {preset.architecture}. Received: "
@@ -198,8 +172,8 @@ def build_model(
     if is_new or _trained_classes(weights, network) == data.class_names:
         return network
     given = {"classifier_activation": None, **recipe.model_arguments()}
-    headless = zoo.from_pretrained(network, classes=0)
-    return zoo.from_pretrained(headless, classes=data.num_classes, **given)
+    headless = from_pretrained(network, classes=0)
+    return from_pretrained(headless, classes=data.num_classes, **given)
 
 
 def _load_model(model, weights, data, recipe, dtype, overrides):
@@ -214,10 +188,10 @@ def _load_model(model, weights, data, recipe, dtype, overrides):
     }
     if not model:
         found = find_run(weights)
-        return zoo.from_pretrained(found[1] if found else weights, **given)
+        return from_pretrained(found[1] if found else weights, **given)
     if weights is not None:
         given["weights"] = None if weights == NO_WEIGHTS else weights
-    return getattr(zoo, model)(**given)
+    return CONSTRUCTORS[model](**given)
 
 
 def _trained_classes(weights, network):

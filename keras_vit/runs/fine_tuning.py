@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 
-from keras_vit import zoo
 from keras_vit.data import ImageData
 from keras_vit.distribution import barrier, is_first_process
 from keras_vit.distribution import strategy as strategy_by_name
@@ -43,6 +42,7 @@ from keras_vit.runs.options import sort_options
 from keras_vit.runs.results import EvaluationResult
 from keras_vit.training.finetune import finetune, prepare_data
 from keras_vit.training.recipe import Recipe
+from keras_vit.zoo.description import describe
 
 # Options by which a model takes other image sizes than the architecture's.
 _RESIZING = {"input_shape", "patch_size", "stem"}
@@ -170,7 +170,7 @@ def fine_tune(
         recipe, images, sorted_options, epochs=epochs, known_name=known_name
     )
     if known_name and not sorted_options.model.keys() & _RESIZING:
-        zoo.describe(known_name, image_size=chosen.image_size)  # or an error
+        describe(known_name, image_size=chosen.image_size)  # or an error
     say(describe_data(images))
     say(describe_recipe(chosen))
     keras.utils.set_random_seed(seed)

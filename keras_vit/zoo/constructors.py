@@ -11,7 +11,7 @@ from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.config_overrides import apply_overrides, check_overrides
 from keras_vit.models.resnet_stem import stride
 from keras_vit.models.sizes import BITS, architecture_fields, paper_name
-from keras_vit.presets import PRESETS, UnknownPresetError
+from keras_vit.presets import PRESETS, Preset, UnknownPresetError
 from keras_vit.weight_paths import automatic_name
 from keras_vit.weights.keras_files import is_weights_file
 from keras_vit.weights.load import load_file
@@ -21,6 +21,7 @@ from keras_vit.zoo.pretrained import (
     fetch_file,
     from_file,
     locate,
+    named_preset,
 )
 
 
@@ -41,8 +42,12 @@ class Constructor(Protocol):
     ) -> Model: ...
 
 
+CONSTRUCTORS: dict[str, Constructor] = {}  # by the name of the architecture
+
+
 def _constructor(architecture: str) -> Constructor:
-    tags = {row.tag: row for row in PRESETS.values() if row.architecture == architecture}
+    """Makes the constructor of an architecture, and adds it to `CONSTRUCTORS`."""
+    tags = _presets_by_tag(architecture)
     default = next(iter(tags), None)
     fields = architecture_fields(architecture)
     model_class = BiTResNet if architecture in BITS else VisionTransformer
@@ -79,7 +84,9 @@ def _constructor(architecture: str) -> Constructor:
         check_overrides(model_class, overrides)
         if weights is None:
             return model_class(**apply_overrides(defaults, overrides))
-        path, preset = _find_weights(architecture, weights, tags)
+        weights = os.fspath(weights)
+        preset = preset_of(architecture, weights)
+        path = fetch_file(preset.address) if preset else locate(weights)[0]
         if is_weights_file(path):
             model = model_class(**apply_overrides(defaults, overrides))
             load_file(model, path)
@@ -98,6 +105,7 @@ def _constructor(architecture: str) -> Constructor:
 
     constructor.__name__ = constructor.__qualname__ = architecture
     constructor.__doc__ = _describe_constructor(architecture, fields, tags)
+    CONSTRUCTORS[architecture] = constructor
     return constructor
 
 
@@ -149,19 +157,25 @@ def _describe_constructor(architecture, fields, tags) -> str:
     """
 
 
-def _find_weights(architecture, weights, tags):
-    """(local path, preset or `None`) of the value of `weights`."""
-    weights = os.fspath(weights)
-    if weights in tags:
-        return fetch_file(tags[weights].address), tags[weights]
+def _presets_by_tag(architecture) -> dict[str, Preset]:
+    return {row.tag: row for row in PRESETS.values() if row.architecture == architecture}
+
+
+def preset_of(architecture: str, weights: str) -> Preset | None:
+    """The preset that `weights` of a constructor names; `None` for a path or an address.
+
+    Raises:
+        ValueError: if there is no such preset.
+    """
+    tags = _presets_by_tag(architecture)
     try:
-        return locate(weights)
+        return tags.get(weights) or named_preset(weights)
     except UnknownPresetError as error:
         known = ", ".join(map(repr, tags)) or "none is published"
         raise ValueError(
             f"Unknown `weights` of {architecture}: {weights!r}. Expected one of the tags "
             f"{known}; the name of a file of AugReg or BiT; the path or address of a file; "
-            "or None for new weights."
+            "or none for new weights."
         ) from error
 
 

@@ -212,13 +212,21 @@ def locate(source: str | os.PathLike[str]) -> tuple[str, Preset | None]:
             f"{type(source).__name__} {source!r}"
         )
     source = os.fspath(source)
-    if "://" in source:
-        return fetch_file(source), None
+    preset = named_preset(source)
+    address = preset.address if preset else source
+    return fetch_file(address) if "://" in address else address, preset
+
+
+def named_preset(source: str) -> Preset | None:
+    """The preset that a source names; `None` if it is a path or an address.
+
+    Raises:
+        UnknownPresetError: if the source is no path, address or name of a checkpoint.
+        ValueError: if it is malformed.
+    """
     path, _ = split_subtree(source)
-    if os.path.exists(path) or os.sep in path or path.endswith(ENDINGS):
-        return source, None
-    preset = find_preset(source)
-    return fetch_file(preset.address), preset
+    is_path = os.path.exists(path) or os.sep in path or path.endswith(ENDINGS)
+    return None if "://" in source or is_path else find_preset(source)
 
 
 def fetch_file(address: str) -> str:
