@@ -11,7 +11,7 @@ from helpers import TINY, tiny
 
 import keras_vit
 from keras_vit.cost import cost
-from keras_vit.layers.initial import waiting_for_values
+from keras_vit.layers.initial_values import waiting_for_values
 from keras_vit.models.sizes import BITS, HYBRIDS, architecture_fields, count_parameters
 from keras_vit.presets import PRESETS
 

@@ -512,7 +512,7 @@ def test_a_folder_in_which_another_process_begins_is_not_taken(tmp_path):
     run.create({"arguments": {"seed": 0}})
     program = (
         "import sys; from pathlib import Path; from keras_vit.runs import RunFolder\n"
-        "RunFolder(Path(sys.argv[1])).take(); print('taken', flush=True); input()"
+        "RunFolder(Path(sys.argv[1])).lock(); print('taken', flush=True); input()"
     )
     command = [sys.executable, "-c", program, tmp_path]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -18,7 +18,7 @@ from helpers import (
 )
 
 import keras_vit
-from keras_vit.layers.initial import waiting_for_values
+from keras_vit.layers.initial_values import waiting_for_values
 
 MODERN = {
     "num_registers": 3,

@@ -7,6 +7,7 @@ from keras_vit.cli.options import (
     CHECKPOINT,
     DIFFERENT,
     OK,
+    add_batch_size,
     add_command,
     add_image_size,
     add_overrides,
@@ -213,13 +214,7 @@ def _add_describe(commands):
         help="name of a preset, a file of AugReg or BiT, or an architecture, as ViTB16",
     )
     add_image_size(parser, "size of the images in pixels (default: the preset's)")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        metavar="N",
-        help="images in a batch (default: %(default)s)",
-    )
+    add_batch_size(parser, default=1)
     parser.add_argument(
         "--dtype", default="float32", help="float32 (default), float16 or bfloat16"
     )

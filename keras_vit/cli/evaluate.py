@@ -8,6 +8,7 @@ from keras_vit.cli.options import (
     DATA,
     OK,
     RUN,
+    add_batch_size,
     add_command,
     add_data_options,
     add_merging,
@@ -37,13 +38,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="split to evaluate (default: test, or validation without it; of data other "
         "than the run's all images that it was not trained on)",
     )
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=32,
-        metavar="N",
-        help="images in a batch (default: %(default)s)",
-    )
+    add_batch_size(parser)
     parser.add_argument(
         "--by-order",
         action="store_true",

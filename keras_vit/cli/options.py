@@ -167,6 +167,17 @@ def add_settings(parser: Parser, example: str) -> None:
     )
 
 
+def add_batch_size(parser: Parser, default: int = 32) -> None:
+    """Adds `--batch-size`."""
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=default,
+        metavar="N",
+        help="images in a batch (default: %(default)s)",
+    )
+
+
 def add_overrides(parser: Parser) -> None:
     """Adds the options for `from_pretrained`."""
     add_image_size(parser, "size of the images; the position embedding is resized")

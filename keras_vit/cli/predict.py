@@ -9,6 +9,7 @@ from keras_vit.cli.options import (
     ERROR,
     OK,
     RUN,
+    add_batch_size,
     add_command,
     add_merging,
     add_reading,
@@ -42,13 +43,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--json", action="store_true", help="print a line of JSON for each image"
     )
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=32,
-        metavar="N",
-        help="images in a batch (default: %(default)s)",
-    )
+    add_batch_size(parser)
     parser.add_argument(
         "--class-index",
         metavar="FILE",

@@ -155,7 +155,7 @@ def inspect(
             return Inspection(**facts, problem=str(error))
         facts |= {
             "layout": checkpoint.layout.name,
-            "key": checkpoint.package.key,
+            "key": checkpoint.vit.key,
             "dropped": checkpoint.dropped,
             "unused": checkpoint.unused,
             "targets": checkpoint.tensors.targets,

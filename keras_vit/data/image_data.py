@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_vit import arguments, deprecated
-from keras_vit.data.pipeline import Pipeline, fields_in_config
+from keras_vit.data.pipeline import Pipeline, fields_of
 from keras_vit.data.sources import Source
 from keras_vit.data.streams import StreamStart, evaluation_stream, training_stream
 from keras_vit.distribution.checks import needs_padding
@@ -173,26 +173,7 @@ class ImageData:
         Raises:
             ValueError: if the model is of another class.
         """
-        config = model.get_config()
-        if "include_preprocessing" not in config:
-            raise ValueError(
-                "`model` must be a VisionTransformer or a BiTResNet, whose config says how "
-                f"it takes images. Received: a {type(model).__name__}. Give that model, "
-                "which may be a layer of yours, or the values themselves: "
-                "data.with_pipeline(image_size=…, image_mean=…, image_std=…)."
-            )
-        mean, std = config["image_mean"], config["image_std"]
-        if config["include_preprocessing"]:
-            mean, std = None, None
-        channels_last = config["data_format"] == "channels_last"
-        of_model = {
-            "image_size": config["image_size"],
-            "channels": model.input_shape[-1 if channels_last else 1],
-            "data_format": config["data_format"],
-            "image_mean": mean,
-            "image_std": std,
-        }
-        of_model |= fields_in_config(config, self.pipeline.augmentation)
+        of_model = fields_of(model, self.pipeline.augmentation)
         return self.with_pipeline(**{**of_model, **fields})
 
     def configured(self, **fields: Any) -> ImageData:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from keras_vit import arguments
@@ -98,19 +99,39 @@ class Pipeline:
         return Reading(value_range=self.value_range, alpha=self.alpha)
 
 
-def fields_in_config(
-    config: Mapping[str, Any], augmentation: Augmentation
-) -> dict[str, Any]:
-    """Returns the fields of a `Pipeline` in a model's config (`ImageModel.note`).
+def fields_of(model: keras.Model, augmentation: Augmentation) -> dict[str, Any]:
+    """Returns the fields of a `Pipeline` that prepares images as a model takes them.
 
     Args:
-        config: config of a model.
-        augmentation: augmentation that takes over the crop in the config.
+        model: a `VisionTransformer` or `BiTResNet`.
+        augmentation: augmentation that takes over the evaluation crop in the model's
+            `preprocessing` (`ImageModel.note`), if it has one.
+
+    Raises:
+        ValueError: if the model is of another class.
     """
-    fields = dict(config.get("preprocessing") or {})
+    config = model.get_config()
+    if "include_preprocessing" not in config:
+        raise ValueError(
+            "`model` must be a VisionTransformer or a BiTResNet, whose config says how "
+            f"it takes images. Received: a {type(model).__name__}. Give that model, "
+            "which may be a layer of yours, or the values themselves: "
+            "data.with_pipeline(image_size=…, image_mean=…, image_std=…)."
+        )
+    takes_pixels = config["include_preprocessing"]
+    noted = dict(config.get("preprocessing") or {})
     names = ("evaluation_crop", "resize_factor")
-    crop = {name: fields.pop(name) for name in names if name in fields}
-    return {**fields, "augmentation": replace(augmentation, **crop)}
+    crop = {name: noted.pop(name) for name in names if name in noted}
+    channel_axis = -1 if config["data_format"] == "channels_last" else 1
+    return {
+        "image_size": config["image_size"],
+        "channels": model.input_shape[channel_axis],
+        "data_format": config["data_format"],
+        "image_mean": None if takes_pixels else config["image_mean"],
+        "image_std": None if takes_pixels else config["image_std"],
+        "augmentation": replace(augmentation, **crop),
+        **noted,
+    }
 
 
 def load_images(

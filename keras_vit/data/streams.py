@@ -27,7 +27,7 @@ from keras_vit.data.pipeline import (
     scaled,
 )
 from keras_vit.data.sources import Source
-from keras_vit.distribution.batch_rows import process_rows
+from keras_vit.distribution.batch_rows import EXAMPLES, PADDING, SHARD, process_rows
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -110,7 +110,7 @@ def training_stream(
     stream = stream.map(example, **_parallel(pipeline))
     stream = stream.batch(len(rows), drop_remainder=True)
     stream = _prefetched(stream.map(batch))
-    stream.keras_vit_shard = lambda *part: (whole(part), batch_size)
+    setattr(stream, SHARD, lambda *part: (whole(part), batch_size))
     return stream
 
 
@@ -144,18 +144,13 @@ def evaluation_stream(
     stream = _evaluated(indices, source, num_classes, pipeline, batch_size)
     if padded:
         stream = _prefetched(stream.map(functools.partial(_filled, total, batch_size)))
-        stream.keras_vit_examples = total
-        stream.keras_vit_padding = -total % batch_size
-        stream.keras_vit_shard = lambda *part: (
-            _padded_evaluation_part(source, num_classes, pipeline, part),
-            batch_size,
-        )
-        return stream
-    stream = _prefetched(stream)
-    stream.keras_vit_shard = lambda *part: (
-        _evaluation_part(source, num_classes, pipeline, part),
-        None,
-    )
+        setattr(stream, EXAMPLES, total)
+        setattr(stream, PADDING, -total % batch_size)
+        part_of, rows = _padded_evaluation_part, batch_size
+    else:
+        stream, part_of, rows = _prefetched(stream), _evaluation_part, None
+    own = functools.partial(part_of, source, num_classes, pipeline)
+    setattr(stream, SHARD, lambda *part: (own(part), rows))
     return stream
 
 

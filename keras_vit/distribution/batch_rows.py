@@ -12,6 +12,8 @@ from keras_vit.distribution.processes import all_gather
 # (index, count) that returns that stream and the number of rows of a complete batch, or
 # `None` if it varies; each batch of the stream then has it as a third part.
 SHARD = "keras_vit_shard"
+# Others: its number of examples, and of rows that pad it.
+EXAMPLES, PADDING = "keras_vit_examples", "keras_vit_padding"
 
 
 def process_rows(rows: int, index: int, count: int) -> np.ndarray:

@@ -19,7 +19,13 @@ import keras
 import numpy as np
 
 from keras_vit.distribution import jax_processes
-from keras_vit.distribution.batch_rows import SHARD, check_first_batch, num_batch_shards
+from keras_vit.distribution.batch_rows import (
+    EXAMPLES,
+    PADDING,
+    SHARD,
+    check_first_batch,
+    num_batch_shards,
+)
 from keras_vit.distribution.fit_arguments import process_callbacks
 from keras_vit.distribution.jax_distributions import MultiProcessDistribution
 from keras_vit.distribution.processes import (
@@ -32,8 +38,6 @@ from keras_vit.keras_internals.jax_state import keep_state, synchronize
 from keras_vit.keras_internals.replaced_methods import replace_methods
 from keras_vit.keras_internals.trainers import is_validation, replace_trainer
 
-# Attributes of a stream: its number of examples, and of rows that pad it.
-EXAMPLES, PADDING = "keras_vit_examples", "keras_vit_padding"
 _installed = []
 _predictions = []  # sizes of the batches of each running call of `predict`
 

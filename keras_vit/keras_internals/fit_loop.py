@@ -106,7 +106,7 @@ class FitLoop:
             epoch = self._rest_of_epoch(position, is_at_position, logs)
             self._epoch_iterator._enumerate_iterator = lambda: epoch
 
-    def has_begun(self) -> None:
+    def reset_begin(self) -> None:
         """The next `fit` begins where it is told to."""
         self.model._initial_epoch = 0
 

@@ -10,7 +10,7 @@ from keras.initializers import RandomUniform
 from keras_vit import arguments
 from keras_vit.layers import kernels
 from keras_vit.layers.dense import EinsumDense
-from keras_vit.layers.initial import initializer
+from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.rotary import checked_rope, mixed_frequencies, rotate, turns
 from keras_vit.layers.trainability import Composite

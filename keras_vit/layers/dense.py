@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_vit.layers import kernels
-from keras_vit.layers.initial import ValuesByNumPy
+from keras_vit.layers.initial_values import ValuesByNumPy
 from keras_vit.types import Tensor
 
 

@@ -8,7 +8,7 @@ from keras import ops
 from keras_vit import arguments
 from keras_vit.layers import kernels
 from keras_vit.layers.dense import Dense
-from keras_vit.layers.initial import initializer
+from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.regularization import drop
 from keras_vit.layers.trainability import Composite
@@ -105,7 +105,9 @@ class MLP(Composite, keras.layers.Layer):
         """The activated hidden layer, (..., mlp_dim)."""
         gelu = {"approximate": self.gelu_approximate, "training": training}
         if self.activation == "gelu":
-            return kernels.dense_gelu(self.dense_1, tokens, **gelu)
+            if kernels.FUSES_GELU and self.dense_1.quantization_mode is None:
+                return self.dense_1(tokens, gelu_approximate=self.gelu_approximate)
+            return kernels.gelu(self.dense_1(tokens), **gelu)
         hidden = self.dense_1(tokens)
         if self.activation == "quick_gelu":
             return hidden * ops.sigmoid(1.702 * hidden)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import kernels
-from keras_vit.layers.initial import ValuesByNumPy
+from keras_vit.layers.initial_values import ValuesByNumPy
 from keras_vit.types import Tensor
 
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers.attention import SelfAttention
-from keras_vit.layers.initial import ValuesByNumPy, initializer
+from keras_vit.layers.initial_values import ValuesByNumPy, initializer
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.normalization import LayerNormalization
 from keras_vit.layers.trainability import Composite

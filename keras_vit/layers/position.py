@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit import arguments
-from keras_vit.layers.initial import ValuesByNumPy, initializer
+from keras_vit.layers.initial_values import ValuesByNumPy, initializer
 from keras_vit.resize import INTERPOLATIONS, resize_grid, resize_matrix
 from keras_vit.types import Shape, Tensor
 

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit import arguments
-from keras_vit.layers.initial import ValuesByNumPy
+from keras_vit.layers.initial_values import ValuesByNumPy
 from keras_vit.types import Shape, Tensor
 
 

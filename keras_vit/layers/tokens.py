@@ -6,12 +6,12 @@ import keras
 from keras import ops
 
 from keras_vit import arguments
-from keras_vit.layers import initial
+from keras_vit.layers import initial_values
 from keras_vit.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Registers(initial.ValuesByNumPy, keras.layers.Layer):
+class Registers(initial_values.ValuesByNumPy, keras.layers.Layer):
     """Learned tokens, the same for every example, without a position of their own.
 
     Source: *Vision Transformers Need Registers* (arXiv 2309.16588), section 2.2.
@@ -40,7 +40,7 @@ class Registers(initial.ValuesByNumPy, keras.layers.Layer):
         self.tokens = self.add_weight(
             name="tokens",
             shape=(self.num_registers, inputs_shape[-1]),
-            initializer=initial.initializer(self.initializer),
+            initializer=initial_values.initializer(self.initializer),
         )
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ from keras_vit.layers.resnet import GROUPS
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS, default_epsilon
 from keras_vit.models.images import (
     ImageModel,
-    channels_last,
     check_head,
     check_images,
     config_of,
     head,
     image_input,
     rescaling,
+    to_channels_last,
 )
 from keras_vit.models.resnet_stem import checked_units, checked_width, resnet
 from keras_vit.types import Tensor
@@ -157,7 +157,7 @@ def _feature_map(images, c, policy):
     if c.include_preprocessing:
         images = rescaling(c)(images)
     features = resnet(
-        channels_last(images, c),
+        to_channels_last(images, c),
         c.num_units,
         c.width_factor,
         pre_activation=True,

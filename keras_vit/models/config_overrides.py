@@ -8,7 +8,7 @@ from keras_vit import arguments
 from keras_vit.models.notes import OF_THE_HEAD
 
 
-def image_size_of(overrides: Mapping) -> int | tuple[int | None, int | None] | None:
+def asked_image_size(overrides: Mapping) -> int | tuple[int | None, int | None] | None:
     """Image size that the overrides give, or `None`."""
     shape = overrides.get("input_shape")
     if "image_size" in overrides or shape is None:
@@ -74,7 +74,7 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
             native = config.get("image_size") or (None, None)
             merged["image_size"] = [
                 given or known
-                for given, known in zip(image_size_of(overrides), native, strict=False)
+                for given, known in zip(asked_image_size(overrides), native, strict=False)
             ]
     elif "image_size" in overrides or config.get("input_shape") is None:
         merged["input_shape"] = None
@@ -94,7 +94,7 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
     new_head = merged["classes"] != config["classes"]
     if new_head:
         merged |= {name: overrides.get(name) for name in OF_THE_HEAD}
-    asked = image_size_of(overrides)
+    asked = asked_image_size(overrides)
     varies = not isinstance(asked, int) and None in (asked or (None,))
     if not varies and "preprocessing" not in overrides:
         merged["preprocessing"] = _without_size(config.get("preprocessing"))

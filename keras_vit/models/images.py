@@ -19,8 +19,8 @@ from keras_vit.layers.trainability import (
     trainable_parts,
 )
 from keras_vit.models.notes import NOTES, check_notes, without_empty
-from keras_vit.models.parameters import check_listed
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
+from keras_vit.models.torch_listing import check_listed
 from keras_vit.types import Tensor
 
 LEGACY = (".h5", ".hdf5")  # of Keras before its version 3
@@ -116,8 +116,7 @@ class ImageModel(NamedParameters, keras.Model):
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if keras.backend.backend() == "torch":
-            check_listed(self)
+        check_listed(self)
         return super().__call__(*args, **kwargs)
 
     def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -290,7 +289,7 @@ def rescaling(c: SimpleNamespace) -> keras.layers.Rescaling:
     )
 
 
-def channels_last(images: Tensor, c: SimpleNamespace) -> Tensor:
+def to_channels_last(images: Tensor, c: SimpleNamespace) -> Tensor:
     """Images as convolutions take them: (batch, height, width, channels)."""
     if c.data_format == "channels_last":
         return images

@@ -19,16 +19,16 @@ from keras_vit.layers import (
     TokenPooling,
 )
 from keras_vit.layers.dense import Dense
-from keras_vit.layers.initial import initializer
+from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.mlp import GATED
 from keras_vit.models.fields import checked_fields, num_prefix
 from keras_vit.models.images import (
     ImageModel,
-    channels_last,
     config_of,
     head,
     image_input,
     rescaling,
+    to_channels_last,
 )
 from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
@@ -305,7 +305,7 @@ def _embed_patches(images, c, policy):
         images = rescaling(c)(images)
     data_format = c.data_format
     if c.stem:
-        images = channels_last(images, c)
+        images = to_channels_last(images, c)
         images = resnet(images, prefix="stem_", policy=policy, **c.stem)
         data_format = "channels_last"
     return PatchEmbedding(

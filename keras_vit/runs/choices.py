@@ -47,7 +47,7 @@ def choose_recipe(
         data: the images to train on.
         options: `recipe` and `augmentation` of them change fields of the recipe.
         epochs: passes over the training images, instead of steps.
-        known_name: the result of `name_for_describe`.
+        known_name: the result of `find_known_name`.
 
     Raises:
         ValueError: if the recipe or one of its fields is refused.
@@ -106,7 +106,7 @@ def _median_size(data):
     return tuple(int(side) for side in np.median(sizes, axis=0))
 
 
-def name_for_describe(model: str | None, weights: str | None) -> str | None:
+def find_known_name(model: str | None, weights: str | None) -> str | None:
     """The name by which `keras_vit.describe` knows the model; `None` for a checkpoint.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_vit.data import Augmentation, ImageData, Pipeline, failures
 from keras_vit.data.labels import indices_of
-from keras_vit.data.pipeline import fields_in_config
+from keras_vit.data.pipeline import fields_of
 from keras_vit.report import Evaluation
 from keras_vit.runs.folder import RunFolder, find_run
 from keras_vit.zoo.pretrained import Model, from_pretrained
@@ -71,7 +71,7 @@ class Classifier:
                 not know.
         """
         labels, names = self._labels(data, split)
-        fields = _fields(self.pipeline)
+        fields = dict(vars(self.pipeline))
         for name in ("value_range", "alpha"):  # the data's come first
             fields[name] = getattr(data.pipeline, name) or fields[name]
         images = data.with_pipeline(**fields).evaluation(split)
@@ -128,12 +128,13 @@ def load_model(
     """
     found = find_run(source)
     if found is None:
-        model = from_pretrained(source, **overrides)
-        return model, _pipeline_of(model, batch_size), None
-    run, checkpoint = found
-    model = from_pretrained(checkpoint, **overrides)
-    _note_run(model, run.config())
-    return model, _pipeline_of(model, batch_size), run
+        run, model = None, from_pretrained(source, **overrides)
+    else:
+        run, checkpoint = found
+        model = from_pretrained(checkpoint, **overrides)
+        _note_run(model, run.config())
+    fields = fields_of(model, Augmentation())
+    return model, Pipeline(**fields, batch_size=batch_size), run
 
 
 def _note_run(model, config):
@@ -148,21 +149,6 @@ def _note_run(model, config):
         model.note(class_names=names, probabilities=activation)
 
 
-def _pipeline_of(model, batch_size):
-    config = model.get_config()
-    channels_last = config["data_format"] == "channels_last"
-    raw = config["include_preprocessing"]
-    fields = {
-        "image_size": config["image_size"],
-        "channels": model.input_shape[-1 if channels_last else 1],
-        "image_mean": None if raw else config["image_mean"],
-        "image_std": None if raw else config["image_std"],
-        "data_format": config["data_format"],
-        "batch_size": batch_size,
-    }
-    return Pipeline(**fields | fields_in_config(config, Augmentation()))
-
-
 def image_fields(pipeline: Pipeline) -> dict[str, Any]:
     """The fields of a pipeline that a run's configuration keeps."""
     fields = asdict(pipeline)
@@ -171,11 +157,6 @@ def image_fields(pipeline: Pipeline) -> dict[str, Any]:
     kept += ("value_range", "alpha")
     crop = ("evaluation_crop", "resize_factor")
     return {**{k: fields[k] for k in kept}, **{k: augmentation[k] for k in crop}}
-
-
-def _fields(pipeline):
-    names = pipeline.__dataclass_fields__
-    return {name: getattr(pipeline, name) for name in names}
 
 
 def _with_head(model, source):

@@ -19,7 +19,7 @@ from keras_vit.distribution import strategy as strategy_by_name
 from keras_vit.distribution.checks import check_batches
 from keras_vit.log import log
 from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress
-from keras_vit.runs.choices import build_model, choose_recipe, name_for_describe
+from keras_vit.runs.choices import build_model, choose_recipe, find_known_name
 from keras_vit.runs.classifier import image_fields, load_classifier
 from keras_vit.runs.descriptions import (
     describe_data,
@@ -158,7 +158,7 @@ def fine_tune(
     arguments = {name: v for name, v in arguments.items() if v is not None}
     run = RunFolder.check(output, overwrite, arguments)
     resumes = run.is_unfinished() and not overwrite
-    known_name = name_for_describe(model, weights)
+    known_name = find_known_name(model, weights)
     keras.dtype_policies.get(dtype)  # or an error
     devices = strategy_by_name(strategy)
     data_arguments = {"source": source, **sorted_options.data, "seed": seed}
@@ -186,7 +186,7 @@ def fine_tune(
             if not resumes:
                 config = _config(arguments, data_arguments, images, network, chosen)
                 run.create(config)
-            run.take()
+            run.lock()
             _write_digests(run, images)
         finetune(
             network,

@@ -116,7 +116,7 @@ class RunFolder:
     def _checkpoints(self):
         return CheckpointFolder(self.file(RESUME), keep=2)
 
-    def take(self) -> None:
+    def lock(self) -> None:
         """Keeps other processes from training in it until this one is done or ends.
 
         Raises:

@@ -199,10 +199,8 @@ def _augmentation(data, recipe):
 
 def _changes(augmentation):
     """The fields of an augmentation that differ from their defaults, as text."""
-    default = Augmentation()
-    names = augmentation.__dataclass_fields__
-    values = {n: getattr(augmentation, n) for n in names}
-    changed = [f"{n}={v!r}" for n, v in values.items() if v != getattr(default, n)]
+    default = vars(Augmentation())
+    changed = [f"{n}={v!r}" for n, v in vars(augmentation).items() if v != default[n]]
     return ", ".join(changed) or "the default augmentation"
 
 

@@ -28,7 +28,6 @@ from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.layout import POSITIONS, Layout
 from keras_vit.weights.layouts.moves import Dims
 from keras_vit.weights.notes import notes_of
-from keras_vit.weights.packaging import Package, package_of
 from keras_vit.weights.resolve import (
     CONFIG,
     METADATA,
@@ -42,6 +41,7 @@ from keras_vit.weights.resolve import (
     published_heads,
 )
 from keras_vit.weights.tensor_map import TensorMap
+from keras_vit.weights.vit_in_file import ViTInFile, find_vit
 
 _BIT_ARGUMENTS = (*RESNET, "image_size", "image_mean", "image_std")
 
@@ -91,9 +91,9 @@ class Checkpoint:
         self.source: str = os.fspath(path)
         path, subtree = split_subtree(self.source)
         self.file: TensorFile = file or open_tensors(path)
-        self.package: Package = package_of(self.file, subtree, key)
-        self.tensors: TensorMap = TensorMap(self.file, self.package)
-        self.layout: Layout = self.package.layout
+        self.vit: ViTInFile = find_vit(self.file, subtree, key)
+        self.tensors: TensorMap = TensorMap(self.file, self.vit)
+        self.layout: Layout = self.vit.layout
         self.unused: tuple[str, ...] = self.tensors.unused
         self.dropped: dict[str, str] = self.tensors.dropped
         self.origins: dict[str, str] = {}
@@ -159,7 +159,7 @@ class Checkpoint:
             raise self._damaged_config(error) from error
 
     def _damaged_config(self, error):
-        return self.tensors.foreign(f"in its metadata or config.json, {error}")
+        return self.tensors.foreign_error(f"in its metadata or config.json, {error}")
 
     # The number of heads and the grid of positions, without which our shapes are unknown.
 
@@ -190,7 +190,7 @@ class Checkpoint:
         num_heads = 0  # not needed: kernels in Keras' axes tell it
         if not self.layout.keras_kernels:
             if not (self._width() or self._resolver.value("num_heads")):
-                raise self.tensors.foreign(f"no tensor of it becomes {KERNEL!r}")
+                raise self.tensors.foreign_error(f"no tensor of it becomes {KERNEL!r}")
             self._resolver.check(self.source)
             num_heads = self._resolver.value("num_heads")
         return Dims(num_heads, *self._positions[:2])
@@ -203,7 +203,7 @@ class Checkpoint:
             return 0, None, ""
         shape = self.file.shapes[row.sources[0]]
         if not 2 <= len(shape) <= 3 or (len(shape) == 3 and shape[0] != 1):
-            raise self.tensors.foreign(f"{row.sources[0]!r} has the shape {shape}")
+            raise self.tensors.foreign_error(f"{row.sources[0]!r} has the shape {shape}")
         prefixes = self.layout.num_prefix(self.tensors.shapes)
         stated = self._resolver.value("num_prefix_positions")
         prefixes = prefixes if stated is None else (stated,)
@@ -340,7 +340,7 @@ class Checkpoint:
         shape = self.shapes.get(target, ())
         if len(shape) != ndim:
             found = f"the shape {shape}" if shape else "nothing"
-            raise self.tensors.foreign(
+            raise self.tensors.foreign_error(
                 f"{target!r} must be there with {ndim} axes, found {found}"
             )
         return shape

@@ -12,7 +12,7 @@ from keras_vit.weights.architecture import Shapes
 from keras_vit.weights.files.tensor_file import TensorFile
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, TensorRow, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
-from keras_vit.weights.packaging import Package, foreign
+from keras_vit.weights.vit_in_file import ViTInFile, foreign_error
 
 MAX_BLOCKS = 999
 _INTEGERS = ("int", "uint", "bool", "I", "U", "BOOL")  # beginnings of dtypes' names
@@ -40,7 +40,7 @@ class TensorMap:
 
     Args:
         file: the open file.
-        package: the tensors of the model in it.
+        vit: the tensors of the model in it.
 
     Attributes:
         layout: layout of the names.
@@ -54,18 +54,18 @@ class TensorMap:
         ValueError: if two tensors have one canonical name, or a stack has too many blocks.
     """
 
-    def __init__(self, file: TensorFile, package: Package):
+    def __init__(self, file: TensorFile, vit: ViTInFile):
         self.file = file
-        self.layout: Layout = package.layout
-        self.dropped: dict[str, str] = {**file.beside, **package.dropped}
+        self.layout: Layout = vit.layout
+        self.dropped: dict[str, str] = {**file.beside, **vit.dropped}
         self.names: dict[str, str] = {}
-        for name, raw in package.names.items():
+        for name, raw in vit.names.items():
             canonical = self.layout.canonical_name(name)
             if reason := self._reason_to_drop(canonical, raw):
                 self.dropped[raw] = reason
             elif canonical in self.names:
                 both = f"{raw!r} and {self.names[canonical]!r}"
-                raise self.foreign(f"{both} are the same tensor")
+                raise self.foreign_error(f"{both} are the same tensor")
             else:
                 self.names[canonical] = raw
         self.shapes: Shapes = {n: file.shapes[raw] for n, raw in self.names.items()}
@@ -104,13 +104,13 @@ class TensorMap:
         if "_{i}" in template and stacked in self.names:
             depth = self.shapes[stacked][0] if self.shapes[stacked] else 0
             if depth > MAX_BLOCKS:
-                raise self.foreign(f"{stacked!r} is of {depth:,} blocks")
+                raise self.foreign_error(f"{stacked!r} is of {depth:,} blocks")
             return [({"i": i}, True) for i in range(depth)]
         return [(numbers, False) for numbers in numbers_in(template, self.names)]
 
-    def foreign(self, reason: str) -> ValueError:
+    def foreign_error(self, reason: str) -> ValueError:
         """The error for a file that is no checkpoint of its layout."""
-        return foreign(self.file, reason, self.layout)
+        return foreign_error(self.file, reason, self.layout)
 
     @cached_property
     def targets(self) -> dict[str, tuple[str, ...]]:
@@ -141,7 +141,7 @@ class TensorMap:
                 row.targets, self._move(row, arrays, dims), strict=True
             ):
                 if target in shapes:
-                    raise self.foreign(f"{', '.join(row.sources)} is there twice")
+                    raise self.foreign_error(f"{', '.join(row.sources)} is there twice")
                 if array.size or target not in POSITIONS:
                     shapes[target] = array.shape
         return shapes
@@ -153,7 +153,7 @@ class TensorMap:
             return MOVES[row.row.move].forward(dims, *arrays)
         except (ValueError, IndexError, TypeError) as error:
             shapes = ", ".join(f"{n!r} {self.file.shapes[n]}" for n in row.sources)
-            raise self.foreign(
+            raise self.foreign_error(
                 f"{shapes} cannot become {', '.join(row.targets)}: {error}"
             ) from error
 

@@ -8,7 +8,7 @@ import keras
 
 from keras_vit import arguments
 from keras_vit.download.cache import fetch
-from keras_vit.layers.initial import waiting_for_values
+from keras_vit.layers.initial_values import waiting_for_values
 from keras_vit.layers.trainability import (
     TRAINABLE_PARTS,
     part_paths,
@@ -17,8 +17,8 @@ from keras_vit.layers.trainability import (
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.config_overrides import (
     apply_overrides,
+    asked_image_size,
     check_overrides,
-    image_size_of,
     translate_include_top,
 )
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
@@ -290,7 +290,7 @@ def from_file(
         path,
         overrides=caller_arguments(overrides),
         preset=preset_arguments(preset),
-        model={"image_size": image_size_of(overrides)},
+        model={"image_size": asked_image_size(overrides)},
         position_grid=position_grid,
         key=key,
         plain_vit=plain_vit,

@@ -8,12 +8,12 @@ made here, once. Layers call `kernels.attend(…)` and never ask for the backend
 import keras
 
 from keras_vit.layers.kernels.common import (
+    FUSES_GELU,
     apply_token_wise,
     array_for_weights,
     attend,
     convolve,
     dense,
-    dense_gelu,
     einsum_dense,
     flash_attention,
     gelu,
@@ -38,7 +38,6 @@ elif keras.backend.backend() == "tensorflow":
     from keras_vit.layers.kernels.tensorflow import (
         apply_token_wise,
         attend,
-        dense_gelu,
         einsum_dense,
         gelu,
         layer_norm,
@@ -46,11 +45,11 @@ elif keras.backend.backend() == "tensorflow":
     )
 elif keras.backend.backend() == "torch":
     from keras_vit.layers.kernels.torch import (
+        FUSES_GELU,
         array_for_weights,
         attend,
         convolve,
         dense,
-        dense_gelu,
         einsum_dense,
         group_norm,
         has_numpy_weights,
@@ -61,12 +60,12 @@ elif keras.backend.backend() == "torch":
     )
 
 __all__ = [
+    "FUSES_GELU",
     "apply_token_wise",
     "array_for_weights",
     "attend",
     "convolve",
     "dense",
-    "dense_gelu",
     "einsum_dense",
     "flash_attention",
     "gelu",

@@ -132,6 +132,8 @@ def is_half(x: Tensor) -> bool:
 
 # Dense layers
 
+FUSES_GELU = False  # True if `dense` computes GELU quicker than `gelu` after it
+
 
 def dense(
     inputs: Tensor,
@@ -157,13 +159,6 @@ def dense(
     if gelu_approximate is None:
         return outputs
     return ops.gelu(outputs, approximate=gelu_approximate)
-
-
-def dense_gelu(
-    layer: keras.layers.Dense, inputs: Tensor, *, approximate: bool, training: bool | None
-) -> Tensor:
-    """GELU of the outputs of a `layers.dense.Dense`, see `gelu`."""
-    return gelu(layer(inputs), approximate=approximate, training=training)
 
 
 def einsum_dense(

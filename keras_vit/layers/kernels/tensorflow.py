@@ -93,13 +93,6 @@ def gelu(x: Tensor, *, approximate: bool, training: bool | None = False) -> Tens
     return _joined_gelu(x) if approximate else ops.gelu(x, approximate=False)
 
 
-def dense_gelu(
-    layer: keras.layers.Dense, inputs: Tensor, *, approximate: bool, training: bool | None
-) -> Tensor:
-    """`common.dense_gelu` by the `gelu` of this module."""
-    return gelu(layer(inputs), approximate=approximate, training=training)
-
-
 def _joined_gelu(x):
     # TensorFlow's optimizer sorts the inputs of sums and products by their names before
     # it compares: in a scope that sorts behind that of `dense_1` they come out in the

@@ -23,6 +23,7 @@ from keras_vit.types import Tensor
 LARGE = 2**24  # multiplications from which on a product by oneDNN pays
 LARGE_WEIGHT = 2**20  # numbers from which on NumPy draws a weight
 CACHE_LINE = 64  # bytes
+FUSES_GELU = True  # where no gradient is wanted, see `product`
 
 
 def split_heads(stacked: Tensor, number: int) -> list:
@@ -69,15 +70,6 @@ def dense(
     if bias is None:
         return common.dense(inputs, kernel, None, gelu_approximate)
     return _project(inputs, kernel, bias, 1, gelu_approximate)
-
-
-def dense_gelu(
-    layer: keras.layers.Dense, inputs: Tensor, *, approximate: bool, training: bool | None
-) -> Tensor:
-    """`common.dense_gelu` as one operation where no gradient is wanted, see `product`."""
-    if layer.quantization_mode is not None:  # whose call is Keras'
-        return common.dense_gelu(layer, inputs, approximate=approximate, training=training)
-    return layer(inputs, gelu_approximate=approximate)
 
 
 def einsum_dense(

@@ -255,7 +255,7 @@ class ExactResume(keras.callbacks.Callback):
     def _continue_epoch(self):
         """Restores metrics and callbacks in `on_epoch_begin`: `fit` has reset metrics."""
         checkpoint, self._restored = self._restored, None
-        self._loop.has_begun()
+        self._loop.reset_begin()
         if self._position.step:
             training_state.assign(self.model, "metrics", checkpoint.tensors)
         else:

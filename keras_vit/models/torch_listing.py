@@ -15,12 +15,12 @@ _checked = weakref.WeakKeyDictionary()  # models → number of weights that they
 
 
 def check_listed(model: keras.Model) -> None:
-    """Checks, on torch, the model whose training step calls this one.
+    """Checks, if the backend is torch, the model whose training step calls this one.
 
     Raises:
         ValueError: if it does not list all of the weights that it trains.
     """
-    outer = _trained(model)
+    outer = _trained(model) if keras.backend.backend() == "torch" else None
     if outer is None or _checked.get(outer) == len(weights := outer.trainable_weights):
         return
     listed = {id(parameter) for parameter in outer.parameters()}

@@ -43,7 +43,7 @@ _PAIRS = (
 _NOT_OF_MODEL = r"(?:.*\.)?(?:\w*optim\w*|opt|\w*sched\w*|\w*state)\."
 
 
-class Package(NamedTuple):
+class ViTInFile(NamedTuple):
     """The tensors of one ViT in a file.
 
     Attributes:
@@ -77,7 +77,7 @@ class _Place(NamedTuple):
         return self.layout.canonical_name(name.removeprefix(self.prefix))
 
 
-def package_of(file: TensorFile, subtree: str | None, key: str | None) -> Package:
+def find_vit(file: TensorFile, subtree: str | None, key: str | None) -> ViTInFile:
     """The tensors of the ViT in a file; warns of others beside it.
 
     Args:
@@ -90,38 +90,40 @@ def package_of(file: TensorFile, subtree: str | None, key: str | None) -> Packag
             one to take, holds none under the key, or a part of the ViT lies elsewhere.
     """
     try:
-        package = _find_package(file.shapes, subtree, key)
+        vit = _find(file.shapes, subtree, key)
     except ValueError as error:
         raise ValueError(f"{file.path!r} cannot be loaded: {error}.") from error
-    if package is None:
+    if vit is None:
         reason = "its names are of no layout"
         if named := unknown_architecture(read_config(file.path) or {}):
             reason = f"{reason}, and {named}"
         if subtree:
             reason = f"it has no ViT in the sub-tree {subtree!r}"
-        raise foreign(file, reason)
-    file.check_claims(package.names.values())
-    if package.others:
+        raise foreign_error(file, reason)
+    file.check_claims(vit.names.values())
+    if vit.others:
         log.warning(
             "%s holds several ViTs. Loading the one under the key %r; `key=…` takes "
             "another: %s.",
             file.path,
-            package.key,
-            ", ".join(map(repr, package.others)),
+            vit.key,
+            ", ".join(map(repr, vit.others)),
         )
-    if package.heads and key is None:
-        others = len(package.heads) - _SHOWN
+    if vit.heads and key is None:
+        others = len(vit.heads) - _SHOWN
         log.warning(
             "%s holds a ViT under the key %r, and beside it %s, which may be its head and "
             "is left out.",
             file.path,
-            package.key,
-            ", ".join(package.heads[:_SHOWN]) + (f" and {others} more" * (others > 0)),
+            vit.key,
+            ", ".join(vit.heads[:_SHOWN]) + (f" and {others} more" * (others > 0)),
         )
-    return package
+    return vit
 
 
-def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> ValueError:
+def foreign_error(
+    file: TensorFile, reason: str, layout: Layout | None = None
+) -> ValueError:
     """The error for a file that is no checkpoint of a layout."""
     names = sorted(file.shapes)
     shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
@@ -134,17 +136,17 @@ def foreign(file: TensorFile, reason: str, layout: Layout | None = None) -> Valu
     )
 
 
-def _find_package(shapes, subtree, key) -> Package | None:
-    """The package in a file of these shapes; None if its names are of no layout."""
+def _find(shapes, subtree, key) -> ViTInFile | None:
+    """The ViT in a file of these shapes; None if its names are of no layout."""
     names = _cleaned(shapes)
     if key is None:
         return _slashed(names, subtree) or _dotted(names, shapes)
     key = re.sub(_WRAPPERS, "", f"{key}.").rstrip("./")
     inside = _under(names, key)
     start = len(key) + 1 if key else 0
-    package = _slashed({name[start:]: raw for name, raw in inside.items()}, subtree)
-    package = package or _dotted(inside, shapes)
-    if package is None:
+    vit = _slashed({name[start:]: raw for name, raw in inside.items()}, subtree)
+    vit = vit or _dotted(inside, shapes)
+    if vit is None:
         places = [place.key for place in _complete(_places(names), names)]
         raise ValueError(
             f"there is no ViT among the {len(inside)} tensors under the key {key!r}. Keys "
@@ -152,7 +154,7 @@ def _find_package(shapes, subtree, key) -> Package | None:
         )
     asked = {*inside.values()}
     outside = {n: f"it is outside of key={key!r}" for n in shapes if n not in asked}
-    return package._replace(key=key, dropped={**outside, **package.dropped}, others=())
+    return vit._replace(key=key, dropped={**outside, **vit.dropped}, others=())
 
 
 def _cleaned(shapes) -> dict[str, str]:
@@ -172,7 +174,7 @@ def _under(names, key) -> dict[str, str]:
 # Google's names and KerasHub's, with slashes.
 
 
-def _slashed(names, subtree) -> Package | None:
+def _slashed(names, subtree) -> ViTInFile | None:
     trees = [f"{subtree}/"] if subtree else ["", f"{IMAGE_TOWER}/"]
     for layout in (GOOGLE, BIT, KERAS_HUB):
         for root in ROOTS if layout is GOOGLE else ("",):
@@ -181,7 +183,7 @@ def _slashed(names, subtree) -> Package | None:
                 inside = [name for name in names if name.startswith(prefix)]
                 if layout.recognises(name.removeprefix(prefix) for name in inside):
                     reasons = {name: _outside(name, root, tree) for name in names}
-                    return Package(
+                    return ViTInFile(
                         layout,
                         {n.removeprefix(prefix): names[n] for n in names if not reasons[n]},
                         {names[n]: reason for n, reason in reasons.items() if reason},
@@ -201,7 +203,7 @@ def _outside(name, root, tree) -> str | None:
 # torch's names, with dots.
 
 
-def _dotted(names, shapes) -> Package | None:
+def _dotted(names, shapes) -> ViTInFile | None:
     places = _places(names)
     if not places:
         return None
@@ -220,7 +222,7 @@ def _dotted(names, shapes) -> Package | None:
     _check_parts(place, inside, beside)
     others = tuple(other.key for other in places if other is not place)
     heads = _heads(place, inside, {n: names[n] for n in beside}, shapes)
-    return Package(place.layout, inside, dropped, place.key, others, heads)
+    return ViTInFile(place.layout, inside, dropped, place.key, others, heads)
 
 
 def _owner(name, places) -> _Place | None:

@@ -12,8 +12,8 @@ from keras import initializers
 
 import keras_vit
 from keras_vit import layers
-from keras_vit.layers import initial
-from keras_vit.layers.initial import by_numpy, waiting_for_values
+from keras_vit.layers import initial_values
+from keras_vit.layers.initial_values import by_numpy, waiting_for_values
 from keras_vit.weight_paths import inner_paths
 
 SHAPE = (40, 30, 50)
@@ -118,7 +118,7 @@ def test_torch_has_numpy_draw_large_weights_alone(dtype):
     assert torch.equal(ours[0], theirs[0])
     assert (ours[1] != theirs[1]).float().mean() > 0.9
     assert abs(ours[1].float().std() / theirs[1].float().std() - 1) < 0.01
-    assert not isinstance(by_numpy("zeros"), initial.ByNumPy)  # one array as it is
+    assert not isinstance(by_numpy("zeros"), initial_values.ByNumPy)  # one array as it is
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch keeps the array")
@@ -256,7 +256,9 @@ def test_a_trace_draws_nothing(monkeypatch):
     """As `keras_vit.planning` builds models, of any size."""
     import jax
 
-    monkeypatch.setattr(initial, "VALUES", dict.fromkeys(initial.VALUES))  # calls none
+    monkeypatch.setattr(
+        initial_values, "VALUES", dict.fromkeys(initial_values.VALUES)
+    )  # calls none
     made = []
     jax.eval_shape(lambda: made.append(tiny_values()) or 0)
     assert all(isinstance(value, jax.core.Tracer) for value in made[0])
@@ -269,7 +271,9 @@ def tiny_values():
 
 @on_jax
 def test_models_without_values_draw_none(monkeypatch):
-    monkeypatch.setattr(initial, "VALUES", dict.fromkeys(initial.VALUES))  # calls none
+    monkeypatch.setattr(
+        initial_values, "VALUES", dict.fromkeys(initial_values.VALUES)
+    )  # calls none
     with keras.StatelessScope(initialize_variables=False):
         model = keras_vit.VisionTransformer(**TINY, classes=3)
     assert all(weight._value is None for weight in model.weights)
