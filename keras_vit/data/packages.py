@@ -2,27 +2,16 @@
 
 import contextlib
 import functools
-import importlib
 from types import ModuleType
 
 import keras
 
-from keras_vit import startup_messages
+from keras_vit import extras, startup_messages
 
 
 def require(module: str) -> ModuleType:
-    """Imports a module.
-
-    Raises:
-        ImportError: if it cannot be imported; the message says what to install.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"`keras_vit.data` needs `{module}`, which cannot be imported ({error}). "
-            "Run: pip install 'keras-vit[data]'"
-        ) from error
+    """Imports a module, or raises an ImportError that says what to install."""
+    return extras.require(module, "`keras_vit.data`", "data")
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_vit.exporting.formats import EXTRA
+from keras_vit.extras import require
 
 BATCH_SIZE = 8
 
@@ -22,13 +22,7 @@ def quantizer(name: str) -> Callable[[str, str, np.ndarray], None]:
     package, quantize = {"onnx": ("onnxruntime", _onnx), "openvino": ("nncf", _openvino)}[
         name
     ]
-    try:
-        __import__(package)
-    except ImportError as error:
-        raise ImportError(
-            f"int8 in the format {name!r} needs `{package}`, which cannot be imported "
-            f"({error}). Run: {EXTRA}"
-        ) from error
+    require(package, f"int8 in the format {name!r}", "export")
     return quantize
 
 

@@ -1,13 +1,13 @@
 """Runtimes of exported files, without Keras."""
 
-import importlib
 import os
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from keras_vit.exporting.formats import EXTRA, find_format
+from keras_vit.exporting.formats import find_format
+from keras_vit.extras import require
 
 
 def load_exported(
@@ -37,13 +37,7 @@ def load_exported(
 
 
 def _require(module):
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"Running this format needs `{module}`, which cannot be imported ({error}). "
-            f"Run: {EXTRA}"
-        ) from error
+    return require(module, "Running this format", "export")
 
 
 def _saved_model(path, threads):
