@@ -227,15 +227,7 @@ def _with_splits(
     test_split: float,
     seed: int,
 ) -> dict[str, Source]:
-    """Returns the given splits, and missing ones drawn from "train".
-
-    Args:
-        sources: the given splits.
-        groups: group of each example of "train"; a group stays in one split.
-        validation_split: fraction of "train".
-        test_split: fraction of "train".
-        seed: random seed.
-    """
+    """Returns the given splits, and missing ones drawn from "train" by whole groups."""
     sources = dict(sources)
     train = sources["train"]
     for split, fraction in (("test", test_split), ("validation", validation_split)):

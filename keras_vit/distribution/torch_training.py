@@ -338,12 +338,7 @@ def _check_devices(model):
 
 
 def _synchronize(model, always):
-    """Broadcasts weights, optimizer and random states of rank 0.
-
-    Args:
-        model: the model.
-        always: whether to broadcast variables also if their fingerprints are equal.
-    """
+    """Broadcasts rank 0's random states, and its variables if they differ or `always`."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)

@@ -134,16 +134,6 @@ def _drawn(usual, shape, draw, scale, shift):
     Threads fill it block by block, each block by a generator of its own, so that the
     numbers do not depend on the number of threads. A block is filled in pieces that the
     caches hold.
-
-    Args:
-        usual: initializer, whose seed is used.
-        shape: tuple of int.
-        draw: function of a generator and an array that it fills.
-        scale: float.
-        shift: float.
-
-    Returns:
-        A float32 array.
     """
     values = kernels.array_for_weights(shape)
 
