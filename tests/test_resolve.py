@@ -89,6 +89,11 @@ def timm_shapes(
     return shapes | dict.fromkeys(others or ("norm.weight", "norm.bias"), (width,))
 
 
+EVA = [  # reference cases of timm's class
+    *("timm_dinov3", "timm_dinov3_plus", "timm_dinov3_qkvb", "timm_eva02_base"),
+    *("timm_eva02_tiny", "timm_eva_giant", "timm_rope_axial", "timm_rope_mixed"),
+    "timm_rope_reg_gap",
+]
 FC_NORM = ("fc_norm.weight", "fc_norm.bias")
 
 
@@ -319,10 +324,10 @@ def assert_refused(source, message, monkeypatch=None):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("vit_small_patch16_rope_ape_224", "by their positions .RoPE."),
+        ("vit_base_patch16_sapiens2", "by their positions .RoPE."),
         ("vit_base_patch16_rpn_224", "norms come after"),
         ("test_vit3", "pools the class token"),
-        ("timm/vit_base_patch16_dinov3.lvd1689m", "RoPE"),
+        ("timm/vit_base_patch16_dinov3_text.x", "RoPE"),
         ("hf-hub:timm/vit_pe_core_base_patch16_224.fb", "RoPE"),
         ("vit_base_patch16_seen_by_nobody_224", "not known to be computed exactly"),
         ("beit_base_patch16_224", "attention differs"),
@@ -343,11 +348,11 @@ def test_an_architecture_that_is_not_known_is_refused(name, reason, beside, plai
 @pytest.mark.parametrize(
     "folder",
     [
-        "vit_small_patch16_rope_ape_224",
+        "vit_base_patch16_sapiens2",
         "vit_base_patch16_rpn_224.sw_in1k",
-        "mine-vit_small_patch16_rope_ape_224_flowers",
+        "mine-vit_base_patch16_sapiens2_flowers",
         "models--timm--vit_base_patch16_unknown_224.x/snapshots/0123abc",
-        "models--me--vit_small_patch16_rope_ape_224/snapshots/0123abc",
+        "models--me--vit_base_patch16_sapiens2/snapshots/0123abc",
     ],
 )
 def test_names_of_files_and_folders_count(folder, beside, tmp_path, plain):
@@ -395,17 +400,53 @@ def test_spellings_of_known_architectures(written, name):
 
 
 @pytest.mark.parametrize(
-    "case", ["timm_dinov3", "timm_pe_core", "timm_rope_axial", "timm_rope_reg_gap"]
+    "case", ["timm_pe_core", *(name for name in EVA if name != "timm_rope_mixed")]
 )
-def test_published_look_alikes(case, tmp_path):
-    """They are refused by their config, and without one as far as their tensors tell."""
+def test_look_alikes_without_a_config_are_refused(case, tmp_path):
     bare = tmp_path / "bare.safetensors"
     shutil.copy(REFERENCE / case / "model.safetensors", bare)
-    for source in (REFERENCE / case, bare):
-        with pytest.raises(ValueError, match="plain_vit=True"):
-            keras_vit.from_pretrained(source, num_heads=4)
-        with pytest.raises(ValueError, match="plain_vit=True"):
-            keras_vit.load_weights(tiny(), source)
+    with pytest.raises(ValueError, match="plain_vit=True"):
+        keras_vit.from_pretrained(bare, num_heads=4)
+    with pytest.raises(ValueError, match="plain_vit=True"):
+        keras_vit.load_weights(tiny(), bare)
+
+
+@pytest.mark.parametrize("case", EVA)
+def test_rotary_positions_may_be_given(case, tmp_path):
+    named = keras_vit.from_pretrained(REFERENCE / case)
+    config, bare = named.get_config(), tmp_path / "bare.safetensors"
+    shutil.copy(REFERENCE / case / "model.safetensors", bare)
+    told = ("num_heads", "rope", "image_size", "pooling", "layer_norm_epsilon", "mlp")
+    told = {key: config[key] for key in told if config[key] is not None}
+    if case == "timm_eva_giant":  # which has none
+        told["plain_vit"] = True
+    again = keras_vit.from_pretrained(bare, **told)
+    assert again.get_config()["rope"] == config["rope"]
+    assert_same_weights(weights(again), weights(named))
+    keras_vit.load_weights(again, bare, plain_vit=case == "timm_eva_giant")
+    if config["rope"]:  # and are part of what a model must have in common with a file
+        rope = "axial" if config["rope"]["kind"] != "mixed" else None
+        other = keras_vit.VisionTransformer(**{**config, "name": None, "rope": rope})
+        before = weights(other)
+        with pytest.raises(ValueError, match="rotary positions .* must be the same"):
+            keras_vit.load_weights(other, REFERENCE / case)
+        assert_same_weights(weights(other), before)
+
+
+def test_arguments_of_eva_come_before_those_of_its_name(tmp_path):
+    folder = shutil.copytree(REFERENCE / "timm_eva02_tiny", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    more = {"rope_temperature": 50.0, "rope_grid_indexing": "xy", "rope_grid_offset": 1.0}
+    config["model_args"] |= {**more, "rope_rotate_half": True, "ref_feat_shape": [3, 2]}
+    (folder / "config.json").write_text(json.dumps(config))
+    rope = keras_vit.from_pretrained(folder).get_config()["rope"]
+    expected = {"kind": "cat", "temperature": 50.0, "indexing": "xy", "offset": 1.0}
+    expected |= {"pairs": "halves", "reference_grid": (3, 2)}
+    assert {key: rope[key] for key in expected} == expected
+    config["model_args"]["rope_type"] = "mrope"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="mrope"):
+        keras_vit.from_pretrained(folder)
 
 
 def test_tensors_that_published_look_alikes_have_too(tmp_path):
@@ -467,7 +508,7 @@ def test_a_file_without_positions_is_refused_unless_there_are_none(class_token, 
 
 
 def test_the_command_line_takes_the_way_out(beside, capsys):
-    folder = beside({"architecture": "vit_small_patch16_rope_ape_224"})
+    folder = beside({"architecture": "vit_base_patch16_sapiens2"})
     command = ["convert", str(folder), str(folder / "out.npz"), "--num-heads", "4"]
     assert cli.main(command) == 2
     assert "--plain-vit" in capsys.readouterr().err

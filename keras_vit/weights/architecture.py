@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.layers.mlp import GATED
+from keras_vit.layers.rotary import checked_rope
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS
 from keras_vit.models.resnet_stem import ROOT_FILTERS
 from keras_vit.resize import INTERPOLATIONS
@@ -16,6 +17,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 ShapeOf = Callable[[str, int], tuple[int, ...]]
 
 KERNEL = "patch_embedding/kernel"
+FREQUENCIES = "block_0/attention/frequencies"
 STEM = "stem_"
 RESNET = ("group_norm_epsilon", "standardization", "standardization_epsilon")
 METADATA_KEY = "keras_vit"  # of our own files, for arguments that shapes do not tell
@@ -97,11 +99,17 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         "fc_norm": "fc_norm/gamma" in shapes,
         "patch_bias": "patch_embedding/bias" in shapes,
         "qkv_bias": "block_0/attention/qkv/bias" in shapes,
+        "attention_sub_norm": "block_0/attention/sub_norm/gamma" in shapes,
+        "mlp_sub_norm": "block_0/mlp/sub_norm/gamma" in shapes,
         "qk_norm": "block_0/attention/query_norm/gamma" in shapes,
         "stem": stem,
         # The initial value, which the file replaces.
         "layer_scale": 1e-5 if "block_0/attention_scale/scale" in shapes else None,
     }
+    if "block_0/attention/query_value_bias" in shapes:
+        fields["qkv_bias"] = "qv"
+    if FREQUENCIES in shapes:
+        fields["rope"] = "mixed"
     if "pre_logits/kernel" in shapes:
         fields["representation_size"] = shapes["pre_logits/kernel"][-1]
     if "pooling/probe" in shapes:
@@ -124,6 +132,13 @@ def _natural(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _rope(value):
+    try:
+        return checked_rope(value) is not None
+    except (ValueError, TypeError):
+        return False
+
+
 def _size(value):
     pair = (value, value) if _natural(value) else value
     return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_natural, pair))
@@ -141,6 +156,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "position_interpolation": lambda value: value in INTERPOLATIONS,
     "num_prefix_positions": _natural,
     "position": lambda value: value == "none",
+    "rope": _rope,
     "group_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
     "standardization": lambda value: value in STANDARDIZATIONS,
     "standardization_epsilon": lambda value: _number(value) and 0 < value < 1,

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_vit.layers.mlp import GATED
+from keras_vit.layers.rotary import checked_rope
 from keras_vit.models.sizes import grid_size, image_size_of
 from keras_vit.weights import look_alikes
 from keras_vit.weights.architecture import (
+    FREQUENCIES,
     KERNEL,
     METADATA_KEY,
     RESNET,
@@ -54,8 +56,8 @@ class Checkpoint:
             beside it is read. `….npz:img` is the sub-tree `img` of the file.
         overrides: arguments of the model that the caller gives.
         preset: (name, arguments of the model) of the preset to which the file belongs.
-        model: arguments of the model to be loaded, for the number of heads and the grid
-            of positions where no other source tells them.
+        model: arguments of the model to be loaded, for the number of heads, the rotary
+            positions and the grid of positions where no other source tells them.
         position_grid: (rows, columns) of the position embedding in the file.
         key: the key or prefix of the model's names, where a file holds several models.
             `None` finds it.
@@ -98,12 +100,13 @@ class Checkpoint:
         self.dropped: dict[str, str] = self.tensors.dropped
         self.origins: dict[str, str] = {}
         self._position_grid = position_grid
-        # Presets and our own files hold plain models.
-        self._is_plain = plain_vit or bool(preset) or METADATA_KEY in self.file.metadata
         given = {name: value for name, value in overrides.items() if value is not None}
+        # Presets and our own files state what tensors do not.
+        self._is_stated = bool(preset) or METADATA_KEY in self.file.metadata
+        self._is_plain = plain_vit
         self._sources = [(OVERRIDES, given), *([preset] if preset else [])]
         self._sources += self._sources_of_file()
-        # The last two only tell the number of heads and the grid of positions.
+        # The last two only tell the number of heads, the positions and their grid.
         last = ((MODEL, model), (PUBLISHED, self._published_heads()))
         self._resolver = Resolver(*self._sources, *last)
 
@@ -136,11 +139,15 @@ class Checkpoint:
             stated = layout.config_arguments(self._config or {})
             stated = {key: value for key, value in stated.items() if value is not None}
             path, width = self.file.path, self._width()
-            return [
+            sources = [
                 (METADATA, checked_arguments(metadata)),
                 (CONFIG, checked_arguments(stated)),
                 *layout.architecture_arguments(self._config, path, width),
             ]
+            if self._is_plain:
+                for _, arguments in sources:
+                    arguments.pop("rope", None)
+            return sources
         except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._damaged_config(error) from error
 
@@ -353,19 +360,27 @@ class Checkpoint:
         Rotary positions, other places of norms and other poolings leave no tensor behind.
         Files that name an unknown architecture are refused, and files without positions.
         """
-        if self._is_plain or self.layout in (GOOGLE, BIT):
+        if self._is_plain or self._is_stated or self.layout in (GOOGLE, BIT):
             return
+        has_rope = self.rope is not None
         facts = (self._config, self.file.path, self.tensors.names, self.tensors.shapes)
-        if reason := look_alikes.reason_to_refuse(self.layout, *facts):
+        if reason := look_alikes.reason_to_refuse(self.layout, *facts, has_rope=has_rope):
             raise look_alikes.refusal(self.source, reason)
         has_positions = any(row.targets == POSITIONS for row in self.tensors.rows)
-        has_none = self._resolver.value("position")
+        has_none = self._resolver.value("position") or has_rope
         if self.layout.model == "vit" and not (has_positions or has_none):
             raise look_alikes.refusal(
                 self.source,
                 "it has no position embedding, so its positions may be rotary ones. If it "
                 "has none at all, give `position='none'`",
             )
+
+    @property
+    def rope(self) -> dict[str, Any] | None:
+        """Rotary positions, from tensors of frequencies or another source; or `None`."""
+        if FREQUENCIES in self.tensors.variables:
+            return checked_rope("mixed")
+        return checked_rope(self._resolver.value("rope"))
 
     def _check_depth(self, num_layers):
         """Refuses a file that has lost blocks of the model that its config describes."""

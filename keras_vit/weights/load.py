@@ -90,11 +90,24 @@ def load_file(
         key=key,
     ) as checkpoint:
         checkpoint.check_look_alike()
+        _check_rope(model, checkpoint)
         report = assign(model, checkpoint, **options)
         if "head/bias" in report.loaded:
             classes = checkpoint.shapes["head/bias"][0]
             _take_notes_of_head(model, report, checkpoint.notes(classes))
         return report
+
+
+def _check_rope(model, checkpoint):
+    """Refuses a file for other rotary positions, which no tensor tells."""
+    config = model.get_config()
+    if "rope" in config and config["rope"] != checkpoint.rope:
+        raise ValueError(
+            f"The rotary positions of a checkpoint and of a model must be the same. "
+            f"Received: {checkpoint.source!r} with rope={checkpoint.rope}, and the model "
+            f"{model.name!r} with rope={config['rope']}, which is unchanged. Build the "
+            "model with the first, or by `keras_vit.from_pretrained`."
+        )
 
 
 def _take_notes_of_head(model, report, notes: Mapping[str, Any]) -> None:
@@ -124,6 +137,8 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
         arguments["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
         if GRID not in shapes:
             arguments["position"] = "none"  # or fixed ones
+        if rope := model.get_config().get("rope"):
+            arguments["rope"] = rope
     if GRID in shapes and KERNEL in shapes:
         units = num_units(shapes, STEM)
         stem = None if units is None else {"num_units": units}

@@ -23,7 +23,7 @@ from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
-from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
+from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_EVA, is_eva
 from keras_vit.weights.load import variables
 from keras_vit.weights.notes import NOTES_KEY
 
@@ -49,10 +49,11 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
         raise ValueError(
             f"A file in the layout {layout!r} ends in {ending}. Received: path={path!r}"
         )
-    if config.get("rope") and layout in WRITTEN:
+    if config.get("rope") and layout in ("google", "huggingface"):
         raise ValueError(
             f"The layout {layout!r} has no place here for rotary positions. Received: the "
-            f"model {model.name!r} with rope={config['rope']}. Save it by `model.save`."
+            f"model {model.name!r} with rope={config['rope']}. Save it with layout='timm' "
+            "or by `model.save`."
         )
     if layout == "google":
         google = BIT if is_bit else GOOGLE
@@ -60,7 +61,8 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
         _warn_of_lost_arguments(path, config, google)
         _write(path, lambda file: np.savez(file, **tensors))
     elif layout == "timm":
-        tensors, dims = in_layout(model, TIMM_BIT if is_bit else TIMM)
+        timm = TIMM_BIT if is_bit else TIMM_EVA if is_eva(config) else TIMM
+        tensors, dims = in_layout(model, timm)
         _write_safetensors(path, tensors, _metadata(config, dims))
     elif layout == "huggingface" and not is_bit:
         _save_folder(model, path, config)
@@ -163,7 +165,8 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
         _fit_norm(ours, config, layout)
         _fit_scales(ours, config, layout)
         dims = Dims(config["num_heads"], len(ours.get(PREFIX, ())), _grid_size(config))
-    tensors, used = {}, set()
+    tensors: dict[str, np.ndarray] = {}
+    used, stacks = set(), {}
     for row in layout.rows:
         if row.sources[0] in layout.not_written(config, dims.num_prefix):
             continue
@@ -176,9 +179,15 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
                 arrays = MOVES[row.move].inverse(dims, *(ours[t] for t in targets))
             except ValueError as error:
                 raise _no_place(model, layout, [f"{targets[-1]}: {error}"]) from error
+            if row.axis is not None:
+                name = row.sources[0].replace("_{i}", "")
+                stacks.setdefault((name, row.axis), []).append(*arrays)
+                continue
             for source, array in zip(row.sources, arrays, strict=True):
                 name = layout.written_name(source.format(**layout.file_numbers(numbers)))
                 tensors[name] = np.ascontiguousarray(array)
+    for (name, axis), arrays in stacks.items():
+        tensors[name] = np.stack(arrays, axis)
     if left := set(ours) - used:
         raise _no_place(model, layout, sorted(left))
     return tensors, dims

@@ -25,7 +25,7 @@ class NamedRow(NamedTuple):
         row: the row of the table.
         sources: names of the tensors in the file.
         targets: paths of our variables.
-        index: number of the block whose tensors these are along the first axis, where the
+        index: number of the block whose tensors these are along an axis, where the
             blocks of a file are stacked; None elsewhere.
     """
 
@@ -89,6 +89,8 @@ class TensorMap:
                     for name in row.sources
                 ]
                 ours = self.layout.our_numbers(numbers)
+                if row.unless and row.unless.format(**numbers) in self.names:
+                    continue
                 if all(name in self.names for name in names) and -1 not in ours.values():
                     yield NamedRow(
                         row,
@@ -102,7 +104,8 @@ class TensorMap:
         template = row.sources[0]
         stacked = template.replace("_{i}", "")
         if "_{i}" in template and stacked in self.names:
-            depth = self.shapes[stacked][0] if self.shapes[stacked] else 0
+            shape, axis = self.shapes[stacked], row.axis or 0
+            depth = shape[axis] if len(shape) > axis else 0
             if depth > MAX_BLOCKS:
                 raise self.foreign_error(f"{stacked!r} is of {depth:,} blocks")
             return [({"i": i}, True) for i in range(depth)]
@@ -149,7 +152,8 @@ class TensorMap:
     def _move(self, row, arrays, dims):
         try:
             if row.index is not None:
-                arrays = [array[row.index] for array in arrays]
+                axis = row.row.axis or 0
+                arrays = [np.take(array, row.index, axis) for array in arrays]
             return MOVES[row.row.move].forward(dims, *arrays)
         except (ValueError, IndexError, TypeError) as error:
             shapes = ", ".join(f"{n!r} {self.file.shapes[n]}" for n in row.sources)

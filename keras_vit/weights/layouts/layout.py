@@ -4,19 +4,34 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class TensorRow(NamedTuple):
-    """Source tensors → our variables, by a named array move: a row of a table."""
+    """Source tensors → our variables, by a named array move: a row of a table.
+
+    Attributes:
+        sources: names of the file's tensors.
+        targets: paths of our variables.
+        move: name of the array move, see `MOVES`.
+        unless: name of a tensor; the row does not apply to a file that has it.
+        axis: axis of the blocks, where one tensor of the file has those of all blocks.
+    """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     move: str
+    unless: str | None = None
+    axis: int | None = None
 
 
 def row(
-    sources: str | tuple[str, ...], targets: str | tuple[str, ...], move: str = "same"
+    sources: str | tuple[str, ...],
+    targets: str | tuple[str, ...],
+    move: str = "same",
+    **conditions: Any,
 ) -> TensorRow:
     """A row of a conversion table.
 
@@ -25,7 +40,7 @@ def row(
     """
     sources = (sources,) if isinstance(sources, str) else tuple(sources)
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
-    return TensorRow(sources, targets, move)
+    return TensorRow(sources, targets, move, **conditions)
 
 
 def weight_and_bias(
@@ -110,6 +125,8 @@ class Layout:
             [(source, arguments)] of the architecture that a name stands for, or of the
             class whose defaults apply where the config is silent. A value may be
             `Undecided`.
+        tensor_arguments: (canonical name → function that reads its tensor) → arguments that
+            the values of tensors tell.
         reason_to_refuse: (config, canonical name → name in the file, canonical name →
             shape) → the reason why the model may compute something else than its tensors
             look like, or None.
@@ -142,6 +159,9 @@ class Layout:
     architecture_arguments: Callable[
         [dict | None, str, int], Iterable[tuple[str, dict]]
     ] = lambda config, path, width: ()
+    tensor_arguments: Callable[[Mapping[str, Callable[[], np.ndarray]]], dict] = (
+        lambda tensors: {}
+    )
     reason_to_refuse: Callable[[dict, Mapping, Mapping], str | None] = (
         lambda config, names, shapes: None
     )

@@ -69,14 +69,28 @@ def _qkv_biases(*parts):
     return Move(forward, lambda dims, bias: _split(bias.reshape(-1), parts))
 
 
+def _masked_bias(dims, bias, mask):
+    """The biases of queries and values in one of all three, whose key third is masked."""
+    expected = np.repeat((1, 0, 1), len(mask) // 3)
+    if mask.dtype.itemsize and not np.array_equal(mask, expected):
+        raise ValueError("the mask of its biases is not 1 for q, 0 for k and 1 for v")
+    return (bias.reshape(3, dims.num_heads, -1)[[0, 2]],)
+
+
+def _bias_and_mask(dims, bias):
+    query, value = bias.reshape(2, -1)
+    none, one = np.zeros_like(query), np.ones_like(query)
+    return np.concatenate([query, none, value]), np.concatenate([one, none, one])
+
+
 def _concatenate(arrays, parts):
-    """Concatenates arrays, whose sizes must be `parts` in thirds of the result."""
+    """Concatenates arrays, whose sizes must be `parts`, in thirds of the result."""
     if len(arrays) == 1:
         return arrays[0]
     result = np.concatenate(arrays)
     for array, part in zip(arrays, parts, strict=True):
         if 3 * len(array) != part * len(result):
-            raise ValueError("queries, keys and values are not of one size")
+            raise ValueError("its parts are not of one size")
     return result
 
 
@@ -144,6 +158,20 @@ MOVES = {
     "fuse biases of q kv": _qkv_biases(1, 2),
     "fused weight": _qkv_weights(3),
     "fused bias": _qkv_biases(3),
+    "stack biases of q v": Move(
+        lambda dims, *biases: (np.stack(biases).reshape(2, dims.num_heads, -1),),
+        lambda dims, bias: tuple(bias.reshape(2, -1)),
+    ),
+    "masked q k v bias": Move(_masked_bias, _bias_and_mask),
+    # The gate of an MLP and the values that it multiplies.
+    "fuse weights of gate and values": Move(
+        lambda dims, *a: (_transpose(_concatenate(a, (1.5, 1.5))),),
+        lambda dims, a: tuple(np.split(_transpose(a), 2)),
+    ),
+    "fuse biases of gate and values": Move(
+        lambda dims, *a: (_concatenate(a, (1.5, 1.5)),),
+        lambda dims, a: tuple(np.split(a, 2)),
+    ),
     "projection": Move(
         lambda dims, a: (_transpose(a).reshape(dims.num_heads, -1, a.shape[0]),),
         lambda dims, a: (_transpose(a.reshape(-1, a.shape[2])),),

@@ -1,7 +1,11 @@
 """The layouts of timm's VisionTransformer, also of DINOv2, MAE and DeiT, and of its BiT."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+from keras_vit.layers.mlp import GATED
 from keras_vit.weights.layouts.layout import (
     POSITIONS,
     TORCH_DEFAULTS,
@@ -11,6 +15,7 @@ from keras_vit.weights.layouts.layout import (
     row,
     weight_and_bias,
 )
+from keras_vit.weights.layouts.timm_eva import rope_of
 from keras_vit.weights.layouts.timm_names import (
     SIZES,
     arguments_of,
@@ -23,6 +28,39 @@ from keras_vit.weights.resolve import Undecided
 _BLOCK = "blocks.{i}"
 _STEM = "patch_embed.backbone"
 _UNIT = "stages.{stage}.blocks.{unit}"  # of a ResNet
+
+
+def _attention(source, target):
+    """Rows of an attention, whose queries, keys and values are one tensor or three."""
+    weights = tuple(f"{source}.{part}_proj.weight" for part in "qkv")
+    query, key, value = (f"{source}.{part}_proj.bias" for part in "qkv")
+    bias, stacked = f"{target}/query_value_bias", "stack biases of q v"
+    return (
+        *weight_and_bias(f"{source}.qkv", f"{target}/qkv", "fused weight", "fused bias"),
+        row((f"{source}.q_bias", f"{source}.v_bias"), bias, stacked),
+        row(weights, f"{target}/qkv/kernel", "fuse weights of q k v"),
+        row((query, key, value), f"{target}/qkv/bias", "fuse biases of q k v"),
+        row((query, value), bias, stacked, unless=key),
+        *norm(f"{source}.q_norm", f"{target}/query_norm"),
+        *norm(f"{source}.k_norm", f"{target}/key_norm"),
+        *norm(f"{source}.norm", f"{target}/sub_norm"),
+        *weight_and_bias(f"{source}.proj", f"{target}/projection", "projection"),
+    )
+
+
+def _gates(source, target):
+    """Rows of the first layer of an MLP whose gate is a tensor of its own."""
+    return tuple(
+        row(
+            (f"{source}.fc1_g.{part}", f"{source}.fc1_x.{part}"),
+            f"{target}/dense_1/{ours}",
+            f"fuse {kind} of gate and values",
+        )
+        for part, ours, kind in (
+            ("weight", "kernel", "weights"),
+            ("bias", "bias", "biases"),
+        )
+    )
 
 
 def _mlp(source, target):
@@ -80,15 +118,13 @@ ROWS: tuple[TensorRow, ...] = (
     row("pos_embed", POSITIONS, "positions"),
     *norm("norm_pre", "pre_norm"),
     *norm(f"{_BLOCK}.norm1", "block_{i}/attention_norm"),
-    *weight_and_bias(
-        f"{_BLOCK}.attn.qkv", "block_{i}/attention/qkv", "fused weight", "fused bias"
-    ),
-    *norm(f"{_BLOCK}.attn.q_norm", "block_{i}/attention/query_norm"),
-    *norm(f"{_BLOCK}.attn.k_norm", "block_{i}/attention/key_norm"),
-    *weight_and_bias(f"{_BLOCK}.attn.proj", "block_{i}/attention/projection", "projection"),
+    *_attention(f"{_BLOCK}.attn", "block_{i}/attention"),
+    row("rope.freqs_{i}", "block_{i}/attention/frequencies", axis=1),
     row(f"{_BLOCK}.ls1.gamma", "block_{i}/attention_scale/scale"),
     *norm(f"{_BLOCK}.norm2", "block_{i}/mlp_norm"),
+    *_gates(f"{_BLOCK}.mlp", "block_{i}/mlp"),
     *_mlp(f"{_BLOCK}.mlp", "block_{i}/mlp"),
+    *norm(f"{_BLOCK}.mlp.norm", "block_{i}/mlp/sub_norm"),
     row(f"{_BLOCK}.ls2.gamma", "block_{i}/mlp_scale/scale"),
     *norm("norm", "encoder_norm"),
     row("attn_pool.latent", "pooling/probe", "drop first axis"),
@@ -120,10 +156,10 @@ def _num_prefix(shapes):
 
 
 def _gate_activation(fields, shapes):
-    """SwiGLU for DINOv2's giant; the names of other gates do not tell the activation."""
-    dinov2 = any(re.search(r"\.mlp\.w12\.", name) for name in shapes)
+    """SwiGLU for DINOv2's giant and for Eva; other names do not tell the activation."""
+    named = any(re.search(r"\.mlp\.(w12|fc1_g)\.", name) for name in shapes)
     giant = (fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
-    return "swiglu" if dinov2 or giant == (1536, 40, 4096) else None
+    return "swiglu" if named or giant == (1536, 40, 4096) else None
 
 
 _POOLINGS = {"avg": "gap", "token": "token", "map": "map"}
@@ -154,6 +190,8 @@ def _config_arguments(config):
         arguments["num_prefix_positions"] = 0
     if theirs.get("pos_embed") in ("", "none"):
         arguments["position"] = "none"
+    architecture = known_name(str(config.get("architecture")))
+    arguments["rope"] = rope_of(architecture, theirs)
     return arguments
 
 
@@ -186,7 +224,6 @@ _BUILT = {
     "pool_include_prefix": (False,),
     "block_fn": (),
     "attn_layer": (),
-    "use_rot_pos_emb": (False,),
     "use_post_norm": (False,),
 }
 
@@ -199,13 +236,18 @@ def _reason_to_refuse(config, names, shapes):
             return f"config.json has {name}={value!r}, which is not built here"
     if arguments.get("global_pool") == "" and "head.weight" in names:
         return "config.json has global_pool='', and a head for each token is not built here"
-    if "architecture" in config or "embed_dim" in arguments:
+    if {"architecture", "embed_dim"} & set(arguments) or arguments.get("use_rot_pos_emb"):
         return None
     return _look_alike(names, shapes)
 
 
 def _look_alike(names, shapes):
     """The published model with these tensors that is not built here, or None."""
+    if any(re.search(r"\.attn\.(q_bias|k_proj\.weight)$", name) for name in names):
+        return (
+            "EVA-02 and DINOv3 have these tensors, and rotary positions, which leave none. "
+            "Give the `rope` of the model if it has them (see `layers.RotaryEmbedding`)"
+        )
     if "cls_token" in names and "attn_pool.latent" in names:
         return (
             "models with a class token beside an attention pool also have rotary positions "
@@ -242,9 +284,18 @@ def _undecided(fields):
 
 
 def _not_written(config, num_prefix):
-    """The other name of the stem's root."""
+    """The other name of the stem's root, and Eva's other names."""
     has_stages = config["stem"] and config["stem"]["num_units"]
-    return {r.sources[0] for r in _root(_STEM if has_stages else f"{_STEM}.stem")}
+    names = {r.sources[0] for r in _root(_STEM if has_stages else f"{_STEM}.stem")}
+    # Eva has tensors of queries, keys and values where the MLP has a norm, and a tensor of
+    # the gate there and in DINOv3.
+    of_parts, fused = ("q_proj.weight", "q_proj.bias"), ("qkv.weight", "qkv.bias", "q_bias")
+    others = fused if config["mlp_sub_norm"] else of_parts
+    names |= {f"{_BLOCK}.attn.{name}" for name in others}
+    is_dinov3 = (config["rope"] or {}).get("kind") == "dinov3"
+    has_gate = config["mlp"] in GATED and (config["mlp_sub_norm"] or is_dinov3)
+    other = "fc1" if has_gate else "fc1_g"
+    return names | {f"{_BLOCK}.mlp.{other}.{part}" for part in ("weight", "bias")}
 
 
 # timm standardizes with a batch norm of epsilon 1e-8.
@@ -284,6 +335,19 @@ TIMM = Layout(
     resnet_defaults=_RESNET,
     not_written=_not_written,
 )
+
+# What timm's Eva writes: its names of scales, and no parts that it lacks.
+TIMM_EVA = replace(
+    TIMM,
+    rows=tuple(r for r in ROWS if not r.targets[0].startswith(("stem_", "pre_logits"))),
+    written_names=((r"\.ls([12])\.gamma$", r".gamma_\1"),),
+)
+
+
+def is_eva(config: Mapping[str, Any]) -> bool:
+    """True if timm's class for the model of a config is Eva."""
+    sub_norms = config["attention_sub_norm"] or config["mlp_sub_norm"]
+    return bool(config["rope"] or sub_norms or config["qkv_bias"] == "qv")
 
 
 def _bit_config_arguments(config):

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from keras_vit.weights.layouts import timm_eva
+
 # (width, attention heads) → names in the registry of timm 1.0.31 that are computed exactly
 # here.
 _EXACT = {
@@ -91,7 +93,12 @@ _EXACT = {
         vit_gigantic_patch14_224 vit_gigantic_patch14_clip_224
         vit_gigantic_patch14_clip_378 vit_gigantic_patch14_clip_quickgelu_224""",
 }
-SIZES = {name: size for size, names in _EXACT.items() for name in names.split()}
+SIZES = {
+    name: size
+    for table in (_EXACT, timm_eva.EXACT)
+    for size, names in table.items()
+    for name in names.split()
+}
 _BIT = r"resnetv2_\d+x\d_bit"
 
 # Names of earlier versions of timm, with the tag as a part.
@@ -105,13 +112,13 @@ _EARLIER = (
 # Pattern of a name → the difference of such models, which tensors do not tell.
 _DIFFERENCES = {
     r"_rope(?![a-z])|_dinov3|_pe_(core|spatial|lang)(?![a-z])|^eva02|_lingbot|_sapiens": (
-        "it turns queries and keys by their positions (RoPE)"
+        "it turns queries and keys by their positions (RoPE) in a way not known here"
     ),
-    r"_rpn(?![a-z])": "its norms come after attention and MLP",
+    r"_rpn(?![a-z])|^eva02_enormous": "its norms come after attention and MLP",
     r"^test_vit3$": "it pools the class token together with the patches",
     r"_distilled_": "it averages two heads",
     r"^naflexvit": "its images have any aspect ratio",
-    r"^beit|relpos|^eva_giant": "its attention differs",
+    r"^beit|relpos": "its attention differs",
 }
 # A name of timm's in the name of a file or folder.
 _IN_PATH = (
@@ -161,14 +168,18 @@ def name_in_path(path: str) -> str | None:
 def _name_in(text):
     text = re.sub(_DEIT3, r"deit3_\1_patch16_\2", text)
     match = re.search(_IN_PATH, known_name(text))
-    if match is None or difference(match[0]):
-        return match and match[0]
+    if match is None:
+        return None
     begin = [name for name in SIZES if re.match(f"{name}(?![a-z0-9])", match[0])]
-    return max(begin, key=len, default=None)
+    begin = max(begin, key=len, default=None)
+    rest = match[0].removeprefix(begin or "")
+    return match[0] if difference(rest) else begin
 
 
 def facts(name: str) -> dict[str, Any]:
     """Arguments of `VisionTransformer` of a known name, without the number of heads."""
+    if name in timm_eva.NAMES:
+        return timm_eva.facts(name)
     arguments: dict[str, Any] = {
         "mlp": "gelu",
         "gelu_approximate": bool(re.search(_TANH, name)),
