@@ -45,6 +45,9 @@ CASES = {
     "timm_rope_axial": {},
     "timm_rope_mixed": {},
     "timm_rope_reg_gap": {},
+    "meta_dinov3": {"num_heads": 4, "input_shape": (32, 48, 3)},
+    "meta_dinov3_pth": {"num_heads": 4, "input_shape": (32, 32, 3)},
+    "hf_dinov3": {},
     "hf_vit": {},
     "hf_ijepa": {},
     "hf_dinov2_registers": {},
@@ -56,7 +59,7 @@ CASES = {
     "bit_resnet": {"image_size": 64},
     "timm_bit": {},
 }
-EVA = re.compile("_(dinov3|eva|rope)")  # models of timm's class Eva
+EVA = re.compile("timm_(dinov3|eva|rope)")  # models of timm's class Eva
 
 
 NON_SQUARE = {
@@ -68,7 +71,7 @@ NON_SQUARE = {
 
 
 def checkpoint_of(case):
-    files = ("checkpoint.npz", "model.safetensors")
+    files = ("checkpoint.npz", "model.safetensors", "model.pth")
     found = [
         REFERENCE / case / name for name in files if (REFERENCE / case / name).exists()
     ]
@@ -145,6 +148,77 @@ def test_eva_is_written_as_timm_writes_it(case, tmp_path):
     again = load(tmp_path / "ours.safetensors")  # its metadata tells the rest
     assert again.get_config()["rope"] == model.get_config()["rope"]
     assert_stages(again, case)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("meta", ["meta.safetensors", "meta.pth"])
+@pytest.mark.parametrize("case", ["timm_dinov3_qkvb", "timm_dinov3", "timm_dinov3_plus"])
+def test_dinov3_goes_through_every_layout_bit_by_bit(case, meta, tmp_path):
+    first = load(checkpoint_of(case), classes=0, pooling="token")
+    keras_vit.save_weights(first, tmp_path / "1.safetensors", layout="timm")
+    way = [(meta, "meta"), ("folder", "huggingface"), ("2.safetensors", "timm")]
+    model = load(tmp_path / "1.safetensors")
+    for name, layout in way:
+        keras_vit.save_weights(model, tmp_path / name, layout=layout)
+        told = {"num_heads": 4, "image_size": first.get_config()["image_size"]}
+        model = load(tmp_path / name, **told if name.endswith(".pth") else {})
+        assert model.get_config()["rope"]["periods"] is None  # those that are computed
+    before, after = (load_file(tmp_path / f"{n}.safetensors") for n in (1, 2))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(after[name], tensor, err_msg=name)
+    images = reference(case)["input"]
+    np.testing.assert_array_equal(array(model(images)), array(first(images)))
+
+
+@pytest.mark.one_backend
+def test_stored_periods_go_back_to_meta_alone(tmp_path):
+    """transformers and timm compute them, and those of Meta's files are rounded."""
+    model = load(checkpoint_of("meta_dinov3_pth"), **CASES["meta_dinov3_pth"])
+    keras_vit.save_weights(model, tmp_path / "meta.safetensors", layout="meta")
+    written = load_file(tmp_path / "meta.safetensors")
+    torch = pytest.importorskip("torch")
+    state = torch.load(checkpoint_of("meta_dinov3_pth"), weights_only=True)
+    assert set(written) == set(state)
+    for name in set(state) - {"mask_token"}:
+        tensor = state[name].numpy().copy()
+        if name.endswith("attn.qkv.bias"):  # whose keys have none
+            tensor[48:96] = 0
+        np.testing.assert_array_equal(written[name], tensor, err_msg=name)
+    with pytest.raises(ValueError, match="transformers' DINOv3 cannot have rope="):
+        keras_vit.save_weights(model, tmp_path / "folder", layout="huggingface")
+    with pytest.raises(ValueError, match="timm's class computes the periods"):
+        keras_vit.save_weights(model, tmp_path / "timm.safetensors", layout="timm")
+    assert [path.name for path in tmp_path.iterdir()] == ["meta.safetensors"]
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rope": "axial"}, "rope="),
+        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon="),
+        ({"classes": 3}, "classes="),
+        ({"pooling": "gap", "class_token": True}, "pooling="),
+        ({"position": "learned"}, "position="),
+        ({"pre_norm": True, "patch_bias": True}, "no place for pre_norm"),
+    ],
+)
+def test_meta_refuses_what_dinov3_is_not(fields, message, tmp_path):
+    fields = {"position": "none", "rope": "dinov3", "classes": 0, **fields}
+    model = tiny(**{"layer_norm_epsilon": 1e-5, "gelu_approximate": False, **fields})
+    with pytest.raises(ValueError, match=message):
+        keras_vit.save_weights(model, tmp_path / "meta.safetensors", layout="meta")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.one_backend
+def test_a_mask_of_biases_that_is_another_is_an_error(tmp_path):
+    tensors = load_file(checkpoint_of("meta_dinov3"))
+    tensors["blocks.1.attn.qkv.bias_mask"][:] = 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="mask of its biases"):
+        load(tmp_path / "model.safetensors", **CASES["meta_dinov3"])
 
 
 @pytest.mark.one_backend

@@ -136,7 +136,7 @@ class RotaryEmbedding(keras.layers.Layer):
         places = _places(self.rope, rows, columns, xp)  # (rows * columns, 2)
         if self.rope["kind"] == "mixed":
             return ops.convert_to_tensor(_after_prefix(self.num_prefix, places, xp))
-        frequencies = _frequencies(self.rope, self.head_dim)
+        frequencies = 1 / periods_of(self.rope, self.head_dim)
         angles = xp.expand_dims(places, 2) * frequencies  # (patches, 2, head_dim / 4)
         angles = xp.reshape(angles, (-1, self.head_dim // 2))
         angles = _after_prefix(self.num_prefix, angles, xp)
@@ -178,12 +178,18 @@ def _places(rope, rows, columns, xp):
     return xp.stack([xp.reshape(first, (-1,)), xp.reshape(second, (-1,))], axis=-1)
 
 
-def _frequencies(rope, head_dim) -> np.ndarray:
-    """Angles of one step along an axis, the fastest first: float32 (head_dim / 4,)."""
+def periods_of(rope: Mapping[str, Any], head_dim: int) -> np.ndarray:
+    """Number of steps along an axis after which an angle is 1: float32 (head_dim / 4,).
+
+    Args:
+        rope: see `RotaryEmbedding`.
+        head_dim: int, width of a head.
+    """
+    rope = checked_rope(rope, head_dim)
     if rope["periods"] is not None:
-        return 1 / np.asarray(rope["periods"], "float32")
+        return np.asarray(rope["periods"], "float32")
     exponents = np.arange(head_dim // 4, dtype="float32") / np.float32(head_dim // 4)
-    return np.float32(rope["temperature"]) ** -exponents
+    return np.float32(rope["temperature"]) ** exponents
 
 
 def _after_prefix(num_prefix, values, xp):

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from keras_vit.weights.resolve import (
     POSITION_GRID,
     PUBLISHED,
     SHAPES,
+    TENSORS,
     Resolver,
     Undecided,
     published_heads,
@@ -139,7 +140,10 @@ class Checkpoint:
             stated = layout.config_arguments(self._config or {})
             stated = {key: value for key, value in stated.items() if value is not None}
             path, width = self.file.path, self._width()
+            names = {layout.canonical_name(n): r for n, r in self.package.names.items()}
+            readers = {n: partial(self.file.read, raw) for n, raw in names.items()}
             sources = [
+                (TENSORS, layout.tensor_arguments(readers)),
                 (METADATA, checked_arguments(metadata)),
                 (CONFIG, checked_arguments(stated)),
                 *layout.architecture_arguments(self._config, path, width),

@@ -1,9 +1,9 @@
 """The arguments of a checkpoint's model: one ordered list of sources, the first one counts.
 
-The order: names and shapes of the tensors, the caller's overrides, the preset, the metadata
-of our own files, `config.json`, the architecture that it or the path names, the defaults
-of the class that it names, the model to be loaded and published models of the size (for
-the number of heads and the grid of positions), the defaults of the layout.
+The order: names and shapes of the tensors, the caller's overrides, the preset, values of
+tensors, the metadata of our own files, `config.json`, the architecture that it or the path
+names, the defaults of the class that it names, the model to be loaded and published models
+of the size (for the number of heads and the grid of positions), the defaults of the layout.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from keras_vit.models.sizes import SIZES
 
 SHAPES = "names and shapes"
+TENSORS = "the tensors"
 POSITION_GRID = "position_grid"
 OVERRIDES = "the overrides"
 METADATA = "the file's metadata"

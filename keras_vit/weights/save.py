@@ -18,6 +18,13 @@ from keras_vit.output_paths import check_kind, partial_path
 from keras_vit.weight_paths import inner_paths
 from keras_vit.weights.architecture import CHECKS, METADATA_KEY
 from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
+from keras_vit.weights.layouts.dinov3 import (
+    HF_DINOV3,
+    META,
+    check_meta,
+    heads_of,
+    meta_tensors,
+)
 from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
@@ -27,8 +34,12 @@ from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_EVA, is_eva
 from keras_vit.weights.load import variables
 from keras_vit.weights.notes import NOTES_KEY
 
-WRITTEN = ("google", "timm", "huggingface")
-ENDINGS = {"google": ".npz", "timm": ".safetensors"}
+WRITTEN = ("google", "timm", "huggingface", "meta")
+ENDINGS = {
+    "google": (".npz",),
+    "timm": (".safetensors",),
+    "meta": (".safetensors", ".pth"),
+}
 PREFIX, GRID = POSITIONS
 
 
@@ -44,16 +55,17 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
         check_kind(path, is_folder=False)
     config = _config(model)
     is_bit = "num_units" in config
-    ending = ENDINGS.get(layout)
-    if ending and not path.endswith(ending):
+    endings = ENDINGS.get(layout)
+    if endings and not path.endswith(endings):
         raise ValueError(
-            f"A file in the layout {layout!r} ends in {ending}. Received: path={path!r}"
+            f"A file in the layout {layout!r} ends in {' or '.join(endings)}. Received: "
+            f"path={path!r}"
         )
-    if config.get("rope") and layout in ("google", "huggingface"):
+    if config.get("rope") and layout == "google":
         raise ValueError(
-            f"The layout {layout!r} has no place here for rotary positions. Received: the "
-            f"model {model.name!r} with rope={config['rope']}. Save it with layout='timm' "
-            "or by `model.save`."
+            "The layout 'google' has no place for rotary positions. Received: the model "
+            f"{model.name!r} with rope={config['rope']}. Save it with layout='timm' or by "
+            "`model.save`."
         )
     if layout == "google":
         google = BIT if is_bit else GOOGLE
@@ -61,16 +73,24 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
         _warn_of_lost_arguments(path, config, google)
         _write(path, lambda file: np.savez(file, **tensors))
     elif layout == "timm":
+        if (config.get("rope") or {}).get("periods"):
+            raise ValueError(
+                "timm's class computes the periods of rotary positions, and has no place "
+                f"for others. Received: the model {model.name!r} with rope="
+                f"{config['rope']}. Save it with layout='meta' or by `model.save`."
+            )
         timm = TIMM_BIT if is_bit else TIMM_EVA if is_eva(config) else TIMM
         tensors, dims = in_layout(model, timm)
         _write_safetensors(path, tensors, _metadata(config, dims))
-    elif layout == "huggingface" and not is_bit:
-        _save_folder(model, path, config)
-    elif layout == "huggingface":
+    elif layout in WRITTEN and is_bit:
         raise ValueError(
-            "The layout 'huggingface' has no place for a `BiTResNet` here. Received: the "
+            f"The layout {layout!r} has no place for a `BiTResNet` here. Received: the "
             f"model {model.name!r}. Save it with layout='timm' or layout='google'."
         )
+    elif layout == "huggingface":
+        _save_folder(model, path, config)
+    elif layout == "meta":
+        _save_meta(model, path, config)
     else:
         raise ValueError(
             f"`layout` must be one of {', '.join(map(repr, WRITTEN))}. Received: "
@@ -106,6 +126,21 @@ def _merged(model) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _save_meta(model, path, config):
+    """Writes a file of DINOv3's own names, which hold no config."""
+    check_meta(config)
+    tensors, dims = in_layout(model, META)
+    tensors |= meta_tensors(config)
+    if path.endswith(".safetensors"):
+        _write_safetensors(path, tensors, _metadata(config, dims))
+        return
+    _warn_of_lost_arguments(path, config, META)
+    import torch
+
+    state = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    _write(path, lambda file: torch.save(state, file))
+
+
 def _save_folder(model, path, config):
     if os.path.isfile(path) or path.endswith((".safetensors", ".npz", ".bin")):
         raise ValueError(
@@ -123,8 +158,10 @@ def _save_folder(model, path, config):
             name if name.startswith("classifier.") else f"vit.{name}": array
             for name, array in tensors.items()
         }
-    if layout is DINOV2:  # transformers warns where it is missing
-        tensors["embeddings.mask_token"] = np.zeros((1, config["hidden_dim"]), "float32")
+    if layout in (DINOV2, HF_DINOV3):  # transformers warns where it is missing
+        shape = (1,) * (1 if layout is DINOV2 else 2)
+        mask_token = np.zeros((*shape, config["hidden_dim"]), "float32")
+        tensors["embeddings.mask_token"] = mask_token
     os.makedirs(path, exist_ok=True)
     for name, content in texts.items():
         text = (json.dumps(content, indent=2) + "\n").encode()
@@ -134,7 +171,9 @@ def _save_folder(model, path, config):
 
 
 def _huggingface_layout(config) -> Layout:
-    if config["pre_norm"]:
+    if config["rope"]:
+        layout, pooling = HF_DINOV3, "token"
+    elif config["pre_norm"]:
         layout, pooling = CLIP, "token"
     elif config["pooling"] == "map":
         layout, pooling = SIGLIP, "map"
@@ -224,8 +263,8 @@ def _fit_positions(ours, config, layout):
 
 
 def _fit_scales(ours, config, layout):
-    """Adds scales of ones, as DINOv2's blocks all have a scale."""
-    if layout is DINOV2 and config["layer_scale"] is None:
+    """Adds scales of ones, as the blocks of DINOv2 and 3 all have in transformers."""
+    if layout in (DINOV2, HF_DINOV3) and config["layer_scale"] is None:
         for i in range(config["num_layers"]):
             for name in ("attention", "mlp"):
                 ones = np.ones(config["hidden_dim"], "float32")
@@ -254,16 +293,20 @@ def _grid_size(config):
 
 
 def _warn_of_lost_arguments(path, config, layout):
-    """Warns of arguments that a file in Google's layout does not hold."""
+    """Warns of arguments that a file without metadata does not hold."""
     usual = {**layout.defaults, **layout.resnet_defaults, "mlp": "gelu"}
     usual = {key: value for key, value in usual.items() if config.get(key) is not None}
     different = {k: config[k] for k, v in usual.items() if config[k] != v}
-    different.pop("position_interpolation", None)
+    for name in ("position_interpolation", "rope", "image_size"):
+        different.pop(name, None)
+    if layout is META and heads_of(config["hidden_dim"]) != config["num_heads"]:
+        different["num_heads"] = config["num_heads"]
     if different:
         arguments = ", ".join(f"{key}={value!r}" for key, value in different.items())
         log.warning(
-            "%s: Google's layout does not record %s; give it again to load the file.",
+            "%s: the layout %r does not record %s; give it again to load the file.",
             path,
+            layout.name,
             arguments,
         )
 

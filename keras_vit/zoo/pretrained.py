@@ -175,12 +175,14 @@ def save_weights(model: Model, path: str | os.PathLike[str], *, layout: str) -> 
 
     Args:
         model: a `VisionTransformer` or `BiTResNet`, fine-tuned or not.
-        path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`) or
-            of a folder (`"huggingface"`), which is created if it is missing.
+        path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`,
+            `"meta"`), of a `.pth` file (`"meta"`) or of a folder (`"huggingface"`), which
+            is created if it is missing.
         layout: `"google"` (that of the ViT paper's code, or of BigVision for its models),
-            `"timm"` (the state dict of its VisionTransformer) or `"huggingface"`
-            (config.json, preprocessor_config.json and model.safetensors for transformers:
-            ViT, DINOv2 with or without registers, or the image tower of CLIP or SigLIP).
+            `"timm"` (the state dict of its VisionTransformer or Eva), `"meta"` (DINOv3's
+            own) or `"huggingface"` (config.json, preprocessor_config.json and
+            model.safetensors for transformers: ViT, DINOv2 with or without registers,
+            DINOv3, or the image tower of CLIP or SigLIP).
 
     Raises:
         ValueError: if the layout cannot hold a part of the model, which it names, or

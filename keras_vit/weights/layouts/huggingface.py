@@ -1,7 +1,9 @@
 """The layouts of Hugging Face transformers: ViT, DeiT, MAE, DINOv2, CLIP, SigLIP."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from keras_vit.weights.layouts.huggingface_names import EPSILONS, NUM_HEADS
 from keras_vit.weights.layouts.layout import (
@@ -34,7 +36,7 @@ def _mlp(source, target, names=("fc1", "fc2")):
     )
 
 
-def _activation(config):
+def hidden_activation(config: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the model for transformers' `hidden_act`."""
     name = config.get("hidden_act")
     if name is None:
@@ -61,7 +63,7 @@ def _config_arguments(config):
         "num_heads": vision.get("num_attention_heads"),
         "image_size": vision.get("image_size"),
         "layer_norm_epsilon": vision.get("layer_norm_eps"),
-        **_activation(vision),
+        **hidden_activation(vision),
     }
 
 

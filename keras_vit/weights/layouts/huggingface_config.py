@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_vit.layers.mlp import GATED
+from keras_vit.weights.layouts.dinov3 import HF_DINOV3, dinov3_config
 from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
 from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
@@ -39,6 +41,8 @@ def model_config(
         }
     if layout is DINOV2:
         common |= _dinov2(config)
+    elif layout is HF_DINOV3:
+        common |= dinov3_config(config)
     else:
         common["intermediate_size"] = config["mlp_dim"]
     if layout is VIT:
@@ -51,7 +55,8 @@ def model_config(
 
 def processor_config(config: dict[str, Any], layout: Layout) -> dict[str, Any]:
     """Content of `preprocessor_config.json`, the preparation of images."""
-    kind = "SiglipImageProcessor" if layout is SIGLIP else "ViTImageProcessor"
+    kinds = {SIGLIP.name: "SiglipImageProcessor", HF_DINOV3.name: "DINOv3ViTImageProcessor"}
+    kind = kinds.get(layout.name, "ViTImageProcessor")
     resample = 2 if layout is VIT else 3  # bilinear, bicubic
     return {
         "do_resize": True,
@@ -71,8 +76,12 @@ def _check(config, layout):
         "representation_size": not config["representation_size"]
         or (layout is VIT and not config["classes"]),
         "class_token": config["class_token"] == (layout is not SIGLIP),
-        "mlp": config["mlp"] != "swiglu" or layout is DINOV2,
-        "qkv_bias": config["qkv_bias"] or layout in (VIT, DINOV2),
+        "mlp": config["mlp"] not in GATED
+        or (layout is DINOV2 and config["mlp"] == "swiglu")
+        or layout is HF_DINOV3,
+        "qkv_bias": config["qkv_bias"] is True
+        or (layout in (VIT, DINOV2) and config["qkv_bias"] is False)
+        or layout is HF_DINOV3,
         "patch_bias": config["patch_bias"] is not False or layout is CLIP,
         "mlp_dim": layout is not DINOV2 or _mlp_dim(config) == config["mlp_dim"],
     }
@@ -91,6 +100,8 @@ def _model_type(config, layout):
         return "clip_vision_model", f"CLIPVisionModel{with_head}"
     if layout is SIGLIP:
         return "siglip_vision_model", "SiglipVisionModel"
+    if layout is HF_DINOV3:
+        return "dinov3_vit", "DINOv3ViTModel"
     if layout is DINOV2 and config["num_registers"]:
         return "dinov2_with_registers", "Dinov2WithRegistersModel"
     if layout is DINOV2:

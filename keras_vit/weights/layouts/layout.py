@@ -53,6 +53,19 @@ def weight_and_bias(
     )
 
 
+def gates(gate: str, values: str, target: str) -> tuple[TensorRow, TensorRow]:
+    """The rows of a gate and of the values that it multiplies, which are one layer here."""
+    kinds = (("weight", "kernel", "weights"), ("bias", "bias", "biases"))
+    return tuple(
+        row(
+            (f"{gate}.{part}", f"{values}.{part}"),
+            f"{target}/{ours}",
+            f"fuse {kind} of gate and values",
+        )
+        for part, ours, kind in kinds
+    )
+
+
 def norm(
     source: str, target: str, scale: str = ".weight", offset: str = ".bias"
 ) -> tuple[TensorRow, TensorRow]:

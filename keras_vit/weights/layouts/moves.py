@@ -162,7 +162,7 @@ MOVES = {
         lambda dims, *biases: (np.stack(biases).reshape(2, dims.num_heads, -1),),
         lambda dims, bias: tuple(bias.reshape(2, -1)),
     ),
-    "masked q k v bias": Move(_masked_bias, _bias_and_mask),
+    "masked bias of q k v": Move(_masked_bias, _bias_and_mask),
     # The gate of an MLP and the values that it multiplies.
     "fuse weights of gate and values": Move(
         lambda dims, *a: (_transpose(_concatenate(a, (1.5, 1.5))),),

@@ -11,6 +11,7 @@ from keras_vit.weights.layouts.layout import (
     TORCH_DEFAULTS,
     Layout,
     TensorRow,
+    gates,
     norm,
     row,
     weight_and_bias,
@@ -45,21 +46,6 @@ def _attention(source, target):
         *norm(f"{source}.k_norm", f"{target}/key_norm"),
         *norm(f"{source}.norm", f"{target}/sub_norm"),
         *weight_and_bias(f"{source}.proj", f"{target}/projection", "projection"),
-    )
-
-
-def _gates(source, target):
-    """Rows of the first layer of an MLP whose gate is a tensor of its own."""
-    return tuple(
-        row(
-            (f"{source}.fc1_g.{part}", f"{source}.fc1_x.{part}"),
-            f"{target}/dense_1/{ours}",
-            f"fuse {kind} of gate and values",
-        )
-        for part, ours, kind in (
-            ("weight", "kernel", "weights"),
-            ("bias", "bias", "biases"),
-        )
     )
 
 
@@ -122,7 +108,7 @@ ROWS: tuple[TensorRow, ...] = (
     row("rope.freqs_{i}", "block_{i}/attention/frequencies", axis=1),
     row(f"{_BLOCK}.ls1.gamma", "block_{i}/attention_scale/scale"),
     *norm(f"{_BLOCK}.norm2", "block_{i}/mlp_norm"),
-    *_gates(f"{_BLOCK}.mlp", "block_{i}/mlp"),
+    *gates(f"{_BLOCK}.mlp.fc1_g", f"{_BLOCK}.mlp.fc1_x", "block_{i}/mlp/dense_1"),
     *_mlp(f"{_BLOCK}.mlp", "block_{i}/mlp"),
     *norm(f"{_BLOCK}.mlp.norm", "block_{i}/mlp/sub_norm"),
     row(f"{_BLOCK}.ls2.gamma", "block_{i}/mlp_scale/scale"),
