@@ -140,7 +140,7 @@ class Checkpoint:
             stated = layout.config_arguments(self._config or {})
             stated = {key: value for key, value in stated.items() if value is not None}
             path, width = self.file.path, self._width()
-            names = {layout.canonical_name(n): r for n, r in self.package.names.items()}
+            names = {layout.canonical_name(n): r for n, r in self.vit.names.items()}
             readers = {n: partial(self.file.read, raw) for n, raw in names.items()}
             sources = [
                 (TENSORS, layout.tensor_arguments(readers)),
