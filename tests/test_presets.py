@@ -33,15 +33,20 @@ from keras_vit.presets import (
     is_vtab_name,
     meta,
     parse_augreg,
+    timm,
     vtab_preset,
 )
+from keras_vit.presets.preset import PERMISSIVE
 
 pytestmark = pytest.mark.one_backend
 
 ROWS = list(PRESETS.values())
+RESTRICTED = ("CC-BY-NC-4.0", "apple-ascl", "apple-amlr")
 FAMILIES = {
     *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
-    *("DeiT", "DeiT-3", "MAE", "DINOv2", "CLIP", "Hugging Face", "BiT"),
+    *("DeiT", "DeiT-3", "MAE", "DINO", "I-JEPA", "DINOv2", "CLIP", "CLIP fine-tuned"),
+    *("DFN", "MobileCLIP2", "MetaCLIP", "MetaCLIP 2", "TinyCLIP", "Hugging Face", "timm"),
+    *("EVA", "MIIL", "TIPSv2", "BiT"),
 }
 PRETRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 FINETUNED = f"{PRETRAINED}--imagenet2012-steps_20k-lr_0.03-res_384"
@@ -61,8 +66,23 @@ PARAMETERS = {
     # The file holds 1,136,486,912: a mask token of 1536 more.
     "ViTgiant14.dinov2_registers": 1_136_485_376,
 }
-# In millions, to two decimals: timm's results-imagenet.csv.
+# In millions, to two decimals: timm's results-imagenet.csv, and for "sbb" the model card of
+# vit_mediumd_patch16_reg4_gap_384.
 MILLIONS = {
+    "ViTB32.clip_laion2b+imagenet12k+imagenet2012-448": 88.34,
+    "ViTB16.clip_openai+imagenet2012-384": 86.86,
+    "ViTL14.clip_openai+imagenet12k+imagenet2012-336": 304.53,
+    "ViTH14.clip_laion2b+imagenet12k+imagenet2012-336": 632.46,
+    "ViTL14.eva_imagenet21k+imagenet2012-196": 304.14,
+    "ViTL14.eva_imagenet21k+imagenet21k+imagenet2012-336": 304.53,
+    "ViTB16.miil_imagenet21k+imagenet2012": 86.54,
+    "ViTM16.sw_imagenet12k+imagenet2012-256": 38.86,
+    "ViTM16.sw_imagenet12k+imagenet2012-384": 39.03,
+    "ViTwee16.sbb_reg1_imagenet2012-256": 13.42,
+    "ViTlittle16.sbb_reg4_imagenet2012-256": 22.52,
+    "ViTM16.sbb_reg4_imagenet2012-256": 38.88,
+    "ViTmediumd16.sbb2_e200_reg4_imagenet12k+imagenet2012-256": 64.11,
+    "ViTbetwixt16.sbb_reg1_imagenet2012-256": 60.40,
     "RViTTi16.augreg_imagenet21k+imagenet2012": 6.36,
     "RViTTi16.augreg_imagenet21k+imagenet2012-224": 6.34,
     "R26ViTS32.augreg_imagenet21k+imagenet2012": 36.47,
@@ -147,7 +167,7 @@ def test_parameters_of_arguments_that_no_preset_has():
 
 
 def test_names_are_unique_and_well_formed():
-    modules = (augreg, google, big_vision, meta, clip, hugging_face, bit)
+    modules = (augreg, google, big_vision, meta, clip, hugging_face, timm, bit)
     assert sum(len(module.PRESETS) for module in modules) == len(PRESETS)
     for name, row in PRESETS.items():
         assert name == row.name == f"{row.architecture}.{row.tag}"
@@ -190,6 +210,27 @@ def test_resolutions_are_multiples_of_the_patch():
             assert row.resolution == int(stated[1]), row.name
 
 
+def test_rows_are_what_timm_s_names_say():
+    """Patch and resolution, the width of the pre-trained towers, and the kind of pooling."""
+    compared = 0
+    for row in ROWS:
+        if row.family in ("BiT", "FlexiViT") or not row.address.startswith("hf://timm/"):
+            continue
+        name = row.address.removeprefix("hf://timm/")
+        patch, resolution = re.search(r"_patch(\d+)_(?:.*_)?(\d{3})?", name).groups()
+        config = row.config()
+        assert config["patch_size"] == int(patch), row.name
+        assert resolution is None or row.resolution == int(resolution), row.name
+        assert ("_gap_" in name or "eva_" in name) == (config.get("pooling") == "gap")
+        registers = re.search(r"_reg(\d)", name)
+        assert config.get("num_registers", 0) == int(registers[1] if registers else 0)
+        assert ("_clip_" in name) == config.get("pre_norm", False), row.name
+        ending = {"in1k": 1000, "in12k": 11821}.get(re.search(r"[a-z0-9]+$", name)[0])
+        assert ending in (None, row.classes), row.name
+        compared += 1
+    assert compared > 100
+
+
 def test_sizes_of_files_are_those_of_their_parameters():
     """4 bytes each and a small archive overhead, within the rounding of the listing."""
     rows = [row for row in ROWS if row.size_bytes]
@@ -211,7 +252,8 @@ def test_preprocessing_and_scores_are_plausible():
         assert len(steps.mean) == len(steps.std) == 3
         assert steps.crop_fraction is None or 0.8 <= steps.crop_fraction <= 1
         assert steps.interpolation in ("bilinear", "bicubic", "area", None)
-        assert row.license in ("Apache-2.0", "MIT", "CC-BY-NC-4.0", None)
+        assert row.license in (*PERMISSIVE, *RESTRICTED, None)
+        assert row.is_restricted == (row.license in RESTRICTED)
         assert re.search(r"\(arXiv \d{4}\.\d{5}\)$", row.paper)
         if row.accuracy is not None:
             assert 60 < row.accuracy < 90
@@ -242,12 +284,16 @@ def test_a_row_cannot_be_changed():
 
 
 @pytest.mark.parametrize(
-    "name", ["B16", "ViTX16", "ViTB", "ViT16", "R50ViTB32", "RViTB16", "BiTR50x2", "BiT"]
+    "name",
+    [
+        *("B16", "ViTX16", "ViTB", "ViTB_16", "ViTSo150m216", "ViT16"),
+        *("R50ViTB32", "RViTB16", "BiTR50x2", "BiT"),
+    ],
 )
 def test_an_architecture_is_a_size_and_a_patch_or_a_resnet(name):
     with pytest.raises(
         ValueError,
-        match=f"R50ViTL32, BiTR50x1.*Received: '{name}'. Sizes: Ti, S",
+        match=f"R50ViTL32, BiTR50x1.*Received: '{name}'. Sizes: Ti, Xs",
     ):
         architecture_fields(name)
 

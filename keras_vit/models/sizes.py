@@ -18,7 +18,9 @@ from keras_vit.models.resnet_stem import (
 # Ti, S and So400m: DeiT (arXiv 2012.12877) and arXiv 2305.13035; B, L, H: ViT (arXiv
 # 2010.11929), table 1; g and G: *Scaling Vision Transformers* (arXiv 2106.04560); M:
 # DeiT-3 (arXiv 2204.07118); gopt: SigLIP 2's g-opt (arXiv 2502.14786, sizes of
-# BigVision's code); giant: DINOv2's ViT-g (arXiv 2304.07193), whose MLPs are SwiGLU.
+# BigVision's code); giant: DINOv2's ViT-g (arXiv 2304.07193), whose MLPs are SwiGLU; the
+# others have no paper but the code of timm (wee … So150m2), TinyCLIP (Xs) and OpenCLIP
+# (Bplus, its B-16-plus).
 SIZES = {
     name: {
         "hidden_dim": hidden_dim,
@@ -28,9 +30,17 @@ SIZES = {
     }
     for name, num_layers, hidden_dim, mlp_dim, num_heads in [
         ("Ti", 12, 192, 768, 3),
+        ("Xs", 10, 256, 1024, 4),
+        ("wee", 14, 256, 1280, 4),
+        ("little", 14, 320, 1792, 5),
         ("S", 12, 384, 1536, 6),
         ("M", 12, 512, 2048, 8),
+        ("mediumd", 20, 512, 2048, 8),
+        ("betwixt", 12, 640, 2560, 10),
         ("B", 12, 768, 3072, 12),
+        ("Bplus", 12, 896, 3584, 14),
+        ("So150m", 18, 896, 2304, 14),
+        ("So150m2", 21, 832, 2176, 13),
         ("L", 24, 1024, 4096, 16),
         ("So400m", 27, 1152, 4304, 16),
         ("H", 32, 1280, 5120, 16),
@@ -70,7 +80,8 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
 
     Args:
         architecture: `"ViT"`, the name of a size of `SIZES` and the patch size, such as
-            `"ViTB16"`, or a name of `HYBRIDS` or `BITS`.
+            `"ViTB16"`, with `_` between two digits (`"ViTSo150m2_16"`), or a name of
+            `HYBRIDS` or `BITS`.
 
     Raises:
         ValueError: if there is no such architecture.
@@ -81,14 +92,15 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
         size, patch_size, num_units = HYBRIDS[architecture]
         stem = {"num_units": num_units, "width_factor": 1}
         return {"patch_size": patch_size, **SIZES[size], "stem": stem}
-    match = re.fullmatch(r"ViT(.*[A-Za-z])(\d+)", architecture)
-    if not match or match[1] not in SIZES:
+    match = re.fullmatch(r"ViT(?:(.*[A-Za-z])|(.*\d)_)(\d+)", architecture)
+    size = match and (match[1] or match[2])
+    if size not in SIZES:
         raise ValueError(
             "An architecture is named 'ViT', a size and a patch size, such as 'ViTB16', "
             f"or as one of {', '.join([*HYBRIDS, *BITS])}. Received: {architecture!r}. "
             f"Sizes: {', '.join(SIZES)}"
         )
-    return {"patch_size": int(match[2]), **SIZES[match[1]]}
+    return {"patch_size": int(match[3]), **SIZES[size]}
 
 
 def paper_name(architecture: str) -> str:

@@ -2,7 +2,16 @@
 
 import difflib
 
-from keras_vit.presets import augreg, big_vision, bit, clip, google, hugging_face, meta
+from keras_vit.presets import (
+    augreg,
+    big_vision,
+    bit,
+    clip,
+    google,
+    hugging_face,
+    meta,
+    timm,
+)
 from keras_vit.presets.augreg import (
     AugRegRecipe,
     augreg_preset,
@@ -13,7 +22,7 @@ from keras_vit.presets.bit import is_vtab_name, vtab_preset
 from keras_vit.presets.preset import Preprocessing, Preset
 
 # An architecture's first row is the default of its constructor's `weights`.
-_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, bit)
+_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, timm, bit)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 
 

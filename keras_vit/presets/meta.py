@@ -1,10 +1,12 @@
-"""Checkpoints of Meta: DeiT, DeiT-3, MAE, and DINOv2 with and without registers.
+"""Checkpoints of Meta: DeiT, DeiT-3, MAE, DINO, I-JEPA, and DINOv2 with and without
+registers.
 
-Sources: READMEs of facebookresearch/deit, mae and dinov2 (addresses, scores, licenses);
+Sources: READMEs of facebookresearch/deit, mae, dino and dinov2 (addresses, scores,
+licenses); the documentation of huggingface/transformers (addresses of I-JEPA);
 `models/vit.py` of google-research/big_vision (its copies of DeiT-3); `deit.py`,
 `vision_transformer.py` and `results-imagenet.csv` of huggingface/pytorch-image-models
-(mirrors, crops), as recorded in November 2026. All use the exact GELU and an epsilon of
-1e-6. DeiT's distilled models, with a second token and head, are left out.
+(mirrors, crops, licenses), as recorded in November 2026. All use the exact GELU and an
+epsilon of 1e-6. DeiT's distilled models, with a second token and head, are left out.
 """
 
 from keras_vit.presets.big_vision import BUCKET, TOKEN_WITHOUT_POSITION
@@ -99,6 +101,22 @@ _DINOV2 = [
     ("ViTB14", "base", "vit_base_patch14_dinov2", "dinov2_vitb14", 84.5, 84.6),
     ("ViTL14", "large", "vit_large_patch14_dinov2", "dinov2_vitl14", 86.3, 86.7),
     ("ViTgiant14", "giant", "vit_giant_patch14_dinov2", "dinov2_vitg14", 86.5, 87.1),
+]
+
+# DINO: architecture, timm's name, original file, top-1 of a linear classifier.
+_DINO = [
+    ("ViTS16", "vit_small_patch16_224", "dino_deitsmall16_pretrain", 77.0),
+    ("ViTS8", "vit_small_patch8_224", "dino_deitsmall8_pretrain", 79.7),
+    ("ViTB16", "vit_base_patch16_224", "dino_vitbase16_pretrain", 78.2),
+    ("ViTB8", "vit_base_patch8_224", "dino_vitbase8_pretrain", 80.1),
+]
+
+# I-JEPA: architecture, name on the Hub, tag, resolution, crop.
+_IJEPA = [
+    ("ViTH14", "ijepa_vith14_1k", "ijepa_imagenet2012", 224, 0.9),
+    ("ViTH16", "ijepa_vith16_1k", "ijepa_imagenet2012-448", 448, 1.0),
+    ("ViTH14", "ijepa_vith14_22k", "ijepa_imagenet21k", 224, 0.9),
+    ("ViTg16", "ijepa_vitg16_22k", "ijepa_imagenet21k", 224, 0.9),
 ]
 
 _DEIT_PAPER = (
@@ -224,5 +242,40 @@ PRESETS = [
             **_DINOV2_STORY,
         )
         for architecture, name, _, file, _, accuracy in _DINOV2
+    ),
+    *(
+        Preset(
+            architecture=architecture,
+            tag="dino",
+            family="DINO",
+            addresses=(f"hf://timm/{timm}.dino", f"{_FILES}/dino/{file}/{file}.pth"),
+            resolution=224,
+            classes=0,
+            fields=TIMM_FIELDS,
+            preprocessing=_imagenet(0.9),
+            license="Apache-2.0",
+            paper="Emerging Properties in Self-Supervised Vision Transformers "
+            "(arXiv 2104.14294)",
+            accuracy=accuracy,
+            accuracy_source="linear classifier on frozen features, README of "
+            "facebookresearch/dino",
+        )
+        for architecture, timm, file, accuracy in _DINO
+    ),
+    *(
+        Preset(
+            architecture=architecture,
+            tag=tag,
+            family="I-JEPA",
+            addresses=(f"hf://facebook/{name}",),
+            resolution=resolution,
+            classes=0,
+            fields={**TIMM_FIELDS, "pooling": "gap"},
+            preprocessing=_imagenet(crop_fraction),
+            license="CC-BY-NC-4.0",
+            paper="Self-Supervised Learning from Images with a Joint-Embedding Predictive "
+            "Architecture (arXiv 2301.08243)",
+        )
+        for architecture, name, tag, resolution, crop_fraction in _IJEPA
     ),
 ]

@@ -1,14 +1,18 @@
 """A published checkpoint: architecture, origin, preprocessing and score."""
 
 import functools
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 from keras_vit.models.sizes import architecture_fields, count_parameters
 
 MIB, GIB = 2**20, 2**30
+# Licenses that allow any use of the weights, also commercial.
+PERMISSIVE = ("Apache-2.0", "MIT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,8 @@ class Preset:
         resized: bool, whether patches and positions of the file have another size, and
             are resized to that of the row (FlexiViT).
         preprocessing: preprocessing of the images.
-        license: SPDX identifier of the license of the weights.
+        license: SPDX identifier of the license of the weights, or the Hub's identifier of
+            one that has none there, such as `apple-ascl`.
         paper: title and arXiv identifier.
         accuracy: top-1 on the validation images of ImageNet-1k, in percent.
         accuracy_source: source of the accuracy, and the kind of evaluation if it does not
@@ -100,6 +105,11 @@ class Preset:
         return count_parameters(**self.config())
 
     @property
+    def is_restricted(self) -> bool:
+        """True if the license of the weights does not allow every use of them."""
+        return self.license is not None and self.license not in PERMISSIVE
+
+    @property
     def licence(self) -> str | None:
         """Old spelling of `license`."""
         _warn_of_licence(stacklevel=3)
@@ -113,6 +123,43 @@ class Preset:
             "classes": self.classes,
             **self.fields,
         }
+
+
+# Sizes in timm's names → those of `models.sizes`.
+_TIMM_SIZES = {
+    **{"xsmall": "Xs", "small": "S", "medium": "M", "base": "B", "base_plus": "Bplus"},
+    **{"large": "L", "huge": "H", "giant": "g", "gigantic": "G", "so400m": "So400m"},
+    **{"so150m": "So150m", "so150m2": "So150m2_"},
+}
+
+
+def timm_fields(name: str) -> dict[str, Any]:
+    """Architecture, address and resolution that timm's name of a checkpoint states.
+
+    Args:
+        name: such as `"vit_base_patch16_clip_384.openai_ft_in1k"`.
+    """
+    size, patch, plus, resolution = re.fullmatch(
+        r"(?:vit|eva)_([a-z0-9]+)_patch(\d+)(_plus)?_(?:\w+_)?(\d+)\..*", name
+    ).groups()
+    size = _TIMM_SIZES.get(f"{size}{plus or ''}", size)
+    return {
+        "architecture": f"ViT{size}{patch}",
+        "addresses": (f"hf://timm/{name}",),
+        "resolution": int(resolution),
+    }
+
+
+# Data sets in timm's tags → in ours.
+_TIMM_DATA = {
+    **{"in1k": "imagenet2012", "in12k": "imagenet12k"},
+    **{"in21k": "imagenet21k", "in22k": "imagenet21k"},
+}
+
+
+def timm_data(tag: str) -> list[str]:
+    """Names here of the data sets that a tag of timm's names, in order."""
+    return [_TIMM_DATA[part] for part in tag.split("_") if part in _TIMM_DATA]
 
 
 def _accept_licence(init):
