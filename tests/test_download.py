@@ -271,6 +271,15 @@ def test_a_refusal_is_final(status, server, cache, pauses):
     assert [name for name in files(cache) if not name.endswith(".lock")] == []
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_says_where_credentials_belong(status, server):
+    address = server.serve("/vit.npz", Answer(status=status))
+    with pytest.raises(
+        ConnectionError, match=r"license.*\.netrc.*HF_TOKEN if its address is hf://owner"
+    ):
+        fetch(address)
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_server_that_stumbles(status, server, pauses):
     address = server.serve("/vit.npz", Answer(status=status), Answer(status=503), Answer())
@@ -779,17 +788,26 @@ def test_a_repository_without_weights(hub):
     assert fetch("hf://owner/name")
 
 
-@pytest.mark.parametrize("code", ["RepoNotFound", "GatedRepo", "RevisionNotFound"])
-def test_a_repository_that_is_refused(code, hub, pauses):
-    refusal = Answer(
-        status=404 if code == "RevisionNotFound" else 401, headers={"X-Error-Code": code}
-    )
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        *((401, "RepoNotFound"), (401, "GatedRepo"), (403, "GatedRepo"), (403, None)),
+        (404, "RevisionNotFound"),
+    ],
+)
+def test_a_repository_that_is_refused(status, code, hub, pauses):
+    refusal = Answer(status=status, headers={"X-Error-Code": code} if code else {})
     hub.serve(f"/owner/name/resolve/main/{WEIGHTS}", refusal)
     with pytest.raises(
-        ConnectionError, match=r"(?s)hf://owner/name could not be downloaded: .*40[14]"
-    ):
+        ConnectionError, match=rf"(?s)hf://owner/name could not be downloaded: .*{status}"
+    ) as caught:
         fetch("hf://owner/name")
     assert pauses == []
+    # Only where a license or a token may help.
+    accept = (
+        rf"(?s)license: sign in at {hub.address}/owner/name .*HF_TOKEN.*/settings/tokens"
+    )
+    assert bool(re.search(accept, str(caught.value))) == (status in (401, 403))
 
 
 def test_a_damaged_file_of_the_hub(hub, cache):

@@ -99,14 +99,9 @@ MILLIONS = {
 }
 
 
-def without(row, *names):
-    return repr([item for item in sorted(row.config().items()) if item[0] not in names])
-
-
-# The first row of each architecture with its fields, and of each further resolution and
-# number of classes.
-ARCHITECTURES = {without(row, "image_size", "classes"): row for row in reversed(ROWS)}
-CONFIGS = {without(row): row for row in reversed(ROWS)}
+# The first row of each architecture, and of each config.
+ARCHITECTURES = {row.architecture: row for row in reversed(ROWS)}
+CONFIGS = {repr(sorted(row.config().items())): row for row in reversed(ROWS)}
 
 
 def model_class(config):
@@ -216,7 +211,7 @@ def test_rows_are_what_timm_s_names_say():
     for row in ROWS:
         if row.family in ("BiT", "FlexiViT") or not row.address.startswith("hf://timm/"):
             continue
-        name = row.address.removeprefix("hf://timm/")
+        name, _, tag = row.address.removeprefix("hf://timm/").partition(".")
         patch, resolution = re.search(r"_patch(\d+)_(?:.*_)?(\d{3})?", name).groups()
         config = row.config()
         assert config["patch_size"] == int(patch), row.name
@@ -225,8 +220,8 @@ def test_rows_are_what_timm_s_names_say():
         registers = re.search(r"_reg(\d)", name)
         assert config.get("num_registers", 0) == int(registers[1] if registers else 0)
         assert ("_clip_" in name) == config.get("pre_norm", False), row.name
-        ending = {"in1k": 1000, "in12k": 11821}.get(re.search(r"[a-z0-9]+$", name)[0])
-        assert ending in (None, row.classes), row.name
+        classes = {"in1k": 1000, "in12k": 11821}.get(tag.rpartition("_")[2], row.classes)
+        assert row.classes == classes, row.name
         compared += 1
     assert compared > 100
 
@@ -487,7 +482,8 @@ def test_the_list_of_presets_is_a_sequence_and_a_table():
     lines = str(presets[:5]).split("\n")
     assert len(lines) == 6
     assert lines[0].split() == [
-        *("name", "parameters", "resolution", "classes", "family", "MiB", "top-1")
+        *("name", "parameters", "resolution", "classes", "family", "license", "MiB"),
+        "top-1",
     ]
     # Aligned columns: what is numbers ends where its header ends.
     for header in ("parameters", "resolution", "classes", "MiB", "top-1"):
@@ -503,7 +499,8 @@ def test_the_list_of_a_family():
     assert {preset.family for preset in dinov2} == {"DINOv2"}
     line = str(dinov2).split("\n")[1]
     assert line.split() == [
-        *("ViTS14.dinov2", "22,056,192", "518", "×", "518", "0", "DINOv2", "-", "81.1")
+        *("ViTS14.dinov2", "22,056,192", "518", "×", "518", "0", "DINOv2", "Apache-2.0"),
+        *("-", "81.1"),
     ]
     with pytest.raises(
         ValueError, match="Unknown `family`: 'ResNet'. Families: 'AugReg', 'ViT'"

@@ -1,5 +1,7 @@
 """Constructors, presets and downloads."""
 
+import contextlib
+import dataclasses
 import functools
 import http.server
 import inspect
@@ -15,6 +17,7 @@ from helpers import (
     assert_close,
     assert_same_weights,
     images,
+    randomize,
     tiny,
     weights,
 )
@@ -99,11 +102,14 @@ def test_every_constructor_is_like_keras_applications(name, without_weights):
 
 
 @pytest.mark.one_backend
-def test_the_default_of_a_constructor_is_the_first_preset_of_its_architecture():
+def test_the_default_of_a_constructor_is_the_first_preset_of_its_architecture(monkeypatch):
     # The defaults are checkpoints of ImageNet-1k where there is one.
     default = inspect.signature(keras_vit.ViTB16).parameters["weights"].default
     assert default == "augreg_imagenet21k+imagenet2012"
-    assert inspect.signature(keras_vit.ViTg14).parameters["weights"].default is None
+    # An architecture without a checkpoint begins with new weights.
+    monkeypatch.setattr(zoo, "CONSTRUCTORS", {})
+    unpublished = zoo._constructor("ViTTi32")
+    assert inspect.signature(unpublished).parameters["weights"].default is None
 
 
 def test_options_of_a_constructor(without_weights):
@@ -183,9 +189,9 @@ def tiny_architecture(monkeypatch):
     return build
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Serves the reference cases on loopback; counts the requests for each path."""
+@contextlib.contextmanager
+def serving(folder):
+    """Serves a folder on loopback; counts the requests for each path."""
     requests = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -196,16 +202,23 @@ def server(tmp_path, monkeypatch):
         def log_message(self, *arguments):
             pass
 
-    handler = functools.partial(Handler, directory=REFERENCE)
+    handler = functools.partial(Handler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         server.address = f"http://127.0.0.1:{server.server_port}"
         server.requests = requests
-        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves the reference cases."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with serving(REFERENCE) as server:
+        yield server
 
 
 def test_a_preset_is_downloaded_once(server, tiny_architecture):
@@ -227,6 +240,65 @@ def test_a_preset_is_downloaded_once(server, tiny_architecture):
     model = build(classes=3, input_shape=(64, 32, 3), include_top=True)
     assert model.output_shape == (None, 3)
     assert build(include_top=False).output_shape == (None, 17, 48)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ViTL14.clip_laion2b+imagenet12k",
+        "ViTH14.clip_dfn5b",
+        "ViTbetwixt32.tinyclip_laion400m",
+        "ViTM16.sw_imagenet12k+imagenet2012-384",
+        "ViTwee16.sbb_reg1_imagenet2012-256",
+        "ViTSo150m16.sbb_e250_reg4_imagenet12k-256",
+        "ViTSo150m2_16.sbb_e200_reg1_imagenet12k+imagenet2012-448",
+        "ViTL14.eva_imagenet21k+imagenet21k+imagenet2012-196",
+        "ViTSo400m14.siglip+imagenet2012-378",
+        "ViTSo400m14.siglip_gap+imagenet2012-378",
+        "ViTB16.miil_imagenet21k",
+        "ViTS8.dino",
+        "ViTg16.ijepa_imagenet21k",
+        "ViTSo400m14.tipsv2",
+        "ViTgiant14.tipsv2",
+    ],
+)
+def test_a_row_tells_what_its_file_does_not(name, tmp_path, monkeypatch):
+    """A downloaded file without a config.json gives the model of its row, at a tiny size."""
+    size = {"hidden_dim": 48, "num_layers": 2, "num_heads": 4, "mlp_dim": 96}
+    monkeypatch.setitem(SIZES, "Tiny", size)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
+    (tmp_path / "files").mkdir()
+    patch = PRESETS[name].config()["patch_size"]
+    with serving(tmp_path / "files") as server:
+        row = dataclasses.replace(
+            PRESETS[name],
+            architecture=f"ViTTiny{patch}",
+            resolution=2 * patch,
+            classes=min(PRESETS[name].classes, 5),
+            addresses=(f"{server.address}/model.safetensors",),
+        )
+        monkeypatch.setitem(PRESETS, row.name, row)
+        expected = randomize(keras_vit.VisionTransformer(**row.config()))
+        path = tmp_path / "files" / "model.safetensors"
+        keras_vit.save_weights(expected, path, layout="timm")
+        model = keras_vit.from_pretrained(row.name)
+        assert server.requests == ["/model.safetensors"]
+    pixels = images(2 * patch, 2 * patch)
+    assert_close(model(pixels), expected(pixels))
+
+
+@pytest.mark.one_backend
+def test_a_restricted_license_is_in_the_log_once(server, tiny_architecture, caplog):
+    pretrained._log_license.cache_clear()
+    address = f"{server.address}/vit_representation/checkpoint.npz"
+    for name, messages in (("MIT", 0), (None, 0), ("CC-BY-NC-4.0", 1)):
+        build = tiny_architecture(address, license=name)
+        build()
+        keras_vit.from_pretrained("ViTTiny8.imagenet21k")
+        logged = [r.getMessage() for r in caplog.records if "license" in r.getMessage()]
+        assert len(logged) == messages
+    assert "ViTTiny8.imagenet21k have the license CC-BY-NC-4.0" in logged[0]
 
 
 @pytest.mark.one_backend

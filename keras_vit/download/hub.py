@@ -131,18 +131,38 @@ class Repository:
         except errors.HFValidationError:
             raise
         except errors.LocalEntryNotFoundError as error:
-            raise DownloadError(f"{name}: {error.__cause__ or error}") from error
+            reason = self._reason(error.__cause__ or error)
+            raise DownloadError(f"{name}: {reason}") from error
         except errors.EntryNotFoundError:
             return None
         except errors.HfHubHTTPError as error:
-            status = error.response.status_code if error.response is not None else 500
-            raise DownloadError(f"{name}: {error}", retry=status >= 500) from error
+            retry = (_status(error) or 500) >= 500
+            raise DownloadError(f"{name}: {self._reason(error)}", retry=retry) from error
         except OSError as error:
             if error.errno is not None:
                 raise  # an error of the disk, not of the network
             raise DownloadError(f"{name}: {error}", retry=True) from error
         except Exception as error:  # depends on the HTTP library of this version
             raise DownloadError(f"{name}: {error!r}", retry=True) from error
+
+    def _reason(self, error):
+        """Text of an error, with the way into a repository that is not open to all."""
+        from huggingface_hub import constants
+
+        reason = str(error).rstrip(".")
+        if _status(error) not in (401, 403):
+            return reason
+        return (
+            f"{reason}. The name may be wrong, or the repository open only to those who "
+            f"accept its license: sign in at {constants.ENDPOINT}/{self.name} and accept "
+            "it there, then set the environment variable HF_TOKEN to a token of the same "
+            f"account ({constants.ENDPOINT}/settings/tokens) that may read it"
+        )
+
+
+def _status(error):
+    """Status of the answer that an error is about; `None` without an answer."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _blob_digest(path):

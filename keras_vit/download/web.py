@@ -132,8 +132,16 @@ def _check_status(response, part):
     if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         _discard(part)
         raise DownloadError("the file on the server became shorter", retry=True)
+    hint = ""
+    if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+        hint = (
+            ". There may be no such file, or its page asks for a license to be accepted "
+            "first. Credentials are read from ~/.netrc. A file of the Hugging Face Hub is "
+            "fetched with the token in the environment variable HF_TOKEN if its address is "
+            "hf://owner/name/file"
+        )
     raise DownloadError(
-        f"the server answered {status} {response.reason}",
+        f"the server answered {status} {response.reason}{hint}",
         retry=status in (408, 429) or status >= 500,
         pause=_seconds(response.headers.get("Retry-After", "")),
     )

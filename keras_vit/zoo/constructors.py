@@ -18,7 +18,7 @@ from keras_vit.weights.load import load_file
 from keras_vit.zoo.pretrained import (
     Model,
     check_architecture,
-    fetch_file,
+    fetch_preset,
     from_file,
     locate,
     named_preset,
@@ -86,7 +86,7 @@ def _constructor(architecture: str) -> Constructor:
             return model_class(**apply_overrides(defaults, overrides))
         weights = os.fspath(weights)
         preset = preset_of(architecture, weights)
-        path = fetch_file(preset.address) if preset else locate(weights)[0]
+        path = fetch_preset(preset) if preset else locate(weights)[0]
         if is_weights_file(path):
             model = model_class(**apply_overrides(defaults, overrides))
             load_file(model, path)

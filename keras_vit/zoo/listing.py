@@ -14,8 +14,8 @@ class PresetList(Sequence):
     Example:
 
     >>> list_presets("MAE")
-    name        parameters     resolution  classes  family  MiB  top-1
-    ViTB16.mae   85,798,656     224 × 224        0  MAE       -   67.8
+    name         parameters  resolution  classes  family  license       MiB  top-1
+    ViTB16.mae   85,798,656   224 × 224        0  MAE     CC-BY-NC-4.0    -   67.8
     …
     """
 
@@ -31,8 +31,9 @@ class PresetList(Sequence):
         return self._presets[index]
 
     def __repr__(self):
-        header = ("name", "parameters", "resolution", "classes", "family", "MiB", "top-1")
-        return table([header, *map(_row, self._presets)], left=(0, 4))
+        header = ("name", "parameters", "resolution", "classes", "family", "license")
+        header += ("MiB", "top-1")
+        return table([header, *map(_row, self._presets)], left=(0, 4, 5))
 
 
 def list_presets(family: str | None = None) -> PresetList:
@@ -75,6 +76,7 @@ def _row(preset):
         shape_text(arguments.pair(preset.resolution, "resolution")),
         str(preset.classes),
         preset.family,
+        preset.license or "-",
         "-" if size is None else f"{size / MIB:,.0f}",
         "-" if accuracy is None else f"{accuracy:.1f}",
     )

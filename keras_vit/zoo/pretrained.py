@@ -1,5 +1,6 @@
 """Models built from checkpoints; weights loaded and saved."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from keras_vit.layers.trainability import (
     part_paths,
     set_trainable_parts,
 )
+from keras_vit.log import log
 from keras_vit.models import BiTResNet, VisionTransformer
 from keras_vit.models.config_overrides import (
     apply_overrides,
@@ -214,9 +216,9 @@ def locate(source: str | os.PathLike[str]) -> tuple[str, Preset | None]:
             f"{type(source).__name__} {source!r}"
         )
     source = os.fspath(source)
-    preset = named_preset(source)
-    address = preset.address if preset else source
-    return fetch_file(address) if "://" in address else address, preset
+    if preset := named_preset(source):
+        return fetch_preset(preset), preset
+    return fetch_file(source) if "://" in source else source, None
 
 
 def named_preset(source: str) -> Preset | None:
@@ -229,6 +231,24 @@ def named_preset(source: str) -> Preset | None:
     path, _ = split_subtree(source)
     is_path = os.path.exists(path) or os.sep in path or path.endswith(ENDINGS)
     return None if "://" in source or is_path else find_preset(source)
+
+
+def fetch_preset(preset: Preset) -> str:
+    """Local path of the file of a preset; the log tells of a restricted license once."""
+    path = fetch_file(preset.address)
+    if preset.is_restricted:
+        _log_license(preset)
+    return path
+
+
+@functools.cache
+def _log_license(preset):
+    log.warning(
+        "The weights of %s have the license %s, which restricts their use. Read it before "
+        "you use them commercially.",
+        preset.name,
+        preset.license,
+    )
 
 
 def fetch_file(address: str) -> str:
