@@ -48,14 +48,12 @@ def per_channel(
     if isinstance(value, int | float):
         return float(value)
     values = tuple(float(v) for v in value)
-    if len(set(values)) == 1:
-        return values[0]
     if len(values) != channels:
         raise ValueError(
             f"`{name}` must be one number, or one for each of the {channels} channels. "
             f"Received: {name}={values}"
         )
-    return values
+    return values[0] if len(set(values)) == 1 else values
 
 
 def one_of(value: T, choices: Collection[T], name: str) -> T:

@@ -171,7 +171,8 @@ class ImageData:
             **fields: further fields of the `Pipeline`, which take precedence.
 
         Raises:
-            ValueError: if the model is of another class.
+            ValueError: if the model is of another class, or takes images that are neither
+                grey nor RGB.
         """
         of_model = fields_of(model, self.pipeline.augmentation)
         return self.with_pipeline(**{**of_model, **fields})

@@ -108,7 +108,8 @@ def fields_of(model: keras.Model, augmentation: Augmentation) -> dict[str, Any]:
             `preprocessing` (`ImageModel.note`), if it has one.
 
     Raises:
-        ValueError: if the model is of another class.
+        ValueError: if the model is of another class, or takes images that are neither grey
+            nor RGB.
     """
     config = model.get_config()
     if "include_preprocessing" not in config:
@@ -122,10 +123,16 @@ def fields_of(model: keras.Model, augmentation: Augmentation) -> dict[str, Any]:
     noted = dict(config.get("preprocessing") or {})
     names = ("evaluation_crop", "resize_factor")
     crop = {name: noted.pop(name) for name in names if name in noted}
-    channel_axis = -1 if config["data_format"] == "channels_last" else 1
+    channels = model.input_shape[-1 if config["data_format"] == "channels_last" else 1]
+    if channels not in CHANNELS:
+        raise ValueError(
+            "`keras_vit.data` reads images as grey or RGB. Received: a model of images "
+            f"with {channels} channels. Give `fit` arrays or a `tf.data` of your own, with "
+            "values as `keras_vit.preprocess_input(images, model)` returns them."
+        )
     return {
         "image_size": config["image_size"],
-        "channels": model.input_shape[channel_axis],
+        "channels": channels,
         "data_format": config["data_format"],
         "image_mean": None if takes_pixels else config["image_mean"],
         "image_std": None if takes_pixels else config["image_std"],

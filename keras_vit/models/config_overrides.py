@@ -1,10 +1,11 @@
 """Overrides: arguments of a model that replace those of a config."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 
 from keras_vit import arguments
+from keras_vit.channels import extend_values
 from keras_vit.models.notes import OF_THE_HEAD
 
 
@@ -59,7 +60,8 @@ def check_overrides(model_class: type, overrides: Mapping) -> None:
 def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
     """Arguments of the model: the config, overrides, and arguments that follow from them.
 
-    `pooling="avg"`, as `keras.applications` calls the mean, becomes `"gap"`.
+    `pooling="avg"`, as `keras.applications` calls the mean, becomes `"gap"`. For images of
+    other channels than the config's, mean and deviation of each channel are extended.
     """
     config = dict(config)
     channels = config.pop("channels")
@@ -83,6 +85,13 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
             merged["input_shape"] = (
                 (*size, channels) if channels_last else (channels, *size)
             )
+    shape = merged.get("input_shape")
+    images = shape[-1 if channels_last else 0] if shape else channels
+    if images not in (channels, None):  # None is an error of the model
+        for name in ("image_mean", "image_std"):
+            values = config.get(name)
+            if name not in overrides and isinstance(values, Sequence):
+                merged[name] = extend_values(values, images)
     size = merged.get("image_size")
     if size is None or (not isinstance(size, int) and None in size):
         raise ValueError(

@@ -27,6 +27,11 @@ INTEGERS = ("int8", "uint8")  # of quantized kernels
 LEGACY = (".h5", ".hdf5")
 WEIGHTS = "model.weights.h5"  # in a .keras file
 # Keras reads and writes these files itself, so there is no table.
+FIRST_KERNELS = (  # as Keras names them, beside our paths
+    ("layers/patch_embedding/vars/0", "patch_embedding/kernel"),
+    ("layers/res_net_root/conv/vars/0", "stem_root/conv/kernel"),
+    ("layers/res_net_root/conv/vars/0", "root/conv/kernel"),
+)
 KERAS = Layout(name="keras", rows=(), marks=())
 
 
@@ -197,7 +202,24 @@ def _checked_weights(path, model):
             "with the arguments it was saved with, or save it as .keras, which holds them, "
             "for `keras_vit.from_pretrained`."
         )
+    _check_channels(path, shapes, model)
     return shapes, head
+
+
+def _check_channels(path, shapes, model):
+    """Refuses images of other channels, where Keras' error would print whole kernels."""
+    ours = dict(named_weights(model))
+    for saved, kernel in FIRST_KERNELS:
+        if saved not in shapes or kernel not in ours:
+            continue
+        channels, expected = shapes[saved][-2], ours[kernel].shape[-2]
+        if channels != expected:
+            raise ValueError(
+                f"{path!r} does not fit the model {model.name!r}, which is unchanged: its "
+                f"images have {channels} channels, expected {expected}. Keras itself reads "
+                "this file, and extends no kernel: load it into a model of its channels, "
+                "then use `keras_vit.from_pretrained(model, input_shape=…)`."
+            )
 
 
 def _shapes(file, is_quantized):

@@ -9,7 +9,9 @@ import keras
 import numpy as np
 
 from keras_vit import weight_paths
+from keras_vit.channels import RGB, extend_kernel, extend_standardized_kernel
 from keras_vit.distribution.processes import gather_variable
+from keras_vit.log import log
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
 from keras_vit.resize import resize_grid, resize_patch_kernel
@@ -24,6 +26,8 @@ from keras_vit.weights.keras_files import (
     saved_model,
 )
 from keras_vit.weights.report import LoadReport, log_fresh_head, merge_blocks
+
+ROOTS = ("stem_root/conv/kernel", "root/conv/kernel")  # of hybrids and BiT
 
 
 class ModelTensors:
@@ -156,8 +160,9 @@ def assign(
 ) -> LoadReport:
     """Assigns all tensors to the variables of the same path, or none.
 
-    A position grid of another size is resized. Tensors are read twice, the first time only
-    for errors, as keeping them would double the memory of the model.
+    A position grid of another size is resized, and the first kernel of an RGB checkpoint is
+    extended to images of other channels (`keras_vit.channels`). Tensors are read twice, the
+    first time only for errors, as keeping them would double the memory of the model.
 
     Args:
         model: the model.
@@ -194,7 +199,7 @@ def assign(
         ours[path].assign(resizers[path](array) if path in resizers else array)
     if fresh:
         log_fresh_head(tensors.source, ours["head/bias"].shape[0])
-    return LoadReport(
+    report = LoadReport(
         tensors.source,
         loaded=tuple(path for path in ours if path not in fresh),
         resized={path: (shapes[path], tuple(ours[path].shape)) for path in resizers},
@@ -202,6 +207,9 @@ def assign(
         fresh=tuple(sorted(fresh)),
         layout=tensors.layout.name,
     )
+    if report.channels:
+        log.info("%s: %s", tensors.source, report.channels)
+    return report
 
 
 def variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -228,18 +236,30 @@ def _one_by_one(model):
 def _resizers(model, shapes, ours, resize_patches):
     """Path → function that resizes the tensor to the variable's shape."""
     resizers = {}
-    for path in (GRID, KERNEL):
+    for path in (GRID, KERNEL, *ROOTS):
         if path not in shapes or path not in ours:
             continue
         old, new = shapes[path], tuple(ours[path].shape)
-        if old == new or len(old) != len(new) or old[2:] != new[2:]:
+        if old == new or len(old) != len(new) or old[3:] != new[3:]:
             continue
+        same_size, same_channels = old[:2] == new[:2], old[2] == new[2]
         if path == GRID:
-            how = model.get_layer("position_embedding").interpolation
-            resizers[path] = partial(resize_grid, size=new[:2], interpolation=how)
-        elif resize_patches:
-            resizers[path] = partial(resize_patch_kernel, size=new[:2])
+            if same_channels:  # of the tokens
+                how = model.get_layer("position_embedding").interpolation
+                resizers[path] = partial(resize_grid, size=new[:2], interpolation=how)
+        elif path == KERNEL:
+            if (same_size or resize_patches) and (same_channels or old[2] == RGB):
+                resizers[path] = partial(_fit_patches, shape=new)
+        elif same_size and old[2] == RGB <= new[2]:
+            resizers[path] = partial(extend_standardized_kernel, channels=new[2])
     return resizers
+
+
+def _fit_patches(kernel, shape):
+    """The kernel of a patch embedding for patches of another size or other channels."""
+    if kernel.shape[2] != shape[2]:
+        kernel = extend_kernel(kernel, shape[2])
+    return resize_patch_kernel(kernel, shape[:2])
 
 
 def _drop_head(ours, shapes, skip_mismatched_head):
@@ -282,6 +302,7 @@ def _mismatch(source, model, unused, missing, misshaped):
     if misshaped:
         shapes = [f"{p} {old}, expected {new}" for p, (old, new) in misshaped.items()]
         lines.append(f"Of another shape: {merge_blocks(shapes)}")
+        lines += _reasons_of_channels(variables(model), misshaped)
     lines.append(
         "`keras_vit.from_pretrained` builds the model that fits a file; "
         "`skip_mismatched_head=True` keeps a head of another size, and "
@@ -291,3 +312,22 @@ def _mismatch(source, model, unused, missing, misshaped):
     if len(weight_paths.model_names(model)) > 1:
         lines.append(_one_by_one(model))
     return ValueError("\n".join(lines))
+
+
+def _reasons_of_channels(ours, misshaped):
+    """Reasons why the first kernel does not become one for the model's channels."""
+    first = next((path for path in (*ROOTS, KERNEL) if path in ours), None)
+    old, new = misshaped.get(first, ((), ()))
+    if len(old) != len(new) or old[2:3] == new[2:3]:
+        return
+    if old[2] != RGB:
+        yield (
+            "Kernels for other channels are made from those for RGB alone, 3 channels: "
+            f"give the model {old[2]}."
+        )
+    elif first in ROOTS and new[2] < RGB:
+        yield (
+            "A standardised kernel is made for 3 channels or more: it has variance 1 at "
+            "each output, and the sum of channels, or two of them, another. Give the model "
+            "3 channels, and grey images as images.repeat(3, axis=-1)."
+        )

@@ -15,7 +15,8 @@ class LoadReport:
     Attributes:
         source: the checkpoint.
         loaded: paths of the variables with values of the checkpoint.
-        resized: path → (shape in the checkpoint, shape in the model).
+        resized: path → (shape in the checkpoint, shape in the model), of positions and of
+            kernels.
         dropped: name of an unused tensor → the reason.
         fresh: paths of the variables that keep their values.
         layout: name of the checkpoint's layout.
@@ -28,14 +29,34 @@ class LoadReport:
     fresh: tuple[str, ...] = ()
     layout: str = "keras"
 
+    @property
+    def channels(self) -> str | None:
+        """Origin of a kernel for images of other channels, or `None` if there is none."""
+        for path, (old, new) in self.resized.items():
+            if len(new) == 4 and old[2] != new[2]:
+                number = "1 channel" if new[2] == 1 else f"{new[2]} channels"
+                return f"{path} for {number}: {_extension(path, new[2])}"
+        return None
+
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} variables loaded"]
         for path, (old, new) in self.resized.items():
             lines.append(f"  resized {path} from {old} to {new}")
+        if self.channels:
+            lines.append(f"  {self.channels}")
         lines += [f"  dropped {text}" for text in describe_dropped(self.dropped)]
         for path in self.fresh:
             lines.append(f"  unchanged: {path}")
         return "\n".join(lines)
+
+
+def _extension(path, channels):
+    """Origin of a kernel in that of RGB, as `keras_vit.channels` makes it."""
+    if channels == 1:
+        return "the sum over RGB"
+    if path == "patch_embedding/kernel":
+        return f"RGB repeated, times 3/{channels}"
+    return "RGB repeated" + ", zeros beyond" * (channels % 3 > 0)
 
 
 def log_fresh_head(source: str, num_classes: int) -> None:

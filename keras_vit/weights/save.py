@@ -150,7 +150,7 @@ def _save_folder(model, path, config):
     layout = _huggingface_layout(config)
     texts = {
         "config.json": model_config(config, layout, model),
-        "preprocessor_config.json": processor_config(config, layout),
+        "preprocessor_config.json": processor_config(config, layout, model),
     }
     tensors, dims = in_layout(model, layout)
     if layout is VIT and config["classes"]:  # transformers puts the backbone inside

@@ -133,7 +133,8 @@ def _describe_constructor(architecture, fields, tags) -> str:
             for new weights.
         input_tensor: a `keras.Input` to build the model on.
         input_shape: shape of an image; `None` for that of the checkpoint, or (224, 224, 3)
-            with `weights=None`.{positions}
+            with `weights=None`.{positions} Other channels than the checkpoint's three
+            extend the first kernel, see `from_pretrained`.
             Height and width `None` accept any {sizes}.
         pooling: {pooling}.
             `None` takes the checkpoint's; without a head it returns {features}.

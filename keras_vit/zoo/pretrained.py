@@ -74,12 +74,17 @@ def from_pretrained(
             give values that the file lacks. `num_heads`: without a `config.json`, files in
             timm's and Hugging Face's layouts get that of the published models of this
             size, or heads of size 64. `input_shape`, `image_size`: the position embedding
-            is resized. `classes`: another number than the checkpoint's gives a new head,
-            all zeros, and leaves out a `pre_logits` layer unless `representation_size` is
-            given (section 3.2 of the ViT paper). `classifier_activation=None` gives
-            logits. `trainable=True` trains everything; by default the frozen parts of a
-            `.keras` file or model stay frozen, except for a new head. `include_top` and
-            `pooling="avg"` mean the same as in `keras.applications`.
+            is resized. Other channels than the three of an RGB checkpoint: one gets the
+            sum of the first kernel over RGB, others RGB repeated, times 3 / channels; a
+            ResNet needs three or more, and those beyond whole repeats of RGB begin with
+            zeros (`keras_vit.channels`). `image_mean` and `image_std` of each channel are
+            repeated as well, or their mean for one channel. `classes`: another number than
+            the checkpoint's gives a new head, all zeros, and leaves out a `pre_logits`
+            layer unless `representation_size` is given (section 3.2 of the ViT paper).
+            `classifier_activation=None` gives logits. `trainable=True` trains everything;
+            by default the frozen parts of a `.keras` file or model stay frozen, except for
+            a new head. `include_top` and `pooling="avg"` mean the same as in
+            `keras.applications`.
 
     Returns:
         A `VisionTransformer`, or a `BiTResNet` from a checkpoint of BiT.
@@ -130,8 +135,10 @@ def load_weights(
 ) -> LoadReport:
     """Loads a checkpoint into a model: all of it, or none after an error.
 
-    A position embedding of another grid is resized. Every tensor of the checkpoint is
-    used, or dropped for a reason that the report states; every variable is filled.
+    A position embedding of another grid is resized, and the first kernel of an RGB
+    checkpoint is extended to other channels, as `from_pretrained` does. Every tensor of the
+    checkpoint is used, or dropped for a reason that the report states; every variable is
+    filled.
 
     Args:
         model: a `VisionTransformer` or `BiTResNet`, or a functional model with its layers.

@@ -53,19 +53,22 @@ def model_config(
     return common
 
 
-def processor_config(config: dict[str, Any], layout: Layout) -> dict[str, Any]:
+def processor_config(
+    config: dict[str, Any], layout: Layout, model: keras.Model
+) -> dict[str, Any]:
     """Content of `preprocessor_config.json`, the preparation of images."""
     kinds = {SIGLIP.name: "SiglipImageProcessor", HF_DINOV3.name: "DINOv3ViTImageProcessor"}
     kind = kinds.get(layout.name, "ViTImageProcessor")
     resample = 2 if layout is VIT else 3  # bilinear, bicubic
+    channels = _channels(config, model)
     return {
         "do_resize": True,
         **hugging_face_images(config, kind, resample),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": _channel_values(config["image_mean"]),
-        "image_std": _channel_values(config["image_std"]),
+        "image_mean": _channel_values(config["image_mean"], channels),
+        "image_std": _channel_values(config["image_std"], channels),
     }
 
 
@@ -149,5 +152,5 @@ def _channels(config, model):
     return model.input_shape[-1 if config["data_format"] == "channels_last" else 1]
 
 
-def _channel_values(value):
-    return [value] * 3 if isinstance(value, float | int) else list(value)
+def _channel_values(value, channels):
+    return [value] * channels if isinstance(value, float | int) else list(value)
