@@ -56,6 +56,8 @@ LAYERS = [
     (layers.MeanPooling(num_prefix=2, name="layer"), TOKENS),
     (layers.AttentionPooling(4, mlp_dim=96, layer_norm_epsilon=1e-5, name="layer"), TOKENS),
     (layers.AttentionPooling(4, activation="quick_gelu", name="layer"), TOKENS),
+    (layers.TokenMeanPooling(num_prefix=2, name="layer"), TOKENS),
+    (layers.QueryPooling(4, num_prefix=1, use_bias=True, name="layer"), TOKENS),
 ]  # fmt: skip
 NAMES = [f"{type(layer).__name__}-{i}" for i, (layer, _) in enumerate(LAYERS)]
 each_layer = pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=NAMES)
@@ -418,6 +420,8 @@ def test_poolings():
     x = inputs_of(TOKENS)
     assert_close(layers.TokenPooling()(x), x[:, 0])
     assert_close(layers.MeanPooling(num_prefix=5)(x), x[:, 5:].mean(1))
+    both = np.concatenate([x[:, 0], x[:, 5:].mean(1)], axis=1)
+    assert_close(layers.TokenMeanPooling(num_prefix=5)(x), both)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ VARIANTS = {
     "every token in the last block": {"full_last_block": True},
     "gap": {"pooling": "gap"},
     "map": {"pooling": "map", "mlp": "swiglu", "num_registers": 2},
+    "map of every token": {"pooling": "map", "pooling_prefix": True, "class_token": True},
+    "mean of every token": {"pooling": "gap", "pooling_prefix": True, "num_registers": 3},
+    "class token and mean": {"pooling": "token_gap"},
+    "query": {"pooling": "query", "pooling_num_heads": 2},
     "registers": {
         "num_registers": 4,
         "class_token": True,

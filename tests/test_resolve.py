@@ -471,7 +471,6 @@ def test_tensors_that_published_look_alikes_have_too(tmp_path):
         {"global_pool": "avgmax"},
         {"global_pool": ""},
         {"act_layer": "relu"},
-        {"pool_include_prefix": True},
         {"norm_layer": "rmsnorm"},
         {"block_fn": "ResPostBlock"},
     ],

@@ -41,7 +41,7 @@ def vit_operations(c: SimpleNamespace) -> Iterator[Operation]:
     else:
         outputs = tokens - last
         yield from _block(tokens, tokens, c, last)
-    if not c.fc_norm:
+    if c.final_norm and not c.fc_norm:
         yield from _layer_norm("encoder_norm", 0, outputs * hidden_dim, c, kept=False)
     yield from _pool(outputs, prefix, c)
 
@@ -85,7 +85,9 @@ def _block(outputs, tokens, c, merged=0):
         outputs -= merged
 
     yield from _layer_norm("mlp_norm", outputs * size, outputs * c.hidden_dim, c)
-    yield from _mlp("mlp", outputs * size, outputs, c.mlp, c, sub_norm=c.mlp_sub_norm)
+    yield from _mlp(
+        *("mlp", outputs * size, outputs, c.mlp_dim, c.mlp, c), sub_norm=c.mlp_sub_norm
+    )
     if c.layer_scale is not None:
         yield Operation("layer_scale", 3 * outputs * size)
     yield Operation("residual", 3 * outputs * size)
@@ -107,9 +109,20 @@ def _merge(tokens, merged, c):
 
 
 def _attention(
-    held, queries, keys, c, *, norm=False, turns=False, sub_norm=False, part=None
+    held,
+    queries,
+    keys,
+    c,
+    *,
+    norm=False,
+    turns=False,
+    sub_norm=False,
+    part=None,
+    heads=None,
 ):
     """Attention of some queries to some keys; `part` names the part of all operations.
+
+    `heads` is the number of heads where it is not the blocks'.
 
     Queries, keys and values are one tensor if every token is a query; otherwise the
     queries are a tensor and keys and values another.
@@ -137,13 +150,15 @@ def _attention(
             yield Operation(projections, held + kept + separate + turning)
             separate += tokens * size
         separate = (queries + keys) * size
-    yield from _attend(held, kept, separate, queries, keys, c, part or "attention_scores")
+    heads = heads or c.num_heads
+    scores = part or "attention_scores"
+    yield from _attend(held, kept, separate, queries, keys, heads, c, scores)
     if sub_norm:
         yield from _layer_norm(projections, held, queries * width, c, kept=False)
     yield from _dense(projections, held, queries, width, width, c)
 
 
-def _attend(held, kept, separate, queries, keys, c, part):
+def _attend(held, kept, separate, queries, keys, heads, c, part):
     """Scores of queries and keys, and the weighted sums of values.
 
     `kept` is the bytes of the tensor that holds the values, `separate` those of the
@@ -158,7 +173,7 @@ def _attend(held, kept, separate, queries, keys, c, part):
     if c.number_bytes != FLOAT32:
         yield Operation(part, held + kept + query + 2 * key)
         kept = key  # the values in float32
-    scores = c.num_heads * queries * keys * FLOAT32
+    scores = heads * queries * keys * FLOAT32
     yield Operation(part, held + kept + query + 2 * key)  # scaled
     yield Operation(part, held + kept + query + key + scores, products)
     yield Operation(part, held + kept + 2 * scores)  # softmax
@@ -166,30 +181,41 @@ def _attend(held, kept, separate, queries, keys, c, part):
     yield Operation(part, held + query + key + scores, products)
 
 
-def _mlp(part, held, tokens, activation, c, *, sub_norm=False):
+def _mlp(part, held, tokens, mlp_dim, activation, c, *, sub_norm=False):
     halves = 2 if activation in GATED else 1
-    hidden = tokens * c.mlp_dim * c.number_bytes
-    yield from _dense(part, held, tokens, c.hidden_dim, halves * c.mlp_dim, c)
+    hidden = tokens * mlp_dim * c.number_bytes
+    yield from _dense(part, held, tokens, c.hidden_dim, halves * mlp_dim, c)
     # GELU reads one tensor and writes one; the others also read their factors.
     factors = {"gelu": 0, "quick_gelu": 1, "swiglu": 2, "geglu": 2}[activation]
     yield Operation(part, held + (2 + factors) * hidden)
     if sub_norm:
-        yield from _layer_norm(part, held, tokens * c.mlp_dim, c, kept=False)
-    yield from _dense(part, held, tokens, c.mlp_dim, c.hidden_dim, c)
+        yield from _layer_norm(part, held, tokens * mlp_dim, c, kept=False)
+    yield from _dense(part, held, tokens, mlp_dim, c.hidden_dim, c)
 
 
 def _pool(tokens, prefix, c):
     width, number = c.hidden_dim, c.number_bytes
     if c.pooling is None:
         return
-    if c.pooling == "gap":
+    pooled = tokens if c.pooling_prefix else tokens - prefix
+    if c.pooling in ("gap", "token_gap"):
         wide = number if number == FLOAT32 else number + FLOAT32
         yield Operation("pooling", (tokens * wide + FLOAT32) * width)
+    if c.pooling == "token_gap":
+        yield Operation("pooling", (tokens + 3) * width * number)
+        width *= 2
     elif c.pooling == "map":
-        yield from _attention(0, 1, tokens - prefix, c, part="pooling")
+        heads = c.pooling_num_heads
+        yield from _attention(0, 1, pooled, c, part="pooling", heads=heads)
         yield from _layer_norm("pooling", width * number, width, c)
         activation = "gelu" if c.mlp in GATED else c.mlp
-        yield from _mlp("pooling", width * number, 1, activation, c)
+        mlp_dim = c.pooling_mlp_dim
+        yield from _mlp("pooling", width * number, 1, mlp_dim, activation, c)
+    elif c.pooling == "query":
+        yield from _dense("pooling", 0, pooled, width, 2 * width, c)
+        kept, heads = 2 * pooled * width * number, c.pooling_num_heads
+        yield from _attend(0, kept, 0, 1, pooled, heads, c, "pooling")
+        yield from _dense("pooling", 0, 1, width, width, c)
     if c.fc_norm:
         yield from _layer_norm("fc_norm", 0, width, c, kept=False)
     if c.representation_size:

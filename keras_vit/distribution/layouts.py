@@ -35,6 +35,10 @@ _TENSOR_PARALLEL = {
     "attention/projection/kernel": (MODEL, None, None),
     "attention/projection/lora_kernel_a": (MODEL, None, None),
     "attention/projection/lora_kernel_b": (None, None),
+    # Attention pooling whose probe is the query: (hidden_dim, 2, heads, head_dim) and back.
+    "pooling/key_value/kernel": (None, None, MODEL, None),
+    "pooling/key_value/bias": (None, MODEL, None),
+    "pooling/projection/kernel": (MODEL, None, None),
     "mlp/dense_1/kernel": (None, MODEL),
     "mlp/dense_1/bias": (MODEL,),
     "mlp/dense_1/lora_kernel_a": (None, None),
@@ -59,11 +63,12 @@ _TENSOR_PARALLEL = {
 
 # Outputs of layers.
 _OUTPUTS = {
-    "attention/qkv": (BATCH, None, None, MODEL, None),
+    "attention/qkv|pooling/key_value": (BATCH, None, None, MODEL, None),
     "mlp/dense_1": (BATCH, None, MODEL),
     "pre_logits": (BATCH, MODEL),
     r"patch_embedding|position_embedding|encoder_norm|block_\d+|pooling|head": (BATCH,),
     "attention|attention/projection|mlp|mlp/dense_2|attention_norm|mlp_norm": (BATCH,),
+    "pooling/projection": (BATCH,),
     r"(stem_)?root|(stem_)?stage_\d+_unit_\d+": (BATCH,),
 }
 
@@ -237,7 +242,8 @@ class ShardedWeights(MultiProcessDistribution, keras.distribution.ModelParallel)
         for i, axis in enumerate(axes):
             if axis is None or shape[i] % self.axis_sizes[axis] == 0:
                 continue
-            what = "heads" if "/attention/" in path and axis == MODEL else "numbers"
+            in_heads = axis == MODEL and re.search(r"/(attention|pooling)/", path)
+            what = "heads" if in_heads and len(shape) > 2 else "numbers"
             raise ValueError(
                 f"The {self.axis_sizes[axis]} devices of the axis {axis!r} must divide the "
                 f"dimension that they shard. Received: {path!r} of shape {shape}, with "

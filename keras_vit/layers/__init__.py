@@ -5,7 +5,13 @@ from keras_vit.layers.encoder import EncoderBlock
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.normalization import GroupNormalization, LayerNormalization
 from keras_vit.layers.patches import PatchEmbedding
-from keras_vit.layers.pooling import AttentionPooling, MeanPooling, TokenPooling
+from keras_vit.layers.pooling import (
+    AttentionPooling,
+    MeanPooling,
+    QueryPooling,
+    TokenMeanPooling,
+    TokenPooling,
+)
 from keras_vit.layers.position import PositionEmbedding
 from keras_vit.layers.regularization import DropPath, LayerScale
 from keras_vit.layers.resnet import BottleneckUnit, PreActivationUnit, ResNetRoot
@@ -27,10 +33,12 @@ __all__ = [
     "PatchEmbedding",
     "PositionEmbedding",
     "PreActivationUnit",
+    "QueryPooling",
     "Registers",
     "ResNetRoot",
     "RotaryEmbedding",
     "SelfAttention",
     "StandardizedConv2D",
+    "TokenMeanPooling",
     "TokenPooling",
 ]

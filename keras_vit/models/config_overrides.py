@@ -8,6 +8,9 @@ from keras_vit import arguments
 from keras_vit.channels import extend_values
 from keras_vit.models.notes import OF_THE_HEAD
 
+# Arguments that a pooling has for itself → their defaults, for another pooling.
+_OF_POOLING = {"pooling_num_heads": None, "pooling_mlp_dim": None, "pooling_prefix": False}
+
 
 def asked_image_size(overrides: Mapping) -> int | tuple[int | None, int | None] | None:
     """Image size that the overrides give, or `None`."""
@@ -68,6 +71,9 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
     merged = {**config, **overrides}
     if merged.get("pooling") == "avg":
         merged["pooling"] = "gap"
+    if merged.get("pooling") != config.get("pooling"):
+        others = {n: value for n, value in _OF_POOLING.items() if n in config}
+        merged |= {name: overrides.get(name, value) for name, value in others.items()}
     data_format = arguments.image_data_format(merged.get("data_format"))
     channels_last = data_format == "channels_last"
     if overrides.get("input_shape") is not None:

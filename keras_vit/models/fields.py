@@ -16,7 +16,15 @@ from keras_vit.models.resnet_stem import checked_stem, map_size
 from keras_vit.models.sizes import grid_size
 from keras_vit.resize import INTERPOLATIONS
 
-POOLINGS = ("token", "gap", "map", None)
+POOLINGS = ("token", "gap", "map", "token_gap", "query", None)
+WITH_CLASS_TOKEN = ("token", "token_gap", None)  # poolings
+WITH_HEADS = ("map", "query")
+# Argument → the poolings that read it.
+_OF_POOLINGS = {
+    "pooling_num_heads": WITH_HEADS,
+    "pooling_mlp_dim": ("map",),
+    "pooling_prefix": ("gap", *WITH_HEADS),
+}
 
 
 def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
@@ -47,24 +55,52 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
             f"Received: image_size={c.image_size} (height, width){stem}, "
             f"patch_size={c.patch_size}, data_format={c.data_format!r}"
         )
+    if c.class_token is None:
+        c.class_token = c.pooling in WITH_CLASS_TOKEN
+    _check_pooling(c)
+    c.num_prefix_positions = _checked_prefix_positions(c)
+    if c.patch_bias is None:
+        c.patch_bias = not c.pre_norm
+    c.merged_tokens = _checked_merged_tokens(c)
+    return c
+
+
+def _check_pooling(c):
+    """Checks the arguments of the pooling and of the norm around it."""
     if c.fc_norm and c.pooling is None:
         raise ValueError(
             "`fc_norm` is a norm of the pooled features. Received: fc_norm=True, "
             "pooling=None. Use pooling='token', 'gap' or 'map', or fc_norm=False, which "
             "norms every token."
         )
-    if c.class_token is None:
-        c.class_token = c.pooling in ("token", None)
-    if c.pooling == "token" and not c.class_token:
+    if c.fc_norm and not c.final_norm:
         raise ValueError(
-            "`pooling='token'` reads the class token. Received: class_token=False. "
+            "`fc_norm` is a final norm. Received: fc_norm=True, final_norm=False. Use "
+            "fc_norm=False for a model without any."
+        )
+    if c.pooling in ("token", "token_gap") and not c.class_token:
+        raise ValueError(
+            f"`pooling={c.pooling!r}` reads the class token. Received: class_token=False. "
             "Use pooling='gap' or 'map' without one."
         )
-    c.num_prefix_positions = _checked_prefix_positions(c)
-    if c.patch_bias is None:
-        c.patch_bias = not c.pre_norm
-    c.merged_tokens = _checked_merged_tokens(c)
-    return c
+    for name, poolings in _OF_POOLINGS.items():
+        if getattr(c, name) and c.pooling not in poolings:
+            raise ValueError(
+                f"`{name}` is an argument of pooling={' or '.join(map(repr, poolings))}. "
+                f"Received: {name}={getattr(c, name)!r}, pooling={c.pooling!r}. Leave it "
+                "out with this pooling."
+            )
+    if c.pooling in WITH_HEADS:
+        heads = c.num_heads if c.pooling_num_heads is None else c.pooling_num_heads
+        c.pooling_num_heads = arguments.positive(heads, "pooling_num_heads")
+        if c.hidden_dim % heads:
+            raise ValueError(
+                "`pooling_num_heads` must divide `hidden_dim`. Received: "
+                f"pooling_num_heads={heads}, hidden_dim={c.hidden_dim}"
+            )
+    if c.pooling == "map":
+        width = c.mlp_dim if c.pooling_mlp_dim is None else c.pooling_mlp_dim
+        c.pooling_mlp_dim = arguments.positive(width, "pooling_mlp_dim")
 
 
 def _checked_prefix_positions(c) -> int:

@@ -178,12 +178,15 @@ def count_vit_parameters(
     *,
     classes: int = 0,
     pooling: str | None = "token",
+    pooling_mlp_dim: int | None = None,
     class_token: bool | None = None,
     num_registers: int = 0,
     num_prefix_positions: int | None = None,
     representation_size: int | None = None,
     position: str = "learned",
     pre_norm: bool = False,
+    fc_norm: bool = False,
+    final_norm: bool = True,
     patch_bias: bool | None = None,
     mlp: str = "gelu",
     qkv_bias: bool | str = True,
@@ -207,7 +210,8 @@ def count_vit_parameters(
         below, channels = count_resnet_parameters(
             stem["num_units"], stem["width_factor"], channels=channels
         )
-    class_token = pooling in ("token", None) if class_token is None else class_token
+    if class_token is None:
+        class_token = pooling in ("token", "token_gap", None)
     own = class_token if num_prefix_positions is None else num_prefix_positions
     patch_bias = not pre_norm if patch_bias is None else patch_bias
 
@@ -219,9 +223,13 @@ def count_vit_parameters(
     attention += hidden_dim * (rope is not None and rope["kind"] == "mixed")
     block = 2 * norm + attention + _mlp(hidden_dim, mlp_dim, gated=mlp in GATED)
     block += 2 * hidden_dim * (layer_scale is not None) + 2 * mlp_dim * mlp_sub_norm
-    probe = hidden_dim + 4 * (hidden_dim + 1) * hidden_dim + norm
-    probe += _mlp(hidden_dim, mlp_dim)
-    features = representation_size or hidden_dim
+    attends = hidden_dim + 4 * (hidden_dim + 1) * hidden_dim
+    poolings = {
+        "map": attends + norm + _mlp(hidden_dim, pooling_mlp_dim or mlp_dim),
+        "query": attends - (hidden_dim + 1 + 2 * (qkv_bias is not True)) * hidden_dim,
+    }
+    pooled = hidden_dim * (1 + (pooling == "token_gap"))
+    features = representation_size or pooled
 
     return (
         below
@@ -230,9 +238,9 @@ def count_vit_parameters(
         + (grid + own) * hidden_dim * (position == "learned")
         + norm * pre_norm
         + num_layers * block
-        + norm  # the last one
-        + probe * (pooling == "map")
-        + (hidden_dim + 1) * features * bool(representation_size)
+        + 2 * (pooled if fc_norm else hidden_dim) * final_norm
+        + poolings.get(pooling, 0)
+        + (pooled + 1) * features * bool(representation_size)
         + (features + 1) * classes
     )
 

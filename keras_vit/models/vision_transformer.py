@@ -14,8 +14,10 @@ from keras_vit.layers import (
     MeanPooling,
     PatchEmbedding,
     PositionEmbedding,
+    QueryPooling,
     Registers,
     RotaryEmbedding,
+    TokenMeanPooling,
     TokenPooling,
 )
 from keras_vit.layers.dense import Dense
@@ -45,7 +47,7 @@ class VisionTransformer(ImageModel):
     `registers`, `position_embedding`, `embedding_dropout`, `pre_norm`,
     `rotary_embedding` (of the patches, for the blocks), `block_0`, `block_1`, …,
     `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`. The arguments say which of
-    them there are; it is either `encoder_norm` or `fc_norm`.
+    them there are; it is either `encoder_norm` or `fc_norm`, or neither.
 
     Args:
         image_size: int or (height, width), in pixels; gives the position grid its size.
@@ -58,9 +60,19 @@ class VisionTransformer(ImageModel):
         classes: int, outputs of the head; 0 for no head.
         pooling: `"token"` (the class token), `"gap"` (mean of the patch tokens, also
             `"avg"`, as `keras.applications` calls it), `"map"` (attention pooling of
-            them), or `None`: the model returns every token.
+            them, see `layers.AttentionPooling`), `"token_gap"` (class token and mean side
+            by side, 2 * hidden_dim wide, which DINOv2's classifiers read), `"query"`
+            (attention pooling by a probe that is not projected, see
+            `layers.QueryPooling`), or `None`: the model returns every token.
+        pooling_num_heads: int, attention heads of `pooling="map"` or `"query"`, a divisor
+            of `hidden_dim`; `None` for `num_heads`.
+        pooling_mlp_dim: int, width of the hidden layer of the MLP of `pooling="map"`;
+            `None` for `mlp_dim`.
+        pooling_prefix: bool, whether `pooling="gap"`, `"map"` or `"query"` pools the
+            tokens before the patches, too (class token and registers): the Perception
+            Encoder's core (arXiv 2504.13181), timm's `pool_include_prefix`.
         class_token: bool, whether there is a class token; `None` gives one where
-            `pooling` is `"token"` or `None`.
+            `pooling` is `"token"`, `"token_gap"` or `None`.
         num_registers: int, number of register tokens after the class token.
         num_prefix_positions: int, how many tokens before the patches (class token, then
             registers), from the first, own a learned position: 0 in BigVision and under
@@ -80,6 +92,8 @@ class VisionTransformer(ImageModel):
         fc_norm: bool, whether the final norm is one of the pooled features, `fc_norm`,
             instead of `encoder_norm`, one of every token (the fine-tuning code of MAE,
             arXiv 2111.06377; timm's default with a mean). Needs a `pooling`.
+        final_norm: bool, whether there is a final norm; `False` leaves out `encoder_norm`
+            (the Perception Encoder's spatial and language models, arXiv 2504.13181).
         mlp: `"gelu"`, `"quick_gelu"` (OpenAI's CLIP), `"swiglu"` (DINOv2's giant) or
             `"geglu"` (a GELU instead of its SiLU), the activation of the
             blocks' MLPs, see `layers.MLP`. The MLP of `pooling="map"` has it too, but
@@ -155,8 +169,8 @@ class VisionTransformer(ImageModel):
 
     Returns:
         A model that maps images, float or integer, to float32 (batch, classes); without
-        a head to (batch, hidden_dim or representation_size), or with `pooling=None` to
-        (batch, tokens, hidden_dim).
+        a head to (batch, hidden_dim or representation_size), with `pooling="token_gap"`
+        to (batch, 2 * hidden_dim), or with `pooling=None` to (batch, tokens, hidden_dim).
 
     Raises:
         ValueError: if an argument is out of its range, or two do not fit together.
@@ -180,6 +194,9 @@ class VisionTransformer(ImageModel):
         *,
         classes: int = 0,
         pooling: str | None = "token",
+        pooling_num_heads: int | None = None,
+        pooling_mlp_dim: int | None = None,
+        pooling_prefix: bool = False,
         class_token: bool | None = None,
         num_registers: int = 0,
         num_prefix_positions: int | None = None,
@@ -190,6 +207,7 @@ class VisionTransformer(ImageModel):
         patch_bias: bool | None = None,
         pre_norm: bool = False,
         fc_norm: bool = False,
+        final_norm: bool = True,
         mlp: str = "gelu",
         gelu_approximate: bool = True,
         qkv_bias: bool | str = True,
@@ -244,7 +262,7 @@ class VisionTransformer(ImageModel):
         self._keep_config(config, fields, resolved, policy)
 
     def last_layers(self, images: Tensor) -> dict[str, Tensor]:
-        """Outputs of the last block and of `encoder_norm` for every token.
+        """Outputs of the last block and of `encoder_norm`, if any, for every token.
 
         Args:
             images: a batch of images as the model takes them.
@@ -262,7 +280,7 @@ class VisionTransformer(ImageModel):
         block = self.get_layer(f"block_{self._config['num_layers'] - 1}")
         tokens, sizes = _apply(block, **inputs)
         outputs = {block.name: tokens}
-        if not self._config["fc_norm"]:
+        if self._config["final_norm"] and not self._config["fc_norm"]:
             outputs["encoder_norm"] = self.get_layer("encoder_norm")(tokens)
         return outputs, sizes
 
@@ -271,7 +289,7 @@ class VisionTransformer(ImageModel):
 
         Every token is computed, also where the model itself skips some in its last
         block. With `fc_norm=True` only `"pooled"` is normed, and the tokens are outputs of
-        the last block.
+        the last block, as with `final_norm=False`.
 
         Args:
             images: a batch of images as the model takes them.
@@ -279,9 +297,10 @@ class VisionTransformer(ImageModel):
         Returns:
             A dictionary of tensors: `"class_token"` (batch, hidden_dim), `"registers"`
             (batch, num_registers, hidden_dim), `"patch_tokens"` (batch, rows * columns,
-            hidden_dim) row by row, `"pooled"` (batch, hidden_dim), each if the model has
-            it. With `merged_tokens` there are fewer patch tokens, in another order, and
-            `"patch_sizes"`, int32 (batch, tokens): how many patches each stands for.
+            hidden_dim) row by row, `"pooled"` (batch, hidden_dim; twice as wide with
+            `pooling="token_gap"`), each if the model has it. With `merged_tokens` there are
+            fewer patch tokens, in another order, and `"patch_sizes"`, int32 (batch,
+            tokens): how many patches each stands for.
         """
         outputs, sizes = self._last_layers(images)
         *_, tokens = outputs.values()
@@ -407,7 +426,7 @@ def _encode(tokens, positions, c, policy):
         sizes = None
     else:
         tokens, sizes = _apply(blocks[-1], **inputs)
-    if not c.fc_norm:
+    if c.final_norm and not c.fc_norm:
         tokens = _layer_norm("encoder_norm", c, policy)(tokens)
     return tokens, sizes, inputs
 
@@ -421,23 +440,35 @@ def _apply(block, tokens, sizes=None, positions=None):
 def _pool(tokens, sizes, c, policy):
     if c.pooling is None:
         return tokens
-    if c.pooling == "token":
-        pooling = TokenPooling(dtype=policy, name="pooling")
-    elif c.pooling == "gap":
-        pooling = MeanPooling(num_prefix=num_prefix(c), dtype=policy, name="pooling")
-    else:
-        pooling = AttentionPooling(
-            c.num_heads,
-            num_prefix=num_prefix(c),
-            mlp_dim=c.mlp_dim,
-            activation="gelu" if c.mlp in GATED else c.mlp,
-            gelu_approximate=c.gelu_approximate,
-            layer_norm_epsilon=c.layer_norm_epsilon,
-            dtype=policy,
-            name="pooling",
-        )
-    features = pooling(tokens, sizes=sizes)
+    features = _pooling(c, policy)(tokens, sizes=sizes)
     return _layer_norm("fc_norm", c, policy)(features) if c.fc_norm else features
+
+
+def _pooling(c, policy):
+    keras_arguments = {"dtype": policy, "name": "pooling"}
+    if c.pooling == "token":
+        return TokenPooling(**keras_arguments)
+    prefix = 0 if c.pooling_prefix else num_prefix(c)
+    if c.pooling == "gap":
+        return MeanPooling(num_prefix=prefix, **keras_arguments)
+    if c.pooling == "token_gap":
+        return TokenMeanPooling(num_prefix=prefix, **keras_arguments)
+    if c.pooling == "query":
+        return QueryPooling(
+            c.pooling_num_heads,
+            num_prefix=prefix,
+            use_bias=c.qkv_bias is True,
+            **keras_arguments,
+        )
+    return AttentionPooling(
+        c.pooling_num_heads,
+        num_prefix=prefix,
+        mlp_dim=c.pooling_mlp_dim,
+        activation="gelu" if c.mlp in GATED else c.mlp,
+        gelu_approximate=c.gelu_approximate,
+        layer_norm_epsilon=c.layer_norm_epsilon,
+        **keras_arguments,
+    )
 
 
 def _head(features, c, policy):

@@ -114,7 +114,18 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         fields["representation_size"] = shapes["pre_logits/kernel"][-1]
     if "pooling/probe" in shapes:
         fields["pooling"] = "map"
+        fields |= _other_sizes(
+            fields,
+            pooling_num_heads=shape("pooling/attention/qkv/kernel", 4)[2],
+            pooling_mlp_dim=shape("pooling/mlp/dense_2/kernel", 2)[0],
+        )
     return fields
+
+
+def _other_sizes(fields, **sizes):
+    """Sizes of the pooling that are others than those of the blocks; `None` for equal."""
+    same = {name: fields[name.removeprefix("pooling_")] for name in sizes}
+    return {name: None if size == same[name] else size for name, size in sizes.items()}
 
 
 def _number(value):
@@ -150,6 +161,9 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "num_heads": lambda value: _natural(value) and value > 0,
     "image_size": _size,
     "pooling": lambda value: value in ("token", "gap", "map"),
+    "pooling_num_heads": lambda value: _natural(value) and value > 0,
+    "pooling_prefix": lambda value: isinstance(value, bool),
+    "final_norm": lambda value: isinstance(value, bool),
     "mlp": lambda value: value in ("gelu", "quick_gelu", *GATED),
     "gelu_approximate": lambda value: isinstance(value, bool),
     "layer_norm_epsilon": lambda value: _number(value) and 0 < value < 1,

@@ -204,7 +204,8 @@ class Checkpoint:
                 raise self.tensors.foreign_error(f"no tensor of it becomes {KERNEL!r}")
             self._resolver.check(self.source)
             num_heads = self._resolver.value("num_heads")
-        return Dims(num_heads, *self._positions[:2])
+        pooling_num_heads = self._resolver.value("pooling_num_heads")
+        return Dims(num_heads, *self._positions[:2], pooling_num_heads)
 
     @cached_property
     def _positions(self) -> tuple[int, tuple[int, int] | None, str]:

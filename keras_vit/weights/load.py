@@ -134,7 +134,7 @@ def check_no_key(source: str, key: str | None) -> None:
 
 
 def model_arguments(model: keras.Model) -> dict[str, Any]:
-    """Number of heads, image size and missing positions, from the weights of a model."""
+    """Numbers of heads, image size and missing positions, from the weights of a model."""
     shapes = {path: tuple(v.shape) for path, v in variables(model).items()}
     arguments = {}
     if "block_0/attention/qkv/kernel" in shapes:
@@ -143,6 +143,8 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
             arguments["position"] = "none"  # or fixed ones
         if rope := model.get_config().get("rope"):
             arguments["rope"] = rope
+    if "pooling/attention/qkv/kernel" in shapes:
+        arguments["pooling_num_heads"] = shapes["pooling/attention/qkv/kernel"][2]
     if GRID in shapes and KERNEL in shapes:
         units = num_units(shapes, STEM)
         stem = None if units is None else {"num_units": units}

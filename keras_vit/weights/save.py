@@ -40,6 +40,14 @@ ENDINGS = {
     "timm": (".safetensors",),
     "meta": (".safetensors", ".pth"),
 }
+# Argument → its values that a file means without a word (None: BiT has no such argument),
+# and the layouts whose files can say another.
+_SAID = {
+    "rope": ((None,), ("timm", "huggingface", "meta")),
+    "pooling": ((None, "token", "gap", "map"), ()),
+    "pooling_prefix": ((None, False), ("timm",)),
+    "final_norm": ((None, True), ("timm",)),
+}
 PREFIX, GRID = POSITIONS
 
 
@@ -61,12 +69,7 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
             f"A file in the layout {layout!r} ends in {' or '.join(endings)}. Received: "
             f"path={path!r}"
         )
-    if config.get("rope") and layout == "google":
-        raise ValueError(
-            "The layout 'google' has no place for rotary positions. Received: the model "
-            f"{model.name!r} with rope={config['rope']}. Save it with layout='timm' or by "
-            "`model.save`."
-        )
+    _check_said(model, config, layout)
     if layout == "google":
         google = BIT if is_bit else GOOGLE
         tensors, _ = in_layout(model, google)
@@ -97,6 +100,16 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
             f"layout={layout!r}. Keras' own files are written by `model.save` and "
             "`model.save_weights`."
         )
+
+
+def _check_said(model, config, layout):
+    """Refuses a model with an argument that files in the layout cannot say."""
+    for name, (unsaid, layouts) in _SAID.items():
+        if layout in WRITTEN and layout not in layouts and config.get(name) not in unsaid:
+            raise ValueError(
+                f"The layout {layout!r} has no place here for {name}={config[name]!r}. "
+                f"Received: the model {model.name!r}. Save it by `model.save`."
+            )
 
 
 def _config(model) -> dict[str, Any]:
@@ -203,7 +216,12 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
         _fit_positions(ours, config, layout)
         _fit_norm(ours, config, layout)
         _fit_scales(ours, config, layout)
-        dims = Dims(config["num_heads"], len(ours.get(PREFIX, ())), _grid_size(config))
+        dims = Dims(
+            config["num_heads"],
+            len(ours.get(PREFIX, ())),
+            _grid_size(config),
+            config["pooling_num_heads"],
+        )
     tensors: dict[str, np.ndarray] = {}
     used, stacks = set(), {}
     for row in layout.rows:
@@ -215,7 +233,9 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
                 continue
             used.update(targets)
             try:
-                arrays = MOVES[row.move].inverse(dims, *(ours[t] for t in targets))
+                arrays = MOVES[row.move].inverse(
+                    dims.at(targets[0]), *(ours[t] for t in targets)
+                )
             except ValueError as error:
                 raise _no_place(model, layout, [f"{targets[-1]}: {error}"]) from error
             if row.axis is not None:
@@ -318,6 +338,8 @@ def _metadata(config, dims):
         arguments.pop("position", None)
     if "num_units" not in config:
         arguments["num_prefix_positions"] = dims.num_prefix
+    if config["pooling"] == "map":
+        arguments.setdefault("pooling_num_heads", config["num_heads"])
     metadata = {"format": "pt", METADATA_KEY: json.dumps(arguments)}
     if notes := {key: config[key] for key in NOTES if key in config}:
         metadata[NOTES_KEY] = json.dumps(notes)

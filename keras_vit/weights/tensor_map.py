@@ -154,7 +154,7 @@ class TensorMap:
             if row.index is not None:
                 axis = row.row.axis or 0
                 arrays = [np.take(array, row.index, axis) for array in arrays]
-            return MOVES[row.row.move].forward(dims, *arrays)
+            return MOVES[row.row.move].forward(dims.at(row.targets[0]), *arrays)
         except (ValueError, IndexError, TypeError) as error:
             shapes = ", ".join(f"{n!r} {self.file.shapes[n]}" for n in row.sources)
             raise self.foreign_error(

@@ -119,7 +119,10 @@ def _describe_constructor(architecture, fields, tags) -> str:
         positions = """ Another shape than the
             checkpoint's resizes the position embedding."""
         sizes = f"size divisible by {step}" if fields["patch_size"] > 1 else "size"
-        pooling = '`"token"`, `"gap"` (or `"avg"`, the mean) or `"map"`'
+        pooling = (
+            '`"token"`, `"gap"` (or `"avg"`, the mean), `"map"`, `"token_gap"` or\n'
+            '            `"query"`, see `VisionTransformer`'
+        )
         features = "every token"
         model = "VisionTransformer"
     return f"""Builds {paper_name(architecture)} as `keras.applications` would.

@@ -86,6 +86,8 @@ def _check(config, layout):
         or (layout in (VIT, DINOV2) and config["qkv_bias"] is False)
         or layout is HF_DINOV3,
         "patch_bias": config["patch_bias"] is not False or layout is CLIP,
+        "pooling_num_heads": config["pooling_num_heads"] in (None, config["num_heads"]),
+        "pooling_mlp_dim": config["pooling_mlp_dim"] in (None, config["mlp_dim"]),
         "mlp_dim": layout is not DINOV2 or _mlp_dim(config) == config["mlp_dim"],
     }
     for name, holds in demands.items():

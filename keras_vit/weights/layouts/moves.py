@@ -13,11 +13,20 @@ class Dims(NamedTuple):
         num_heads: number of attention heads.
         num_prefix: number of positions of the tokens before the patches.
         grid: (rows, columns) of the positions of the patches.
+        pooling_num_heads: number of attention heads of the pooling; `None` for
+            `num_heads`.
     """
 
     num_heads: int
     num_prefix: int = 0
     grid: tuple[int, int] | None = None
+    pooling_num_heads: int | None = None
+
+    def at(self, path: str) -> "Dims":
+        """The dimensions for one of our weights, with the number of heads of its layer."""
+        if self.pooling_num_heads and path.startswith("pooling/"):
+            return self._replace(num_heads=self.pooling_num_heads)
+        return self
 
 
 class Move(NamedTuple):

@@ -172,6 +172,8 @@ def _config_arguments(config):
         "pooling": _POOLINGS.get(theirs.get("global_pool")),
         **_ACTIVATIONS.get(theirs.get("act_layer"), {}),
     }
+    if theirs.get("pool_include_prefix") and arguments["pooling"] in ("gap", "map"):
+        arguments["pooling_prefix"] = True
     if theirs.get("no_embed_class"):
         arguments["num_prefix_positions"] = 0
     if theirs.get("pos_embed") in ("", "none"):
@@ -207,7 +209,6 @@ _BUILT = {
     "global_pool": (*_POOLINGS, ""),
     "act_layer": tuple(_ACTIVATIONS),
     "norm_layer": ("layernorm",),
-    "pool_include_prefix": (False,),
     "block_fn": (),
     "attn_layer": (),
     "use_post_norm": (False,),
