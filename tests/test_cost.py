@@ -42,6 +42,8 @@ SMALL = {
     "mean of every token": {**VIT, "pooling": "gap", "pooling_prefix": True},
     "class token and mean": {**VIT, "pooling": "token_gap", "fc_norm": True},
     "query": {**VIT, "pooling": "query", "pooling_num_heads": 8, "qkv_bias": False},
+    "distilled": {**VIT, "distilled": True, "num_registers": 2},
+    "features of a distilled model": {**VIT, "distilled": True, "classes": 0},
     "without a final norm": {**VIT, "final_norm": False},
     "every token": {**VIT, "pooling": None, "classes": 0, "layer_scale": 0.1},
     "registers": {**VIT, "num_registers": 4, "qk_norm": True, "num_heads": 3},

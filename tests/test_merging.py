@@ -30,6 +30,7 @@ VARIANTS = {
     "map": {"pooling": "map", "mlp": "swiglu", "num_registers": 2},
     "map of every token": {"pooling": "map", "pooling_prefix": True, "class_token": True},
     "mean of every token": {"pooling": "gap", "pooling_prefix": True, "num_registers": 3},
+    "distilled": {"distilled": True},
     "class token and mean": {"pooling": "token_gap"},
     "query": {"pooling": "query", "pooling_num_heads": 2},
     "registers": {

@@ -46,6 +46,12 @@ MODELS = {
         "logits",
     ),
     "deit": ("DeiTForImageClassification", "DeiTConfig", {**SIZE, "num_labels": 5}, "logits"),
+    "deit_teacher": (
+        "DeiTForImageClassificationWithTeacher",
+        "DeiTConfig",
+        {**SIZE, "num_labels": 5},
+        "logits",
+    ),
     "msn": (
         "ViTMSNForImageClassification",
         "ViTMSNConfig",
@@ -229,7 +235,6 @@ OTHERS = {
         "CLIPConfig",
         {"vision_config": SIZE, "text_config": TEXT},
     ),
-    "DeiTForImageClassificationWithTeacher": ("DeiTConfig", SIZE),
     "DPTModel": ("DPTConfig", {**SIZE, "backbone_out_indices": [0, 1, 1, 1]}),
     "MLCDVisionModel": ("MLCDVisionConfig", SIZE),
     "YolosModel": ("YolosConfig", {**SIZE, "image_size": [32, 32]}),

@@ -42,6 +42,8 @@ VARIANTS = {
     "class token and mean": {"pooling": "token_gap", "num_registers": 2, "fc_norm": True},
     "query": {"pooling": "query", "pooling_num_heads": 2, "qkv_bias": False},
     "without a final norm": {"final_norm": False, "image_size": (32, 48)},
+    "distilled": {"distilled": True, "num_registers": 2},
+    "features of a distilled model": {"distilled": True, "classes": 0},
     "all tokens": {"pooling": None, "classes": 0},
     "features": {"classes": 0},
     "representation": {"representation_size": 24},

@@ -176,6 +176,11 @@ def stages(model: keras.Model) -> dict[str, str]:
     layers = {name: name for name in (*resnet, *vit, "norm", "relu")}
     layers["pooled"] = "fc_norm" if "fc_norm" in names else "pooling"
     layers |= {"pre_logits": "pre_logits", "logits": "head"}
+    if "distillation_head" in names:
+        # What both heads read, averaged, is no layer's output.
+        del layers["pooled"]
+        heads = {"logits_class": "head", "logits_distillation": "distillation_head"}
+        layers |= {**heads, "logits": "head_activation"}
     return {stage: layer for stage, layer in layers.items() if layer in names}
 
 

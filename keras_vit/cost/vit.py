@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from keras_vit.cost.operation import FLOAT32, Operation, head_operations, image_operations
 from keras_vit.cost.resnet import resnet_operations
 from keras_vit.layers.mlp import GATED
+from keras_vit.models.fields import num_prefix
 from keras_vit.models.sizes import grid_size
 
 
@@ -23,7 +24,7 @@ def vit_operations(c: SimpleNamespace) -> Iterator[Operation]:
     yield Operation("patch_embedding", 2 * patches * patch * number)  # images into patches
     yield from _dense("patch_embedding", 0, patches, patch, hidden_dim, c)
 
-    prefix = c.class_token + c.num_registers
+    prefix = num_prefix(c)
     tokens = prefix + patches
     if c.position != "none":
         yield Operation("position_embedding", 2 * patches * hidden_dim * number)
@@ -36,7 +37,7 @@ def vit_operations(c: SimpleNamespace) -> Iterator[Operation]:
         yield from _block(tokens, tokens, c, num_merged)
         tokens -= num_merged
     if c.pooling == "token" and not c.full_last_block:
-        outputs = 1
+        outputs = 1 + c.distilled
         yield from _block(outputs, tokens, c)
     else:
         outputs = tokens - last
@@ -95,7 +96,7 @@ def _block(outputs, tokens, c, merged=0):
 
 def _merge(tokens, merged, c):
     """Token merging: compares two sets of tokens and averages the most similar pairs."""
-    prefix = c.class_token + c.num_registers
+    prefix = num_prefix(c)
     second = (tokens - prefix + prefix % 2) // 2
     first = tokens - prefix - second
     size = c.hidden_dim * c.number_bytes
@@ -222,3 +223,5 @@ def _pool(tokens, prefix, c):
         yield from _dense("pre_logits", 0, 1, width, c.representation_size, c)
         width = c.representation_size
     yield from head_operations(width, c)
+    if c.distilled and c.classes:
+        yield from head_operations(width, c)

@@ -49,7 +49,7 @@ _TENSOR_PARALLEL = {
     # The head by its inputs: devices may not divide the number of classes.
     "pre_logits/kernel": (None, MODEL),
     "pre_logits/bias": (MODEL,),
-    "head/kernel": (MODEL, None),
+    "(distillation_)?head/kernel": (MODEL, None),
     # ResNets: (height, width, inputs, outputs).
     r"(stem_)?stage_\d+_unit_\d+/conv_1/kernel": (None, None, None, MODEL),
     r"(stem_)?stage_\d+_unit_\d+/(conv_2|conv_3|shortcut_conv)/kernel": (
@@ -66,7 +66,8 @@ _OUTPUTS = {
     "attention/qkv|pooling/key_value": (BATCH, None, None, MODEL, None),
     "mlp/dense_1": (BATCH, None, MODEL),
     "pre_logits": (BATCH, MODEL),
-    r"patch_embedding|position_embedding|encoder_norm|block_\d+|pooling|head": (BATCH,),
+    r"patch_embedding|position_embedding|encoder_norm|block_\d+|pooling": (BATCH,),
+    "(distillation_)?head|distillation_pooling": (BATCH,),
     "attention|attention/projection|mlp|mlp/dense_2|attention_norm|mlp_norm": (BATCH,),
     "pooling/projection": (BATCH,),
     r"(stem_)?root|(stem_)?stage_\d+_unit_\d+": (BATCH,),

@@ -18,9 +18,12 @@ from keras_vit.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class TokenPooling(keras.layers.Layer):
-    """Takes the first token, the class token.
+    """Takes one token, the first (the class token) by default.
 
     Source: ViT (arXiv 2010.11929), section 3.1, equation 4.
+
+    Args:
+        index: int, number of the token, from 0.
 
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
@@ -30,18 +33,21 @@ class TokenPooling(keras.layers.Layer):
         (batch, hidden_dim).
     """
 
+    def __init__(self, *, index: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.index = index
+
     def build(self, tokens_shape: Shape) -> None:
         pass
 
     def call(self, tokens: Tensor, sizes: Tensor | None = None) -> Tensor:
-        return tokens[:, 0]  # (batch, hidden_dim)
+        return tokens[:, self.index]  # (batch, hidden_dim)
 
     def compute_output_shape(self, tokens_shape: Shape) -> Shape:
         return (tokens_shape[0], tokens_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
-        # Spelled out, because Keras' own cannot tell a dtype policy from an argument.
-        return super().get_config()
+        return {**super().get_config(), "index": self.index}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -58,6 +58,7 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
     if c.class_token is None:
         c.class_token = c.pooling in WITH_CLASS_TOKEN
     _check_pooling(c)
+    _check_distillation(c)
     c.num_prefix_positions = _checked_prefix_positions(c)
     if c.patch_bias is None:
         c.patch_bias = not c.pre_norm
@@ -103,19 +104,33 @@ def _check_pooling(c):
         c.pooling_mlp_dim = arguments.positive(width, "pooling_mlp_dim")
 
 
+def _check_distillation(c):
+    """Checks that nothing else stands between a distillation token and its head."""
+    others = {"pooling": ("token", None), "class_token": (True,), "fc_norm": (False,)}
+    others["representation_size"] = (None,)
+    for name, values in others.items() if c.distilled else ():
+        if getattr(c, name) not in values:
+            raise ValueError(
+                "`distilled=True` gives class token and distillation token a head each. "
+                f"Received: {name}={getattr(c, name)!r}. Use "
+                f"{name}={' or '.join(map(repr, values))}, or distilled=False."
+            )
+
+
 def _checked_prefix_positions(c) -> int:
     """Number of tokens of the prefix that own a learned position."""
     learned = c.position == "learned"
     if c.num_prefix_positions is None:
-        return int(c.class_token and learned)
+        return (c.class_token + c.distilled) * learned
     tokens = num_prefix(c)
     if c.num_prefix_positions not in range(tokens + 1 if learned else 1):
         raise ValueError(
             "`num_prefix_positions` must be at least 0 and at most the number of tokens "
-            "before the patches (class token and registers), and 0 where positions are "
-            f"not learned. Received: num_prefix_positions={c.num_prefix_positions!r}, "
-            f"class_token={c.class_token}, num_registers={c.num_registers} ({tokens} "
-            f"tokens), position={c.position!r}. Use None for the default."
+            "before the patches (class token, distillation token, registers), and 0 where "
+            "positions are not learned. Received: "
+            f"num_prefix_positions={c.num_prefix_positions!r}, class_token="
+            f"{c.class_token}, num_registers={c.num_registers} ({tokens} tokens), "
+            f"position={c.position!r}. Use None for the default."
         )
     return c.num_prefix_positions
 
@@ -156,5 +171,5 @@ def _is_count(number):
 
 
 def num_prefix(c: SimpleNamespace) -> int:
-    """Number of tokens before the patches: class token and registers."""
-    return int(c.class_token) + c.num_registers
+    """Number of tokens before the patches: class token, distillation token, registers."""
+    return c.class_token + c.distilled + c.num_registers

@@ -298,11 +298,33 @@ def to_channels_last(images: Tensor, c: SimpleNamespace) -> Tensor:
 
 def head(features: Tensor, c: SimpleNamespace) -> Tensor:
     """The outputs of a new layer `head`, float32 (batch, classes)."""
+    return _head(features, c, "head", c.classifier_activation)
+
+
+def two_heads(
+    class_token: Tensor, distillation_token: Tensor, c: SimpleNamespace
+) -> Tensor:
+    """The averaged outputs of two new layers, `head` and `distillation_head`.
+
+    Returns:
+        float32 (batch, classes): the activation of the averaged logits.
+    """
+    logits = [
+        _head(class_token, c, "head", None),
+        _head(distillation_token, c, "distillation_head", None),
+    ]
+    outputs = keras.layers.Average(dtype="float32", name="head_average")(logits)
+    return keras.layers.Activation(
+        c.classifier_activation, dtype="float32", name="head_activation"
+    )(outputs)
+
+
+def _head(features, c, name, activation):
     # Zero at the start (section 3.2 of the paper); in float32 under every policy.
     return Dense(
         c.classes,
-        activation=c.classifier_activation,
+        activation=activation,
         kernel_initializer="zeros",
         dtype="float32",
-        name="head",
+        name=name,
     )(features)

@@ -180,6 +180,7 @@ def count_vit_parameters(
     pooling: str | None = "token",
     pooling_mlp_dim: int | None = None,
     class_token: bool | None = None,
+    distilled: bool = False,
     num_registers: int = 0,
     num_prefix_positions: int | None = None,
     representation_size: int | None = None,
@@ -212,7 +213,8 @@ def count_vit_parameters(
         )
     if class_token is None:
         class_token = pooling in ("token", "token_gap", None)
-    own = class_token if num_prefix_positions is None else num_prefix_positions
+    tokens = class_token + distilled
+    own = tokens if num_prefix_positions is None else num_prefix_positions
     patch_bias = not pre_norm if patch_bias is None else patch_bias
 
     norm = 2 * hidden_dim
@@ -234,14 +236,14 @@ def count_vit_parameters(
     return (
         below
         + (channels * patch + patch_bias) * hidden_dim
-        + (class_token + num_registers) * hidden_dim
+        + (tokens + num_registers) * hidden_dim
         + (grid + own) * hidden_dim * (position == "learned")
         + norm * pre_norm
         + num_layers * block
         + 2 * (pooled if fc_norm else hidden_dim) * final_norm
         + poolings.get(pooling, 0)
         + (pooled + 1) * features * bool(representation_size)
-        + (features + 1) * classes
+        + (features + 1) * classes * (1 + distilled)
     )
 
 

@@ -31,6 +31,7 @@ from keras_vit.models.images import (
     image_input,
     rescaling,
     to_channels_last,
+    two_heads,
 )
 from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
@@ -44,10 +45,11 @@ class VisionTransformer(ImageModel):
 
     Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
     image passes them: `preprocessing` (if included), `patch_embedding`, `class_token`,
-    `registers`, `position_embedding`, `embedding_dropout`, `pre_norm`,
-    `rotary_embedding` (of the patches, for the blocks), `block_0`, `block_1`, …,
-    `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`. The arguments say which of
-    them there are; it is either `encoder_norm` or `fc_norm`, or neither.
+    `distillation_token`, `registers`, `position_embedding`, `embedding_dropout`,
+    `pre_norm`, `rotary_embedding` (of the patches, for the blocks), `block_0`, `block_1`,
+    …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`, `distillation_head`. The
+    arguments say which of them there are; it is either `encoder_norm` or `fc_norm`, or
+    neither.
 
     Args:
         image_size: int or (height, width), in pixels; gives the position grid its size.
@@ -73,11 +75,19 @@ class VisionTransformer(ImageModel):
             Encoder's core (arXiv 2504.13181), timm's `pool_include_prefix`.
         class_token: bool, whether there is a class token; `None` gives one where
             `pooling` is `"token"`, `"token_gap"` or `None`.
-        num_registers: int, number of register tokens after the class token.
-        num_prefix_positions: int, how many tokens before the patches (class token, then
-            registers), from the first, own a learned position: 0 in BigVision and under
-            timm's `no_embed_class`, `1 + num_registers` in timm's default with
-            registers. `None` gives one to the class token where positions are learned.
+        distilled: bool, whether there is a distillation token after the class token, with
+            a head of its own (DeiT, arXiv 2012.12877, section 4, where that head learns
+            from a teacher). The model returns the activation of both heads' averaged
+            logits; without a head the mean of the two tokens. `fit` trains this average.
+            The logits of one head are `get_layer("head").output` (class token) and
+            `get_layer("distillation_head").output`, for a loss on each. Needs
+            `pooling="token"` or `None`.
+        num_registers: int, number of register tokens after these.
+        num_prefix_positions: int, how many tokens before the patches (class token,
+            distillation token, then registers), from the first, own a learned position: 0
+            in BigVision and under timm's `no_embed_class`, `1 + num_registers` in timm's
+            default with registers. `None` gives one to class token and distillation token
+            where positions are learned.
         representation_size: int, width of the tanh layer `pre_logits` before the head,
             or `None` for none.
         classifier_activation: activation of the head; `None` returns logits.
@@ -130,8 +140,9 @@ class VisionTransformer(ImageModel):
             computes the rest once more in the backward pass: less memory, some more time,
             the same results.
         full_last_block: bool. With `pooling="token"` nothing reads the other tokens of
-            the last block, so it computes the class token alone and its output is
-            (batch, 1, hidden_dim); `True` computes every token.
+            the last block, so it computes the class token alone (with `distilled` the
+            distillation token, too) and its output is (batch, 1, hidden_dim); `True`
+            computes every token.
         merged_tokens: int, or a sequence with one for each block: how many patch tokens
             each block merges into others that are like them (*Token Merging: Your ViT But
             Faster*, arXiv 2210.09461), which costs some accuracy, saves time and needs no
@@ -198,6 +209,7 @@ class VisionTransformer(ImageModel):
         pooling_mlp_dim: int | None = None,
         pooling_prefix: bool = False,
         class_token: bool | None = None,
+        distilled: bool = False,
         num_registers: int = 0,
         num_prefix_positions: int | None = None,
         representation_size: int | None = None,
@@ -295,24 +307,28 @@ class VisionTransformer(ImageModel):
             images: a batch of images as the model takes them.
 
         Returns:
-            A dictionary of tensors: `"class_token"` (batch, hidden_dim), `"registers"`
-            (batch, num_registers, hidden_dim), `"patch_tokens"` (batch, rows * columns,
-            hidden_dim) row by row, `"pooled"` (batch, hidden_dim; twice as wide with
-            `pooling="token_gap"`), each if the model has it. With `merged_tokens` there are
-            fewer patch tokens, in another order, and `"patch_sizes"`, int32 (batch,
-            tokens): how many patches each stands for.
+            A dictionary of tensors: `"class_token"` and `"distillation_token"` (batch,
+            hidden_dim), `"registers"` (batch, num_registers, hidden_dim), `"patch_tokens"`
+            (batch, rows * columns, hidden_dim) row by row, `"pooled"` (batch, hidden_dim;
+            twice as wide with `pooling="token_gap"`), each if the model has it. With
+            `merged_tokens` there are fewer patch tokens, in another order, and
+            `"patch_sizes"`, int32 (batch, tokens): how many patches each stands for.
         """
         outputs, sizes = self._last_layers(images)
         *_, tokens = outputs.values()
         features, start = {}, 0
         if any(layer.name == "class_token" for layer in self.layers):
             features["class_token"], start = tokens[:, 0], 1
+        if self._config["distilled"]:
+            features["distillation_token"], start = tokens[:, 1], 2
         if registers := self._config["num_registers"]:
             features["registers"] = tokens[:, start : start + registers]
         features["patch_tokens"] = tokens[:, start + registers :]
         if sizes is not None:
             features["patch_sizes"] = sizes[:, start + registers :]
-        if self._config["pooling"]:
+        if self._config["pooling"] and self._config["distilled"]:
+            features["pooled"] = keras.ops.mean(tokens[:, :2], axis=1)
+        elif self._config["pooling"]:
             features["pooled"] = self.get_layer("pooling")(tokens, sizes=sizes)
         if self._config["fc_norm"]:
             features["pooled"] = self.get_layer("fc_norm")(features["pooled"])
@@ -341,10 +357,13 @@ def _embed_positions(patches, c, policy):
     prefix = []
     if c.class_token:
         prefix.append(ClassToken(dtype=policy, name="class_token")(patches))
+    if c.distilled:
+        token = Registers(1, dtype=policy, name="distillation_token")
+        prefix.append(token(patches))
     if c.num_registers:
         registers = Registers(c.num_registers, dtype=policy, name="registers")
         prefix.append(registers(patches))
-    if len(prefix) == 2:
+    if len(prefix) > 1:
         prefix = [keras.layers.Concatenate(axis=1, dtype=policy, name="prefix")(prefix)]
     return PositionEmbedding(
         c.position,
@@ -421,8 +440,8 @@ def _encode(tokens, positions, c, policy):
     inputs = {"tokens": tokens, "sizes": sizes, "positions": positions}
     inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     if c.pooling == "token" and not c.full_last_block:
-        inputs_of_one = {**inputs, "tokens": tokens[:, :1], "context": tokens}
-        tokens = blocks[-1](**inputs_of_one)
+        read = tokens[:, : 1 + c.distilled]
+        tokens = blocks[-1](**{**inputs, "tokens": read, "context": tokens})
         sizes = None
     else:
         tokens, sizes = _apply(blocks[-1], **inputs)
@@ -440,8 +459,19 @@ def _apply(block, tokens, sizes=None, positions=None):
 def _pool(tokens, sizes, c, policy):
     if c.pooling is None:
         return tokens
+    if c.distilled:
+        return _pool_two(tokens, c, policy)
     features = _pooling(c, policy)(tokens, sizes=sizes)
     return _layer_norm("fc_norm", c, policy)(features) if c.fc_norm else features
+
+
+def _pool_two(tokens, c, policy):
+    """Class token and distillation token for their heads; their mean without a head."""
+    if not c.classes:
+        return MeanPooling(dtype=policy, name="pooling")(tokens[:, :2])
+    class_token = TokenPooling(dtype=policy, name="pooling")
+    distillation_token = TokenPooling(index=1, dtype=policy, name="distillation_pooling")
+    return class_token(tokens), distillation_token(tokens)
 
 
 def _pooling(c, policy):
@@ -482,4 +512,4 @@ def _head(features, c, policy):
         )(features)
     if not c.classes:
         return features
-    return head(features, c)
+    return two_heads(*features, c) if c.distilled else head(features, c)

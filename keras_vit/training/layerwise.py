@@ -11,7 +11,8 @@ from keras_vit.weight_paths import model_prefix
 
 BLOCK = re.compile(r"block_(\d+)|stage_\d+_unit_\d+")
 BEFORE_BLOCKS = re.compile(
-    r"patch_embedding|class_token|registers|position_embedding|pre_norm|root|stem_.*"
+    r"patch_embedding|class_token|distillation_token|registers|position_embedding|pre_norm"
+    r"|root|stem_.*"
 )
 
 

@@ -19,6 +19,7 @@ from keras_vit.training.losses import SigmoidCrossentropy
 from keras_vit.training.optimizers import adapt
 from keras_vit.training.schedules import PerUpdate, WarmupLinearDecay
 from keras_vit.training.weight_decay import exclude_from_weight_decay
+from keras_vit.weight_paths import HEADS
 
 ALGORITHMS = ("sgd", "adam")
 DECAYS = ("cosine", "linear")
@@ -215,8 +216,8 @@ class Recipe:
         """
         self._check_arguments(model)
         if self.init_head_bias is not None:
-            bias = model.get_layer("head").bias
-            bias.assign(keras.ops.full(bias.shape, self.init_head_bias))
+            for bias in (layer.bias for layer in model.layers if layer.name in HEADS):
+                bias.assign(keras.ops.full(bias.shape, self.init_head_bias))
         if self.lora_rank is not None:
             enable_lora(model, self.lora_rank)
         elif self.freeze is not None:
@@ -337,11 +338,13 @@ class Recipe:
 
 
 def _head_activation(model):
-    if "head" not in {layer.name for layer in model.layers}:
+    names = {layer.name for layer in model.layers}
+    if "head" not in names:
         raise ValueError(
             "The loss depends on the activation of the model's layer 'head'. Received: "
             f"the model {model.name!r}, which has none. Add one: "
             "keras_vit.from_pretrained(model, classes=10, classifier_activation=None)."
         )
-    head = model.get_layer("head")
-    return keras.activations.serialize(head.activation)
+    # With two heads the activation is that of their average.
+    last = model.get_layer("head_activation" if "head_activation" in names else "head")
+    return keras.activations.serialize(last.activation)

@@ -92,6 +92,7 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         "channels": channels,
         "classes": shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
         "class_token": "class_token/tokens" in shapes,
+        "distilled": "distillation_token/tokens" in shapes,
         "num_registers": shapes.get("registers/tokens", (0,))[0],
         "num_prefix_positions": shapes.get(POSITIONS[0], (0,))[0],
         "representation_size": None,

@@ -8,7 +8,7 @@ import keras
 
 from keras_vit.models.quantized import QUANTIZATION, quantization_of
 from keras_vit.models.sizes import count_parameters
-from keras_vit.weight_paths import named_weights
+from keras_vit.weight_paths import HEADS, named_weights
 from keras_vit.weights.files.archives import open_member, open_zip
 from keras_vit.weights.files.hdf5 import datasets, dtype_of, read
 from keras_vit.weights.files.tensor_file import (
@@ -170,8 +170,8 @@ def load_weights_h5(
     check_exists(path)
     shapes, head_shapes = _checked_weights(path, model)
     before = model.get_weights()
-    head = [layer for layer in model.layers if layer.name == "head"]
-    skipped = head if skip_mismatched_head and _is_another(head, head_shapes) else []
+    heads = [layer for layer in model.layers if layer.name in HEADS]
+    skipped = heads if skip_mismatched_head and _is_another(heads, head_shapes) else []
     optimizer = [getattr(model, "optimizer", None)]  # absent until compiled
     try:
         with warnings.catch_warnings():
@@ -223,7 +223,7 @@ def _check_channels(path, shapes, model):
 
 
 def _shapes(file, is_quantized):
-    """The shapes of all weights in a file, and those of its head.
+    """The shapes of all weights in a file, and those of its heads.
 
     Raises:
         ValueError: if one is not finite, or smaller than it claims.
@@ -248,18 +248,22 @@ def _shapes(file, is_quantized):
             if not is_finite(read(dataset)):
                 raise ValueError(f"{name!r} holds NaN or infinity")
             shapes[name] = dataset.shape
-            if dataset.parent.attrs.get("name") == "head":
+            if dataset.parent.attrs.get("name") in HEADS:
                 head.append(dataset.shape)
     return shapes, head
 
 
-def _is_another(head, shapes):
-    """True if these are the shapes of a head with another number of classes."""
-    if not head or [len(shape) for shape in shapes] != [2, 1]:
+def _is_another(heads, shapes):
+    """True if these are the shapes of as many heads with another number of classes."""
+    if not heads or [len(shape) for shape in shapes] != [2, 1] * len(heads):
         return False
-    (width, classes), (biases,) = shapes
-    kernel = head[0].kernel.shape
-    return width == kernel[0] and classes == biases != kernel[1]
+    (width, classes), _ = shapes[:2]
+    kernel = heads[0].kernel.shape
+    return (
+        shapes == [(width, classes), (classes,)] * len(heads)
+        and width == kernel[0]
+        and classes != kernel[1]
+    )
 
 
 def _report(model, path, saved_grids, fresh_head):
@@ -267,7 +271,7 @@ def _report(model, path, saved_grids, fresh_head):
     if len(dict(named)) < len(named):  # several models have the same paths
         named = [(weight.path, weight) for weight in model.weights]
     shapes = {path: tuple(weight.shape) for path, weight in named}
-    fresh = tuple(p for p in shapes if fresh_head and p.startswith("head/"))
+    fresh = tuple(p for p in shapes if fresh_head and p.split("/")[0] in HEADS)
     if fresh:
         log_fresh_head(path, shapes["head/bias"][0])
     grids = [p for p in shapes if p == GRID or p.endswith(f"/{GRID}")]

@@ -11,7 +11,8 @@ from keras_vit.weights.files.hdf5 import datasets, dtype_of
 from keras_vit.weights.files.tensor_file import TensorFile, check_exists, parse_json
 from keras_vit.weights.keras_files import WEIGHTS
 
-_ONE_WEIGHT = {"class_token": "tokens", "registers": "tokens", "pooling": "probe"}
+_TOKENS = ("class_token", "distillation_token", "registers")
+_ONE_WEIGHT = {**dict.fromkeys(_TOKENS, "tokens"), "pooling": "probe"}
 _UNIT = re.compile(r"layers/((bottleneck|pre_activation)_unit(?:_(\d+))?)/conv_2/.*")
 
 

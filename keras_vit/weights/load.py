@@ -181,7 +181,7 @@ def assign(
     dropped = _drop_head(ours, shapes, skip_mismatched_head)
     resizers = _resizers(model, shapes, ours, resize_patches)
 
-    head = {path for path in ours if path.startswith("head/")}
+    head = {path for path in ours if path.split("/")[0] in weight_paths.HEADS}
     fresh = head if any(name.startswith("head/") for name in dropped) else set()
     if skip_mismatched_head and not head & set(shapes):
         fresh = head
@@ -273,7 +273,9 @@ def _drop_head(ours, shapes, skip_mismatched_head):
     else:
         return {}
     # Fine-tuning replaces the whole pre-training head (section 3.2 of the paper).
-    layers = ("head",) if "pre_logits/kernel" in ours else ("head", "pre_logits")
+    layers = {*weight_paths.HEADS, "pre_logits"}
+    if "pre_logits/kernel" in ours:
+        layers.remove("pre_logits")
     names = [name for name in shapes if name.split("/")[0] in layers]
     for name in names:
         del shapes[name]

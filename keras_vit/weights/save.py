@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ from keras_vit.weights.layouts.dinov3 import (
     meta_tensors,
 )
 from keras_vit.weights.layouts.google import BIT, GOOGLE
-from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
+from keras_vit.weights.layouts.huggingface import CLIP, DEIT, DINOV2, SIGLIP, VIT
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
@@ -47,6 +48,7 @@ _SAID = {
     "pooling": ((None, "token", "gap", "map"), ()),
     "pooling_prefix": ((None, False), ("timm",)),
     "final_norm": ((None, True), ("timm",)),
+    "distilled": ((None, False), ("timm", "huggingface")),
 }
 PREFIX, GRID = POSITIONS
 
@@ -166,9 +168,10 @@ def _save_folder(model, path, config):
         "preprocessor_config.json": processor_config(config, layout, model),
     }
     tensors, dims = in_layout(model, layout)
-    if layout is VIT and config["classes"]:  # transformers puts the backbone inside
+    if layout in (VIT, DEIT) and config["classes"]:  # transformers puts the backbone inside
+        inside = "vit." if layout is VIT else "deit."
         tensors = {
-            name if name.startswith("classifier.") else f"vit.{name}": array
+            name if re.match(r"\w*classifier\.", name) else inside + name: array
             for name, array in tensors.items()
         }
     if layout in (DINOV2, HF_DINOV3):  # transformers warns where it is missing
@@ -186,6 +189,8 @@ def _save_folder(model, path, config):
 def _huggingface_layout(config) -> Layout:
     if config["rope"]:
         layout, pooling = HF_DINOV3, "token"
+    elif config["distilled"]:
+        layout, pooling = DEIT, "token"
     elif config["pre_norm"]:
         layout, pooling = CLIP, "token"
     elif config["pooling"] == "map":
@@ -262,19 +267,19 @@ def _no_place(model, layout, paths):
 
 def _fit_positions(ours, config, layout):
     """Brings the positions into an equivalent form that the layout has."""
-    class_token = "class_token/tokens" in ours
+    of_classes = ("class_token/tokens" in ours) + config["distilled"]
     if GRID not in ours and layout.without_positions != config["position"]:
         ours[GRID] = _fixed_positions(config)
     if GRID not in ours:
         return
     hidden_dim = config["hidden_dim"]
     prefix = ours.setdefault(PREFIX, np.zeros((0, hidden_dim), ours[GRID].dtype))
-    allowed = layout.written_prefix(int(class_token), config["num_registers"])
+    allowed = layout.written_prefix(of_classes, config["num_registers"])
     if len(prefix) in allowed:
         return
     # Adds positions to the tokens themselves, which are constants, too.
-    tokens = [name for name in ("class_token/tokens", "registers/tokens") if name in ours]
-    for name in tokens:
+    kinds = ("class_token", "distillation_token", "registers")
+    for name in (f"{kind}/tokens" for kind in kinds if f"{kind}/tokens" in ours):
         count = min(len(prefix), len(ours[name]))
         ours[name] = ours[name].copy()
         ours[name][:count] += prefix[:count]

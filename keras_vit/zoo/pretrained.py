@@ -26,6 +26,7 @@ from keras_vit.models.config_overrides import (
 from keras_vit.models.quantized import QUANTIZATION, quantization_of, quantize_layers
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import Preset, find_preset
+from keras_vit.weight_paths import HEADS
 from keras_vit.weights.architecture import CHECKS
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import ENDINGS
@@ -441,5 +442,5 @@ def _from_model(
 
 def _remaining_parts(parts, model, fresh):
     """Trainability of the parts that the copy also has; a new head is trained."""
-    known = part_paths(model) - ({"head", *fresh} if fresh else set())
+    known = part_paths(model) - ({*HEADS, *fresh} if fresh else set())
     return {path: trained for path, trained in parts.items() if path in known}

@@ -133,17 +133,21 @@ _ONE_TOKEN = {
 
 _PREFIX = ("cls_token", "distillation_token")  # neither in I-JEPA
 
+_VIT_ROWS = (
+    *_EMBEDDINGS,
+    *norm("layers.{i}.layernorm_before", "block_{i}/attention_norm"),
+    *_attention("layers.{i}.attention", "block_{i}/attention"),
+    *norm("layers.{i}.layernorm_after", "block_{i}/mlp_norm"),
+    *_mlp("layers.{i}.mlp", "block_{i}/mlp"),
+    *norm("layernorm", "encoder_norm"),
+)
+
 VIT = Layout(
     name="huggingface vit",
     rows=(
-        *_EMBEDDINGS,
+        *_VIT_ROWS,
         # DeiT's second token, which its classifier does not read.
         row("embeddings.distillation_token", "registers/tokens", "drop first axis"),
-        *norm("layers.{i}.layernorm_before", "block_{i}/attention_norm"),
-        *_attention("layers.{i}.attention", "block_{i}/attention"),
-        *norm("layers.{i}.layernorm_after", "block_{i}/mlp_norm"),
-        *_mlp("layers.{i}.mlp", "block_{i}/mlp"),
-        *norm("layernorm", "encoder_norm"),
         *weight_and_bias("pooler.dense", "pre_logits", "transpose"),
         *weight_and_bias("classifier", "head", "transpose"),
     ),
@@ -162,6 +166,22 @@ VIT = Layout(
     num_prefix=lambda shapes: (sum(f"embeddings.{name}" in shapes for name in _PREFIX),),
     written_prefix=lambda class_token, registers: (1 + registers,),
     **_CONFIG_FUNCTIONS,
+)
+
+# DeiTForImageClassificationWithTeacher, which averages two classifiers.
+DEIT = replace(
+    VIT,
+    name="huggingface deit",
+    rows=(
+        *_VIT_ROWS,
+        row(
+            "embeddings.distillation_token", "distillation_token/tokens", "drop first axis"
+        ),
+        *weight_and_bias("cls_classifier", "head", "transpose"),
+        *weight_and_bias("distillation_classifier", "distillation_head", "transpose"),
+    ),
+    marks=(*VIT.marks, r"distillation_classifier\.weight"),
+    written_prefix=lambda tokens, registers: (tokens,),
 )
 
 _GATED = ("weights_in", "weights_out")
@@ -290,4 +310,4 @@ SIGLIP_CLASSIFIER = replace(
     defaults={**SIGLIP.defaults, "pooling": "gap"},
 )
 
-LAYOUTS = (VIT, DINOV2, CLIP, SIGLIP_CLASSIFIER, SIGLIP)
+LAYOUTS = (DEIT, VIT, DINOV2, CLIP, SIGLIP_CLASSIFIER, SIGLIP)

@@ -6,7 +6,7 @@ import keras
 
 from keras_vit.layers.mlp import GATED
 from keras_vit.weights.layouts.dinov3 import HF_DINOV3, dinov3_config
-from keras_vit.weights.layouts.huggingface import CLIP, DINOV2, SIGLIP, VIT
+from keras_vit.weights.layouts.huggingface import CLIP, DEIT, DINOV2, SIGLIP, VIT
 from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
 
@@ -33,7 +33,7 @@ def model_config(
         "patch_size": _one_or_two(config["patch_size"]),
         "num_channels": _channels(config, model),
     }
-    if layout in (VIT, DINOV2):
+    if layout in (VIT, DEIT, DINOV2):
         common |= {
             "qkv_bias": config["qkv_bias"],
             "hidden_dropout_prob": config["dropout_rate"],
@@ -45,8 +45,9 @@ def model_config(
         common |= dinov3_config(config)
     else:
         common["intermediate_size"] = config["mlp_dim"]
-    if layout is VIT:
+    if layout in (VIT, DEIT):
         common |= hugging_face_labels(config)
+    if layout is VIT:
         common["pooler_output_size"] = config["representation_size"] or config["hidden_dim"]
     if layout is CLIP and config["classes"]:
         common["projection_dim"] = config["classes"]
@@ -75,7 +76,7 @@ def processor_config(
 def _check(config, layout):
     """Refuses a config that transformers' models of a kind cannot have."""
     demands = {
-        "classes": layout in (VIT, CLIP) or not config["classes"],
+        "classes": layout in (VIT, CLIP) or bool(config["classes"]) == (layout is DEIT),
         "representation_size": not config["representation_size"]
         or (layout is VIT and not config["classes"]),
         "class_token": config["class_token"] == (layout is not SIGLIP),
@@ -83,7 +84,7 @@ def _check(config, layout):
         or (layout is DINOV2 and config["mlp"] == "swiglu")
         or layout is HF_DINOV3,
         "qkv_bias": config["qkv_bias"] is True
-        or (layout in (VIT, DINOV2) and config["qkv_bias"] is False)
+        or (layout in (VIT, DEIT, DINOV2) and config["qkv_bias"] is False)
         or layout is HF_DINOV3,
         "patch_bias": config["patch_bias"] is not False or layout is CLIP,
         "pooling_num_heads": config["pooling_num_heads"] in (None, config["num_heads"]),
@@ -103,6 +104,8 @@ def _model_type(config, layout):
     if layout is CLIP:
         with_head = "WithProjection" if config["classes"] else ""
         return "clip_vision_model", f"CLIPVisionModel{with_head}"
+    if layout is DEIT:
+        return "deit", "DeiTForImageClassificationWithTeacher"
     if layout is SIGLIP:
         return "siglip_vision_model", "SiglipVisionModel"
     if layout is HF_DINOV3:

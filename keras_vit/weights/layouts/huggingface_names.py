@@ -11,7 +11,10 @@ _REGISTERS = "Dinov2WithRegisters"
 # `model_type` → classes that `from_pretrained` computes as transformers 5 does.
 _EXACT = {
     "vit": "ViTModel ViTForImageClassification ViTForMaskedImageModeling",
-    "deit": "DeiTModel DeiTForImageClassification DeiTForMaskedImageModeling",
+    "deit": (
+        "DeiTModel DeiTForImageClassification DeiTForImageClassificationWithTeacher "
+        "DeiTForMaskedImageModeling"
+    ),
     "vit_mae": "ViTMAEModel ViTMAEForPreTraining",
     "vit_msn": "ViTMSNModel ViTMSNForImageClassification",
     "ijepa": "IJepaModel IJepaForImageClassification",

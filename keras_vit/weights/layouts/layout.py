@@ -77,7 +77,7 @@ def norm(
 
 
 _NUMBER = r"\{(\w+)(?::\w+)?\}"
-_HEADS = ("head/", "pre_logits/")
+_HEADS = ("head/", "distillation_head/", "pre_logits/")
 
 
 def _any_of(templates: Iterable[str]) -> re.Pattern:
@@ -152,8 +152,8 @@ class Layout:
             attention tell the number of heads; else torch's (outputs, inputs, …).
         without_positions: value of `position` where there is no position embedding.
         written_names: (pattern, replacement): canonical names → names in new files.
-        written_prefix: (number of class tokens, number of registers) → numbers of position
-            rows of the prefix that a new file may have.
+        written_prefix: (number of class and distillation tokens, number of registers) →
+            numbers of position rows of the prefix that a new file may have.
         not_written: (config of a model, number of its position rows of the prefix) →
             sources of the rows that a new file does not have.
     """

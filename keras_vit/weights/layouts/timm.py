@@ -100,6 +100,7 @@ ROWS: tuple[TensorRow, ...] = (
     *_stem_rows(f"{_STEM}.{_UNIT}", "stem_stage_{stage}_unit_{unit}"),
     *weight_and_bias("patch_embed.proj", "patch_embedding", "convolution"),
     row("cls_token", "class_token/tokens", "drop first axis"),
+    row("dist_token", "distillation_token/tokens", "drop first axis"),
     row("reg_token", "registers/tokens", "drop first axis"),
     row("pos_embed", POSITIONS, "positions"),
     *norm("norm_pre", "pre_norm"),
@@ -130,11 +131,12 @@ ROWS: tuple[TensorRow, ...] = (
     *norm("fc_norm", "fc_norm"),
     *weight_and_bias("pre_logits.fc", "pre_logits", "transpose"),
     *weight_and_bias("head", "head", "transpose"),
+    *weight_and_bias("head_dist", "distillation_head", "transpose"),
 )
 
 
 def _num_prefix(shapes):
-    class_token = int("cls_token" in shapes)
+    class_token = ("cls_token" in shapes) + ("dist_token" in shapes)  # and distillation
     registers = shapes["reg_token"][1] if "reg_token" in shapes else 0
     # In timm all tokens have a position, or none with `no_embed_class`; in DINOv2's own
     # files the class token has one.
@@ -312,7 +314,8 @@ TIMM = Layout(
     },
     defaults=TORCH_DEFAULTS,
     num_prefix=_num_prefix,
-    written_prefix=lambda class_token, registers: (class_token + registers, 0),
+    # A model with a distillation token always has positions for its tokens.
+    written_prefix=lambda tokens, registers: (tokens + registers, *(0,) * (tokens < 2)),
     config_arguments=_config_arguments,
     architecture_arguments=_architecture_arguments,
     reason_to_refuse=_reason_to_refuse,

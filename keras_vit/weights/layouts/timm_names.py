@@ -12,13 +12,15 @@ from keras_vit.weights.layouts import timm_eva
 _EXACT = {
     (64, 2): "test_vit test_vit2",
     (192, 3): """
-        deit_tiny_patch16_224 vit_tiny_patch16_224 vit_tiny_patch16_384
+        deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 vit_tiny_patch16_224
+        vit_tiny_patch16_384
         vit_tiny_r_s16_p8_224 vit_tiny_r_s16_p8_384""",
     (256, 4): "vit_wee_patch16_reg1_gap_256 vit_xsmall_patch16_clip_224",
     (320, 5): "vit_little_patch16_reg1_gap_256 vit_little_patch16_reg4_gap_256",
     (384, 6): """
-        deit3_small_patch16_224 deit3_small_patch16_384 deit_small_patch16_224
-        flexivit_small vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2
+        deit3_small_patch16_224 deit3_small_patch16_384 deit_small_distilled_patch16_224
+        deit_small_patch16_224 flexivit_small vit_small_patch14_dinov2
+        vit_small_patch14_reg4_dinov2
         vit_small_patch16_224 vit_small_patch16_36x1_224 vit_small_patch16_384
         vit_small_patch32_224 vit_small_patch32_384 vit_small_patch8_224
         vit_small_r26_s32_224 vit_small_r26_s32_384""",
@@ -33,8 +35,9 @@ _EXACT = {
         vit_betwixt_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_384
         vit_betwixt_patch32_clip_224""",
     (768, 12): """
-        deit3_base_patch16_224 deit3_base_patch16_384 deit_base_patch16_224
-        deit_base_patch16_384 flexivit_base vit_base_patch14_dinov2
+        deit3_base_patch16_224 deit3_base_patch16_384
+        deit_base_distilled_patch16_224 deit_base_distilled_patch16_384
+        deit_base_patch16_224 deit_base_patch16_384 flexivit_base vit_base_patch14_dinov2
         vit_base_patch14_reg1_tipsv2 vit_base_patch14_reg4_dinov2 vit_base_patch16_224
         vit_base_patch16_224_miil vit_base_patch16_384 vit_base_patch16_clip_224
         vit_base_patch16_clip_384 vit_base_patch16_clip_quickgelu_224
@@ -116,7 +119,6 @@ _DIFFERENCES = {
     ),
     r"_rpn(?![a-z])|^eva02_enormous": "its norms come after attention and MLP",
     r"^test_vit3$": "it pools the class token together with the patches",
-    r"_distilled_": "it averages two heads",
     r"^naflexvit": "its images have any aspect ratio",
     r"^beit|relpos": "its attention differs",
 }
