@@ -78,6 +78,18 @@ MODELS = {
         {**DINO, "mlp_ratio": 2, "num_register_tokens": 3},
         "pooler_output",
     ),
+    "dinov2_classifier": (
+        "Dinov2ForImageClassification",
+        "Dinov2Config",
+        {**DINO, "mlp_ratio": 2, "num_labels": 5},
+        "logits",
+    ),
+    "dinov2_registers_classifier": (
+        "Dinov2WithRegistersForImageClassification",
+        "Dinov2WithRegistersConfig",
+        {**DINO, "mlp_ratio": 2, "num_register_tokens": 3, "num_labels": 5},
+        "logits",
+    ),
     "clip_tower": ("CLIPVisionModel", "CLIPVisionConfig", SIZE, "pooler_output"),
     "clip_projection": (
         "CLIPVisionModelWithProjection",
@@ -204,29 +216,48 @@ def test_what_a_config_omits_is_its_class_s_default(name, tmp_path):
     assert_close(array(ours(images())), computed(model, name, images()).numpy())
 
 
-@pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
-def test_the_classifier_of_dinov2_is_not_lost(kind, tmp_path):
-    """It reads the class token and the mean of the patches, which no head here does."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**DINO, mlp_ratio=2, num_labels=5)
-    model = getattr(transformers, f"{kind}ForImageClassification")(config).eval()
-    model.save_pretrained(tmp_path)
-    mine = keras_vit.from_pretrained(tmp_path, classes=3)
-    before = weights(mine)
-    for with_config in (True, False):
-        if not with_config:
-            (tmp_path / "config.json").unlink()
-        for classes in ({}, {"classes": 5}):
-            with pytest.raises(ValueError, match="head of .* reads 96 .*Give `classes=0`"):
-                keras_vit.from_pretrained(tmp_path, num_heads=4, **classes)
-    same = keras_vit.from_pretrained(mine, classes=5)
+@pytest.mark.parametrize("name", ["dinov2_classifier", "dinov2_registers_classifier"])
+def test_the_classifier_of_dinov2_reads_class_token_and_mean(name, tmp_path):
+    model = published(name, tmp_path / "theirs")
+    ours = keras_vit.from_pretrained(tmp_path / "theirs", classifier_activation=None)
+    assert ours.get_config()["pooling"] == "token_gap"
+    # A new head, the features that it reads, and those of the class token.
+    other = keras_vit.from_pretrained(tmp_path / "theirs", classes=3)
+    before = weights(other)
+    assert "head/kernel" in keras_vit.load_weights(other, tmp_path / "theirs").dropped
+    assert_same_weights(weights(other), before)
+    pixels = torch.tensor(np.transpose(images(), (0, 3, 1, 2)))
+    base = model.base_model(pixels).last_hidden_state.detach().numpy()
+    first = 1 + ours.get_config()["num_registers"]
+    both = np.concatenate([base[:, 0], base[:, first:].mean(1)], axis=1)
+    features = keras_vit.from_pretrained(tmp_path / "theirs", classes=0)
+    assert_close(array(features(images())), both)
+    token = {"classes": 0, "pooling": "token"}
+    features = keras_vit.from_pretrained(tmp_path / "theirs", **token)
+    assert_close(array(features(images())), base[:, 0])
+    same = keras_vit.from_pretrained(features, classes=5)
     with pytest.raises(ValueError, match=r"head/kernel \(96, 5\), expected \(48, 5\)"):
-        keras_vit.load_weights(same, tmp_path)
-    assert "head/kernel" in keras_vit.load_weights(mine, tmp_path).dropped
-    assert_same_weights(weights(mine), before)
-    features = keras_vit.from_pretrained(tmp_path, num_heads=4, classes=0)
-    base = model.base_model(torch.tensor(np.transpose(images(), (0, 3, 1, 2))))
-    assert_close(array(features(images())), base.pooler_output.detach().numpy())
+        keras_vit.load_weights(same, tmp_path / "theirs")
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    "name", ["deit_teacher", "dinov2_classifier", "dinov2_registers_classifier"]
+)
+def test_transformers_reads_the_classifiers_that_are_written(name, tmp_path):
+    model = published(name, tmp_path / "theirs")
+    ours = keras_vit.from_pretrained(tmp_path / "theirs", classifier_activation=None)
+    keras_vit.save_weights(ours, tmp_path / "ours", layout="huggingface")
+    again, information = type(model).from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert not any(information.values()), information
+    logits = computed(again.eval(), name, images())
+    assert_close(logits.numpy(), computed(model, name, images()).numpy())
+    told = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert told["architectures"] == [type(model).__name__]
+    mine = keras_vit.from_pretrained(tmp_path / "ours", classifier_activation=None)
+    assert_same_weights(weights(mine), weights(ours))
 
 
 OTHERS = {

@@ -161,7 +161,7 @@ def _size(value):
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "num_heads": lambda value: _natural(value) and value > 0,
     "image_size": _size,
-    "pooling": lambda value: value in ("token", "gap", "map"),
+    "pooling": lambda value: value in ("token", "gap", "map", "token_gap", "query"),
     "pooling_num_heads": lambda value: _natural(value) and value > 0,
     "pooling_prefix": lambda value: isinstance(value, bool),
     "final_norm": lambda value: isinstance(value, bool),

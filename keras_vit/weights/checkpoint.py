@@ -267,7 +267,6 @@ class Checkpoint:
             return self._bit_architecture()
         shapes = architecture_of(self.shapes, self._shape)
         self._check_depth(shapes["num_layers"])
-        self._check_head(shapes)
         if self._has_gates(shapes) and self._resolver.value("mlp") not in GATED:
             shapes["mlp"] = self._gate_activation(shapes)
         fields = self._resolve(
@@ -396,20 +395,6 @@ class Checkpoint:
             f"{self.source!r} is not complete, or beside the config.json of another model: "
             f"its tensors are of {num_layers} blocks, and config.json says {key}={number}. "
             "Download it again; if blocks were taken away on purpose, change the config."
-        )
-
-    def _check_head(self, shapes):
-        """Refuses a head that is kept and does not read the features of the model."""
-        kernel, classes = self.shapes.get("head/kernel", ()), shapes["classes"]
-        features = shapes["representation_size"] or shapes["hidden_dim"]
-        is_kept = self._resolver.value("classes", classes) == classes
-        if len(kernel) != 2 or kernel[0] != 2 * features or not is_kept:
-            return  # other mismatches are errors when the tensors are compared
-        raise ValueError(
-            f"The head of {self.source!r} reads {kernel[0]} numbers, where the model has "
-            f"{features} features: transformers' DINOv2 concatenates the class token and "
-            "the mean of the patches, which no head here reads. Give `classes=0` for the "
-            "features, or another number of classes for a new head."
         )
 
     # The tensors.

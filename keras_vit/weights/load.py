@@ -285,8 +285,8 @@ def _drop_head(ours, shapes, skip_mismatched_head):
 def _is_another_head(ours, shapes):
     """True if there is a complete head, of other sizes than the model's.
 
-    A head of twice the features is one of transformers' DINOv2, which no model here can
-    have; it is another head only if the classes differ.
+    A head of twice the features reads those of `pooling="token_gap"`; it is another head
+    only if the classes differ.
     """
     kernel, bias = (shapes.get(f"head/{name}", ()) for name in ("kernel", "bias"))
     features = ("pre_logits/kernel", KERNEL, "norm/gamma")  # the last is BiT's

@@ -27,7 +27,14 @@ from keras_vit.weights.layouts.dinov3 import (
     meta_tensors,
 )
 from keras_vit.weights.layouts.google import BIT, GOOGLE
-from keras_vit.weights.layouts.huggingface import CLIP, DEIT, DINOV2, SIGLIP, VIT
+from keras_vit.weights.layouts.huggingface import (
+    CLIP,
+    DEIT,
+    DINOV2,
+    DINOV2_CLASSIFIER,
+    SIGLIP,
+    VIT,
+)
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
@@ -45,7 +52,7 @@ ENDINGS = {
 # and the layouts whose files can say another.
 _SAID = {
     "rope": ((None,), ("timm", "huggingface", "meta")),
-    "pooling": ((None, "token", "gap", "map"), ()),
+    "pooling": ((None, "token", "gap", "map"), ("huggingface",)),
     "pooling_prefix": ((None, False), ("timm",)),
     "final_norm": ((None, True), ("timm",)),
     "distilled": ((None, False), ("timm", "huggingface")),
@@ -168,16 +175,16 @@ def _save_folder(model, path, config):
         "preprocessor_config.json": processor_config(config, layout, model),
     }
     tensors, dims = in_layout(model, layout)
-    if layout in (VIT, DEIT) and config["classes"]:  # transformers puts the backbone inside
-        inside = "vit." if layout is VIT else "deit."
-        tensors = {
-            name if re.match(r"\w*classifier\.", name) else inside + name: array
-            for name, array in tensors.items()
-        }
-    if layout in (DINOV2, HF_DINOV3):  # transformers warns where it is missing
-        shape = (1,) * (1 if layout is DINOV2 else 2)
+    if layout in (DINOV2, DINOV2_CLASSIFIER, HF_DINOV3):  # transformers warns without it
+        shape = (1,) * (2 if layout is HF_DINOV3 else 1)
         mask_token = np.zeros((*shape, config["hidden_dim"]), "float32")
         tensors["embeddings.mask_token"] = mask_token
+    if config["classes"] and layout is not CLIP:  # transformers puts the backbone inside
+        inside = texts["config.json"]["model_type"]
+        tensors = {
+            name if re.match(r"\w*classifier\.", name) else f"{inside}.{name}": array
+            for name, array in tensors.items()
+        }
     os.makedirs(path, exist_ok=True)
     for name, content in texts.items():
         text = (json.dumps(content, indent=2) + "\n").encode()
@@ -191,6 +198,8 @@ def _huggingface_layout(config) -> Layout:
         layout, pooling = HF_DINOV3, "token"
     elif config["distilled"]:
         layout, pooling = DEIT, "token"
+    elif config["pooling"] == "token_gap":
+        layout, pooling = DINOV2_CLASSIFIER, "token_gap"
     elif config["pre_norm"]:
         layout, pooling = CLIP, "token"
     elif config["pooling"] == "map":
@@ -289,7 +298,7 @@ def _fit_positions(ours, config, layout):
 
 def _fit_scales(ours, config, layout):
     """Adds scales of ones, as the blocks of DINOv2 and 3 all have in transformers."""
-    if layout in (DINOV2, HF_DINOV3) and config["layer_scale"] is None:
+    if layout in (DINOV2, DINOV2_CLASSIFIER, HF_DINOV3) and config["layer_scale"] is None:
         for i in range(config["num_layers"]):
             for name in ("attention", "mlp"):
                 ones = np.ones(config["hidden_dim"], "float32")

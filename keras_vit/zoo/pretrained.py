@@ -281,10 +281,7 @@ def preset_arguments(preset: Preset | None) -> tuple[str, dict[str, Any]] | None
 def caller_arguments(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides that state how to read the file; others only change the model."""
     others = ("image_size", "pooling", "image_mean", "image_std")
-    stated = {k: v for k, v in overrides.items() if k in CHECKS and k not in others}
-    if overrides.get("classes") is not None:
-        stated["classes"] = overrides["classes"]
-    return stated
+    return {k: v for k, v in overrides.items() if k in CHECKS and k not in others}
 
 
 def from_file(

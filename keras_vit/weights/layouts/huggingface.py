@@ -188,9 +188,9 @@ _GATED = ("weights_in", "weights_out")
 
 
 def _other_mlp(config, num_prefix):
-    """The rows of the classifier, and of DINOv2's other MLP, with or without a gate."""
+    """The rows of DINOv2's other MLP, with or without a gate."""
     others = ("fc1", "fc2") if config["mlp"] == "swiglu" else _GATED
-    rows = ("classifier", *(f"layers.{{i}}.mlp.{name}" for name in others))
+    rows = (f"layers.{{i}}.mlp.{name}" for name in others)
     return tuple(f"{row}.{part}" for row in rows for part in ("weight", "bias"))
 
 
@@ -207,9 +207,6 @@ DINOV2 = Layout(
         *_mlp("layers.{i}.mlp", "block_{i}/mlp", _GATED),
         row("layers.{i}.layer_scale2.lambda1", "block_{i}/mlp_scale/scale"),
         *norm("layernorm", "encoder_norm"),
-        # It reads the class token and the mean of the patches, so no head here has its
-        # shape.
-        *weight_and_bias("classifier", "head", "transpose"),
     ),
     marks=(r"embeddings\..*", r"layers\.\d+\.norm1\..*"),
     aliases=((r"^dinov2(?:_with_registers)?\.", ""), *_OLDER_BLOCKS),
@@ -219,6 +216,15 @@ DINOV2 = Layout(
     defaults={**TORCH_DEFAULTS, **_IMAGENET},
     **_CONFIG_FUNCTIONS,
     **_ONE_TOKEN,
+)
+
+# Dinov2ForImageClassification, also with registers, whose classifier reads the class token
+# and the mean of the patches.
+DINOV2_CLASSIFIER = replace(
+    DINOV2,
+    rows=(*DINOV2.rows, *weight_and_bias("classifier", "head", "transpose")),
+    marks=(*DINOV2.marks, r"classifier\.weight"),
+    defaults={**DINOV2.defaults, "pooling": "token_gap"},
 )
 
 _TOWER = (
@@ -310,4 +316,4 @@ SIGLIP_CLASSIFIER = replace(
     defaults={**SIGLIP.defaults, "pooling": "gap"},
 )
 
-LAYOUTS = (DEIT, VIT, DINOV2, CLIP, SIGLIP_CLASSIFIER, SIGLIP)
+LAYOUTS = (DEIT, VIT, DINOV2_CLASSIFIER, DINOV2, CLIP, SIGLIP_CLASSIFIER, SIGLIP)

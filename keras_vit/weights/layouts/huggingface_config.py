@@ -6,9 +6,19 @@ import keras
 
 from keras_vit.layers.mlp import GATED
 from keras_vit.weights.layouts.dinov3 import HF_DINOV3, dinov3_config
-from keras_vit.weights.layouts.huggingface import CLIP, DEIT, DINOV2, SIGLIP, VIT
+from keras_vit.weights.layouts.huggingface import (
+    CLIP,
+    DEIT,
+    DINOV2,
+    DINOV2_CLASSIFIER,
+    SIGLIP,
+    VIT,
+)
 from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
+
+CLASSIFIERS = (DEIT, DINOV2_CLASSIFIER)  # layouts of models that always have a head
+_DINOV2S = (DINOV2, DINOV2_CLASSIFIER)
 
 
 def model_config(
@@ -33,19 +43,19 @@ def model_config(
         "patch_size": _one_or_two(config["patch_size"]),
         "num_channels": _channels(config, model),
     }
-    if layout in (VIT, DEIT, DINOV2):
+    if layout not in (CLIP, SIGLIP):
         common |= {
             "qkv_bias": config["qkv_bias"],
             "hidden_dropout_prob": config["dropout_rate"],
             "attention_probs_dropout_prob": config["attention_dropout_rate"],
         }
-    if layout is DINOV2:
+    if layout in _DINOV2S:
         common |= _dinov2(config)
     elif layout is HF_DINOV3:
         common |= dinov3_config(config)
     else:
         common["intermediate_size"] = config["mlp_dim"]
-    if layout in (VIT, DEIT):
+    if layout in (VIT, *CLASSIFIERS):
         common |= hugging_face_labels(config)
     if layout is VIT:
         common["pooler_output_size"] = config["representation_size"] or config["hidden_dim"]
@@ -76,20 +86,21 @@ def processor_config(
 def _check(config, layout):
     """Refuses a config that transformers' models of a kind cannot have."""
     demands = {
-        "classes": layout in (VIT, CLIP) or bool(config["classes"]) == (layout is DEIT),
+        "classes": layout in (VIT, CLIP)
+        or bool(config["classes"]) == (layout in CLASSIFIERS),
         "representation_size": not config["representation_size"]
         or (layout is VIT and not config["classes"]),
         "class_token": config["class_token"] == (layout is not SIGLIP),
         "mlp": config["mlp"] not in GATED
-        or (layout is DINOV2 and config["mlp"] == "swiglu")
+        or (layout in _DINOV2S and config["mlp"] == "swiglu")
         or layout is HF_DINOV3,
         "qkv_bias": config["qkv_bias"] is True
-        or (layout in (VIT, DEIT, DINOV2) and config["qkv_bias"] is False)
+        or (layout in (VIT, DEIT, *_DINOV2S) and config["qkv_bias"] is False)
         or layout is HF_DINOV3,
         "patch_bias": config["patch_bias"] is not False or layout is CLIP,
         "pooling_num_heads": config["pooling_num_heads"] in (None, config["num_heads"]),
         "pooling_mlp_dim": config["pooling_mlp_dim"] in (None, config["mlp_dim"]),
-        "mlp_dim": layout is not DINOV2 or _mlp_dim(config) == config["mlp_dim"],
+        "mlp_dim": layout not in _DINOV2S or _mlp_dim(config) == config["mlp_dim"],
     }
     for name, holds in demands.items():
         if not holds:
@@ -110,10 +121,11 @@ def _model_type(config, layout):
         return "siglip_vision_model", "SiglipVisionModel"
     if layout is HF_DINOV3:
         return "dinov3_vit", "DINOv3ViTModel"
-    if layout is DINOV2 and config["num_registers"]:
-        return "dinov2_with_registers", "Dinov2WithRegistersModel"
-    if layout is DINOV2:
-        return "dinov2", "Dinov2Model"
+    if layout in _DINOV2S:
+        kind = "ForImageClassification" if layout is DINOV2_CLASSIFIER else "Model"
+        if config["num_registers"]:
+            return "dinov2_with_registers", f"Dinov2WithRegisters{kind}"
+        return "dinov2", f"Dinov2{kind}"
     return "vit", "ViTForImageClassification" if config["classes"] else "ViTModel"
 
 
