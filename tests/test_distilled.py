@@ -146,12 +146,11 @@ def test_layouts_hold_both_heads(case, layout, tmp_path):
 
 @pytest.mark.one_backend
 def test_layouts_without_a_place_refuse_it(tmp_path):
-    for model, layout in (
-        (tiny(distilled=True), "google"),
-        (tiny(distilled=True, classes=0), "huggingface"),
-    ):
-        with pytest.raises(ValueError, match="distilled=True|cannot have classes=0"):
-            keras_vit.save_weights(model, tmp_path / "a.npz", layout=layout)
+    with pytest.raises(ValueError, match="no place here for distilled=True"):
+        keras_vit.save_weights(tiny(distilled=True), tmp_path / "a.npz", layout="google")
+    with pytest.raises(ValueError, match="cannot have classes=0"):
+        headless = tiny(distilled=True, classes=0)
+        keras_vit.save_weights(headless, tmp_path / "a", layout="huggingface")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,7 @@
 """Poolings and final norms of the newer families, by reference cases and in NumPy."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -228,3 +230,20 @@ def test_a_copy_with_another_pooling_leaves_out_the_arguments_of_the_old_one():
     model = tiny(pooling="gap", pooling_prefix=True, class_token=True, classes=0)
     copy = keras_vit.from_pretrained(model, pooling="token")
     assert copy.get_config()["pooling_prefix"] is False
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("pooling", ["map", "gap"])
+def test_timms_argument_for_pooling_of_the_prefix(pooling, tmp_path):
+    fields = {"class_token": True, "classes": 0, "gelu_approximate": False}
+    model = tiny(pooling=pooling, pooling_prefix=True, **fields)
+    keras_vit.save_weights(model, tmp_path / "ours.safetensors", layout="timm")
+    tensors = load_file(tmp_path / "ours.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors")  # without our metadata
+    pool = {"map": "map", "gap": "avg"}[pooling]
+    told = {"global_pool": pool, "embed_dim": 48, "num_heads": 4}
+    told = {**told, "pool_include_prefix": True}
+    (tmp_path / "config.json").write_text(json.dumps({"model_args": told}))
+    again = keras_vit.from_pretrained(tmp_path / "model.safetensors")
+    assert again.get_config()["pooling_prefix"]
+    assert_close(again(images()), model(images()), 1e-6)
