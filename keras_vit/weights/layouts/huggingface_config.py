@@ -43,7 +43,7 @@ def model_config(
         "patch_size": _one_or_two(config["patch_size"]),
         "num_channels": _channels(config, model),
     }
-    if layout not in (CLIP, SIGLIP):
+    if layout in (VIT, DEIT, *_DINOV2S):
         common |= {
             "qkv_bias": config["qkv_bias"],
             "hidden_dropout_prob": config["dropout_rate"],
