@@ -105,7 +105,7 @@ class MLP(Composite, keras.layers.Layer):
         """The activated hidden layer, (..., mlp_dim)."""
         gelu = {"approximate": self.gelu_approximate, "training": training}
         if self.activation == "gelu":
-            if kernels.FUSES_GELU and self.dense_1.quantization_mode is None:
+            if kernels.fuses_gelu() and self.dense_1.quantization_mode is None:
                 return self.dense_1(tokens, gelu_approximate=self.gelu_approximate)
             return kernels.gelu(self.dense_1(tokens), **gelu)
         hidden = self.dense_1(tokens)

@@ -8,7 +8,6 @@ made here, once. Layers call `kernels.attend(…)` and never ask for the backend
 import keras
 
 from keras_vit.layers.kernels.common import (
-    FUSES_GELU,
     apply_token_wise,
     array_for_weights,
     attend,
@@ -16,6 +15,7 @@ from keras_vit.layers.kernels.common import (
     dense,
     einsum_dense,
     flash_attention,
+    fuses_gelu,
     gelu,
     group_norm,
     has_numpy_weights,
@@ -45,12 +45,12 @@ elif keras.backend.backend() == "tensorflow":
     )
 elif keras.backend.backend() == "torch":
     from keras_vit.layers.kernels.torch import (
-        FUSES_GELU,
         array_for_weights,
         attend,
         convolve,
         dense,
         einsum_dense,
+        fuses_gelu,
         group_norm,
         has_numpy_weights,
         max_pool,
@@ -60,7 +60,6 @@ elif keras.backend.backend() == "torch":
     )
 
 __all__ = [
-    "FUSES_GELU",
     "apply_token_wise",
     "array_for_weights",
     "attend",
@@ -68,6 +67,7 @@ __all__ = [
     "dense",
     "einsum_dense",
     "flash_attention",
+    "fuses_gelu",
     "gelu",
     "group_norm",
     "has_numpy_weights",

@@ -132,8 +132,6 @@ def is_half(x: Tensor) -> bool:
 
 # Dense layers
 
-FUSES_GELU = False  # True if `dense` computes GELU quicker than `gelu` after it
-
 
 def dense(
     inputs: Tensor,
@@ -159,6 +157,11 @@ def dense(
     if gelu_approximate is None:
         return outputs
     return ops.gelu(outputs, approximate=gelu_approximate)
+
+
+def fuses_gelu() -> bool:
+    """True if `dense` computes GELU quicker than `gelu` after it."""
+    return False
 
 
 def einsum_dense(

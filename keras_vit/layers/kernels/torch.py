@@ -23,7 +23,6 @@ from keras_vit.types import Tensor
 LARGE = 2**24  # multiplications from which on a product by oneDNN pays
 LARGE_WEIGHT = 2**20  # numbers from which on NumPy draws a weight
 CACHE_LINE = 64  # bytes
-FUSES_GELU = True  # where no gradient is wanted, see `product`
 
 
 def split_heads(stacked: Tensor, number: int) -> list:
@@ -70,6 +69,11 @@ def dense(
     if bias is None:
         return common.dense(inputs, kernel, None, gelu_approximate)
     return _project(inputs, kernel, bias, 1, gelu_approximate)
+
+
+def fuses_gelu() -> bool:
+    """True: they are one operation where no gradient is wanted, see `product`."""
+    return True
 
 
 def einsum_dense(
