@@ -249,7 +249,15 @@ def test_flops_are_jaxs(name, image_size, batch_size, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "operation", "parts"),
     [
-        ("ViTB16", "MatMul", ["patch_embedding", "attention_projections", "mlp", "head"]),
+        pytest.param(
+            "ViTB16",
+            "MatMul",
+            ["patch_embedding", "attention_projections", "mlp", "head"],
+            marks=pytest.mark.skipif(
+                keras.__version__.startswith("3.14."),
+                reason="Keras 3.14 multiplies patches by another operation, BatchMatMulV2",
+            ),
+        ),
         ("BiTR50x1", "Conv2D", ["root", *(f"stage_{i}" for i in range(4))]),
     ],
 )

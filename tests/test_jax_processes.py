@@ -15,10 +15,14 @@ from PIL import Image
 
 import keras_vit
 from keras_vit.cli import main
+from keras_vit.distribution import layouts
 from keras_vit.distribution.batch_rows import process_rows
 from keras_vit.runs.folder import RESUME, RunFolder
 
-on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="processes of JAX")
+IS_3_14 = keras.__version__.startswith("3.14.")
+on_jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax" or IS_3_14, reason="processes of JAX, by Keras 3.15"
+)
 ENVIRONMENT = "KERAS_DISTRIBUTION_"
 
 
@@ -63,6 +67,14 @@ def launched(arguments, environment, index_names):
         for process in processes:
             process.kill()
     return [process.returncode for process in processes], said
+
+
+@pytest.mark.skipif(not IS_3_14, reason="Keras 3.15 shards over several processes")
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="processes of JAX")
+def test_keras_3_14_says_that_it_cannot_shard_over_processes(monkeypatch):
+    monkeypatch.setattr(layouts, "num_processes", lambda: 2)
+    with pytest.raises(ValueError, match=r"Keras 3.15.*Received: Keras 3.14"):
+        layouts.ShardedWeights(None)
 
 
 @pytest.fixture(scope="module")

@@ -319,6 +319,8 @@ def test_an_image_that_fails_in_the_training_is_named(folder, fails, tmp_path):
     assert len(error) < 400
 
     broken.unlink()
+    if keras.__version__.startswith("3.14.") and keras.backend.backend() == "jax":
+        pytest.skip("Keras 3.14 fetches the next batch before the step is saved")
     error = fails(*command)
     assert "`--overwrite`" in error
     assert "21 train, 6 validation, 9 test before, 20 train, 6 validation, 9 test" in error

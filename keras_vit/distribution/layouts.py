@@ -7,6 +7,7 @@ import keras
 
 from keras_vit.distribution import jax_training
 from keras_vit.distribution.jax_distributions import MultiProcessDistribution
+from keras_vit.distribution.processes import num_processes
 from keras_vit.keras_internals.stateless_scope import (
     in_stateless_scope,
     in_symbolic_scope,
@@ -141,11 +142,17 @@ class ShardedWeights(MultiProcessDistribution, keras.distribution.ModelParallel)
             the path from a layer of this package on (`"head/kernel"`).
 
     Raises:
-        ValueError: in building a model, if a large weight has no layout, or an axis does
-            not divide a dimension.
+        ValueError: in several processes under Keras 3.14; in building a model, if a large
+            weight has no layout, or an axis does not divide a dimension.
     """
 
     def __init__(self, device_mesh, *, shard_batch_axis: bool = False, layouts=None):
+        if num_processes() > 1 and keras.__version__.startswith("3.14."):
+            raise ValueError(
+                "Weights are sharded over several processes of JAX from Keras 3.15 on. "
+                f"Received: Keras {keras.__version__} in {num_processes()} processes. "
+                "Run `pip install 'keras>=3.15,<3.16'`, or use `data_parallel`."
+            )
         self.layouts = Layouts(device_mesh)
         for pattern, axes in (layouts or {}).items():
             self.layouts[pattern] = tuple(axes)

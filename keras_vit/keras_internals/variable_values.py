@@ -34,5 +34,14 @@ def raw_dtype(variable: keras.Variable) -> str:
 
 
 def layout(variable: keras.Variable) -> Any:
-    """The `TensorLayout` that a variable was given; `None` without one."""
+    """The layout that a variable was given; `None` without one.
+
+    Keras 3.15 keeps its `TensorLayout`, Keras 3.14 the sharding of JAX in it.
+    """
     return getattr(variable, "_layout", None)
+
+
+def sharding(variable: keras.Variable) -> Any:
+    """The sharding of JAX that a variable was given; `None` without one."""
+    given = layout(variable)
+    return getattr(given, "backend_layout", given)

@@ -17,10 +17,10 @@ from keras_vit.distribution.checks import check_batches
 from keras_vit.keras_internals.jax_state import lowered_train_step
 from keras_vit.keras_internals.symbolic_build import symbolic_build
 from keras_vit.keras_internals.variable_values import (
-    layout,
     raw_dtype,
     raw_value,
     set_raw_value,
+    sharding,
 )
 from keras_vit.planning.chips import Chip
 from keras_vit.planning.targets import Target
@@ -120,9 +120,9 @@ def lower(
         (model,) = made
         alone = jax.sharding.SingleDeviceSharding(target.devices[0])
         for variable in state_variables(model):
-            sharding = layout(variable).backend_layout if distribution else alone
+            place = sharding(variable) if distribution else alone
             shape, dtype = variable.shape, raw_dtype(variable)
-            set_raw_value(variable, jax.ShapeDtypeStruct(shape, dtype, sharding=sharding))
+            set_raw_value(variable, jax.ShapeDtypeStruct(shape, dtype, sharding=place))
         check(model)
         batch = [
             jax.ShapeDtypeStruct(
