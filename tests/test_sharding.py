@@ -280,6 +280,10 @@ def sharded(*shape, **options):
 
 
 @pytest.mark.one_backend
+@pytest.mark.skipif(
+    keras.__version__.startswith("3.14.") and keras.backend.backend() != "jax",
+    reason="Keras 3.14 makes a distribution of weights on JAX alone",
+)
 @pytest.mark.parametrize(
     "build",
     [
