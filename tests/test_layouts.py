@@ -42,6 +42,8 @@ CASES = {
     "timm_eva02_base": {},
     "timm_eva02_tiny": {},
     "timm_eva_giant": {},
+    "timm_pe_core": {},
+    "timm_pe_spatial": {},
     "timm_rope_axial": {},
     "timm_rope_mixed": {},
     "timm_rope_reg_gap": {},
@@ -59,7 +61,7 @@ CASES = {
     "bit_resnet": {"image_size": 64},
     "timm_bit": {},
 }
-EVA = re.compile("timm_(dinov3|eva|rope)")  # models of timm's class Eva
+EVA = re.compile("timm_(dinov3|eva|pe|rope)")  # models of timm's class Eva
 
 
 NON_SQUARE = {
@@ -187,9 +189,17 @@ def test_stored_periods_go_back_to_meta_alone(tmp_path):
         np.testing.assert_array_equal(written[name], tensor, err_msg=name)
     with pytest.raises(ValueError, match="transformers' DINOv3 cannot have rope="):
         keras_vit.save_weights(model, tmp_path / "folder", layout="huggingface")
-    with pytest.raises(ValueError, match="timm's class computes the periods"):
+    with pytest.raises(ValueError, match="it computes the periods"):
         keras_vit.save_weights(model, tmp_path / "timm.safetensors", layout="timm")
     assert [path.name for path in tmp_path.iterdir()] == ["meta.safetensors"]
+
+
+@pytest.mark.one_backend
+def test_eva_pools_every_token(tmp_path):
+    model = tiny(rope="axial", pooling="map", class_token=True)
+    with pytest.raises(ValueError, match="it pools every token"):
+        keras_vit.save_weights(model, tmp_path / "timm.safetensors", layout="timm")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.one_backend

@@ -92,7 +92,7 @@ def timm_shapes(
 EVA = [  # reference cases of timm's class
     *("timm_dinov3", "timm_dinov3_plus", "timm_dinov3_qkvb", "timm_eva02_base"),
     *("timm_eva02_tiny", "timm_eva_giant", "timm_rope_axial", "timm_rope_mixed"),
-    "timm_rope_reg_gap",
+    *("timm_rope_reg_gap", "timm_pe_core", "timm_pe_spatial"),
 ]
 FC_NORM = ("fc_norm.weight", "fc_norm.bias")
 
@@ -329,7 +329,7 @@ def assert_refused(source, message, monkeypatch=None):
         ("vit_base_patch16_rpn_224", "norms come after"),
         ("test_vit3", "pools the class token"),
         ("timm/vit_base_patch16_dinov3_text.x", "RoPE"),
-        ("hf-hub:timm/vit_pe_core_base_patch16_224.fb", "RoPE"),
+        ("hf-hub:timm/vit_pe_core_base_patch32_224.fb", "RoPE"),
         ("vit_base_patch16_seen_by_nobody_224", "not known to be computed exactly"),
         ("beit_base_patch16_224", "attention differs"),
         ("vit_base_patch16_224_rope", "RoPE"),
@@ -400,9 +400,7 @@ def test_spellings_of_known_architectures(written, name):
     assert timm_names.is_exact(name)
 
 
-@pytest.mark.parametrize(
-    "case", ["timm_pe_core", *(name for name in EVA if name != "timm_rope_mixed")]
-)
+@pytest.mark.parametrize("case", [name for name in EVA if name != "timm_rope_mixed"])
 def test_look_alikes_without_a_config_are_refused(case, tmp_path):
     bare = tmp_path / "bare.safetensors"
     shutil.copy(REFERENCE / case / "model.safetensors", bare)
@@ -418,6 +416,7 @@ def test_rotary_positions_may_be_given(case, tmp_path):
     config, bare = named.get_config(), tmp_path / "bare.safetensors"
     shutil.copy(REFERENCE / case / "model.safetensors", bare)
     told = ("num_heads", "rope", "image_size", "pooling", "layer_norm_epsilon", "mlp")
+    told += ("pooling_num_heads", "pooling_prefix", "final_norm")
     told = {key: config[key] for key in told if config[key] is not None}
     if case == "timm_eva_giant":  # which has none
         told["plain_vit"] = True

@@ -38,7 +38,7 @@ from keras_vit.weights.layouts.huggingface import (
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
-from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_EVA, is_eva
+from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_EVA, check_eva, is_eva
 from keras_vit.weights.load import variables
 from keras_vit.weights.notes import NOTES_KEY
 
@@ -85,13 +85,10 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
         _warn_of_lost_arguments(path, config, google)
         _write(path, lambda file: np.savez(file, **tensors))
     elif layout == "timm":
-        if (config.get("rope") or {}).get("periods"):
-            raise ValueError(
-                "timm's class computes the periods of rotary positions, and has no place "
-                f"for others. Received: the model {model.name!r} with rope="
-                f"{config['rope']}. Save it with layout='meta' or by `model.save`."
-            )
-        timm = TIMM_BIT if is_bit else TIMM_EVA if is_eva(config) else TIMM
+        timm = TIMM_BIT if is_bit else TIMM
+        if not is_bit and is_eva(config):
+            check_eva(config)
+            timm = TIMM_EVA
         tensors, dims = in_layout(model, timm)
         _write_safetensors(path, tensors, _metadata(config, dims))
     elif layout in WRITTEN and is_bit:

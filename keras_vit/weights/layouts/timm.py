@@ -242,6 +242,8 @@ def _look_alike(names, shapes):
             "models with a class token beside an attention pool also have rotary positions "
             "(PE core) or pool the class token with the patches"
         )
+    if not {"norm.weight", "fc_norm.weight"} & set(names):
+        return "models without a last norm (PE spatial, PE lang) have rotary positions"
     kernel = shapes.get("patch_embed.proj.weight", ())
     depth = sum(name.endswith(".norm1.weight") for name in names)
     size = (*kernel[:1], depth, *kernel[3:])
@@ -338,6 +340,28 @@ def is_eva(config: Mapping[str, Any]) -> bool:
     """True if timm's class for the model of a config is Eva."""
     sub_norms = config["attention_sub_norm"] or config["mlp_sub_norm"]
     return bool(config["rope"] or sub_norms or config["qkv_bias"] == "qv")
+
+
+def check_eva(config: Mapping[str, Any]) -> None:
+    """Refuses a model that timm's Eva computes otherwise.
+
+    Raises:
+        ValueError: if it has an argument that Eva lacks.
+    """
+    has_prefix = config["class_token"] or config["num_registers"]
+    refused = {
+        "rope": (config["rope"] or {}).get("periods") and "it computes the periods",
+        "pooling_prefix": config["pooling"] == "map"
+        and has_prefix
+        and not config["pooling_prefix"]
+        and "it pools every token",
+    }
+    for name, reason in refused.items():
+        if reason:
+            raise ValueError(
+                f"timm's class Eva has no {name}={config[name]!r}: {reason}. Save the "
+                "model by `model.save`, or DINOv3 with layout='meta'."
+            )
 
 
 def _bit_config_arguments(config):

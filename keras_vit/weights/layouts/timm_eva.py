@@ -10,9 +10,12 @@ from typing import Any
 
 # (width, attention heads) → names in the registry of timm 1.0.31.
 EXACT = {
-    (192, 3): "eva02_tiny_patch14_224 eva02_tiny_patch14_336 vit_tiny_patch16_dinov3_qkvb",
+    (192, 3): """
+        eva02_tiny_patch14_224 eva02_tiny_patch14_336 vit_pe_core_tiny_patch16_384
+        vit_pe_spatial_tiny_patch16_512 vit_tiny_patch16_dinov3_qkvb""",
     (384, 6): """
-        eva02_small_patch14_224 eva02_small_patch14_336 vit_small_patch16_dinov3
+        eva02_small_patch14_224 eva02_small_patch14_336 vit_pe_core_small_patch16_384
+        vit_pe_spatial_small_patch16_512 vit_small_patch16_dinov3
         vit_small_patch16_dinov3_qkvb vit_small_patch16_lingbot
         vit_small_patch16_rope_224 vit_small_patch16_rope_ape_224
         vit_small_patch16_rope_mixed_224 vit_small_patch16_rope_mixed_ape_224
@@ -24,17 +27,23 @@ EXACT = {
         vit_base_patch16_dinov3 vit_base_patch16_dinov3_qkvb vit_base_patch16_lingbot
         vit_base_patch16_rope_224 vit_base_patch16_rope_ape_224
         vit_base_patch16_rope_mixed_224 vit_base_patch16_rope_mixed_ape_224
-        vit_base_patch16_rope_reg1_gap_256""",
+        vit_base_patch16_rope_reg1_gap_256 vit_pe_core_base_patch16_224
+        vit_pe_spatial_base_patch16_512""",
     (1024, 16): """
         eva02_large_patch14_224 eva02_large_patch14_448 eva02_large_patch14_clip_224
         eva02_large_patch14_clip_336 vit_large_patch16_dinov3
         vit_large_patch16_dinov3_qkvb vit_large_patch16_lingbot
         vit_large_patch16_rope_224 vit_large_patch16_rope_ape_224
-        vit_large_patch16_rope_mixed_224 vit_large_patch16_rope_mixed_ape_224""",
+        vit_large_patch16_rope_mixed_224 vit_large_patch16_rope_mixed_ape_224
+        vit_pe_core_large_patch14_336 vit_pe_lang_large_patch14_448
+        vit_pe_spatial_large_patch14_448""",
     (1280, 20): "vit_huge_plus_patch16_dinov3 vit_huge_plus_patch16_dinov3_qkvb",
     (1408, 16): """
         eva_giant_patch14_224 eva_giant_patch14_336 eva_giant_patch14_560
         eva_giant_patch14_clip_224""",
+    (1536, 16): """
+        vit_pe_core_gigantic_patch14_448 vit_pe_lang_gigantic_patch14_448
+        vit_pe_spatial_gigantic_patch14_448""",
     (1536, 24): "vit_giant_patch16_lingbot",
     (4096, 32): "vit_7b_patch16_dinov3",
 }
@@ -49,6 +58,8 @@ _ROPES: tuple[tuple[str, dict[str, Any]], ...] = (
     # RoPE-ViT's axial ones: no reference grid.
     (r"_rope_", {"kind": "cat", "indexing": "xy", "temperature": 100.0}),
 )
+# Perception Encoder's; the reference grid is that of the image in its name.
+_PE = r"_pe_(core|lang|spatial)_(\w+)_patch(\d+)_(\d+)$"
 _SWIGLU = r"^eva02_|_plus_patch16_dinov3|_7b_patch16_dinov3|giant_patch16_lingbot"
 _TOKEN = r"_lingbot|_rope_(mixed_)?(ape_)?224|_clip_"  # `global_pool="token"`
 
@@ -74,6 +85,10 @@ def rope_of(name: str | None, arguments: Mapping[str, Any]) -> dict[str, Any] | 
     rope = None
     if name in NAMES:
         rope = next((rope for pattern, rope in _ROPES if re.search(pattern, name)), None)
+        if match := re.search(_PE, name):
+            side = int(match[4]) // int(match[3])
+            rope = {"kind": "cat", "indexing": "xy", "reference_grid": (side, side)}
+            rope["offset"] = 0.0 if match[2] == "gigantic" else 1.0
     if not arguments.get("use_rot_pos_emb", rope is not None):
         return None
     rope = dict(rope or _DEFAULTS)
@@ -93,6 +108,14 @@ def facts(name: str) -> dict[str, Any]:
         "layer_norm_epsilon": 1e-5 if re.search(_DINOV3, name) else 1e-6,
         "pooling": "token" if re.search(_TOKEN, name) else "gap",
     }
+    if match := re.search(_PE, name):
+        arguments["layer_norm_epsilon"] = 1e-5
+        if match[1] == "core":
+            has_token = match[2] != "gigantic"
+            arguments |= {"pooling": "map", "pooling_num_heads": 8}
+            arguments["pooling_prefix"] = has_token
+        else:
+            arguments["final_norm"] = False
     if rope := rope_of(name, {}):
         arguments["rope"] = rope
     return arguments
