@@ -112,9 +112,10 @@ def _check_said(model, config, layout):
     """Refuses a model with an argument that files in the layout cannot say."""
     for name, (unsaid, layouts) in _SAID.items():
         if layout in WRITTEN and layout not in layouts and config.get(name) not in unsaid:
+            ways = [*(f"with layout={other!r}" for other in layouts), "by `model.save`"]
             raise ValueError(
                 f"The layout {layout!r} has no place here for {name}={config[name]!r}. "
-                f"Received: the model {model.name!r}. Save it by `model.save`."
+                f"Received: the model {model.name!r}. Save it {' or '.join(ways)}."
             )
 
 
