@@ -281,7 +281,7 @@ def test_a_row_cannot_be_changed():
 @pytest.mark.parametrize(
     "name",
     [
-        *("B16", "ViTX16", "ViTB", "ViTB_16", "ViTSo150m216", "ViT16"),
+        *("B16", "ViTX16", "ViTB", "ViTB_16", "ViTSo150m2_", "ViT16"),
         *("R50ViTB32", "RViTB16", "BiTR50x2", "BiT"),
     ],
 )
