@@ -41,12 +41,13 @@ from keras_vit.presets.preset import PERMISSIVE
 pytestmark = pytest.mark.one_backend
 
 ROWS = list(PRESETS.values())
-RESTRICTED = ("CC-BY-NC-4.0", "apple-ascl", "apple-amlr")
+RESTRICTED = ("CC-BY-NC-4.0", "apple-ascl", "apple-amlr", "dinov3-license")
 FAMILIES = {
     *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
     *("DeiT", "DeiT-3", "MAE", "DINO", "I-JEPA", "DINOv2", "CLIP", "CLIP fine-tuned"),
     *("DFN", "MobileCLIP2", "MetaCLIP", "MetaCLIP 2", "TinyCLIP", "Hugging Face", "timm"),
-    *("EVA", "MIIL", "TIPSv2", "BiT"),
+    *("EVA", "EVA-02", "MIIL", "TIPSv2", "BiT"),
+    *("DINOv3", "EUPE", "Perception Encoder", "RoPE-ViT"),
 }
 PRETRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 FINETUNED = f"{PRETRAINED}--imagenet2012-steps_20k-lr_0.03-res_384"
@@ -83,6 +84,11 @@ MILLIONS = {
     "ViTM16.sbb_reg4_imagenet2012-256": 38.88,
     "ViTmediumd16.sbb2_e200_reg4_imagenet12k+imagenet2012-256": 64.11,
     "ViTbetwixt16.sbb_reg1_imagenet2012-256": 60.40,
+    "ViTg14.eva_clip+imagenet2012-224": 1012.56,
+    "ViTg14.eva_merged30m+imagenet21k+imagenet2012-560": 1014.45,
+    "ViTS14.eva02_imagenet21k+imagenet2012-336": 22.13,
+    "ViTB14.eva02_imagenet21k+imagenet2012-448": 87.12,
+    "ViTL14.eva02_merged38m+imagenet21k+imagenet2012-448": 305.08,
     "RViTTi16.augreg_imagenet21k+imagenet2012": 6.36,
     "RViTTi16.augreg_imagenet21k+imagenet2012-224": 6.34,
     "R26ViTS32.augreg_imagenet21k+imagenet2012": 36.47,
@@ -120,7 +126,10 @@ def parameters_of_a_model(config):
 
 @pytest.mark.parametrize("row", ARCHITECTURES.values(), ids=lambda row: row.name)
 def test_a_row_alone_builds_its_model(row):
-    assert parameters_of_a_model(row.config()) == row.parameters
+    config = row.config()
+    if row.parameters > 1e9:  # which take memory and time; their blocks are all alike
+        config["num_layers"] = 2
+    assert parameters_of_a_model(config) == count_parameters(**config)
 
 
 @pytest.mark.parametrize("row", CONFIGS.values(), ids=lambda row: row.name)

@@ -18,9 +18,10 @@ from keras_vit.models.resnet_stem import (
 # Ti, S and So400m: DeiT (arXiv 2012.12877) and arXiv 2305.13035; B, L, H: ViT (arXiv
 # 2010.11929), table 1; g and G: *Scaling Vision Transformers* (arXiv 2106.04560); M:
 # DeiT-3 (arXiv 2204.07118); gopt: SigLIP 2's g-opt (arXiv 2502.14786, sizes of
-# BigVision's code); giant: DINOv2's ViT-g (arXiv 2304.07193), whose MLPs are SwiGLU; the
-# others have no paper but the code of timm (wee … So150m2), TinyCLIP (Xs) and OpenCLIP
-# (Bplus, its B-16-plus).
+# BigVision's code); giant: DINOv2's ViT-g (arXiv 2304.07193), whose MLPs are SwiGLU;
+# Splus, Hplus and 7B: DINOv3 (arXiv 2508.10104); PEG: Perception Encoder's G (arXiv
+# 2504.13181); the others have no paper but the code of timm (wee … So150m2), TinyCLIP (Xs)
+# and OpenCLIP (Bplus, its B-16-plus).
 SIZES = {
     name: {
         "hidden_dim": hidden_dim,
@@ -34,6 +35,7 @@ SIZES = {
         ("wee", 14, 256, 1280, 4),
         ("little", 14, 320, 1792, 5),
         ("S", 12, 384, 1536, 6),
+        ("Splus", 12, 384, 1536, 6),
         ("M", 12, 512, 2048, 8),
         ("mediumd", 20, 512, 2048, 8),
         ("betwixt", 12, 640, 2560, 10),
@@ -44,12 +46,17 @@ SIZES = {
         ("L", 24, 1024, 4096, 16),
         ("So400m", 27, 1152, 4304, 16),
         ("H", 32, 1280, 5120, 16),
+        ("Hplus", 32, 1280, 5120, 20),
         ("g", 40, 1408, 6144, 16),
         ("gopt", 40, 1536, 6144, 16),
         ("giant", 40, 1536, 4096, 24),
         ("G", 48, 1664, 8192, 16),
+        ("PEG", 50, 1536, 8960, 16),
+        ("7B", 40, 4096, 8192, 32),
     ]
 }
+# Of DINOv3 alone, whose own files tell the heads; their MLPs are SwiGLU.
+DINOV3_SIZES = ("Splus", "Hplus", "7B")
 
 # ViT (arXiv 2010.11929), section 3.1 and table 2, and AugReg (arXiv 2106.10270): the size
 # of the ViT, patch size on the ResNet's feature map, units of the ResNet's stages. The
@@ -92,24 +99,26 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
         size, patch_size, num_units = HYBRIDS[architecture]
         stem = {"num_units": num_units, "width_factor": 1}
         return {"patch_size": patch_size, **SIZES[size], "stem": stem}
-    match = re.fullmatch(r"ViT(?:(.*[A-Za-z])|(.*\d)_)(\d+)", architecture)
-    size = match and (match[1] or match[2])
+    match = re.fullmatch(r"ViT(?:(.*[A-Za-z])|(.*\d)_)(\d+)(plus)?", architecture)
+    size = match and (match[1] or match[2]) + (match[4] or "")
     if size not in SIZES:
         raise ValueError(
             "An architecture is named 'ViT', a size and a patch size, such as 'ViTB16', "
             f"or as one of {', '.join([*HYBRIDS, *BITS])}. Received: {architecture!r}. "
             f"Sizes: {', '.join(SIZES)}"
         )
-    return {"patch_size": int(match[3]), **SIZES[size]}
+    gate = {"mlp": "swiglu"} if size in DINOV3_SIZES else {}
+    return {"patch_size": int(match[3]), **SIZES[size], **gate}
 
 
 def paper_name(architecture: str) -> str:
     """The name in papers: `"ViT-B/16"`, `"R50+ViT-B/16"`, `"BiT-R50x1"`."""
     if architecture in BITS:
         return architecture.replace("BiT", "BiT-")
-    resnet, size, patch = re.fullmatch(
-        r"(R\d*)?ViT(.*[A-Za-z])(\d+)", architecture
+    resnet, size, patch, plus = re.fullmatch(
+        r"(R\d*)?ViT(.*[A-Za-z])(\d+)(plus)?", architecture
     ).groups()
+    size += "+" if plus else ""
     return f"{resnet}+ViT-{size}/{patch}" if resnet else f"ViT-{size}/{patch}"
 
 

@@ -10,6 +10,7 @@ from keras_vit.presets import (
     google,
     hugging_face,
     meta,
+    rotary,
     timm,
 )
 from keras_vit.presets.augreg import (
@@ -22,7 +23,7 @@ from keras_vit.presets.bit import is_vtab_name, vtab_preset
 from keras_vit.presets.preset import Preprocessing, Preset
 
 # An architecture's first row is the default of its constructor's `weights`.
-_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, timm, bit)
+_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, timm, rotary, bit)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 
 

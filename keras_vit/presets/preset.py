@@ -127,7 +127,14 @@ class Preset:
 
 # Sizes in timm's names → those of `models.sizes`.
 _TIMM_SIZES = {
-    **{"xsmall": "Xs", "small": "S", "medium": "M", "base": "B", "base_plus": "Bplus"},
+    **{
+        "tiny": "Ti",
+        "xsmall": "Xs",
+        "small": "S",
+        "medium": "M",
+        "base": "B",
+        "base_plus": "Bplus",
+    },
     **{"large": "L", "huge": "H", "giant": "g", "gigantic": "G", "so400m": "So400m"},
     **{"so150m": "So150m", "so150m2": "So150m2_"},
 }
@@ -140,7 +147,7 @@ def timm_fields(name: str) -> dict[str, Any]:
         name: such as `"vit_base_patch16_clip_384.openai_ft_in1k"`.
     """
     size, patch, plus, resolution = re.fullmatch(
-        r"(?:vit|eva)_([a-z0-9]+)_patch(\d+)(_plus)?_(?:\w+_)?(\d+)\..*", name
+        r"(?:vit|eva|eva02)_([a-z0-9]+)_patch(\d+)(_plus)?_(?:\w+_)?(\d+)\..*", name
     ).groups()
     size = _TIMM_SIZES.get(f"{size}{plus or ''}", size)
     return {
