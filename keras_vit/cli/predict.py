@@ -47,8 +47,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--class-index",
         metavar="FILE",
-        help="names of ImageNet's 1000 classes for a model that does not name them: a copy "
-        "of Keras' imagenet_class_index.json (default: download it), or none for numbers",
+        help="names of the classes for a model that does not name them: a copy of Keras' "
+        "imagenet_class_index.json, or a text file with a line for each class (default: "
+        "download those of ImageNet-1k or -21k), or none for numbers",
     )
     add_merging(parser)
     add_reading(parser)

@@ -14,7 +14,8 @@ from keras_vit.download.web import fetch_bytes
 from keras_vit.log import log
 from keras_vit.runs.classifier import Classifier, load_classifier
 from keras_vit.runs.images import images_in
-from keras_vit.zoo.predictions import decode_predictions
+from keras_vit.zoo.class_lists import LISTS
+from keras_vit.zoo.predictions import IMAGENET_1K, decode_predictions
 
 MOST_BYTES = 64 * 2**20  # of an image from the web
 NO_NAMES = "none"
@@ -71,9 +72,9 @@ def predict(
         images: a file, a folder or an address (`https://…`), or several of them.
         top: number of classes for each image.
         batch_size: images in a batch.
-        class_index: a copy of Keras' `imagenet_class_index.json`, for models of
-            ImageNet's 1000 classes that do not name them; `None` downloads it, `"none"`
-            gives numbers.
+        class_index: a file of the names of classes, as in `decode_predictions`, for
+            models that do not name them; `None` downloads those of ImageNet-1k and -21k,
+            `"none"` gives numbers.
         value_range: values that are black and white in the files, as in
             `keras_vit.data.load`; `None` for those of the training.
         alpha: use of a fourth channel, as in `keras_vit.data.load`.
@@ -142,7 +143,8 @@ def _class_names(classifier: Classifier, class_index) -> tuple[str, ...]:
     if classifier.class_names is not None:
         return classifier.class_names
     count = classifier.num_classes
-    if count != 1000 or class_index == NO_NAMES:
+    is_known = class_index is not None or count in (IMAGENET_1K, *LISTS)
+    if class_index == NO_NAMES or not is_known:
         return tuple(map(str, range(count)))
     order = np.arange(count, 0, -1)[None]  # the first class is the most probable one
     decoded = decode_predictions(order, top=count, class_index=class_index)
