@@ -55,7 +55,12 @@ def test_each_kind_is_its_formula(rope, num_prefix):
     is_half = rope.get("pairs", "halves" if rope["kind"] == "dinov3" else "") == "halves"
     channels = [j % (HEAD_DIM // 2) if is_half else j // 2 for j in range(HEAD_DIM)]
     np.testing.assert_allclose(cosines[num_prefix:], np.cos(angles[:, channels]), atol=4e-6)
-    np.testing.assert_allclose(sines[num_prefix:], np.sin(angles[:, channels]), atol=4e-6)
+    signs = [
+        -1.0 if (j < HEAD_DIM // 2 if is_half else j % 2 == 0) else 1.0
+        for j in range(HEAD_DIM)
+    ]
+    expected = np.sin(angles[:, channels]) * signs
+    np.testing.assert_allclose(sines[num_prefix:], expected, atol=4e-6)
     assert (cosines[:num_prefix] == 1).all()
     assert (sines[:num_prefix] == 0).all()
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit import arguments
+from keras_vit.layers import kernels
 from keras_vit.layers.position import namespace
 from keras_vit.types import Shape, Tensor
 
@@ -111,8 +112,9 @@ class RotaryEmbedding(keras.layers.Layer):
 
     Returns:
         float32 (2, num_prefix + rows * columns, head_dim): cosines and sines of each
-        token's angles. With the kind `"mixed"` float32 (num_prefix + rows * columns, 2):
-        the two coordinates of each token, 0 for the prefix.
+        token's angles, the sines negative in the first channel of each pair. With the
+        kind `"mixed"` float32 (num_prefix + rows * columns, 2): the two coordinates of
+        each token, 0 for the prefix.
 
     Raises:
         ValueError: if an entry of `rope` is unknown or out of its range.
@@ -203,16 +205,22 @@ def _after_prefix(num_prefix, values, xp):
 def turns(angles: Tensor, pairs: str, xp: ModuleType = ops) -> Tensor:
     """Cosines and sines for each channel: (2, …, tokens, head_dim).
 
+    The sines are negative in the first channel of each pair.
+
     Args:
         angles: (…, tokens, head_dim / 2), one for each pair of channels.
         pairs: `"halves"` or `"neighbours"`, see `RotaryEmbedding`.
         xp: `numpy` or `keras.ops`.
     """
-    if pairs == "halves":
-        angles = xp.concatenate([angles, angles], axis=-1)
-    else:
-        angles = xp.repeat(angles, 2, axis=-1)
-    return xp.stack([xp.cos(angles), xp.sin(angles)])
+    cosines, sines = xp.cos(angles), xp.sin(angles)
+    shape = (*xp.shape(angles)[:-1], 2 * angles.shape[-1])
+
+    def interleave(*channels):
+        if pairs == "halves":
+            return xp.concatenate(channels, axis=-1)
+        return xp.reshape(xp.stack(channels, axis=-1), shape)
+
+    return xp.stack([interleave(cosines, cosines), interleave(-sines, sines)])
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor, pairs: str) -> Tensor:
@@ -220,7 +228,7 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor, pairs: str) -> Tensor:
 
     Args:
         x: (batch, heads, tokens, head_dim).
-        cosines: of a shape that broadcasts against `x`.
+        cosines: of a shape that broadcasts against `x`, see `turns`.
         sines: of the same shape.
         pairs: `"halves"` or `"neighbours"`, see `RotaryEmbedding`.
 
@@ -232,11 +240,11 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor, pairs: str) -> Tensor:
     wide, cosines, sines = (ops.cast(each, "float32") for each in (x, cosines, sines))
     if pairs == "halves":
         first, second = ops.split(wide, 2, axis=-1)
-        partners = ops.concatenate([-second, first], axis=-1)
+        partners = ops.concatenate([second, first], axis=-1)
     else:
         even, odd = wide[..., ::2], wide[..., 1::2]
-        partners = ops.reshape(ops.stack([-odd, even], axis=-1), ops.shape(x))
-    return ops.cast(wide * cosines + partners * sines, x.dtype)
+        partners = ops.reshape(ops.stack([odd, even], axis=-1), ops.shape(x))
+    return ops.cast(kernels.add_product(wide * cosines, partners, sines), x.dtype)
 
 
 def mixed_frequencies(temperature: float) -> Callable:

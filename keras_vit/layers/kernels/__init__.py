@@ -8,6 +8,7 @@ made here, once. Layers call `kernels.attend(…)` and never ask for the backend
 import keras
 
 from keras_vit.layers.kernels.common import (
+    add_product,
     apply_token_wise,
     array_for_weights,
     attend,
@@ -45,6 +46,7 @@ elif keras.backend.backend() == "tensorflow":
     )
 elif keras.backend.backend() == "torch":
     from keras_vit.layers.kernels.torch import (
+        add_product,
         array_for_weights,
         attend,
         convolve,
@@ -60,6 +62,7 @@ elif keras.backend.backend() == "torch":
     )
 
 __all__ = [
+    "add_product",
     "apply_token_wise",
     "array_for_weights",
     "attend",

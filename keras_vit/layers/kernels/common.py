@@ -204,6 +204,11 @@ def apply_token_wise(network: Callable, tokens: Tensor) -> Tensor:
     return network(tokens)
 
 
+def add_product(total: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """`total + first · second`."""
+    return total + first * second
+
+
 def gelu(x: Tensor, *, approximate: bool, training: bool | None = False) -> Tensor:
     """GELU, `x · Φ(x)`.
 
