@@ -1,4 +1,4 @@
-"""Resizing of position grids and patch kernels by one matrix per axis.
+"""Resizing of position grids, tables of offsets and patch kernels by one matrix per axis.
 
 In NumPy, and for position grids also inside a graph.
 """
@@ -79,6 +79,54 @@ def resize_grid(
     columns = resize_matrix(grid.shape[1], size[1], interpolation)
     resized = np.einsum("ir,rcd,jc->ijd", rows, grid, columns, optimize=True)
     return resized.astype(grid.dtype)
+
+
+def resize_offsets(table: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
+    """Resizes a table with a number for each offset between two patches of a grid.
+
+    Linear between the old offsets, which are spread over the new ones in a geometric
+    progression from the middle outwards. Neighbours so keep what they have, and the far
+    offsets, on which little depends, are stretched; a table of a smaller grid is about the
+    middle of the old one. Source: the fine-tuning code of BEiT (arXiv 2106.08254), whose
+    curves are cubic; linear as in timm.
+
+    Args:
+        table: array of shape (2 rows - 1, 2 columns - 1, heads).
+        grid_size: the new (rows, columns) of the patches.
+
+    Returns:
+        Array of shape (2 rows - 1, 2 columns - 1, heads) for the new grid, in the table's
+        dtype; the table itself, to the last bit, where the size is the same.
+    """
+    size = tuple(2 * n - 1 for n in grid_size)
+    if table.shape[:2] == size:
+        return table
+    rows, columns = (
+        _offset_matrix(old // 2, new // 2)
+        for old, new in zip(table.shape[:2], size, strict=True)
+    )
+    resized = np.einsum("ir,rch,jc->ijh", rows, table, columns, optimize=True)
+    return resized.astype(table.dtype)
+
+
+def grid_of_offsets(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of the patches whose table of offsets has a shape."""
+    rows, columns = ((number + 1) // 2 for number in shape[:2])
+    return rows, columns
+
+
+def _offset_matrix(source, target):
+    """Matrix from offsets up to `source` to offsets up to `target`, in both directions."""
+    # The ratio of the progression whose last offset is `target`, between 1.01 and 1.5.
+    low, high, ratio = 1.01, 1.5, 1.01
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        is_beyond = (ratio**source - 1) / (ratio - 1) > target
+        low, high = (low, ratio) if is_beyond else (ratio, high)
+    outwards = np.cumsum(ratio ** np.arange(source))
+    offsets = np.concatenate([-outwards[::-1], [0.0], outwards])
+    wanted = np.arange(-target, target + 1)
+    return np.stack([np.interp(wanted, offsets, row) for row in np.eye(len(offsets))], 1)
 
 
 def resize_patch_kernel(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -51,6 +51,7 @@ LAYERS = [
     (layers.DropPath(0.5, seed=3, name="layer"), TOKENS),
     (layers.LayerScale(0.1, name="layer"), TOKENS),
     (layers.LayerNormalization(epsilon=1e-5, name="layer"), TOKENS),
+    (layers.RMSNormalization(epsilon=1e-5, name="layer"), TOKENS),
     (layers.GroupNormalization(4, epsilon=1e-5, name="layer"), (2, 7, 6, 12)),
     (layers.TokenPooling(name="layer"), TOKENS),
     (layers.MeanPooling(num_prefix=2, name="layer"), TOKENS),
@@ -73,8 +74,9 @@ def inputs_of(shape):
 
 
 def test_every_public_layer_is_tested_here():
-    # Angles have no batch and are float32 always: test_rotary.py.
-    others = {"RotaryEmbedding"}
+    # Angles and biases of scores have no batch and are float32 always: test_rotary.py,
+    # test_relative.py.
+    others = {"RotaryEmbedding", "RelativePositionBias"}
     assert {type(layer).__name__ for layer, _ in LAYERS} | others == set(layers.__all__)
 
 

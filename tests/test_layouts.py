@@ -44,6 +44,7 @@ CASES = {
     "timm_eva_giant": {},
     "timm_pe_core": {},
     "timm_pe_spatial": {},
+    "timm_beit": {},
     "timm_rope_axial": {},
     "timm_rope_mixed": {},
     "timm_rope_reg_gap": {},
@@ -52,6 +53,9 @@ CASES = {
     "hf_dinov3": {},
     "hf_vit": {},
     "hf_ijepa": {},
+    "hf_vit_msn": {},
+    "hf_beit": {},
+    "hf_dinov2_swiglu": {},
     "hf_dinov2_registers": {},
     "kerashub_vit": {},
     "hybrid_r3stage": {},
@@ -61,7 +65,7 @@ CASES = {
     "bit_resnet": {"image_size": 64},
     "timm_bit": {},
 }
-EVA = re.compile("timm_(dinov3|eva|pe|rope)")  # models of timm's class Eva
+EVA = re.compile("timm_(dinov3|eva|pe|rope|beit)")  # of timm's classes Eva and Beit
 
 
 NON_SQUARE = {
@@ -97,6 +101,16 @@ def assert_stages(model, case):
 @pytest.mark.parametrize("case", CASES)
 def test_every_stage_of_the_original(case):
     assert_stages(load(checkpoint_of(case), **CASES[case]), case)
+
+
+def test_the_encoder_of_a_masked_autoencoder():
+    expected = reference("hf_vit_mae")
+    model = load(checkpoint_of("hf_vit_mae"))
+    features = model.features(expected["input"])
+    tokens = np.concatenate(
+        [array(features["class_token"])[:, None], array(features["patch_tokens"])], axis=1
+    )
+    assert_close(tokens, expected["features"])
 
 
 @pytest.mark.one_backend

@@ -326,12 +326,12 @@ def assert_refused(source, message, monkeypatch=None):
     ("name", "reason"),
     [
         ("vit_base_patch16_sapiens2", "by their positions .RoPE."),
-        ("vit_base_patch16_rpn_224", "norms come after"),
+        ("vit_base_patch14_rpn_224", "norms come after"),
         ("test_vit3", "pools the class token"),
         ("timm/vit_base_patch16_dinov3_text.x", "RoPE"),
         ("hf-hub:timm/vit_pe_core_base_patch32_224.fb", "RoPE"),
         ("vit_base_patch16_seen_by_nobody_224", "not known to be computed exactly"),
-        ("beit_base_patch16_224", "attention differs"),
+        ("beit3_base_patch16_224", "attention differs"),
         ("vit_base_patch16_224_rope", "RoPE"),
     ],
 )
@@ -350,7 +350,7 @@ def test_an_architecture_that_is_not_known_is_refused(name, reason, beside, plai
     "folder",
     [
         "vit_base_patch16_sapiens2",
-        "vit_base_patch16_rpn_224.sw_in1k",
+        "vit_base_patch14_rpn_224.sw_in1k",
         "mine-vit_base_patch16_sapiens2_flowers",
         "models--timm--vit_base_patch16_unknown_224.x/snapshots/0123abc",
         "models--me--vit_base_patch16_sapiens2/snapshots/0123abc",
@@ -461,6 +461,17 @@ def test_tensors_that_published_look_alikes_have_too(tmp_path):
         named = path.rename(tmp_path / own)
         assert Checkpoint(named).architecture()["num_heads"] == 6
         named.rename(path)
+
+
+def test_norms_after_the_branches_are_told_by_name_or_given(tmp_path):
+    path = tmp_path / "model.safetensors"
+    sparse(path, timm_shapes(768, 12, 3072, token=False, others=FC_NORM))
+    for value in (True, False):
+        told = Checkpoint(path, overrides={"norm_after": value})
+        assert told.architecture()["norm_after"] is value
+    config = {"architecture": "vit_base_patch16_rpn_224"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Checkpoint(path).architecture()["norm_after"]
 
 
 @pytest.mark.parametrize(

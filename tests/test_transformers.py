@@ -64,6 +64,18 @@ MODELS = {
         {**SIZE, "num_labels": 5},
         "logits",
     ),
+    "beit": (
+        "BeitForImageClassification",
+        "BeitConfig",
+        {**SIZE, "num_labels": 5, "use_relative_position_bias": True},
+        "logits",
+    ),
+    "beit_token": (
+        "BeitModel",
+        "BeitConfig",
+        {**SIZE, "use_relative_position_bias": True, "use_mean_pooling": False},
+        "pooler_output",
+    ),
     "mae": ("ViTMAEForPreTraining", "ViTMAEConfig", {**SIZE, **DECODER}, None),
     "dinov2": ("Dinov2Model", "Dinov2Config", {**DINO, "mlp_ratio": 2}, "pooler_output"),
     "dinov2_swiglu": (
@@ -261,7 +273,7 @@ def test_transformers_reads_the_classifiers_that_are_written(name, tmp_path):
 
 
 OTHERS = {
-    "BeitForImageClassification": ("BeitConfig", SIZE),
+    "Data2VecVisionForImageClassification": ("Data2VecVisionConfig", SIZE),
     "CLIPForImageClassification": (
         "CLIPConfig",
         {"vision_config": SIZE, "text_config": TEXT},

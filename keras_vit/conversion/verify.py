@@ -172,7 +172,14 @@ def stages(model: keras.Model) -> dict[str, str]:
     names = [layer.name for layer in model.layers]
     resnet = [name for name in names if re.fullmatch(_RESNET_STAGE, name)]
     blocks = [name for name in names if re.fullmatch(r"block_\d+", name)]
-    vit = ("patch_embedding", "position_embedding", "pre_norm", *blocks, "encoder_norm")
+    vit = (
+        "patch_embedding",
+        "patch_norm",
+        "position_embedding",
+        "pre_norm",
+        *blocks,
+        "encoder_norm",
+    )
     layers = {name: name for name in (*resnet, *vit, "norm", "relu")}
     layers["pooled"] = "fc_norm" if "fc_norm" in names else "pooling"
     layers |= {"pre_logits": "pre_logits", "logits": "head"}

@@ -24,9 +24,12 @@ def vit_operations(c: SimpleNamespace) -> Iterator[Operation]:
     yield Operation("patch_embedding", 2 * patches * patch * number)  # images into patches
     yield from _dense("patch_embedding", 0, patches, patch, hidden_dim, c)
 
+    if c.patch_norm:
+        yield from _layer_norm("patch_norm", 0, patches * hidden_dim, c, kept=False)
+
     prefix = num_prefix(c)
     tokens = prefix + patches
-    if c.position != "none":
+    if c.position not in ("none", "relative"):
         yield Operation("position_embedding", 2 * patches * hidden_dim * number)
     yield Operation("position_embedding", (patches + tokens) * hidden_dim * number)
     if c.pre_norm:
@@ -63,8 +66,11 @@ def _block(outputs, tokens, c, merged=0):
     """An encoder block; the first `outputs` tokens are queries, `merged` get merged."""
     size = c.hidden_dim * c.number_bytes
     inputs = tokens * size  # the queries' inputs are a view of them
-    yield from _layer_norm("attention_norm", inputs, tokens * c.hidden_dim, c)
-    if outputs < tokens:  # the queries' inputs have a norm of their own
+    if not c.norm_after:
+        yield from _layer_norm("attention_norm", inputs, tokens * c.hidden_dim, c)
+    if (
+        outputs < tokens and not c.norm_after
+    ):  # the queries' inputs have a norm of their own
         held = inputs + tokens * size
         yield from _layer_norm("attention_norm", held, outputs * c.hidden_dim, c)
     held = inputs
@@ -78,6 +84,9 @@ def _block(outputs, tokens, c, merged=0):
     attention = {"norm": c.qk_norm, "sub_norm": c.attention_sub_norm}
     attention["turns"] = c.rope is not None
     yield from _attention(held, outputs, tokens, c, **attention)
+    if c.norm_after:
+        numbers = outputs * c.hidden_dim
+        yield from _layer_norm("attention_norm", held + outputs * size, numbers, c)
     if c.layer_scale is not None:
         yield Operation("layer_scale", held + 2 * outputs * size)
     yield Operation("residual", held + 2 * outputs * size)
@@ -85,10 +94,13 @@ def _block(outputs, tokens, c, merged=0):
         yield from _merge(outputs, merged, c)
         outputs -= merged
 
-    yield from _layer_norm("mlp_norm", outputs * size, outputs * c.hidden_dim, c)
+    if not c.norm_after:
+        yield from _layer_norm("mlp_norm", outputs * size, outputs * c.hidden_dim, c)
     yield from _mlp(
         *("mlp", outputs * size, outputs, c.mlp_dim, c.mlp, c), sub_norm=c.mlp_sub_norm
     )
+    if c.norm_after:
+        yield from _layer_norm("mlp_norm", 2 * outputs * size, outputs * c.hidden_dim, c)
     if c.layer_scale is not None:
         yield Operation("layer_scale", 3 * outputs * size)
     yield Operation("residual", 3 * outputs * size)

@@ -31,6 +31,8 @@ _TENSOR_PARALLEL = {
     "attention/qkv/bias": (None, MODEL, None),
     "attention/query_value_bias": (None, MODEL, None),
     "attention/frequencies": (None, MODEL, None),
+    "attention/relative_position/grid": (None, None, MODEL),
+    "attention/relative_position/prefix": (None, MODEL),
     "attention/qkv/lora_kernel_a": (None, None, MODEL, None),
     "attention/qkv/lora_kernel_b": (None, None),
     "attention/projection/kernel": (MODEL, None, None),

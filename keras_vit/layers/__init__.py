@@ -3,7 +3,11 @@
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.encoder import EncoderBlock
 from keras_vit.layers.mlp import MLP
-from keras_vit.layers.normalization import GroupNormalization, LayerNormalization
+from keras_vit.layers.normalization import (
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+)
 from keras_vit.layers.patches import PatchEmbedding
 from keras_vit.layers.pooling import (
     AttentionPooling,
@@ -14,6 +18,7 @@ from keras_vit.layers.pooling import (
 )
 from keras_vit.layers.position import PositionEmbedding
 from keras_vit.layers.regularization import DropPath, LayerScale
+from keras_vit.layers.relative import RelativePositionBias
 from keras_vit.layers.resnet import BottleneckUnit, PreActivationUnit, ResNetRoot
 from keras_vit.layers.rotary import RotaryEmbedding
 from keras_vit.layers.standardized_conv import StandardizedConv2D
@@ -34,7 +39,9 @@ __all__ = [
     "PositionEmbedding",
     "PreActivationUnit",
     "QueryPooling",
+    "RMSNormalization",
     "Registers",
+    "RelativePositionBias",
     "ResNetRoot",
     "RotaryEmbedding",
     "SelfAttention",

@@ -11,7 +11,8 @@ from keras_vit import arguments
 from keras_vit.layers import kernels
 from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial_values import initializer
-from keras_vit.layers.normalization import LayerNormalization
+from keras_vit.layers.normalization import NORMS
+from keras_vit.layers.relative import RelativePositionBias
 from keras_vit.layers.rotary import checked_rope, mixed_frequencies, rotate, turns
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
@@ -37,6 +38,11 @@ class SelfAttention(Composite, keras.layers.Layer):
             (arXiv 2106.08254) and its successors.
         qk_norm: bool, whether each head's queries and keys pass a layer norm over
             head_dim, whose weights all heads share.
+        relative_grid: (rows, columns) of the patches, whose offsets have a learned bias of
+            their own in each head, the layer `relative_position`, see
+            `RelativePositionBias`; `None` for none.
+        num_prefix: int, number of tokens before the patches, which only that layer reads.
+        norm: `"layer"` or `"rms"`, the kind of those norms.
         layer_norm_epsilon: float, added to the variance in those norms.
         rope: rotary positions of queries and keys, a dictionary as `RotaryEmbedding` takes
             it; `None` for none. With `"kind": "mixed"` the weight `frequencies` (2,
@@ -44,6 +50,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         sub_norm: bool, whether the weighted values of all heads pass a layer norm
             `sub_norm` before the projection (sub-LN, *Foundation Transformers*, arXiv
             2210.06423; EVA-02's CLIP).
+        projection_bias: bool, whether `projection` has a bias.
         dropout_rate: float in [0, 1), dropout of the attention weights. A positive
             rate computes them explicitly in training, without a fused kernel.
 
@@ -75,9 +82,13 @@ class SelfAttention(Composite, keras.layers.Layer):
         *,
         qkv_bias: bool | str = True,
         qk_norm: bool = False,
+        relative_grid: tuple[int, int] | None = None,
+        num_prefix: int = 0,
+        norm: str = "layer",
         layer_norm_epsilon: float = 1e-6,
         rope: Mapping | str | None = None,
         sub_norm: bool = False,
+        projection_bias: bool = True,
         dropout_rate: float = 0.0,
         **kwargs,
     ):
@@ -85,9 +96,17 @@ class SelfAttention(Composite, keras.layers.Layer):
         self.num_heads = arguments.positive(num_heads, "num_heads")
         self.qkv_bias = arguments.one_of(qkv_bias, QKV_BIASES, "qkv_bias")
         self.qk_norm = qk_norm
+        self.relative_grid = (
+            None
+            if relative_grid is None
+            else arguments.pair(relative_grid, "relative_grid")
+        )
+        self.num_prefix = num_prefix
+        self.norm = arguments.one_of(norm, tuple(NORMS), "norm")
         self.layer_norm_epsilon = layer_norm_epsilon
         self.rope = checked_rope(rope)
         self.sub_norm = sub_norm
+        self.projection_bias = projection_bias
         self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
         self.dropout = keras.layers.Dropout(
             self.dropout_rate, dtype=self.dtype_policy, name="dropout"
@@ -119,6 +138,15 @@ class SelfAttention(Composite, keras.layers.Layer):
             self.key_norm = self._norm("key_norm", head_dim)
         if self.sub_norm:
             self.values_norm = self._norm("sub_norm", hidden_dim)
+        if self.relative_grid is not None:
+            self.relative_position = RelativePositionBias(
+                self.relative_grid,
+                self.num_heads,
+                num_prefix=self.num_prefix,
+                dtype=self.dtype_policy,
+                name="relative_position",
+            )
+            self.relative_position.build((None, None, hidden_dim))
         if checked_rope(self.rope, head_dim) and self.rope["kind"] == "mixed":
             self.frequencies = self.add_weight(
                 name="frequencies",
@@ -128,7 +156,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         self.projection = EinsumDense(
             "bthk,hkd->btd",
             output_shape=(None, hidden_dim),
-            bias_axes="d",
+            bias_axes="d" if self.projection_bias else None,
             kernel_initializer=initializer(RandomUniform(-limit, limit)),
             dtype=self.dtype_policy,
             name="projection",
@@ -136,7 +164,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         self.projection.build((None, None, self.num_heads, head_dim))
 
     def _norm(self, name, width):
-        norm = LayerNormalization(
+        norm = NORMS[self.norm](
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
         )
         norm.build((None, None, width))
@@ -159,11 +187,8 @@ class SelfAttention(Composite, keras.layers.Layer):
             query, key = self._turn(query, key, positions)
         # Before attention, which then holds no projected tensor for it.
         keys = ops.mean(key, axis=1) if return_keys else None  # (batch, others, head_dim)
-        bias = None
-        if sizes is not None:
-            bias = ops.log(ops.cast(sizes, "float32"))  # (batch, others)
-            bias = bias[:, None, None]  # (batch, 1, 1, others)
         dropout = self._drop if training and self.dropout_rate else None
+        bias = self._score_bias(tokens, context, sizes)
         attended = kernels.attend(
             query, key, value, bias=bias, dropout=dropout, training=training
         )  # (batch, tokens, heads, head_dim)
@@ -197,6 +222,18 @@ class SelfAttention(Composite, keras.layers.Layer):
             return ops.convert_to_tensor(self.qkv.bias)
         both = ops.convert_to_tensor(self.query_value_bias)
         return ops.stack([both[0], ops.zeros_like(both[0]), both[1]])
+
+    def _score_bias(self, tokens, context, sizes):
+        """Bias of the scores, of a shape that broadcasts to theirs, or `None`."""
+        bias = None
+        if sizes is not None:
+            bias = ops.log(ops.cast(sizes, "float32"))  # (batch, others)
+            bias = bias[:, None, None]  # (batch, 1, 1, others)
+        if self.relative_grid is None:
+            return bias
+        # (1, heads, tokens, others)
+        offsets = self.relative_position(tokens, context)[None]
+        return offsets if bias is None else offsets + bias
 
     def _turn(self, query, key, positions):
         """Queries and keys, turned by the angles of their tokens."""
@@ -245,8 +282,12 @@ class SelfAttention(Composite, keras.layers.Layer):
             "num_heads": self.num_heads,
             "qkv_bias": self.qkv_bias,
             "qk_norm": self.qk_norm,
+            "relative_grid": self.relative_grid,
+            "num_prefix": self.num_prefix,
+            "norm": self.norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "rope": self.rope,
             "sub_norm": self.sub_norm,
+            "projection_bias": self.projection_bias,
             "dropout_rate": self.dropout_rate,
         }

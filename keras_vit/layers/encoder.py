@@ -10,7 +10,7 @@ from keras_vit import arguments
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.merging import count_merged, merge_tokens
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
-from keras_vit.layers.normalization import LayerNormalization
+from keras_vit.layers.normalization import NORMS
 from keras_vit.layers.regularization import DropPath, LayerScale, drop
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
@@ -21,7 +21,9 @@ class EncoderBlock(Composite, keras.layers.Layer):
     """Pre-LN transformer block: attention, then MLP, each added to its input.
 
     Source: ViT (arXiv 2010.11929), section 3.1, equations 2 and 3. Between attention and
-    MLP it may merge tokens that are alike, see `layers.merging.merge_tokens`.
+    MLP it may merge tokens that are alike, see `layers.merging.merge_tokens`. The norms may
+    come after the two instead, inside the branches (*Swin Transformer V2*, arXiv
+    2111.09883, section 3.2, residual post-normalization).
 
     Args:
         num_heads: int, a divisor of the tokens' width.
@@ -30,9 +32,16 @@ class EncoderBlock(Composite, keras.layers.Layer):
         gelu_approximate: bool, see `MLP`.
         qkv_bias: bool or `"qv"`, see `SelfAttention`.
         qk_norm: bool, see `SelfAttention`.
+        relative_grid: (rows, columns) of the patches, see `SelfAttention`; no block
+            before can have merged tokens.
         rope: rotary positions, see `SelfAttention`.
         attention_sub_norm: bool, `sub_norm` of `SelfAttention`.
         mlp_sub_norm: bool, `sub_norm` of `MLP`.
+        mlp_bias: bool, whether the dense layers of the MLP have a bias.
+        projection_bias: bool, see `SelfAttention`.
+        norm: `"layer"` or `"rms"`, the kind of every norm in the block.
+        norm_after: bool, whether the norms come after attention and MLP, before they are
+            added, instead of before attention and MLP.
         layer_scale: float, initial value of a `LayerScale` on each branch, or `None`
             for none.
         layer_norm_epsilon: float, added to the variance in the layer norms.
@@ -46,7 +55,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         merged_tokens: int, number of tokens that are merged into others, at most half of
             those after the prefix; 0 for none.
         num_prefix: int, number of tokens before the patches (class token, registers),
-            which are never merged.
+            which are never merged, and whose offsets from others are all alike.
 
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
@@ -76,9 +85,14 @@ class EncoderBlock(Composite, keras.layers.Layer):
         gelu_approximate: bool = True,
         qkv_bias: bool | str = True,
         qk_norm: bool = False,
+        relative_grid: tuple[int, int] | None = None,
         rope: Mapping | str | None = None,
         attention_sub_norm: bool = False,
         mlp_sub_norm: bool = False,
+        mlp_bias: bool = True,
+        projection_bias: bool = True,
+        norm: str = "layer",
+        norm_after: bool = False,
         layer_scale: float | None = None,
         layer_norm_epsilon: float = 1e-6,
         dropout_rate: float = 0.0,
@@ -106,26 +120,35 @@ class EncoderBlock(Composite, keras.layers.Layer):
         self.merged_tokens = merged_tokens
         self.num_prefix = num_prefix
 
+        self.norm = arguments.one_of(norm, tuple(NORMS), "norm")
+        self.norm_after = norm_after
+
         policy = self.dtype_policy
-        norm = {"epsilon": layer_norm_epsilon, "dtype": policy}
-        self.attention_norm = LayerNormalization(**norm, name="attention_norm")
+        options = {"epsilon": layer_norm_epsilon, "dtype": policy}
+        self.attention_norm = NORMS[norm](**options, name="attention_norm")
         self.attention = SelfAttention(
             num_heads,
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
+            relative_grid=relative_grid,
+            num_prefix=num_prefix,
             rope=rope,
             sub_norm=attention_sub_norm,
+            projection_bias=projection_bias,
+            norm=norm,
             layer_norm_epsilon=layer_norm_epsilon,
             dropout_rate=attention_dropout_rate,
             dtype=policy,
             name="attention",
         )
-        self.mlp_norm = LayerNormalization(**norm, name="mlp_norm")
+        self.mlp_norm = NORMS[norm](**options, name="mlp_norm")
         self.mlp = MLP(
             mlp_dim,
             activation=arguments.one_of(mlp, ACTIVATIONS, "mlp"),
             gelu_approximate=gelu_approximate,
             sub_norm=mlp_sub_norm,
+            use_bias=mlp_bias,
+            norm=norm,
             layer_norm_epsilon=layer_norm_epsilon,
             dropout_rate=dropout_rate,
             dtype=policy,
@@ -198,7 +221,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
 
     def _encode(self, tokens, context, sizes, positions, training):
         merges = self._merges(context)
-        if context is not None:
+        if context is not None and not self.norm_after:
             context = self.attention_norm(context)
         options = _given(
             context=context,
@@ -207,10 +230,13 @@ class EncoderBlock(Composite, keras.layers.Layer):
             return_keys=merges,
             training=training,
         )
-        branch = self.attention(self.attention_norm(tokens), **options)
+        branch = tokens if self.norm_after else self.attention_norm(tokens)
+        branch = self.attention(branch, **options)
         if merges:
             branch, keys = branch
         branch = drop(self.dropout, branch, training)
+        if self.norm_after:
+            branch = self.attention_norm(branch)
         if self.layer_scale is not None:
             branch = self.attention_scale(branch)
         tokens = tokens + drop(self.drop_path, branch, training)
@@ -219,7 +245,10 @@ class EncoderBlock(Composite, keras.layers.Layer):
                 tokens, keys, self.merged_tokens, num_prefix=self.num_prefix, sizes=sizes
             )
 
-        branch = self.mlp(self.mlp_norm(tokens), **_given(training=training))
+        branch = tokens if self.norm_after else self.mlp_norm(tokens)
+        branch = self.mlp(branch, **_given(training=training))
+        if self.norm_after:
+            branch = self.mlp_norm(branch)
         if self.layer_scale is not None:
             branch = self.mlp_scale(branch)
         tokens = tokens + drop(self.drop_path, branch, training)
@@ -259,9 +288,14 @@ class EncoderBlock(Composite, keras.layers.Layer):
             "gelu_approximate": self.gelu_approximate,
             "qkv_bias": self.qkv_bias,
             "qk_norm": self.qk_norm,
+            "relative_grid": self.attention.relative_grid,
             "rope": self.attention.rope,
             "attention_sub_norm": self.attention.sub_norm,
             "mlp_sub_norm": self.mlp.sub_norm,
+            "mlp_bias": self.mlp.use_bias,
+            "projection_bias": self.attention.projection_bias,
+            "norm": self.norm,
+            "norm_after": self.norm_after,
             "layer_scale": self.layer_scale,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout_rate": self.dropout_rate,

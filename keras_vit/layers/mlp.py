@@ -9,7 +9,7 @@ from keras_vit import arguments
 from keras_vit.layers import kernels
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial_values import initializer
-from keras_vit.layers.normalization import LayerNormalization
+from keras_vit.layers.normalization import NORMS
 from keras_vit.layers.regularization import drop
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
@@ -37,7 +37,9 @@ class MLP(Composite, keras.layers.Layer):
         sub_norm: bool, whether the hidden layer passes a layer norm `sub_norm` before
             `dense_2` (sub-LN, *Foundation Transformers*, arXiv 2210.06423; EVA-02, arXiv
             2303.11331).
+        norm: `"layer"` or `"rms"`, the kind of that norm.
         layer_norm_epsilon: float, added to the variance in that norm.
+        use_bias: bool, whether the dense layers have a bias.
         dropout_rate: float in [0, 1), dropout after each dense layer.
 
     Input shape:
@@ -54,7 +56,9 @@ class MLP(Composite, keras.layers.Layer):
         activation: str = "gelu",
         gelu_approximate: bool = True,
         sub_norm: bool = False,
+        norm: str = "layer",
         layer_norm_epsilon: float = 1e-6,
+        use_bias: bool = True,
         dropout_rate: float = 0.0,
         **kwargs,
     ):
@@ -63,7 +67,9 @@ class MLP(Composite, keras.layers.Layer):
         self.activation = arguments.one_of(activation, ACTIVATIONS, "activation")
         self.gelu_approximate = gelu_approximate
         self.sub_norm = sub_norm
+        self.norm = arguments.one_of(norm, tuple(NORMS), "norm")
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.use_bias = use_bias
         self.dropout_rate = arguments.rate(dropout_rate, "dropout_rate")
         self.dropout = keras.layers.Dropout(
             self.dropout_rate, dtype=self.dtype_policy, name="dropout"
@@ -77,7 +83,7 @@ class MLP(Composite, keras.layers.Layer):
         self.dense_2 = self._dense(hidden_dim, "dense_2")
         self.dense_2.build((None, None, self.mlp_dim))
         if self.sub_norm:
-            self.hidden_norm = LayerNormalization(
+            self.hidden_norm = NORMS[self.norm](
                 epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="sub_norm"
             )
             self.hidden_norm.build((None, None, self.mlp_dim))
@@ -86,6 +92,7 @@ class MLP(Composite, keras.layers.Layer):
         # Initialized as in the original code: Glorot uniform, biases N(0, 1e-6).
         return Dense(
             units,
+            use_bias=self.use_bias,
             kernel_initializer=initializer("glorot_uniform"),
             bias_initializer=initializer(keras.initializers.RandomNormal(stddev=1e-6)),
             dtype=self.dtype_policy,
@@ -125,6 +132,8 @@ class MLP(Composite, keras.layers.Layer):
             "activation": self.activation,
             "gelu_approximate": self.gelu_approximate,
             "sub_norm": self.sub_norm,
+            "norm": self.norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "use_bias": self.use_bias,
             "dropout_rate": self.dropout_rate,
         }

@@ -1,11 +1,11 @@
-"""Layer norm and group norm, as the backend computes them quickest."""
+"""Layer norm, RMS norm and group norm, as the backend computes them quickest."""
 
 import keras
 from keras import ops
 
 from keras_vit.layers import kernels
 from keras_vit.layers.initial_values import ValuesByNumPy
-from keras_vit.types import Tensor
+from keras_vit.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -32,6 +32,37 @@ class LayerNormalization(ValuesByNumPy, keras.layers.LayerNormalization):
             return super().call(inputs)
         outputs = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
         return ops.cast(outputs, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class RMSNormalization(ValuesByNumPy, keras.layers.RMSNormalization):
+    """`keras.layers.RMSNormalization`, whose weight has the name that other norms' have.
+
+    Source: *Root Mean Square Layer Normalization* (arXiv 1910.07467), section 3. The weight
+    is `gamma`; it stays in float32 under mixed precision, as a layer norm's does.
+
+    Args:
+        epsilon: float, added to the mean of squares.
+
+    Input shape:
+        (..., width).
+
+    Output shape:
+        Same as the input's.
+    """
+
+    def __init__(self, *, epsilon: float = 1e-6, **kwargs):
+        super().__init__(epsilon=epsilon, **kwargs)
+
+    def build(self, inputs_shape: Shape) -> None:
+        shape = (inputs_shape[-1],)
+        self.scale = self.add_weight(
+            name="gamma", shape=shape, initializer="ones", autocast=False
+        )
+
+
+# The value of `norm` → the class of the norms of tokens.
+NORMS = {"layer": LayerNormalization, "rms": RMSNormalization}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -15,8 +15,36 @@ from keras_vit.types import Shape, Tensor
 POSITIONS = ("learned", "sincos2d", "none")
 
 
+class ResizableGrid:
+    """A base, before `keras.layers.Layer`, of layers that resize their weight `grid`.
+
+    A saved grid of another size is resized by Keras' loading as by ours.
+    """
+
+    def resized_grid(self, grid: np.ndarray) -> np.ndarray:
+        """A grid in the shape of the layer's; the grid itself if it has that shape."""
+        raise NotImplementedError
+
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        for variable in self.weights:
+            store[variable.name] = variable
+
+    def load_own_variables(self, store: dict[str, Any]) -> None:
+        names = {variable.name for variable in self.weights}
+        if set(store.keys()) != names:
+            raise ValueError(
+                f"Layer {self.name!r} stores the weights {sorted(names)}. Received a "
+                f"file with {sorted(store.keys())}"
+            )
+        values = {name: np.asarray(store[name]) for name in names}
+        if "grid" in values:
+            values["grid"] = self.resized_grid(values["grid"])
+        for variable in self.weights:
+            variable.assign(values[variable.name])
+
+
 @keras.saving.register_keras_serializable(package="keras_vit")
-class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
+class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
     """Adds positions to a grid of patches and joins the tokens to one sequence.
 
     Source: ViT (arXiv 2010.11929), section 3.1, equation 1, and section 3.2 for the
@@ -150,22 +178,8 @@ class PositionEmbedding(ValuesByNumPy, keras.layers.Layer):
         prefix_tokens = prefix_shape[1] if prefix_shape else 0
         return (batch, prefix_tokens + rows * columns, hidden_dim)
 
-    def save_own_variables(self, store: dict[str, Any]) -> None:
-        for variable in self.weights:
-            store[variable.name] = variable
-
-    def load_own_variables(self, store: dict[str, Any]) -> None:
-        names = {variable.name for variable in self.weights}
-        if set(store.keys()) != names:
-            raise ValueError(
-                f"Layer {self.name!r} stores the weights {sorted(names)}. Received a "
-                f"file with {sorted(store.keys())}"
-            )
-        values = {name: np.asarray(store[name]) for name in names}
-        if "grid" in values:
-            values["grid"] = resize_grid(values["grid"], self.grid_size, self.interpolation)
-        for variable in self.weights:
-            variable.assign(values[variable.name])
+    def resized_grid(self, grid: np.ndarray) -> np.ndarray:
+        return resize_grid(grid, self.grid_size, self.interpolation)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -9,13 +9,15 @@ from keras_vit import arguments
 from keras_vit.layers.attention import QKV_BIASES
 from keras_vit.layers.merging import count_merged
 from keras_vit.layers.mlp import ACTIVATIONS
-from keras_vit.layers.position import POSITIONS
+from keras_vit.layers.normalization import NORMS
+from keras_vit.layers.position import POSITIONS as ABSOLUTE
 from keras_vit.layers.rotary import checked_rope
 from keras_vit.models.images import check_head, check_images
 from keras_vit.models.resnet_stem import checked_stem, map_size
 from keras_vit.models.sizes import grid_size
 from keras_vit.resize import INTERPOLATIONS
 
+POSITIONS = (*ABSOLUTE, "relative")
 POOLINGS = ("token", "gap", "map", "token_gap", "query", None)
 WITH_CLASS_TOKEN = ("token", "token_gap", None)  # poolings
 WITH_HEADS = ("map", "query")
@@ -44,6 +46,7 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
     c.rope = checked_rope(c.rope, arguments.head_dim(c.hidden_dim, c.num_heads))
     arguments.one_of(c.position, POSITIONS, "position")
     arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
+    arguments.one_of(c.norm, tuple(NORMS), "norm")
     arguments.one_of(c.qkv_bias, QKV_BIASES, "qkv_bias")
     arguments.one_of(c.position_interpolation, INTERPOLATIONS, "position_interpolation")
     c.stem = checked_stem(c.stem)
@@ -60,6 +63,13 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
     _check_pooling(c)
     _check_distillation(c)
     c.num_prefix_positions = _checked_prefix_positions(c)
+    if c.position == "relative" and None in c.input_shape:
+        raise ValueError(
+            "A model with relative positions must know the number of patches. Received: "
+            f"position='relative', input_shape={c.input_shape}. Give height and width; "
+            "`keras_vit.from_pretrained(model, image_size=…)` makes a model of another "
+            "size, whose tables are resized."
+        )
     if c.patch_bias is None:
         c.patch_bias = not c.pre_norm
     c.merged_tokens = _checked_merged_tokens(c)
@@ -152,11 +162,11 @@ def _checked_merged_tokens(c) -> tuple[int, ...]:
             "`input_shape` with height and width (`keras_vit.from_pretrained` makes such "
             "a model of this one), or use merged_tokens=0."
         )
-    if any(numbers) and c.rope is not None:
+    if any(numbers) and (c.rope is not None or c.position == "relative"):
         raise ValueError(
-            "Tokens that turn by their place cannot be merged: a merged token has several. "
-            f"Received: merged_tokens={c.merged_tokens!r}, rope={c.rope}. Use "
-            "merged_tokens=0."
+            "Tokens whose places attention reads cannot be merged: a merged token has "
+            f"several. Received: merged_tokens={c.merged_tokens!r}, rope={c.rope}, "
+            f"position={c.position!r}. Use merged_tokens=0."
         )
     tokens = num_prefix(c) + prod(grid_size(c.image_size, c.patch_size, c.stem))
     merged = []

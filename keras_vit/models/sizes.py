@@ -194,6 +194,7 @@ def count_vit_parameters(
     num_prefix_positions: int | None = None,
     representation_size: int | None = None,
     position: str = "learned",
+    patch_norm: bool = False,
     pre_norm: bool = False,
     fc_norm: bool = False,
     final_norm: bool = True,
@@ -204,6 +205,9 @@ def count_vit_parameters(
     rope: Mapping | str | None = None,
     attention_sub_norm: bool = False,
     mlp_sub_norm: bool = False,
+    mlp_bias: bool = True,
+    projection_bias: bool = True,
+    norm: str = "layer",
     layer_scale: float | None = None,
     stem: dict[str, Any] | None = None,
     channels: int = 3,
@@ -213,7 +217,7 @@ def count_vit_parameters(
 
     It takes the model's arguments; `others` do not change the number.
     """
-    grid = math.prod(grid_size(image_size, patch_size, stem))
+    rows, columns = grid_size(image_size, patch_size, stem)
     patch = math.prod(arguments.pair(patch_size, "patch_size"))
     below = 0
     if stem := checked_stem(stem):
@@ -226,17 +230,23 @@ def count_vit_parameters(
     own = tokens if num_prefix_positions is None else num_prefix_positions
     patch_bias = not pre_norm if patch_bias is None else patch_bias
 
-    norm = 2 * hidden_dim
+    parts = 1 if norm == "rms" else 2  # weights of a norm for each channel
+    one_norm = parts * hidden_dim
     biases = 2 if qkv_bias == "qv" else 3 * qkv_bias
-    attention = (4 * hidden_dim + biases + 1) * hidden_dim + norm * attention_sub_norm
-    attention += 4 * (hidden_dim // num_heads) * qk_norm
+    attention = (4 * hidden_dim + biases + projection_bias) * hidden_dim
+    attention += one_norm * attention_sub_norm
+    attention += 2 * parts * (hidden_dim // num_heads) * qk_norm
+    if position == "relative":
+        offsets = (2 * rows - 1) * (2 * columns - 1)
+        attention += (offsets + 3 * bool(tokens + num_registers)) * num_heads
     rope = checked_rope(rope)
     attention += hidden_dim * (rope is not None and rope["kind"] == "mixed")
-    block = 2 * norm + attention + _mlp(hidden_dim, mlp_dim, gated=mlp in GATED)
-    block += 2 * hidden_dim * (layer_scale is not None) + 2 * mlp_dim * mlp_sub_norm
+    block = 2 * one_norm + attention + _mlp(hidden_dim, mlp_dim, mlp in GATED, mlp_bias)
+    block += 2 * hidden_dim * (layer_scale is not None) + parts * mlp_dim * mlp_sub_norm
     attends = hidden_dim + 4 * (hidden_dim + 1) * hidden_dim
+    mlp_block = 2 * hidden_dim + _mlp(hidden_dim, pooling_mlp_dim or mlp_dim)
     poolings = {
-        "map": attends + norm + _mlp(hidden_dim, pooling_mlp_dim or mlp_dim),
+        "map": attends + mlp_block,
         "query": attends - (hidden_dim + 1 + 2 * (qkv_bias is not True)) * hidden_dim,
     }
     pooled = hidden_dim * (1 + (pooling == "token_gap"))
@@ -246,10 +256,10 @@ def count_vit_parameters(
         below
         + (channels * patch + patch_bias) * hidden_dim
         + (tokens + num_registers) * hidden_dim
-        + (grid + own) * hidden_dim * (position == "learned")
-        + norm * pre_norm
+        + (rows * columns + own) * hidden_dim * (position == "learned")
+        + one_norm * (patch_norm + pre_norm)
         + num_layers * block
-        + 2 * (pooled if fc_norm else hidden_dim) * final_norm
+        + parts * (pooled if fc_norm else hidden_dim) * final_norm
         + poolings.get(pooling, 0)
         + (pooled + 1) * features * bool(representation_size)
         + (features + 1) * classes * (1 + distilled)
@@ -271,5 +281,5 @@ def count_bit_parameters(
     return count + 2 * outputs + (outputs + 1) * classes
 
 
-def _mlp(hidden_dim, mlp_dim, gated=False):
-    return (hidden_dim + 1) * mlp_dim * (1 + gated) + (mlp_dim + 1) * hidden_dim
+def _mlp(hidden_dim, mlp_dim, gated=False, bias=True):
+    return (hidden_dim + bias) * mlp_dim * (1 + gated) + (mlp_dim + bias) * hidden_dim

@@ -10,7 +10,6 @@ from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
     EncoderBlock,
-    LayerNormalization,
     MeanPooling,
     PatchEmbedding,
     PositionEmbedding,
@@ -23,6 +22,7 @@ from keras_vit.layers import (
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.mlp import GATED
+from keras_vit.layers.normalization import NORMS
 from keras_vit.models.fields import checked_fields, num_prefix
 from keras_vit.models.images import (
     ImageModel,
@@ -44,12 +44,12 @@ class VisionTransformer(ImageModel):
     """Vision Transformer of any size: a functional model whose config is its arguments.
 
     Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
-    image passes them: `preprocessing` (if included), `patch_embedding`, `class_token`,
-    `distillation_token`, `registers`, `position_embedding`, `embedding_dropout`,
-    `pre_norm`, `rotary_embedding` (of the patches, for the blocks), `block_0`, `block_1`,
-    …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`, `distillation_head`. The
-    arguments say which of them there are; it is either `encoder_norm` or `fc_norm`, or
-    neither.
+    image passes them: `preprocessing` (if included), `patch_embedding`, `patch_norm`,
+    `class_token`, `distillation_token`, `registers`, `position_embedding`,
+    `embedding_dropout`, `pre_norm`, `rotary_embedding` (of the patches, for the blocks),
+    `block_0`, `block_1`, …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`,
+    `distillation_head`. The arguments say which of them there are; it is either
+    `encoder_norm` or `fc_norm`, or neither.
 
     Args:
         image_size: int or (height, width), in pixels; gives the position grid its size.
@@ -91,12 +91,17 @@ class VisionTransformer(ImageModel):
         representation_size: int, width of the tanh layer `pre_logits` before the head,
             or `None` for none.
         classifier_activation: activation of the head; `None` returns logits.
-        position: `"learned"`, `"sincos2d"` or `"none"`, see `layers.PositionEmbedding`.
+        position: `"learned"`, `"sincos2d"` or `"none"`, see `layers.PositionEmbedding`; or
+            `"relative"` (BEiT, arXiv 2106.08254): nothing is added to the tokens, and the
+            attention of each block has a bias for each offset between two patches, see
+            `layers.RelativePositionBias`.
         position_interpolation: how a position grid is resized, `"linear"` (aligned
             corners, the ViT paper's code), `"bilinear"` (FlexiViT) or `"bicubic"`
             (antialiased, timm).
         patch_bias: bool, whether `patch_embedding` has a bias; `None` gives one where
             there is no `pre_norm` (CLIP has none).
+        patch_norm: bool, whether the patches pass a norm `patch_norm` before the positions
+            (AIMv2, arXiv 2411.14402).
         pre_norm: bool, whether the tokens pass a layer norm `pre_norm` before the first
             block (CLIP, arXiv 2103.00020, section 2.4).
         fc_norm: bool, whether the final norm is one of the pooled features, `fc_norm`,
@@ -121,6 +126,12 @@ class VisionTransformer(ImageModel):
             before the projection (EVA-02's CLIP), see `layers.SelfAttention`.
         mlp_sub_norm: bool, whether the MLPs' hidden layers pass a layer norm (EVA-02,
             arXiv 2303.11331), see `layers.MLP`.
+        mlp_bias: bool, whether the dense layers of the MLPs have a bias.
+        projection_bias: bool, whether the projection of the attention's outputs has one.
+        norm: `"layer"` or `"rms"` (AIMv2, arXiv 2411.14402), the kind of every norm but
+            that of `pooling="map"`, see `layers.RMSNormalization`.
+        norm_after: bool, whether the norms of the blocks come after attention and MLP, see
+            `layers.EncoderBlock`.
         layer_scale: float, initial value of a `layers.LayerScale` on each residual
             branch, or `None` for none.
         stem: a ResNet before `patch_embedding`, which makes the model a hybrid: a
@@ -131,7 +142,8 @@ class VisionTransformer(ImageModel):
             in pixels of its feature map, a quarter of the image's height and width,
             halved by each stage after the first. Its layers are `stem_root`,
             `stem_stage_0_unit_0`, …. `None` for none.
-        layer_norm_epsilon: float, added to the variance in the layer norms.
+        layer_norm_epsilon: float, added to the variance in the layer norms, or to the mean
+            of squares in RMS norms.
         dropout_rate: float in [0, 1), dropout of embeddings, attention outputs and MLPs.
         attention_dropout_rate: float in [0, 1), dropout of the attention weights.
         drop_path_rate: float in [0, 1), stochastic depth of the last block; it grows
@@ -217,6 +229,7 @@ class VisionTransformer(ImageModel):
         position: str = "learned",
         position_interpolation: str = "linear",
         patch_bias: bool | None = None,
+        patch_norm: bool = False,
         pre_norm: bool = False,
         fc_norm: bool = False,
         final_norm: bool = True,
@@ -227,6 +240,10 @@ class VisionTransformer(ImageModel):
         rope: Mapping | str | None = None,
         attention_sub_norm: bool = False,
         mlp_sub_norm: bool = False,
+        mlp_bias: bool = True,
+        projection_bias: bool = True,
+        norm: str = "layer",
+        norm_after: bool = False,
         layer_scale: float | None = None,
         stem: Mapping[str, Any] | None = None,
         layer_norm_epsilon: float = 1e-6,
@@ -343,7 +360,7 @@ def _embed_patches(images, c, policy):
         images = to_channels_last(images, c)
         images = resnet(images, prefix="stem_", policy=policy, **c.stem)
         data_format = "channels_last"
-    return PatchEmbedding(
+    patches = PatchEmbedding(
         c.patch_size,
         c.hidden_dim,
         data_format=data_format,
@@ -351,6 +368,7 @@ def _embed_patches(images, c, policy):
         dtype=policy,
         name="patch_embedding",
     )(images)
+    return _norm("patch_norm", c, policy)(patches) if c.patch_norm else patches
 
 
 def _embed_positions(patches, c, policy):
@@ -366,7 +384,7 @@ def _embed_positions(patches, c, policy):
     if len(prefix) > 1:
         prefix = [keras.layers.Concatenate(axis=1, dtype=policy, name="prefix")(prefix)]
     return PositionEmbedding(
-        c.position,
+        "none" if c.position == "relative" else c.position,
         grid_size=grid_size(c.image_size, c.patch_size, c.stem),
         num_prefix=c.num_prefix_positions,
         interpolation=c.position_interpolation,
@@ -380,11 +398,11 @@ def _drop_and_norm(tokens, c, policy):
         tokens = keras.layers.Dropout(
             c.dropout_rate, dtype=policy, name="embedding_dropout"
         )(tokens)
-    return _layer_norm("pre_norm", c, policy)(tokens) if c.pre_norm else tokens
+    return _norm("pre_norm", c, policy)(tokens) if c.pre_norm else tokens
 
 
-def _layer_norm(name, c, policy):
-    return LayerNormalization(epsilon=c.layer_norm_epsilon, dtype=policy, name=name)
+def _norm(name, c, policy):
+    return NORMS[c.norm](epsilon=c.layer_norm_epsilon, dtype=policy, name=name)
 
 
 def _rotary_positions(patches, c):
@@ -409,6 +427,9 @@ def _encode(tokens, positions, c, policy):
         Tokens (batch, tokens, hidden_dim); their sizes (batch, tokens), `None` if none is
         merged; the inputs of the last block, with every token.
     """
+    grid = None
+    if c.position == "relative":
+        grid = grid_size(c.image_size, c.patch_size, c.stem)
     rates = np.linspace(0, c.drop_path_rate, c.num_layers).tolist()
     blocks = [
         EncoderBlock(
@@ -418,9 +439,14 @@ def _encode(tokens, positions, c, policy):
             gelu_approximate=c.gelu_approximate,
             qkv_bias=c.qkv_bias,
             qk_norm=c.qk_norm,
+            relative_grid=grid,
             rope=c.rope,
             attention_sub_norm=c.attention_sub_norm,
             mlp_sub_norm=c.mlp_sub_norm,
+            mlp_bias=c.mlp_bias,
+            projection_bias=c.projection_bias,
+            norm=c.norm,
+            norm_after=c.norm_after,
             layer_scale=c.layer_scale,
             layer_norm_epsilon=c.layer_norm_epsilon,
             dropout_rate=c.dropout_rate,
@@ -446,7 +472,7 @@ def _encode(tokens, positions, c, policy):
     else:
         tokens, sizes = _apply(blocks[-1], **inputs)
     if c.final_norm and not c.fc_norm:
-        tokens = _layer_norm("encoder_norm", c, policy)(tokens)
+        tokens = _norm("encoder_norm", c, policy)(tokens)
     return tokens, sizes, inputs
 
 
@@ -462,7 +488,7 @@ def _pool(tokens, sizes, c, policy):
     if c.distilled:
         return _pool_two(tokens, c, policy)
     features = _pooling(c, policy)(tokens, sizes=sizes)
-    return _layer_norm("fc_norm", c, policy)(features) if c.fc_norm else features
+    return _norm("fc_norm", c, policy)(features) if c.fc_norm else features
 
 
 def _pool_two(tokens, c, policy):

@@ -11,8 +11,8 @@ from keras_vit.weight_paths import model_prefix
 
 BLOCK = re.compile(r"block_(\d+)|stage_\d+_unit_\d+")
 BEFORE_BLOCKS = re.compile(
-    r"patch_embedding|class_token|distillation_token|registers|position_embedding|pre_norm"
-    r"|root|stem_.*"
+    r"patch_embedding|patch_norm|class_token|distillation_token|registers"
+    r"|position_embedding|pre_norm|root|stem_.*"
 )
 
 
@@ -20,10 +20,10 @@ def learning_rate_multipliers(model: keras.Model, decay: float) -> dict[str, flo
     """Learning rate multipliers that grow with depth, by weight path.
 
     The multiplier is `decay ** (num_layers + 1 - layer_id)`. The embeddings (with a
-    hybrid's stem and `pre_norm`) have `layer_id` 0, `block_0` has 1, `block_1` 2 and so
-    on. Layers after the last block (final norm, pooling, `pre_logits`, head) have the
-    multiplier 1, as have layers that are not this package's. In a `BiTResNet` the units
-    count as blocks, and the root as embeddings.
+    hybrid's stem, `patch_norm` and `pre_norm`) have `layer_id` 0, `block_0` has 1,
+    `block_1` 2 and so on. Layers after the last block (final norm, pooling, `pre_logits`,
+    head) have the multiplier 1, as have layers that are not this package's. In a
+    `BiTResNet` the units count as blocks, and the root as embeddings.
 
     Source: BEiT (arXiv 2106.08254), appendix; MAE (arXiv 2111.06377), Table 9, which
     fine-tunes ViT-B with a decay of 0.65 or 0.75.

@@ -3,7 +3,7 @@
 import keras
 
 from keras_vit.keras_internals.sublayers import all_layers
-from keras_vit.layers import LayerScale, PositionEmbedding, Registers
+from keras_vit.layers import LayerScale, PositionEmbedding, Registers, RelativePositionBias
 from keras_vit.training.optimizers import adapt
 from keras_vit.weight_paths import inner_paths
 
@@ -13,7 +13,8 @@ NORMS = (
     keras.layers.BatchNormalization,
     keras.layers.RMSNormalization,
 )
-UNDECAYED_LAYERS = (*NORMS, PositionEmbedding, Registers, LayerScale)  # and class tokens
+POSITIONS = (PositionEmbedding, RelativePositionBias)
+UNDECAYED_LAYERS = (*NORMS, *POSITIONS, Registers, LayerScale)  # and class tokens
 UNDECAYED_WEIGHTS = ("bias", "probe")  # attributes of layers
 
 
@@ -24,7 +25,8 @@ def exclude_from_weight_decay(
 
     Source: the code of DeiT and MAE. Excluded are biases, the weights of norms and of
     `LayerScale`, the class token, registers, the probe of attention pooling and learned
-    positions. Unlike Keras' method of this name, this is saved with a compiled model.
+    positions, also relative ones. Unlike Keras' method of this name, this is saved with a
+    compiled model.
 
     Args:
         optimizer: a Keras optimizer that has not been used, also a `LossScaleOptimizer`.

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from keras_vit.layers.mlp import GATED
+from keras_vit.layers.normalization import NORMS
 from keras_vit.layers.rotary import checked_rope
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS
 from keras_vit.models.resnet_stem import ROOT_FILTERS
 from keras_vit.resize import INTERPOLATIONS
-from keras_vit.weights.layouts.layout import POSITIONS
+from keras_vit.weights.layouts.layout import OFFSETS, POSITIONS
 
 Shapes = Mapping[str, tuple[int, ...]]
 ShapeOf = Callable[[str, int], tuple[int, ...]]
@@ -98,9 +99,12 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         "representation_size": None,
         "pre_norm": "pre_norm/gamma" in shapes,
         "fc_norm": "fc_norm/gamma" in shapes,
+        "patch_norm": "patch_norm/gamma" in shapes,
         "patch_bias": "patch_embedding/bias" in shapes,
         "qkv_bias": "block_0/attention/qkv/bias" in shapes,
         "attention_sub_norm": "block_0/attention/sub_norm/gamma" in shapes,
+        "mlp_bias": "block_0/mlp/dense_1/bias" in shapes,
+        "projection_bias": "block_0/attention/projection/bias" in shapes,
         "mlp_sub_norm": "block_0/mlp/sub_norm/gamma" in shapes,
         "qk_norm": "block_0/attention/query_norm/gamma" in shapes,
         "stem": stem,
@@ -109,6 +113,8 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
     }
     if "block_0/attention/query_value_bias" in shapes:
         fields["qkv_bias"] = "qv"
+    if OFFSETS[1].format(i=0) in shapes:
+        fields["position"] = "relative"
     if FREQUENCIES in shapes:
         fields["rope"] = "mixed"
     if "pre_logits/kernel" in shapes:
@@ -172,6 +178,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "num_prefix_positions": _natural,
     "position": lambda value: value == "none",
     "rope": _rope,
+    "norm": lambda value: value in NORMS,
+    "norm_after": lambda value: isinstance(value, bool),
     "group_norm_epsilon": lambda value: _number(value) and 0 < value < 1,
     "standardization": lambda value: value in STANDARDIZATIONS,
     "standardization_epsilon": lambda value: _number(value) and 0 < value < 1,

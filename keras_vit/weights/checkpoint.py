@@ -11,6 +11,7 @@ import numpy as np
 from keras_vit.layers.mlp import GATED
 from keras_vit.layers.rotary import checked_rope
 from keras_vit.models.sizes import grid_size, image_size_of
+from keras_vit.resize import grid_of_offsets
 from keras_vit.weights import look_alikes
 from keras_vit.weights.architecture import (
     FREQUENCIES,
@@ -27,7 +28,7 @@ from keras_vit.weights.config_files import read_config
 from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.files.tensor_file import TensorFile, parse_json
 from keras_vit.weights.layouts.google import BIT, GOOGLE
-from keras_vit.weights.layouts.layout import POSITIONS, Layout
+from keras_vit.weights.layouts.layout import OFFSETS, POSITIONS, Layout
 from keras_vit.weights.layouts.moves import Dims
 from keras_vit.weights.notes import notes_of
 from keras_vit.weights.resolve import (
@@ -151,6 +152,7 @@ class Checkpoint:
             if self._is_plain:
                 for _, arguments in sources:
                     arguments.pop("rope", None)
+                    arguments.pop("norm_after", None)
             return sources
         except (TypeError, AttributeError, ValueError, LookupError) as error:
             raise self._damaged_config(error) from error
@@ -210,30 +212,46 @@ class Checkpoint:
     @cached_property
     def _positions(self) -> tuple[int, tuple[int, int] | None, str]:
         """(number of positions of the prefix tokens, grid of the others, its source)."""
-        row = next((r for r in self.tensors.rows if r.targets == POSITIONS), None)
+        rows = self.tensors.rows
+        row = next((r for r in rows if r.row.targets in (POSITIONS, OFFSETS)), None)
         if row is None:
             return 0, None, ""
         shape = self.file.shapes[row.sources[0]]
         if not 2 <= len(shape) <= 3 or (len(shape) == 3 and shape[0] != 1):
             raise self.tensors.foreign_error(f"{row.sources[0]!r} has the shape {shape}")
-        prefixes = self.layout.num_prefix(self.tensors.shapes)
-        stated = self._resolver.value("num_prefix_positions")
-        prefixes = prefixes if stated is None else (stated,)
         grid, origin = self._stated_grid()
+        if row.row.targets == OFFSETS:
+            stated = grid and tuple(2 * number - 1 for number in grid), origin
+            _, grid, origin = self._grid("offsets", shape[-2], (3,), *stated)
+            return 0, grid_of_offsets(grid), origin
+        prefixes = self.layout.num_prefix(self.tensors.shapes)
+        if (stated := self._resolver.value("num_prefix_positions")) is not None:
+            prefixes = (stated,)
+        return self._grid("patches", shape[-2], prefixes, grid, origin)
+
+    def _grid(self, kind, number, prefixes, grid, origin):
+        """The first number of a prefix with which the others are a grid, that, its source.
+
+        Args:
+            kind: what has positions, for the error.
+            number: how many there are, those of the prefix included.
+            prefixes: the numbers that the prefix may have.
+            grid: (rows, columns) that a source states, or None.
+            origin: that source.
+        """
         for num_prefix in prefixes:
-            patches = shape[-2] - num_prefix
-            side = math.isqrt(max(patches, 0))
-            if side and side**2 == patches and origin in (None, MODEL):
+            others = number - num_prefix
+            side = math.isqrt(max(others, 0))
+            if side and side**2 == others and origin in (None, MODEL):
                 return num_prefix, (side, side), SHAPES
-            if grid and math.prod(grid) == patches:
+            if grid and math.prod(grid) == others:
                 return num_prefix, grid, origin
         raise ValueError(
-            f"The position embedding of {self.source!r} has {shape[-2] - prefixes[0]} "
-            "patches, whose (rows, columns) the file does not tell. Received: "
+            f"The position embedding of {self.source!r} has {number - prefixes[0]} {kind}, "
+            "whose (rows, columns) the file does not tell. Received: "
             f"position_grid={self._position_grid}, image_size="
             f"{self._resolver.value('image_size')} from {origin or 'no source'}. Give "
-            "`position_grid=(rows, columns)` with as many patches, or an image size that "
-            "has them."
+            "`position_grid=(rows, columns)` of the patches, or the image size."
         )
 
     def _stated_grid(self) -> tuple[tuple[int, int] | None, str | None]:
@@ -367,10 +385,12 @@ class Checkpoint:
         if self._is_plain or self._is_stated or self.layout in (GOOGLE, BIT):
             return
         has_rope = self.rope is not None
+        is_told = has_rope or self._resolver.value("norm_after") is not None
         facts = (self._config, self.file.path, self.tensors.names, self.tensors.shapes)
-        if reason := look_alikes.reason_to_refuse(self.layout, *facts, has_rope=has_rope):
+        if reason := look_alikes.reason_to_refuse(self.layout, *facts, is_told=is_told):
             raise look_alikes.refusal(self.source, reason)
-        has_positions = any(row.targets == POSITIONS for row in self.tensors.rows)
+        places = (POSITIONS, OFFSETS)
+        has_positions = any(row.row.targets in places for row in self.tensors.rows)
         has_none = self._resolver.value("position") or has_rope
         if self.layout.model == "vit" and not (has_positions or has_none):
             raise look_alikes.refusal(
@@ -385,6 +405,11 @@ class Checkpoint:
         if FREQUENCIES in self.tensors.variables:
             return checked_rope("mixed")
         return checked_rope(self._resolver.value("rope"))
+
+    @property
+    def norm_after(self) -> bool:
+        """True if a source says that norms come after attention and MLP."""
+        return bool(self._resolver.value("norm_after"))
 
     def _check_depth(self, num_layers):
         """Refuses a file that has lost blocks of the model that its config describes."""

@@ -22,7 +22,12 @@ from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.report import LoadReport, log_fresh_head
 
 GRID = "position_embedding/grid"
-SAVED_GRID = "layers/position_embedding/vars/grid"
+TABLE = "attention/relative_position/grid"
+# End of our path → end of the name in Keras' files, of grids that are resized.
+_SAVED_GRIDS = {
+    GRID: "layers/position_embedding/vars/grid",
+    TABLE: "attention/relative_position/vars/grid",
+}
 INTEGERS = ("int8", "uint8")  # of quantized kernels
 LEGACY = (".h5", ".hdf5")
 WEIGHTS = "model.weights.h5"  # in a .keras file
@@ -91,7 +96,7 @@ def _model(path):
             shapes, _ = _shapes(weights, is_quantized)
         _check_claims(config, archive.getinfo(WEIGHTS).file_size)
     model = keras.models.load_model(path, compile=False)
-    _check_grid(shapes, model)
+    _check_grids(shapes, model)
     return len(shapes), model
 
 
@@ -120,15 +125,23 @@ def _check_legacy_weights(file):
     return len(found)
 
 
-def _check_grid(shapes, model):
-    """Refuses a position grid of another size than the config's, which would be resized."""
-    saved = shapes.get(SAVED_GRID)
-    for path, variable in named_weights(model):
-        if path == GRID and saved not in (None, tuple(variable.shape)):
+def _check_grids(shapes, model):
+    """Refuses grids of another size than the config's, which would be resized."""
+    expected = {path: tuple(variable.shape) for path, variable in named_weights(model)}
+    for path, saved in _saved_grids(shapes, expected):
+        if saved != expected[path]:
             raise ValueError(
-                f"its position grid is of shape {saved}, and its config says "
-                f"{tuple(variable.shape)}"
+                f"its grid {path!r} is of shape {saved}, and its config says "
+                f"{expected[path]}"
             )
+
+
+def _saved_grids(shapes, paths):
+    """(our path, shape in the file) of each grid; `shapes` are those of the file."""
+    for path, name in _SAVED_GRIDS.items():
+        ours = [p for p in paths if p == path or p.endswith(f"/{path}")]
+        saved = [shape for n, shape in shapes.items() if n.endswith(name)]
+        yield from zip(ours, saved, strict=False)
 
 
 def _check_claims(config, size):
@@ -161,7 +174,7 @@ def load_weights_h5(
 ) -> LoadReport:
     """Loads a `.weights.h5` file by Keras, as its tensors have no names.
 
-    The layer of positions resizes a grid of another size.
+    The layers of positions resize grids of another size.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -182,8 +195,7 @@ def load_weights_h5(
         raise ValueError(
             f"{path!r} does not fit the model {model.name!r}, which is unchanged: {error}"
         ) from error
-    saved_grids = [shape for name, shape in shapes.items() if name.endswith(SAVED_GRID)]
-    return _report(model, path, saved_grids, fresh_head=bool(skipped))
+    return _report(model, path, shapes, fresh_head=bool(skipped))
 
 
 def _checked_weights(path, model):
@@ -266,7 +278,7 @@ def _is_another(heads, shapes):
     )
 
 
-def _report(model, path, saved_grids, fresh_head):
+def _report(model, path, saved_shapes, fresh_head):
     named = named_weights(model)
     if len(dict(named)) < len(named):  # several models have the same paths
         named = [(weight.path, weight) for weight in model.weights]
@@ -274,8 +286,7 @@ def _report(model, path, saved_grids, fresh_head):
     fresh = tuple(p for p in shapes if fresh_head and p.split("/")[0] in HEADS)
     if fresh:
         log_fresh_head(path, shapes["head/bias"][0])
-    grids = [p for p in shapes if p == GRID or p.endswith(f"/{GRID}")]
-    pairs = zip(grids, saved_grids, strict=False)
+    pairs = _saved_grids(saved_shapes, shapes)
     return LoadReport(
         path,
         loaded=tuple(p for p in shapes if p not in fresh),

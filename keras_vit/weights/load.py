@@ -14,12 +14,18 @@ from keras_vit.distribution.processes import gather_variable
 from keras_vit.log import log
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
-from keras_vit.resize import resize_grid, resize_patch_kernel
+from keras_vit.resize import (
+    grid_of_offsets,
+    resize_grid,
+    resize_offsets,
+    resize_patch_kernel,
+)
 from keras_vit.weights.architecture import KERNEL, STEM, Shapes, num_units
 from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
     GRID,
     KERAS,
+    TABLE,
     is_saved_model,
     is_weights_file,
     load_weights_h5,
@@ -94,7 +100,7 @@ def load_file(
         key=key,
     ) as checkpoint:
         checkpoint.check_look_alike()
-        _check_rope(model, checkpoint)
+        _check_untold(model, checkpoint)
         report = assign(model, checkpoint, **options)
         if "head/bias" in report.loaded:
             classes = checkpoint.shapes["head/bias"][0]
@@ -102,16 +108,19 @@ def load_file(
         return report
 
 
-def _check_rope(model, checkpoint):
-    """Refuses a file for other rotary positions, which no tensor tells."""
+def _check_untold(model, checkpoint):
+    """Refuses a file for a model that differs in what no tensor tells."""
     config = model.get_config()
-    if "rope" in config and config["rope"] != checkpoint.rope:
-        raise ValueError(
-            f"The rotary positions of a checkpoint and of a model must be the same. "
-            f"Received: {checkpoint.source!r} with rope={checkpoint.rope}, and the model "
-            f"{model.name!r} with rope={config['rope']}, which is unchanged. Build the "
-            "model with the first, or by `keras_vit.from_pretrained`."
-        )
+    names = {"rope": "rotary positions", "norm_after": "places of norms"}
+    for name, meaning in names.items():
+        value = getattr(checkpoint, name)
+        if name in config and config[name] != value:
+            raise ValueError(
+                f"The {meaning} of a checkpoint and of a model must be the same. Received: "
+                f"{checkpoint.source!r} with {name}={value}, and the model {model.name!r} "
+                f"with {name}={config[name]}, which is unchanged. Build the model with the "
+                "first, or by `keras_vit.from_pretrained`."
+            )
 
 
 def _take_notes_of_head(model, report, notes: Mapping[str, Any]) -> None:
@@ -136,19 +145,21 @@ def check_no_key(source: str, key: str | None) -> None:
 def model_arguments(model: keras.Model) -> dict[str, Any]:
     """Numbers of heads, image size and missing positions, from the weights of a model."""
     shapes = {path: tuple(v.shape) for path, v in variables(model).items()}
-    arguments = {}
+    arguments, grid = {}, shapes.get(GRID, ())[:2]
+    if (table := f"block_0/{TABLE}") in shapes:
+        grid = grid_of_offsets(shapes[table])
     if "block_0/attention/qkv/kernel" in shapes:
         arguments["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
-        if GRID not in shapes:
+        if not grid:
             arguments["position"] = "none"  # or fixed ones
-        if rope := model.get_config().get("rope"):
-            arguments["rope"] = rope
+        untold = {name: model.get_config().get(name) for name in ("rope", "norm_after")}
+        arguments |= {name: value for name, value in untold.items() if value}
     if "pooling/attention/qkv/kernel" in shapes:
         arguments["pooling_num_heads"] = shapes["pooling/attention/qkv/kernel"][2]
-    if GRID in shapes and KERNEL in shapes:
+    if grid and KERNEL in shapes:
         units = num_units(shapes, STEM)
         stem = None if units is None else {"num_units": units}
-        arguments["image_size"] = image_size_of(shapes[GRID][:2], shapes[KERNEL][:2], stem)
+        arguments["image_size"] = image_size_of(grid, shapes[KERNEL][:2], stem)
     return arguments
 
 
@@ -162,9 +173,10 @@ def assign(
 ) -> LoadReport:
     """Assigns all tensors to the variables of the same path, or none.
 
-    A position grid of another size is resized, and the first kernel of an RGB checkpoint is
-    extended to images of other channels (`keras_vit.channels`). Tensors are read twice, the
-    first time only for errors, as keeping them would double the memory of the model.
+    A position grid, or a table of offsets, of another size is resized, and the first kernel
+    of an RGB checkpoint is extended to images of other channels (`keras_vit.channels`).
+    Tensors are read twice, the first time only for errors, as keeping them would double the
+    memory of the model.
 
     Args:
         model: the model.
@@ -238,7 +250,8 @@ def _one_by_one(model):
 def _resizers(model, shapes, ours, resize_patches):
     """Path → function that resizes the tensor to the variable's shape."""
     resizers = {}
-    for path in (GRID, KERNEL, *ROOTS):
+    tables = [path for path in ours if path.endswith(TABLE)]
+    for path in (GRID, KERNEL, *ROOTS, *tables):
         if path not in shapes or path not in ours:
             continue
         old, new = shapes[path], tuple(ours[path].shape)
@@ -249,6 +262,10 @@ def _resizers(model, shapes, ours, resize_patches):
             if same_channels:  # of the tokens
                 how = model.get_layer("position_embedding").interpolation
                 resizers[path] = partial(resize_grid, size=new[:2], interpolation=how)
+        elif path in tables:
+            if same_channels and all(number % 2 for number in old[:2]):
+                size = grid_of_offsets(new)
+                resizers[path] = partial(resize_offsets, grid_size=size)
         elif path == KERNEL:
             if (same_size or resize_patches) and (same_channels or old[2] == RGB):
                 resizers[path] = partial(_fit_patches, shape=new)

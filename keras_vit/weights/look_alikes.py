@@ -14,15 +14,15 @@ def reason_to_refuse(
     names: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
     *,
-    has_rope: bool = False,
+    is_told: bool = False,
 ) -> str | None:
     """The reason why a file may be another model than its tensors look like, or None.
 
     Args: see `Layout.reason_to_refuse`; the path of a file may name an architecture.
-        `has_rope` says that its rotary positions are known.
+        `is_told` says that its rotary positions, or the places of its norms, are known.
     """
     config = dict(config or {})
-    if has_rope:
+    if is_told:
         config["use_rot_pos_emb"] = True  # as timm's config says it
     if reason := unknown_architecture(config):
         return reason

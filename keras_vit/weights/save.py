@@ -28,6 +28,7 @@ from keras_vit.weights.layouts.dinov3 import (
 )
 from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import (
+    BEIT,
     CLIP,
     DEIT,
     DINOV2,
@@ -56,6 +57,10 @@ _SAID = {
     "pooling_prefix": ((None, False), ("timm",)),
     "final_norm": ((None, True), ("timm",)),
     "distilled": ((None, False), ("timm", "huggingface")),
+    "norm": ((None, "layer"), ()),
+    "norm_after": ((None, False), ("timm",)),
+    "mlp_bias": ((None, True), ()),
+    "projection_bias": ((None, True), ()),
 }
 PREFIX, GRID = POSITIONS
 
@@ -198,6 +203,8 @@ def _huggingface_layout(config) -> Layout:
         layout, pooling = DEIT, "token"
     elif config["pooling"] == "token_gap":
         layout, pooling = DINOV2_CLASSIFIER, "token_gap"
+    elif config["position"] == "relative":
+        layout, pooling = BEIT, "gap" if config["fc_norm"] else "token"
     elif config["pre_norm"]:
         layout, pooling = CLIP, "token"
     elif config["pooling"] == "map":
@@ -275,7 +282,8 @@ def _no_place(model, layout, paths):
 def _fit_positions(ours, config, layout):
     """Brings the positions into an equivalent form that the layout has."""
     of_classes = ("class_token/tokens" in ours) + config["distilled"]
-    if GRID not in ours and layout.without_positions != config["position"]:
+    others = ("relative", layout.without_positions)
+    if GRID not in ours and config["position"] not in others:
         ours[GRID] = _fixed_positions(config)
     if GRID not in ours:
         return

@@ -1,5 +1,6 @@
-"""The layouts of Hugging Face transformers: ViT, DeiT, MAE, DINOv2, CLIP, SigLIP."""
+"""The layouts of Hugging Face transformers: ViT, DeiT, MAE, BEiT, DINOv2, CLIP, SigLIP."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any
 
 from keras_vit.weights.layouts.huggingface_names import EPSILONS, NUM_HEADS
 from keras_vit.weights.layouts.layout import (
+    OFFSETS,
     POSITIONS,
     TORCH_DEFAULTS,
     Layout,
@@ -184,6 +186,61 @@ DEIT = replace(
     written_prefix=lambda tokens, registers: (tokens,),
 )
 
+
+def _beit_arguments(config):
+    arguments = _config_arguments(config)
+    if config:
+        arguments["pooling"] = "gap" if config.get("use_mean_pooling", True) else "token"
+    return arguments
+
+
+def _beit_reason_to_refuse(config, names, shapes):
+    """The reason to refuse positions that the layout has no place for."""
+    for name in ("use_shared_relative_position_bias", "use_absolute_position_embeddings"):
+        if config.get(name):
+            return f"config.json has {name}=True, which is not built here"
+    sizes = [config.get(name) for name in ("image_size", "patch_size")]
+    if any(isinstance(size, list) and len(set(size)) > 1 for size in sizes):
+        return (
+            "its images or patches are not square: transformers resizes their tables of "
+            "offsets in another order than it fills them"
+        )
+    return None
+
+
+_BEIT_TABLE = "relative_position_bias.relative_position_bias_table"
+
+BEIT = replace(
+    VIT,
+    name="huggingface beit",
+    rows=(
+        *_VIT_ROWS,
+        row(
+            [f"layers.{{i}}.attention.{part}_proj.bias" for part in "qv"],
+            "block_{i}/attention/query_value_bias",
+            "stack biases of q v",
+        ),
+        row(f"layers.{{i}}.attention.{_BEIT_TABLE}", OFFSETS, "table of offsets"),
+        row("layers.{i}.lambda_1", "block_{i}/attention_scale/scale"),
+        row("layers.{i}.lambda_2", "block_{i}/mlp_scale/scale"),
+        *norm("pooler.layernorm", "fc_norm"),
+        *weight_and_bias("classifier", "head", "transpose"),
+    ),
+    marks=(*VIT.marks, rf"layers\.\d+\.attention\.{re.escape(_BEIT_TABLE)}"),
+    aliases=(
+        (r"^beit\.", ""),
+        (r"\.attention\.attention\.relative_", ".attention.relative_"),
+        *_OLDER_BLOCKS,
+    ),
+    written_names=(
+        *VIT.written_names,
+        (r"\.attention\.relative_", ".attention.attention.relative_"),
+    ),
+    num_prefix=lambda shapes: (1,),
+    config_arguments=_beit_arguments,
+    reason_to_refuse=_beit_reason_to_refuse,
+)
+
 _GATED = ("weights_in", "weights_out")
 
 
@@ -316,4 +373,4 @@ SIGLIP_CLASSIFIER = replace(
     defaults={**SIGLIP.defaults, "pooling": "gap"},
 )
 
-LAYOUTS = (DEIT, VIT, DINOV2_CLASSIFIER, DINOV2, CLIP, SIGLIP_CLASSIFIER, SIGLIP)
+LAYOUTS = (BEIT, DEIT, VIT, DINOV2_CLASSIFIER, DINOV2, CLIP, SIGLIP_CLASSIFIER, SIGLIP)

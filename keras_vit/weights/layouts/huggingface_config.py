@@ -7,6 +7,7 @@ import keras
 from keras_vit.layers.mlp import GATED
 from keras_vit.weights.layouts.dinov3 import HF_DINOV3, dinov3_config
 from keras_vit.weights.layouts.huggingface import (
+    BEIT,
     CLIP,
     DEIT,
     DINOV2,
@@ -43,19 +44,22 @@ def model_config(
         "patch_size": _one_or_two(config["patch_size"]),
         "num_channels": _channels(config, model),
     }
-    if layout in (VIT, DEIT, *_DINOV2S):
+    if layout in (VIT, DEIT, BEIT, *_DINOV2S):
         common |= {
-            "qkv_bias": config["qkv_bias"],
             "hidden_dropout_prob": config["dropout_rate"],
             "attention_probs_dropout_prob": config["attention_dropout_rate"],
         }
+    if layout in (VIT, DEIT, *_DINOV2S):
+        common["qkv_bias"] = config["qkv_bias"]
+    if layout is BEIT:
+        common |= _beit(config)
     if layout in _DINOV2S:
         common |= _dinov2(config)
     elif layout is HF_DINOV3:
         common |= dinov3_config(config)
     else:
         common["intermediate_size"] = config["mlp_dim"]
-    if layout in (VIT, *CLASSIFIERS):
+    if layout in (VIT, BEIT, *CLASSIFIERS):
         common |= hugging_face_labels(config)
     if layout is VIT:
         common["pooler_output_size"] = config["representation_size"] or config["hidden_dim"]
@@ -86,7 +90,7 @@ def processor_config(
 def _check(config, layout):
     """Refuses a config that transformers' models of a kind cannot have."""
     demands = {
-        "classes": layout in (VIT, CLIP)
+        "classes": layout in (VIT, CLIP, BEIT)
         or bool(config["classes"]) == (layout in CLASSIFIERS),
         "representation_size": not config["representation_size"]
         or (layout is VIT and not config["classes"]),
@@ -94,10 +98,11 @@ def _check(config, layout):
         "mlp": config["mlp"] not in GATED
         or (layout in _DINOV2S and config["mlp"] == "swiglu")
         or layout is HF_DINOV3,
-        "qkv_bias": config["qkv_bias"] is True
+        "qkv_bias": config["qkv_bias"] == ("qv" if layout is BEIT else True)
         or (layout in (VIT, DEIT, *_DINOV2S) and config["qkv_bias"] is False)
         or layout is HF_DINOV3,
         "patch_bias": config["patch_bias"] is not False or layout is CLIP,
+        "image_size": layout is not BEIT or _is_square(config),
         "pooling_num_heads": config["pooling_num_heads"] in (None, config["num_heads"]),
         "pooling_mlp_dim": config["pooling_mlp_dim"] in (None, config["mlp_dim"]),
         "mlp_dim": layout not in _DINOV2S or _mlp_dim(config) == config["mlp_dim"],
@@ -121,6 +126,8 @@ def _model_type(config, layout):
         return "siglip_vision_model", "SiglipVisionModel"
     if layout is HF_DINOV3:
         return "dinov3_vit", "DINOv3ViTModel"
+    if layout is BEIT:
+        return "beit", "BeitForImageClassification" if config["classes"] else "BeitModel"
     if layout in _DINOV2S:
         kind = "ForImageClassification" if layout is DINOV2_CLASSIFIER else "Model"
         if config["num_registers"]:
@@ -133,6 +140,17 @@ def _activation(config):
     if config["mlp"] == "quick_gelu":
         return "quick_gelu"
     return "gelu_pytorch_tanh" if config["gelu_approximate"] else "gelu"
+
+
+def _beit(config):
+    scale = config["layer_scale"]
+    return {
+        "use_mean_pooling": config["fc_norm"],
+        "use_relative_position_bias": True,
+        # transformers has scales where this is not 0.
+        "layer_scale_init_value": 0.0 if scale is None else scale or 0.1,
+        "drop_path_rate": config["drop_path_rate"],
+    }
 
 
 def _dinov2(config):
@@ -159,6 +177,10 @@ def _mlp_dim(config):
     if config["mlp"] != "swiglu":
         return width
     return (int(width * 2 / 3) + 7) // 8 * 8
+
+
+def _is_square(config):
+    return all(a == b for a, b in (config["image_size"], config["patch_size"]))
 
 
 def _one_or_two(size):

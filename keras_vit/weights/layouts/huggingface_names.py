@@ -18,6 +18,7 @@ _EXACT = {
     "vit_mae": "ViTMAEModel ViTMAEForPreTraining",
     "vit_msn": "ViTMSNModel ViTMSNForImageClassification",
     "ijepa": "IJepaModel IJepaForImageClassification",
+    "beit": "BeitModel BeitForImageClassification",
     "dinov2": "Dinov2Model Dinov2Backbone Dinov2ForImageClassification",
     "dinov2_with_registers": (
         f"{_REGISTERS}Model {_REGISTERS}Backbone {_REGISTERS}ForImageClassification"

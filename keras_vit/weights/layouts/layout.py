@@ -112,6 +112,9 @@ TORCH_DEFAULTS: dict[str, object] = {
     "position_interpolation": "bicubic",
 }
 POSITIONS = ("position_embedding/prefix", "position_embedding/grid")
+OFFSETS = tuple(
+    f"block_{{i}}/attention/relative_position/{name}" for name in ("prefix", "grid")
+)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ class Dims(NamedTuple):
     Attributes:
         num_heads: number of attention heads.
         num_prefix: number of positions of the tokens before the patches.
-        grid: (rows, columns) of the positions of the patches.
+        grid: (rows, columns) of the patches with positions.
         pooling_num_heads: number of attention heads of the pooling; `None` for
             `num_heads`.
     """
@@ -120,6 +120,17 @@ def _join_positions(dims, prefix, grid):
     return np.concatenate([prefix, grid.reshape(-1, grid.shape[-1])])
 
 
+def _split_table(dims, table):
+    """BEiT's numbers for each offset of patches, row by row, and for the class token."""
+    offsets, prefix = table[:-3], table[-3:]
+    shape = tuple(2 * number - 1 for number in dims.grid)
+    return prefix, offsets.reshape(*shape, table.shape[-1])
+
+
+def _join_table(dims, prefix, grid):
+    return (np.concatenate([grid.reshape(-1, grid.shape[-1]), prefix]),)
+
+
 def _without_bias(dims, kernel, bias):
     if bias.any():
         raise ValueError("the layout has no bias for the head, and the model's is not zero")
@@ -191,6 +202,7 @@ MOVES = {
     "positions without batch": Move(
         _split_positions, lambda dims, *arrays: (_join_positions(dims, *arrays),)
     ),
+    "table of offsets": Move(_split_table, _join_table),
     "head without bias": Move(
         lambda dims, a: (_transpose(a), np.zeros(a.shape[0], a.dtype)), _without_bias
     ),

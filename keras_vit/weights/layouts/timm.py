@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_vit.layers.mlp import GATED
 from keras_vit.weights.layouts.layout import (
+    OFFSETS,
     POSITIONS,
     TORCH_DEFAULTS,
     Layout,
@@ -28,6 +29,7 @@ from keras_vit.weights.resolve import Undecided
 
 _BLOCK = "blocks.{i}"
 _STEM = "patch_embed.backbone"
+_TABLE = "relative_position_bias_table"  # BEiT's
 _UNIT = "stages.{stage}.blocks.{unit}"  # of a ResNet
 
 
@@ -45,6 +47,7 @@ def _attention(source, target):
         *norm(f"{source}.q_norm", f"{target}/query_norm"),
         *norm(f"{source}.k_norm", f"{target}/key_norm"),
         *norm(f"{source}.norm", f"{target}/sub_norm"),
+        row(f"{source}.{_TABLE}", OFFSETS, "table of offsets"),
         *weight_and_bias(f"{source}.proj", f"{target}/projection", "projection"),
     )
 
@@ -213,6 +216,7 @@ _BUILT = {
     "norm_layer": ("layernorm",),
     "block_fn": (),
     "attn_layer": (),
+    "use_shared_rel_pos_bias": (False,),
     "use_post_norm": (False,),
 }
 
@@ -232,6 +236,8 @@ def _reason_to_refuse(config, names, shapes):
 
 def _look_alike(names, shapes):
     """The published model with these tensors that is not built here, or None."""
+    if any(name.endswith(_TABLE) for name in names):
+        return None
     if any(re.search(r"\.attn\.(q_bias|k_proj\.weight)$", name) for name in names):
         return (
             "EVA-02 and DINOv3 have these tensors, and rotary positions, which leave none. "
@@ -249,7 +255,10 @@ def _look_alike(names, shapes):
     size = (*kernel[:1], depth, *kernel[3:])
     prefix = "cls_token" in names or "reg_token" in names
     if size == (768, 12, 16) and "fc_norm.weight" in names and not prefix:
-        return "timm's vit_base_patch16_rpn_224 has these tensors, with its norms elsewhere"
+        return (
+            "timm's vit_base_patch16_rpn_224 has these tensors, with its norms elsewhere. "
+            "Give `norm_after=True` if it is that, or False"
+        )
     sizes = [(384, 12, 16), (768, 12, 16), (1024, 24, 16)]
     scales = any(name.endswith(".gamma_1") for name in names.values())
     if size in sizes and scales and "cls_token" in names:
@@ -328,7 +337,7 @@ TIMM = Layout(
     not_written=_not_written,
 )
 
-# What timm's Eva writes: its names of scales, and no parts that it lacks.
+# What timm's Eva and Beit write: their names of scales, and no parts that they lack.
 TIMM_EVA = replace(
     TIMM,
     rows=tuple(r for r in ROWS if not r.targets[0].startswith(("stem_", "pre_logits"))),
@@ -337,17 +346,21 @@ TIMM_EVA = replace(
 
 
 def is_eva(config: Mapping[str, Any]) -> bool:
-    """True if timm's class for the model of a config is Eva."""
+    """True if timm's class for the model of a config is Eva or Beit."""
     sub_norms = config["attention_sub_norm"] or config["mlp_sub_norm"]
-    return bool(config["rope"] or sub_norms or config["qkv_bias"] == "qv")
+    is_beit = config["position"] == "relative"
+    return bool(config["rope"] or sub_norms or is_beit or config["qkv_bias"] == "qv")
 
 
 def check_eva(config: Mapping[str, Any]) -> None:
-    """Refuses a model that timm's Eva computes otherwise.
+    """Refuses a model that timm's Eva or Beit computes otherwise.
 
     Raises:
-        ValueError: if it has an argument that Eva lacks.
+        ValueError: if it has an argument that its class lacks.
     """
+    is_beit = config["position"] == "relative"
+    kind = "Beit" if is_beit else "Eva"
+    lacking = ("num_registers", "pre_norm", "qk_norm", "rope") if is_beit else ()
     has_prefix = config["class_token"] or config["num_registers"]
     refused = {
         "rope": (config["rope"] or {}).get("periods") and "it computes the periods",
@@ -355,11 +368,13 @@ def check_eva(config: Mapping[str, Any]) -> None:
         and has_prefix
         and not config["pooling_prefix"]
         and "it pools every token",
+        "qkv_bias": is_beit and config["qkv_bias"] is True and "its keys have no bias",
     }
+    refused |= {name: config[name] and "it has none" for name in lacking}
     for name, reason in refused.items():
         if reason:
             raise ValueError(
-                f"timm's class Eva has no {name}={config[name]!r}: {reason}. Save the "
+                f"timm's class {kind} has no {name}={config[name]!r}: {reason}. Save the "
                 "model by `model.save`, or DINOv3 with layout='meta'."
             )
 

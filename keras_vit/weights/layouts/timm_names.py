@@ -35,13 +35,14 @@ _EXACT = {
         vit_betwixt_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_384
         vit_betwixt_patch32_clip_224""",
     (768, 12): """
+        beit_base_patch16_224 beit_base_patch16_384 beitv2_base_patch16_224
         deit3_base_patch16_224 deit3_base_patch16_384
         deit_base_distilled_patch16_224 deit_base_distilled_patch16_384
         deit_base_patch16_224 deit_base_patch16_384 flexivit_base vit_base_patch14_dinov2
         vit_base_patch14_reg1_tipsv2 vit_base_patch14_reg4_dinov2 vit_base_patch16_224
         vit_base_patch16_224_miil vit_base_patch16_384 vit_base_patch16_clip_224
         vit_base_patch16_clip_384 vit_base_patch16_clip_quickgelu_224
-        vit_base_patch16_reg4_gap_256 vit_base_patch16_siglip_224
+        vit_base_patch16_reg4_gap_256 vit_base_patch16_rpn_224 vit_base_patch16_siglip_224
         vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
         vit_base_patch16_siglip_512 vit_base_patch16_siglip_gap_224
         vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384
@@ -59,6 +60,8 @@ _EXACT = {
         vit_base_patch32_plus_256 vit_so150m_patch16_reg4_gap_256
         vit_so150m_patch16_reg4_gap_384 vit_so150m_patch16_reg4_map_256""",
     (1024, 16): """
+        beit_large_patch16_224 beit_large_patch16_384 beit_large_patch16_512
+        beitv2_large_patch16_224
         deit3_large_patch16_224 deit3_large_patch16_384 eva_large_patch14_196
         eva_large_patch14_336 flexivit_large vit_large_patch14_224
         vit_large_patch14_clip_224 vit_large_patch14_clip_336
@@ -120,7 +123,7 @@ _DIFFERENCES = {
     r"_rpn(?![a-z])|^eva02_enormous": "its norms come after attention and MLP",
     r"^test_vit3$": "it pools the class token together with the patches",
     r"^naflexvit": "its images have any aspect ratio",
-    r"^beit|relpos": "its attention differs",
+    r"^beit3|relpos": "its attention differs",
 }
 # A name of timm's in the name of a file or folder.
 _IN_PATH = (
@@ -191,6 +194,7 @@ def facts(name: str) -> dict[str, Any]:
     elif SIZES.get(name) == (1536, 24):  # DINOv2's giant and TIPSv2's
         arguments["mlp"] = "swiglu"
     arguments["layer_norm_epsilon"] = 1e-5 if "_clip_" in name else 1e-6
+    arguments["norm_after"] = "_rpn_" in name
     return arguments
 
 
