@@ -55,6 +55,7 @@ CASES = {
     "hf_ijepa": {},
     "hf_vit_msn": {},
     "hf_beit": {},
+    "hf_aimv2": {},
     "hf_dinov2_swiglu": {},
     "hf_dinov2_registers": {},
     "kerashub_vit": {},

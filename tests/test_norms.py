@@ -1,9 +1,13 @@
 """RMS norm, norms after the branches, and blocks without biases."""
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
 from helpers import (
+    REFERENCE,
     array,
     assert_close,
     assert_same_weights,
@@ -12,6 +16,7 @@ from helpers import (
     tiny,
     weights,
 )
+from safetensors.numpy import load_file
 
 import keras_vit
 from keras_vit.layers import MLP, EncoderBlock, RMSNormalization, SelfAttention
@@ -47,8 +52,8 @@ def test_norms_after_the_branches(norm):
     block = EncoderBlock(2, 16, norm=norm, norm_after=True)
     block.build(TOKENS.shape)
     randomize(block)
-    middle = TOKENS + block.attention_norm(block.attention(TOKENS))
-    expected = middle + block.mlp_norm(block.mlp(middle))
+    middle = TOKENS + array(block.attention_norm(block.attention(TOKENS)))
+    expected = middle + array(block.mlp_norm(block.mlp(middle)))
     assert_close(block(TOKENS), expected)
     assert_close(block(TOKENS[:, :2], context=TOKENS), expected[:, :2])
 
@@ -117,7 +122,8 @@ def test_patches_are_normed_before_their_positions():
     gamma = weights(model)["patch_norm/gamma"]
     assert_close(normed, array(patches) / size * gamma)
     depths = keras_vit.training.learning_rate_multipliers(model, 0.5)
-    assert depths["patch_norm/gamma"] == depths["patch_embedding/kernel"]
+    first = [f"{model.name}/{n}" for n in ("patch_norm/gamma", "patch_embedding/kernel")]
+    assert [depths[path] for path in first] == [0.125, 0.125]
 
 
 @pytest.mark.one_backend
@@ -133,7 +139,10 @@ def test_patches_are_normed_before_their_positions():
     ],
 )
 def test_layouts_refuse_by_name_what_they_cannot_say(layout, name, value, tmp_path):
-    model = tiny(**{name: value})
+    # transformers' AIMv2 has RMS norms, but one of the patches, too.
+    is_near_aimv2 = (layout, name) == ("huggingface", "norm")
+    options = {"pooling": "query", "classes": 0} if is_near_aimv2 else {}
+    model = tiny(**{name: value}, **options)
     path = {"google": "a.npz", "timm": "a.safetensors", "huggingface": "a"}[layout]
     if (layout, name) == ("timm", "norm_after"):  # timm's vit_base_patch16_rpn_224
         keras_vit.save_weights(model, tmp_path / path, layout=layout)
@@ -147,6 +156,27 @@ def test_layouts_refuse_by_name_what_they_cannot_say(layout, name, value, tmp_pa
     with pytest.raises(ValueError, match=name):
         keras_vit.save_weights(model, tmp_path / path, layout=layout)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.one_backend
+def test_aimv2_is_written_as_transformers_writes_it(tmp_path):
+    model = keras_vit.from_pretrained(REFERENCE / "hf_aimv2")
+    keras_vit.save_weights(model, tmp_path / "ours", layout="huggingface")
+    folders = (tmp_path / "ours", REFERENCE / "hf_aimv2")
+    written, original = (load_file(folder / "model.safetensors") for folder in folders)
+    assert_same_weights(written, original)
+    written, original = (json.loads((f / "config.json").read_text()) for f in folders)
+    for key in written.keys() & original.keys():
+        assert written[key] == original[key], key
+
+
+@pytest.mark.one_backend
+def test_fixed_positions_of_aimv2_are_refused(tmp_path):
+    folder = shutil.copytree(REFERENCE / "hf_aimv2", tmp_path / "native")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "is_native": True}))
+    with pytest.raises(ValueError, match="is_native=True"):
+        keras_vit.from_pretrained(folder)
 
 
 @pytest.mark.one_backend

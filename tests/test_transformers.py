@@ -64,6 +64,13 @@ MODELS = {
         {**SIZE, "num_labels": 5},
         "logits",
     ),
+    "aimv2": ("Aimv2VisionModel", "Aimv2VisionConfig", SIZE, "pooler_output"),
+    "aimv2_biases": (
+        "Aimv2VisionModel",
+        "Aimv2VisionConfig",
+        {**SIZE, "qkv_bias": True, "mlp_bias": True},
+        "pooler_output",
+    ),
     "beit": (
         "BeitForImageClassification",
         "BeitConfig",
@@ -207,11 +214,12 @@ def test_a_bare_file_needs_the_heads_alone(name, tmp_path):
     assert_close(array(ours(images())), computed(model, name, images()).numpy())
 
 
+OTHER_DEFAULTS = ("dinov2_swiglu", "aimv2", "aimv2_biases")
 OMITTED = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "dinov2_swiglu"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in OTHER_DEFAULTS])
 def test_what_a_config_omits_is_its_class_s_default(name, tmp_path):
     """Also in a nested `vision_config`: 12 heads, not as many as 64 goes into the width."""
     default = getattr(transformers, MODELS[name][1])()

@@ -68,11 +68,9 @@ def _block(outputs, tokens, c, merged=0):
     inputs = tokens * size  # the queries' inputs are a view of them
     if not c.norm_after:
         yield from _layer_norm("attention_norm", inputs, tokens * c.hidden_dim, c)
-    if (
-        outputs < tokens and not c.norm_after
-    ):  # the queries' inputs have a norm of their own
-        held = inputs + tokens * size
-        yield from _layer_norm("attention_norm", held, outputs * c.hidden_dim, c)
+        if outputs < tokens:  # the queries' inputs have a norm of their own
+            held = inputs + tokens * size
+            yield from _layer_norm("attention_norm", held, outputs * c.hidden_dim, c)
     held = inputs
     if merged:  # by the mean of the keys over heads, in float32
         projected = (5 if c.qk_norm else 3) * tokens * size

@@ -119,7 +119,11 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         fields["rope"] = "mixed"
     if "pre_logits/kernel" in shapes:
         fields["representation_size"] = shapes["pre_logits/kernel"][-1]
-    if "pooling/probe" in shapes:
+    if "pooling/key_value/kernel" in shapes:
+        heads = shape("pooling/key_value/kernel", 4)[2]
+        fields["pooling"] = "query"
+        fields |= _other_sizes(fields, pooling_num_heads=heads)
+    elif "pooling/probe" in shapes:
         fields["pooling"] = "map"
         fields |= _other_sizes(
             fields,

@@ -19,6 +19,7 @@ from keras_vit.output_paths import check_kind, partial_path
 from keras_vit.weight_paths import inner_paths
 from keras_vit.weights.architecture import CHECKS, METADATA_KEY
 from keras_vit.weights.files.safetensors_files import CHECKSUMS, checksum
+from keras_vit.weights.layouts.aimv2 import AIMV2
 from keras_vit.weights.layouts.dinov3 import (
     HF_DINOV3,
     META,
@@ -57,10 +58,10 @@ _SAID = {
     "pooling_prefix": ((None, False), ("timm",)),
     "final_norm": ((None, True), ("timm",)),
     "distilled": ((None, False), ("timm", "huggingface")),
-    "norm": ((None, "layer"), ()),
+    "norm": ((None, "layer"), ("huggingface",)),
     "norm_after": ((None, False), ("timm",)),
-    "mlp_bias": ((None, True), ()),
-    "projection_bias": ((None, True), ()),
+    "mlp_bias": ((None, True), ("huggingface",)),
+    "projection_bias": ((None, True), ("huggingface",)),
 }
 PREFIX, GRID = POSITIONS
 
@@ -199,6 +200,8 @@ def _save_folder(model, path, config):
 def _huggingface_layout(config) -> Layout:
     if config["rope"]:
         layout, pooling = HF_DINOV3, "token"
+    elif config["norm"] == "rms":
+        layout, pooling = AIMV2, "query"
     elif config["distilled"]:
         layout, pooling = DEIT, "token"
     elif config["pooling"] == "token_gap":

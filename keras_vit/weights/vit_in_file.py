@@ -9,6 +9,7 @@ from keras_vit.log import log
 from keras_vit.weights.architecture import KERNEL
 from keras_vit.weights.config_files import read_config
 from keras_vit.weights.files.tensor_file import TensorFile
+from keras_vit.weights.layouts.aimv2 import AIMV2
 from keras_vit.weights.layouts.dinov3 import HF_DINOV3, META
 from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import LAYOUTS
@@ -17,7 +18,7 @@ from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
 from keras_vit.weights.look_alikes import unknown_architecture
 
-ALL_LAYOUTS = (GOOGLE, BIT, META, TIMM, TIMM_BIT, HF_DINOV3, *LAYOUTS, KERAS_HUB)
+ALL_LAYOUTS = (GOOGLE, BIT, META, TIMM, TIMM_BIT, HF_DINOV3, AIMV2, *LAYOUTS, KERAS_HUB)
 # torch's names have dots, and training scripts put prefixes before them.
 _DOTTED = tuple(layout for layout in ALL_LAYOUTS if not layout.keras_kernels)
 

@@ -12,6 +12,7 @@ from keras_vit.weights.layouts.layout import (
     TORCH_DEFAULTS,
     Layout,
     TensorRow,
+    demand,
     gates,
     norm,
     row,
@@ -143,7 +144,7 @@ def check_meta(config: Mapping[str, Any]) -> None:
         ValueError: if it has another argument than that class.
     """
     rope = config["rope"] or {}
-    _demand(
+    demand(
         config,
         "DINOv3's own files",
         rope=rope.get("kind") == "dinov3" and rope["pairs"] == "halves",
@@ -155,15 +156,6 @@ def check_meta(config: Mapping[str, Any]) -> None:
         mlp=config["mlp"] in ("gelu", "swiglu"),
         gelu_approximate=not config["gelu_approximate"] or config["mlp"] in GATED,
     )
-
-
-def _demand(config, files, **holds):
-    for name, is_so in holds.items():
-        if not is_so:
-            raise ValueError(
-                f"{files} cannot have {name}={config[name]!r}. Save with layout='timm', or "
-                "build the model otherwise (`keras_vit.from_pretrained(model, …)`)."
-            )
 
 
 def meta_tensors(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -263,7 +255,7 @@ def dinov3_config(config: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: if the model has an argument that transformers' class lacks.
     """
     rope = config["rope"]
-    _demand(
+    demand(
         config,
         "transformers' DINOv3",
         rope=rope["kind"] == "dinov3"

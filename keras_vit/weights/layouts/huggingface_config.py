@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_vit.layers.mlp import GATED
+from keras_vit.weights.layouts.aimv2 import AIMV2, aimv2_config
 from keras_vit.weights.layouts.dinov3 import HF_DINOV3, dinov3_config
 from keras_vit.weights.layouts.huggingface import (
     BEIT,
@@ -57,6 +58,8 @@ def model_config(
         common |= _dinov2(config)
     elif layout is HF_DINOV3:
         common |= dinov3_config(config)
+    elif layout is AIMV2:
+        common |= aimv2_config(config)
     else:
         common["intermediate_size"] = config["mlp_dim"]
     if layout in (VIT, BEIT, *CLASSIFIERS):
@@ -94,13 +97,15 @@ def _check(config, layout):
         or bool(config["classes"]) == (layout in CLASSIFIERS),
         "representation_size": not config["representation_size"]
         or (layout is VIT and not config["classes"]),
-        "class_token": config["class_token"] == (layout is not SIGLIP),
+        "class_token": config["class_token"] == (layout not in (SIGLIP, AIMV2)),
         "mlp": config["mlp"] not in GATED
         or (layout in _DINOV2S and config["mlp"] == "swiglu")
-        or layout is HF_DINOV3,
+        or layout in (HF_DINOV3, AIMV2),
         "qkv_bias": config["qkv_bias"] == ("qv" if layout is BEIT else True)
         or (layout in (VIT, DEIT, *_DINOV2S) and config["qkv_bias"] is False)
-        or layout is HF_DINOV3,
+        or layout in (HF_DINOV3, AIMV2),
+        "mlp_bias": config["mlp_bias"] or layout is AIMV2,
+        "projection_bias": config["projection_bias"] or layout is AIMV2,
         "patch_bias": config["patch_bias"] is not False or layout is CLIP,
         "image_size": layout is not BEIT or _is_square(config),
         "pooling_num_heads": config["pooling_num_heads"] in (None, config["num_heads"]),
@@ -126,6 +131,8 @@ def _model_type(config, layout):
         return "siglip_vision_model", "SiglipVisionModel"
     if layout is HF_DINOV3:
         return "dinov3_vit", "DINOv3ViTModel"
+    if layout is AIMV2:
+        return "aimv2_vision_model", "Aimv2VisionModel"
     if layout is BEIT:
         return "beit", "BeitForImageClassification" if config["classes"] else "BeitModel"
     if layout in _DINOV2S:

@@ -23,6 +23,7 @@ _EXACT = {
     "dinov2_with_registers": (
         f"{_REGISTERS}Model {_REGISTERS}Backbone {_REGISTERS}ForImageClassification"
     ),
+    "aimv2_vision_model": "Aimv2VisionModel",
     "dinov3_vit": "DINOv3ViTModel DINOv3ViTBackbone",
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
@@ -38,7 +39,7 @@ _EXACT = {
 
 _UNKNOWN = "which is not known to be computed exactly here"
 
-NUM_HEADS = 12  # of every class above but DINOv3's
+NUM_HEADS = 12  # of every class above but AIMv2's and DINOv3's
 # Other than the layout's.
 EPSILONS = {"vit_msn": 1e-6}
 

@@ -66,6 +66,25 @@ def gates(gate: str, values: str, target: str) -> tuple[TensorRow, TensorRow]:
     )
 
 
+def demand(config: Mapping[str, Any], files: str, **holds: bool) -> None:
+    """Refuses a model with an argument that files of a kind cannot have.
+
+    Args:
+        config: config of the model.
+        files: name of the files, for the error.
+        **holds: argument → whether the files can have its value.
+
+    Raises:
+        ValueError: naming the first that they cannot have.
+    """
+    for name, is_so in holds.items():
+        if not is_so:
+            raise ValueError(
+                f"{files} cannot have {name}={config[name]!r}. Save with layout='timm', or "
+                "build the model otherwise (`keras_vit.from_pretrained(model, …)`)."
+            )
+
+
 def norm(
     source: str, target: str, scale: str = ".weight", offset: str = ".bias"
 ) -> tuple[TensorRow, TensorRow]:

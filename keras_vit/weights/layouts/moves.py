@@ -78,6 +78,17 @@ def _qkv_biases(*parts):
     return Move(forward, lambda dims, bias: _split(bias.reshape(-1), parts))
 
 
+def _key_value_weights(dims, *weights):
+    kernel = _transpose(np.concatenate(weights))
+    return (kernel.reshape(len(kernel), 2, dims.num_heads, -1),)
+
+
+_TWO_BIASES = Move(
+    lambda dims, *biases: (np.stack(biases).reshape(2, dims.num_heads, -1),),
+    lambda dims, bias: tuple(bias.reshape(2, -1)),
+)
+
+
 def _masked_bias(dims, bias, mask):
     """The biases of queries and values in one of all three, whose key third is masked."""
     expected = np.repeat((1, 0, 1), len(mask) // 3)
@@ -178,10 +189,12 @@ MOVES = {
     "fuse biases of q kv": _qkv_biases(1, 2),
     "fused weight": _qkv_weights(3),
     "fused bias": _qkv_biases(3),
-    "stack biases of q v": Move(
-        lambda dims, *biases: (np.stack(biases).reshape(2, dims.num_heads, -1),),
-        lambda dims, bias: tuple(bias.reshape(2, -1)),
+    "fuse weights of k v": Move(
+        _key_value_weights,
+        lambda dims, a: tuple(np.split(_transpose(a.reshape(len(a), -1)), 2)),
     ),
+    "fuse biases of k v": _TWO_BIASES,
+    "stack biases of q v": _TWO_BIASES,
     "masked bias of q k v": Move(_masked_bias, _bias_and_mask),
     # The gate of an MLP and the values that it multiplies.
     "fuse weights of gate and values": Move(
