@@ -45,6 +45,8 @@ CASES = {
     "timm_pe_core": {},
     "timm_pe_spatial": {},
     "timm_beit": {},
+    "timm_naflex_gap": {},
+    "hf_siglip2_naflex": {"input_shape": (32, 48, 3)},
     "timm_rope_axial": {},
     "timm_rope_mixed": {},
     "timm_rope_reg_gap": {},
@@ -66,6 +68,7 @@ CASES = {
     "bit_resnet": {"image_size": 64},
     "timm_bit": {},
 }
+UNNAMED = ("timm_bit", "timm_naflex_gap")  # a bare file of which says too little
 EVA = re.compile("timm_(dinov3|eva|pe|rope|beit)")  # of timm's classes Eva and Beit
 
 
@@ -131,7 +134,7 @@ def test_loading_into_a_model_that_is_there(case):
     [
         name
         for name in CASES
-        if name.startswith("timm") and name != "timm_bit" and not EVA.search(name)
+        if name.startswith("timm") and name not in UNNAMED and not EVA.search(name)
     ],
 )
 def test_a_bare_file_of_timm(case, tmp_path):
@@ -235,6 +238,25 @@ def test_meta_refuses_what_dinov3_is_not(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         keras_vit.save_weights(model, tmp_path / "meta.safetensors", layout="meta")
     assert not [*tmp_path.iterdir()]
+
+
+def test_naflex_of_each_shape_of_a_batch():
+    expected = reference("hf_siglip2_naflex", "expected_two_shapes")
+    any_shape = load(REFERENCE / "hf_siglip2_naflex", input_shape=(None, None, 3))
+    for i, pooled in enumerate(expected["pooled"]):
+        images = expected[f"image_{i}"]
+        model = load(REFERENCE / "hf_siglip2_naflex", input_shape=images.shape[1:])
+        assert_close(model(images), pooled[None])
+        assert_close(any_shape(images), pooled[None])
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("case", ["timm_naflex_gap", "hf_siglip2_naflex"])
+def test_naflex_without_a_config_is_refused(case, tmp_path):
+    path = tmp_path / "model.safetensors"
+    shutil.copy(checkpoint_of(case), path)
+    with pytest.raises(ValueError, match="NaFlex.*plain_vit=True"):
+        load(path, num_heads=4)
 
 
 @pytest.mark.one_backend

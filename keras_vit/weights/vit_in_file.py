@@ -15,10 +15,21 @@ from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import LAYOUTS
 from keras_vit.weights.layouts.keras_hub import KERAS_HUB
 from keras_vit.weights.layouts.layout import Layout
-from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT
+from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_NAFLEX
 from keras_vit.weights.look_alikes import unknown_architecture
 
-ALL_LAYOUTS = (GOOGLE, BIT, META, TIMM, TIMM_BIT, HF_DINOV3, AIMV2, *LAYOUTS, KERAS_HUB)
+ALL_LAYOUTS = (
+    GOOGLE,
+    BIT,
+    META,
+    TIMM_NAFLEX,
+    TIMM,
+    TIMM_BIT,
+    HF_DINOV3,
+    AIMV2,
+    *LAYOUTS,
+    KERAS_HUB,
+)
 # torch's names have dots, and training scripts put prefixes before them.
 _DOTTED = tuple(layout for layout in ALL_LAYOUTS if not layout.keras_kernels)
 

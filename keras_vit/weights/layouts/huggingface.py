@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from keras_vit.weights.layouts.huggingface_names import EPSILONS, NUM_HEADS
+from keras_vit.weights.layouts.huggingface_names import EPSILONS, NAFLEX, NUM_HEADS
 from keras_vit.weights.layouts.layout import (
     OFFSETS,
     POSITIONS,
@@ -77,11 +77,16 @@ def _architecture_arguments(config, path, width, **activation):
     defaults = {"num_heads": NUM_HEADS, **activation}
     if kind in EPSILONS:
         defaults["layer_norm_epsilon"] = EPSILONS[kind]
+    if kind in NAFLEX:
+        defaults["position_interpolation"] = "bilinear"
     return [("the defaults of its class in transformers", defaults)]
 
 
 def _reason_to_refuse(config, names, shapes):
-    """The reason to refuse a pooler, by its activation or the token that it reads."""
+    """The reason to refuse a pooler, or positions of which only the config tells."""
+    is_flat = len(shapes.get("embeddings.patch_embedding.weight", ())) == 2
+    if is_flat and config.get("model_type") not in NAFLEX:
+        return "its patches are in a row (SigLIP 2 NaFlex), and no config.json says so"
     if "pooler.dense.weight" not in names:
         return None
     activation = config.get("pooler_act")
@@ -285,7 +290,7 @@ DINOV2_CLASSIFIER = replace(
 )
 
 _TOWER = (
-    row("embeddings.patch_embedding.weight", "patch_embedding/kernel", "convolution"),
+    row("embeddings.patch_embedding.weight", "patch_embedding/kernel", "patches"),
     row("embeddings.position_embedding.weight", POSITIONS, "positions without batch"),
     *norm("layers.{i}.layer_norm1", "block_{i}/attention_norm"),
     *_attention("layers.{i}.self_attn", "block_{i}/attention", out="out_proj"),

@@ -33,6 +33,8 @@ _EXACT = {
     "metaclip_2_vision_model": _META_CLIP,
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
+    "siglip2": "Siglip2Model Siglip2VisionModel",
+    "siglip2_vision_model": "Siglip2VisionModel",
     # A model of timm, named by its `architecture`.
     "timm_wrapper": "TimmWrapperModel TimmWrapperForImageClassification",
 }
@@ -42,6 +44,8 @@ _UNKNOWN = "which is not known to be computed exactly here"
 NUM_HEADS = 12  # of every class above but AIMv2's and DINOv3's
 # Other than the layout's.
 EPSILONS = {"vit_msn": 1e-6}
+# Models of NaFlex, whose positions are resized by bilinear interpolation.
+NAFLEX = ("siglip2", "siglip2_vision_model")
 
 
 def unknown_class(config: Mapping[str, Any]) -> str | None:

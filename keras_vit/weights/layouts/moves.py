@@ -1,9 +1,12 @@
 """The array moves of the conversion tables, each with its inverse."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+CHANNELS = 3  # of patches in a row
 
 
 class Dims(NamedTuple):
@@ -142,6 +145,21 @@ def _join_table(dims, prefix, grid):
     return (np.concatenate([grid.reshape(-1, grid.shape[-1]), prefix]),)
 
 
+def _patch_kernel(dims, weight):
+    """A convolution (out, in, height, width), or a dense layer of flat RGB patches."""
+    if weight.ndim == 4:
+        return (weight.transpose(2, 3, 1, 0),)
+    side = math.isqrt(weight.shape[1] // CHANNELS)
+    if side**2 * CHANNELS != weight.shape[1]:
+        raise ValueError(f"its patches are no squares of {CHANNELS} channels")
+    return (_transpose(weight).reshape(side, side, CHANNELS, -1),)
+
+
+def _grid_of_positions(dims, grid):
+    """(1, rows, columns, hidden_dim) → no positions of a prefix, and the grid."""
+    return np.empty((0, grid.shape[-1]), grid.dtype), np.squeeze(grid, 0)
+
+
 def _without_bias(dims, kernel, bias):
     if bias.any():
         raise ValueError("the layout has no bias for the head, and the model's is not zero")
@@ -183,6 +201,7 @@ MOVES = {
         lambda dims, a: (a.transpose(2, 3, 1, 0),),
         lambda dims, a: (a.transpose(3, 2, 0, 1),),
     ),
+    "patches": Move(_patch_kernel, lambda dims, a: (a.transpose(3, 2, 0, 1),)),
     "fuse weights of q k v": _qkv_weights(1, 1, 1),
     "fuse biases of q k v": _qkv_biases(1, 1, 1),
     "fuse weights of q kv": _qkv_weights(1, 2),
@@ -212,6 +231,7 @@ MOVES = {
     "positions": Move(
         _split_positions, lambda dims, *arrays: (_join_positions(dims, *arrays)[None],)
     ),
+    "grid of positions": Move(_grid_of_positions, lambda dims, prefix, grid: (grid[None],)),
     "positions without batch": Move(
         _split_positions, lambda dims, *arrays: (_join_positions(dims, *arrays),)
     ),

@@ -229,6 +229,8 @@ def _reason_to_refuse(config, names, shapes):
             return f"config.json has {name}={value!r}, which is not built here"
     if arguments.get("global_pool") == "" and "head.weight" in names:
         return "config.json has global_pool='', and a head for each token is not built here"
+    if "embeds.proj.weight" in names and "architecture" not in config:
+        return "NaFlexVit has variants of its positions, and nothing names the architecture"
     if {"architecture", "embed_dim"} & set(arguments) or arguments.get("use_rot_pos_emb"):
         return None
     return _look_alike(names, shapes)
@@ -335,6 +337,21 @@ TIMM = Layout(
     gate_activation=_gate_activation,
     resnet_defaults=_RESNET,
     not_written=_not_written,
+)
+
+# timm's NaFlexVit, which is read alone: a VisionTransformer holds the same model.
+TIMM_NAFLEX = replace(
+    TIMM,
+    rows=(
+        *(
+            row("embeds.proj.weight", "patch_embedding/kernel", "patches"),
+            row("embeds.proj.bias", "patch_embedding/bias"),
+            row("embeds.pos_embed", POSITIONS, "grid of positions"),
+        ),
+        *(r for r in ROWS if not r.sources[0].startswith(("patch_embed.", "pos_embed"))),
+    ),
+    marks=(r"embeds\.proj\.weight", r"blocks\.\d+\.norm1\..*"),
+    aliases=(*TIMM.aliases, (r"^embeds\.(cls_token|reg_token)$", r"\1")),
 )
 
 # What timm's Eva and Beit write: their names of scales, and no parts that they lack.

@@ -36,6 +36,7 @@ _EXACT = {
         vit_betwixt_patch32_clip_224""",
     (768, 12): """
         beit_base_patch16_224 beit_base_patch16_384 beitv2_base_patch16_224
+        naflexvit_base_patch16_gap naflexvit_base_patch16_siglip
         deit3_base_patch16_224 deit3_base_patch16_384
         deit_base_distilled_patch16_224 deit_base_distilled_patch16_384
         deit_base_patch16_224 deit_base_patch16_384 flexivit_base vit_base_patch14_dinov2
@@ -53,8 +54,8 @@ _EXACT = {
         vit_base_r26_s32_224 vit_base_r50_s16_224 vit_base_r50_s16_384""",
     (768, 16): "vit_base_patch16_gap_224",
     (832, 13): """
-        vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384
-        vit_so150m2_patch16_reg1_gap_448""",
+        naflexvit_so150m2_patch16_reg1_gap vit_so150m2_patch16_reg1_gap_256
+        vit_so150m2_patch16_reg1_gap_384 vit_so150m2_patch16_reg1_gap_448""",
     (896, 14): """
         vit_base_patch16_plus_240 vit_base_patch16_plus_clip_240
         vit_base_patch32_plus_256 vit_so150m_patch16_reg4_gap_256
@@ -74,6 +75,7 @@ _EXACT = {
         vit_large_patch32_224 vit_large_patch32_384 vit_large_r50_s32_224
         vit_large_r50_s32_384""",
     (1152, 16): """
+        naflexvit_so400m_patch16_siglip
         vit_so400m_patch14_reg1_tipsv2 vit_so400m_patch14_siglip_224
         vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384
         vit_so400m_patch14_siglip_gap_224 vit_so400m_patch14_siglip_gap_378
@@ -122,7 +124,7 @@ _DIFFERENCES = {
     ),
     r"_rpn(?![a-z])|^eva02_enormous": "its norms come after attention and MLP",
     r"^test_vit3$": "it pools the class token together with the patches",
-    r"^naflexvit": "its images have any aspect ratio",
+    r"^naflexvit": "its positions differ",
     r"^beit3|relpos": "its attention differs",
 }
 # A name of timm's in the name of a file or folder.
@@ -195,6 +197,8 @@ def facts(name: str) -> dict[str, Any]:
         arguments["mlp"] = "swiglu"
     arguments["layer_norm_epsilon"] = 1e-5 if "_clip_" in name else 1e-6
     arguments["norm_after"] = "_rpn_" in name
+    if name.startswith("naflexvit") and "siglip" in name:
+        arguments |= {"gelu_approximate": True, "position_interpolation": "bilinear"}
     return arguments
 
 
