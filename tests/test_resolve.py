@@ -443,6 +443,12 @@ def test_arguments_of_eva_come_before_those_of_its_name(tmp_path):
     expected = {"kind": "cat", "temperature": 50.0, "indexing": "xy", "offset": 1.0}
     expected |= {"pairs": "halves", "reference_grid": (3, 2)}
     assert {key: rope[key] for key in expected} == expected
+    folder = shutil.copytree(REFERENCE / "timm_pe_core", tmp_path / "other")
+    other = json.loads((folder / "config.json").read_text())
+    other["model_args"]["attn_pool_num_heads"] = 2
+    (folder / "config.json").write_text(json.dumps(other))
+    assert keras_vit.from_pretrained(folder).get_config()["pooling_num_heads"] == 2
+    folder = tmp_path / "model"
     config["model_args"]["rope_type"] = "mrope"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="mrope"):

@@ -171,6 +171,7 @@ def _config_arguments(config):
     size = theirs.get("img_size") or (pretrained.get("input_size") or (None,))[1:]
     arguments = {
         "num_heads": theirs.get("num_heads"),
+        "pooling_num_heads": theirs.get("attn_pool_num_heads"),
         "image_size": size or None,
         "image_mean": pretrained.get("mean"),
         "image_std": pretrained.get("std"),
