@@ -6,7 +6,7 @@ licenses); the documentation of huggingface/transformers (addresses of I-JEPA);
 `models/vit.py` of google-research/big_vision (its copies of DeiT-3); `deit.py`,
 `vision_transformer.py` and `results-imagenet.csv` of huggingface/pytorch-image-models
 (mirrors, crops, licenses), as recorded in November 2026. All use the exact GELU and an
-epsilon of 1e-6. DeiT's distilled models, with a second token and head, are left out.
+epsilon of 1e-6.
 """
 
 from keras_vit.presets.big_vision import BUCKET, TOKEN_WITHOUT_POSITION
@@ -34,6 +34,13 @@ _DEIT = [
     ("ViTS16", 224, 0.9, "deit_small_patch16_224", "cd65a155", 79.844),
     ("ViTB16", 224, 0.9, "deit_base_patch16_224", "b5f2ef4d", 81.992),
     ("ViTB16", 384, 1.0, "deit_base_patch16_384", "8de9b5d1", 83.106),
+]
+# Of its README, which rounds.
+_DEIT_DISTILLED = [
+    ("ViTTi16", 224, 0.9, "deit_tiny_distilled_patch16_224", "b40b3cf7", 74.5),
+    ("ViTS16", 224, 0.9, "deit_small_distilled_patch16_224", "649709d9", 81.2),
+    ("ViTB16", 224, 0.9, "deit_base_distilled_patch16_224", "df68dfff", 83.4),
+    ("ViTB16", 384, 1.0, "deit_base_distilled_patch16_384", "d0272ac0", 85.2),
 ]
 
 # DeiT-3 as BigVision converted it, for images in [-1, 1] and without LayerScale:
@@ -150,19 +157,28 @@ PRESETS = [
     *(
         Preset(
             architecture=architecture,
-            tag=f"deit_imagenet2012-{resolution}",
+            tag=f"{tag}-{resolution}",
             family="DeiT",
             addresses=(f"hf://timm/{name}.fb_in1k", f"{_FILES}/deit/{name}-{digest}.pth"),
             resolution=resolution,
             classes=CLASSES_1K,
-            fields=TIMM_FIELDS,
+            fields=fields,
             preprocessing=_imagenet(crop_fraction),
             license="Apache-2.0",
             paper=_DEIT_PAPER,
             accuracy=accuracy,
-            accuracy_source=TIMM_RESULTS,
+            accuracy_source=source,
         )
-        for architecture, resolution, crop_fraction, name, digest, accuracy in _DEIT
+        for tag, fields, source, rows in (
+            ("deit_imagenet2012", TIMM_FIELDS, TIMM_RESULTS, _DEIT),
+            (
+                "deit_distilled_imagenet2012",
+                {**TIMM_FIELDS, "distilled": True},
+                "README_deit.md of facebookresearch/deit",
+                _DEIT_DISTILLED,
+            ),
+        )
+        for architecture, resolution, crop_fraction, name, digest, accuracy in rows
     ),
     *(
         Preset(
