@@ -142,7 +142,8 @@ def _eva_row(name, accuracy):
     if is_eva02:
         fields |= {"rope": _EVA_GRID, "mlp": "swiglu"}
         fields["mlp_dim"] = _EVA02_MLP[facts["architecture"]]
-        fields["mlp_sub_norm"] = facts["architecture"] in ("ViTB14", "ViTL14")
+        if facts["architecture"] in ("ViTB14", "ViTL14"):
+            fields["mlp_sub_norm"] = True
     is_giant_of_imagenet21k = tag.startswith("m30m")
     names = {"clip": "clip", "m30m": "merged30m", "mim_m38m": "merged38m"}
     source = names.get(start, "imagenet21k")
@@ -194,9 +195,9 @@ def _pe_row(name, classes):
         "class_token": not is_giant,
     }
     if kind == "core":
-        fields |= {"pooling_num_heads": 8, "pooling_prefix": not is_giant}
-        if is_giant:
-            fields["pooling_mlp_dim"] = 6144
+        fields |= {"pooling_num_heads": 8}
+        # The largest has no prefix, and its pooling another MLP than its blocks.
+        fields |= {"pooling_mlp_dim": 6144} if is_giant else {"pooling_prefix": True}
     else:
         fields["final_norm"] = False
         if kind == "lang" or is_giant:
@@ -275,7 +276,8 @@ PRESETS = [
             classes=0,
             fields=_DINOV3_FIELDS,
             preprocessing=_imagenet(1.0),
-            license="dinov3-license",
+            license="fair-noncommercial-research-license",
+            paper="Efficient Universal Perception Encoder (arXiv 2603.22387)",
         )
         for architecture, name in _EUPE
     ),
