@@ -4,23 +4,25 @@ Writes parameters and GFLOPs per image of each ViT, hybrid and BiT, the exaFLOPs
 papers' own pre-training runs (ViT, arXiv 2010.11929, table 3; BiT, arXiv 1912.11370,
 section 3.1) and, beside them, EfficientNet-L2 (Noisy Student, arXiv 1911.04252), as
 Markdown; and a plot of the presets' published ImageNet top-1 against GFLOPs per image.
-FLOPs are twice the multiply-accumulates. Ours are computed from the architecture;
-EfficientNet-L2's are counted by torch, on tensors without memory.
+FLOPs are twice the multiply-accumulates, and computed from the architecture.
 
-    KERAS_BACKEND=torch python benchmarks/cost_table.py
+    python benchmarks/cost_table.py
 """
 
 import argparse
 import itertools
 import os
-import sys
 from pathlib import Path
-
-import keras
 
 import keras_vit
 from keras_vit.cost import cost
-from keras_vit.models.sizes import BITS, HYBRIDS, architecture_fields, paper_name
+from keras_vit.models.sizes import (
+    BITS,
+    EFFICIENTNETS,
+    HYBRIDS,
+    architecture_fields,
+    paper_name,
+)
 from keras_vit.models.sizes import SIZES as VIT_SIZES
 
 FOLDER = Path(__file__).parent
@@ -49,10 +51,8 @@ RUNS = [
     ("ImageNet-1k", 300, ("ViTB32", "ViTB16", "ViTL32", "ViTL16")),
     ("ImageNet-1k", 90, tuple(BITS)),
 ]
-MARKERS = {"vit": "o", "hybrid": "^", "bit": "s"}
+MARKERS = {"vit": "o", "hybrid": "^", "bit": "s", "efficientnet": "*"}
 BACKWARD = 2  # times the forward pass
-L2 = {"width_coefficient": 4.3, "depth_coefficient": 5.3, "default_size": 800}
-L2_TOP_1 = 88.4  # the ViT paper's table 2
 
 NOTES = """\
 FLOPs are two for each multiply-accumulate of matrix products and convolutions. The head
@@ -68,8 +68,8 @@ computed, as in the paper's code. BiT's epochs are those of its own paper.
 
 
 def architectures():
-    """Names of the constructors: first ViTs, then hybrids, then BiTs."""
-    names = [*HYBRIDS, *BITS]
+    """Names of the constructors: first ViTs, then hybrids, BiTs and EfficientNet-L2."""
+    names = [*HYBRIDS, *BITS, *EFFICIENTNETS]
     vits = [name for name in keras_vit.__all__ if name.startswith("ViT")]
     vits.sort(key=lambda name: keras_vit.describe(name).parameters)
     return [*vits, *names]
@@ -84,26 +84,6 @@ def gigaflops(name, size):
     return f"{flops / 1e9:,.1f}" + (f" ({fitting})" if fitting != size else "")
 
 
-def efficientnet_l2(sizes):
-    """Parameters of EfficientNet-L2 and FLOPs per image at each size, as torch counts."""
-    import torch
-    from keras.src.applications.efficientnet import EfficientNet  # public from B0 to B7
-    from torch.utils.flop_counter import FlopCounterMode
-
-    flops = []
-    for size in sizes:
-        with keras.device("meta"), torch.no_grad():  # tensors of a shape alone
-            model = EfficientNet(**L2, weights=None, input_shape=(size, size, 3), name="l2")
-            model.trainable = False
-            images = torch.zeros((1, size, size, 3), device="meta")
-            with FlopCounterMode(display=False) as counter:
-                model(images, training=False)
-        flops.append(counter.get_total_flops())
-        parameters = model.count_params()
-        keras.utils.clear_session()
-    return parameters, flops
-
-
 def exaflops(name, data, epochs):
     """Compute of one of the paper's pre-training runs."""
     fields = UNPUBLISHED.get(name) or architecture_fields(name)
@@ -114,9 +94,8 @@ def exaflops(name, data, epochs):
     return epochs * IMAGES[data] * (1 + BACKWARD) * forward / 1e18
 
 
-def models_table(l2):
+def models_table():
     """Markdown of parameters and GFLOPs."""
-    parameters, flops = l2
     header = ["model", "parameters", *(f"GFLOPs at {size}" for size in SIZES)]
     rows = [
         [
@@ -126,9 +105,7 @@ def models_table(l2):
         ]
         for name in architectures()
     ]
-    counts = [f"{n / 1e9:,.1f}" for n in flops]
-    own = f"EfficientNet-L2 ({counts[-1]} at {L2['default_size']})"
-    rows.append([own, f"{parameters:,}", *counts[:-1]])
+    rows[-1][0] += f" ({gigaflops('EfficientNetL2', 800)} at 800)"  # its own resolution
     return markdown(header, rows)
 
 
@@ -153,7 +130,7 @@ def markdown(header, rows):
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
-def plot(l2_flops, path):
+def plot(path):
     """Published top-1 of the presets against GFLOPs, at the resolution of each."""
     import matplotlib
 
@@ -183,18 +160,10 @@ def plot(l2_flops, path):
                 label=label,
             )
             label = None  # a family stands once in the legend
-    axes.scatter(
-        [l2_flops / 1e9],
-        [L2_TOP_1],
-        marker="*",
-        s=90,
-        color="black",
-        label="EfficientNet-L2",
-    )
     axes.set(xscale="log", xlabel="GFLOPs per image", ylabel="ImageNet top-1, %")
     axes.set_title(
-        "Circles: ViTs, triangles: hybrids, squares: BiT. Hollow: zero-shot, or a linear "
-        "classifier of frozen features",
+        "Circles: ViTs, triangles: hybrids, squares: BiT, stars: EfficientNet-L2. Hollow: "
+        "zero-shot, or a linear classifier of frozen features",
         fontsize=9,
     )
     axes.grid(alpha=0.3)
@@ -204,8 +173,9 @@ def plot(l2_flops, path):
 
 def kind(preset):
     """Key of `MARKERS` for a preset."""
-    if preset.architecture in BITS:
-        return "bit"
+    for marker, names in (("bit", BITS), ("efficientnet", EFFICIENTNETS)):
+        if preset.architecture in names:
+            return marker
     return "hybrid" if preset.architecture in HYBRIDS else "vit"
 
 
@@ -220,15 +190,12 @@ def main():
     parser.add_argument("--output", type=Path, default=FOLDER / "COST.md")
     parser.add_argument("--plot", type=Path, default=FOLDER / "cost.png")
     args = parser.parse_args()
-    if keras.backend.backend() != "torch":
-        sys.exit("EfficientNet-L2 is counted by torch: set KERAS_BACKEND=torch.")
-    l2 = efficientnet_l2((*SIZES, L2["default_size"]))
-    plot(l2[1][-1], args.plot)
+    plot(args.plot)
     image = os.path.relpath(args.plot, args.output.parent)
     text = "\n".join(
         [
-            "# Compute\n\nWritten by `python benchmarks/cost_table.py` on torch.\n",
-            f"## One image\n\n{NOTES}\n{models_table(l2)}\n",
+            "# Compute\n\nWritten by `python benchmarks/cost_table.py`.\n",
+            f"## One image\n\n{NOTES}\n{models_table()}\n",
             f"## The papers' pre-training runs\n\n{RUN_NOTES}\n{runs_table()}\n",
             f"## Published scores\n\n![Top-1 of the presets against GFLOPs]({image})\n",
         ]

@@ -3,7 +3,7 @@
 import keras_vit._before_keras  # noqa: F401, before anything imports Keras
 from keras_vit import data, distribution, exporting, layers, planning, runs, training
 from keras_vit._version import __version__
-from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models import BiTResNet, EfficientNet, VisionTransformer
 from keras_vit.weights.report import LoadReport
 from keras_vit.zoo.constructors import (
     BiTR50x1,
@@ -12,6 +12,7 @@ from keras_vit.zoo.constructors import (
     BiTR101x3,
     BiTR152x2,
     BiTR152x4,
+    EfficientNetL2,
     R26ViTB32,
     R26ViTS32,
     R50ViTB16,
@@ -47,6 +48,8 @@ __all__ = [
     "BiTR152x2",
     "BiTR152x4",
     "BiTResNet",
+    "EfficientNet",
+    "EfficientNetL2",
     "LoadReport",
     "R26ViTB32",
     "R26ViTS32",

@@ -23,6 +23,7 @@ from keras_vit.keras_internals import (
     callback_attributes,
     data_adapters,
     distribute_strategy,
+    efficientnet_network,
     fit_frame,
     fit_loop,
     gradient_clipping,
@@ -115,6 +116,38 @@ def test_sublayers():
         own = sublayers.own_weights(layer.first)
         assert [weight.name for weight in own] == ["kernel", "bias"]
         assert [weight.shape for weight in sublayers.own_weights(layer)] == [()]
+
+
+def test_efficientnet_network():
+    state = assumption.internal("backend.common.global_state", "global_state", "a test")
+    names = []
+
+    def copy(layer, name):
+        names.append(name)
+        return layer.from_config({**layer.get_config(), "name": name})
+
+    with assumed(efficientnet_network):
+        stages = efficientnet_network.stages()
+        assert [stage["repeats"] for stage in stages] == [1, 2, 2, 3, 3, 4, 1]
+        assert {"kernel_size", "filters_in", "filters_out"} <= set(stages[0])
+        assert {"expand_ratio", "strides", "se_ratio"} <= set(stages[0])
+        images = keras.Input((32, 32, 3))
+        features = efficientnet_network.feature_map(
+            images,
+            num_blocks=(1, 2, 1, 1, 1, 1, 1),
+            width_factor=0.25,
+            drop_path_rate=0.2,
+            copy=copy,
+        )
+        assert features.shape == (None, 1, 1, 320)
+        model = keras.Model(images, features)
+        assert [layer.name for layer in model.layers[1:]] == names
+        assert names[:3] == ["stem_conv_pad", "stem_conv", "stem_bn"]
+        assert "stage_1_unit_1_drop" in names
+        assert names[-1] == "top_activation"
+        assert model(np.zeros((1, 32, 32, 3), "float32")).shape == (1, 1, 1, 320)
+        # Keras' own network, which is copied, is not waiting for values.
+        assert not getattr(state, "uninitialized_variables", None)
 
 
 def test_post_build():

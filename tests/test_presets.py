@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import random
 import re
 
@@ -27,6 +28,7 @@ from keras_vit.presets import (
     big_vision,
     bit,
     clip,
+    efficientnet,
     find_preset,
     google,
     hugging_face,
@@ -52,7 +54,7 @@ FAMILIES = {
     *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
     *("DeiT", "DeiT-3", "MAE", "DINO", "I-JEPA", "DINOv2", "CLIP", "CLIP fine-tuned"),
     *("DFN", "MobileCLIP2", "MetaCLIP", "MetaCLIP 2", "TinyCLIP", "Hugging Face", "timm"),
-    *("EVA", "EVA-02", "MIIL", "TIPSv2", "BiT"),
+    *("EVA", "EVA-02", "MIIL", "TIPSv2", "BiT", "Noisy Student"),
     *("DINOv3", "EUPE", "Perception Encoder", "RoPE-ViT"),
 }
 PRETRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
@@ -117,6 +119,8 @@ CONFIGS = {repr(sorted(row.config().items())): row for row in reversed(ROWS)}
 
 
 def model_class(config):
+    if "num_blocks" in config:
+        return keras_vit.EfficientNet
     return keras_vit.BiTResNet if "num_units" in config else keras_vit.VisionTransformer
 
 
@@ -124,7 +128,8 @@ def parameters_of_a_model(config):
     """Without network, and without memory for weights."""
     try:
         with keras.StatelessScope(initialize_variables=False):
-            return model_class(config)(**config).count_params()
+            model = model_class(config)(**config)
+            return sum(math.prod(weight.shape) for weight in model.trainable_weights)
     finally:
         # Keras would give these weights memory together with those of a later `fit`.
         keras.utils.clear_session()
@@ -142,8 +147,9 @@ def test_a_row_alone_builds_its_model(row):
 def test_every_row_builds_a_model_of_one_block(row):
     """And of one unit a stage; the others take the time and are the architecture's."""
     config = row.config()
-    if "num_units" in config:
-        config["num_units"] = (1,) * len(config["num_units"])
+    stages = next((name for name in ("num_units", "num_blocks") if name in config), None)
+    if stages:
+        config[stages] = (1,) * len(config[stages])
     else:
         config["num_layers"] = 1
     if stem := config.get("stem"):
@@ -178,6 +184,7 @@ def test_parameters_of_arguments_that_no_preset_has():
 
 def test_names_are_unique_and_well_formed():
     modules = (augreg, google, big_vision, meta, clip, hugging_face, timm, rotary, bit)
+    modules += (efficientnet,)
     assert sum(len(module.PRESETS) for module in modules) == len(PRESETS)
     for name, row in PRESETS.items():
         assert name == row.name == f"{row.architecture}.{row.tag}"

@@ -59,7 +59,14 @@ class Conversion:
 
     def __str__(self):
         shown = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads")
-        shown += ("mlp_dim", "num_units", "width_factor", "classes", "pooling")
+        shown += (
+            "mlp_dim",
+            "num_units",
+            "num_blocks",
+            "width_factor",
+            "classes",
+            "pooling",
+        )
         known = [key for key in shown if key in self.config]
         architecture = ", ".join(f"{key}={self.config[key]!r}" for key in known)
         name = size_name(self.config)

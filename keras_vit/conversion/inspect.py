@@ -9,11 +9,16 @@ from keras_vit.layers.trainability import TRAINABLE_PARTS
 from keras_vit.models.quantized import QUANTIZATION
 from keras_vit.models.sizes import SIZES, image_size_of, size_name
 from keras_vit.tables import shape_text, table
-from keras_vit.weights.architecture import architecture_of, bit_architecture_of
+from keras_vit.weights.architecture import (
+    EFFICIENTNET_STEM,
+    architecture_of,
+    bit_architecture_of,
+    efficientnet_architecture_of,
+)
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.files.tensor_file import TensorFile
-from keras_vit.weights.keras_files import GRID, KERAS, is_keras_hub
+from keras_vit.weights.keras_files import CLASSES, GRID, KERAS, is_keras_hub
 from keras_vit.weights.keras_tensors import KerasFile
 from keras_vit.weights.report import merge_blocks, shorten_names
 
@@ -172,7 +177,7 @@ def inspect(
 
 def _arguments(architecture, origins):
     """Rows of the arguments, the most important first, with the source of each value."""
-    size_fields = (*next(iter(SIZES.values())), "num_units", "width_factor")
+    size_fields = (*next(iter(SIZES.values())), "num_units", "num_blocks", "width_factor")
     first = ("image_size", "patch_size", *size_fields, "channels", "classes")
     names = [*(name for name in first if name in architecture), *architecture]
     shown = {
@@ -218,11 +223,8 @@ def _existing(targets: Mapping[str, tuple[str, ...]], variables: Collection[str]
 def _inspect_keras(file: KerasFile) -> Inspection:
     facts = _file_facts(file)
     kind = file.saved.get("class_name", "VisionTransformer")
-    if kind not in ("VisionTransformer", "BiTResNet"):
-        problem = (
-            f"The file holds a model of the class {kind}, not a VisionTransformer or "
-            "BiTResNet."
-        )
+    if kind not in CLASSES:
+        problem = f"The file holds a model of the class {kind}, not {' or '.join(CLASSES)}."
         return Inspection(**facts, problem=problem)
     facts["layout"] = KERAS.name
     facts["targets"] = {name: (path,) for name, path in file.targets.items()}
@@ -245,9 +247,13 @@ def _guess(shapes, grid) -> dict:
             )
         return shapes[path]
 
-    is_bit = "root/conv/kernel" in shapes
+    of_shapes = architecture_of
+    if "root/conv/kernel" in shapes:
+        of_shapes = bit_architecture_of
+    elif EFFICIENTNET_STEM in shapes:
+        of_shapes = efficientnet_architecture_of
     try:
-        architecture = (bit_architecture_of if is_bit else architecture_of)(shapes, shape)
+        architecture = of_shapes(shapes, shape)
     except ValueError as error:
         return {"layout": None, "problem": str(error)}
     if grid:

@@ -15,6 +15,7 @@ from keras_vit.weights.load import variables
 TOLERANCE = 1e-5
 INPUT = "input"
 _RESNET_STAGE = r"(stem_)?(root|stage_\d+_unit_\d+)"
+_LAYER_OF_UNIT = r"(stage_\d+_unit_\d+)_\w+"  # of an EfficientNet
 # Arguments that make models comparable: logits without activation, images without
 # preprocessing, full precision.
 COMPARABLE: dict[str, Any] = {
@@ -172,6 +173,8 @@ def stages(model: keras.Model) -> dict[str, str]:
     names = [layer.name for layer in model.layers]
     resnet = [name for name in names if re.fullmatch(_RESNET_STAGE, name)]
     blocks = [name for name in names if re.fullmatch(r"block_\d+", name)]
+    # The last layer of a unit gives its output.
+    units = {m[1]: name for name in names if (m := re.fullmatch(_LAYER_OF_UNIT, name))}
     vit = (
         "patch_embedding",
         "patch_norm",
@@ -180,7 +183,8 @@ def stages(model: keras.Model) -> dict[str, str]:
         *blocks,
         "encoder_norm",
     )
-    layers = {name: name for name in (*resnet, *vit, "norm", "relu")}
+    layers = {"stem": "stem_activation", **units, "features": "top_activation"}
+    layers |= {name: name for name in (*resnet, *vit, "norm", "relu")}
     layers["pooled"] = "fc_norm" if "fc_norm" in names else "pooling"
     layers |= {"pre_logits": "pre_logits", "logits": "head"}
     if "distillation_head" in names:
@@ -194,6 +198,8 @@ def stages(model: keras.Model) -> dict[str, str]:
 def _other_names(model):
     """Names of stages in other projects → the layers."""
     layers = stages(model)
+    if "features" in layers:
+        return {}
     blocks = [name for name in layers if name.startswith("block_")]
     names = {"stem": "patch_embedding"}
     names |= {name.replace("block", "encoderblock"): name for name in blocks}

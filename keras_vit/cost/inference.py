@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from inspect import signature
 
 from keras_vit import arguments
+from keras_vit.cost.efficientnet import efficientnet_operations
 from keras_vit.cost.operation import FLOAT32
 from keras_vit.cost.resnet import bit_operations
 from keras_vit.cost.vit import vit_operations
-from keras_vit.models import bit, vision_transformer
+from keras_vit.models import bit, efficientnet, vision_transformer
 from keras_vit.models.sizes import count_parameters
 
 NUMBER_BYTES = {"float32": FLOAT32, "float16": 2, "bfloat16": 2}
@@ -69,7 +70,8 @@ def cost(
     on torch, which compiles nothing, also holds each layer's output until the end.
 
     Args:
-        config: arguments of a `VisionTransformer`, or of a `BiTResNet` (with `num_units`).
+        config: arguments of a `VisionTransformer`, of a `BiTResNet` (with `num_units`) or
+            of an `EfficientNet` (with `num_blocks`).
         image_size: int or (height, width), in pixels; `None` for the config's.
         batch_size: int, number of images.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`, the dtype that layers compute in,
@@ -93,7 +95,7 @@ def cost(
     fields = _fields(config, image_size)
     fields.number_bytes = NUMBER_BYTES[dtype]
     fields.flash_attention = flash_attention
-    operations = bit_operations if hasattr(fields, "num_units") else vit_operations
+    *_, operations = _family(config)
     products, peak = {}, 0
     for operation in operations(fields):
         part, number = operation.part, batch_size * operation.multiply_accumulates
@@ -106,11 +108,18 @@ def cost(
     )
 
 
+def _family(config):
+    """(module of the model, its class, its operations) of a config."""
+    if "num_units" in config:
+        return bit, bit.BiTResNet, bit_operations
+    if "num_blocks" in config:
+        return efficientnet, efficientnet.EfficientNet, efficientnet_operations
+    return vision_transformer, vision_transformer.VisionTransformer, vit_operations
+
+
 def _fields(config, image_size):
     """Checked fields of a config with the defaults of the model, and `channels`."""
-    module, model = vision_transformer, vision_transformer.VisionTransformer
-    if "num_units" in config:
-        module, model = bit, bit.BiTResNet
+    module, model, _ = _family(config)
     parameters = signature(model).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     fields = {**defaults, **config}

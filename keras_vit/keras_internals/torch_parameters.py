@@ -11,6 +11,7 @@ Seen to hold in Keras 3.13, 3.14 and 3.15.
 import keras
 
 from keras_vit.keras_internals.assumption import private
+from keras_vit.keras_internals.stateless_scope import in_stateless_scope
 
 
 class NamedParameters:
@@ -26,7 +27,8 @@ class NamedParameters:
         Raises:
             AssumptionError: if Keras does not list them in `_track_variables`.
         """
-        if keras.backend.backend() != "torch":
+        # As Keras, not in a stateless scope, where variables may have no values yet.
+        if keras.backend.backend() != "torch" or in_stateless_scope():
             return
         private(super(), "_track_variables", "Naming the parameters of a model on torch")
         self._track_variables()

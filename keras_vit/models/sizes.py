@@ -8,6 +8,12 @@ from typing import Any
 from keras_vit import arguments
 from keras_vit.layers.mlp import GATED
 from keras_vit.layers.rotary import checked_rope
+from keras_vit.models.efficientnet import (
+    STEM_FILTERS,
+    TOP_FILTERS,
+    blocks,
+    rounded_filters,
+)
 from keras_vit.models.resnet_stem import (
     checked_stem,
     count_resnet_parameters,
@@ -81,6 +87,11 @@ BITS: dict[str, dict[str, Any]] = {
     for width in widths
 }
 
+# Noisy Student (arXiv 1911.04252), table 9: width 4.3, depth 5.3, of EfficientNet-B0's.
+EFFICIENTNETS: dict[str, dict[str, Any]] = {
+    "EfficientNetL2": {"num_blocks": (6, 11, 11, 16, 16, 22, 6), "width_factor": 4.3},
+}
+
 
 def architecture_fields(architecture: str) -> dict[str, Any]:
     """The arguments of a model of a named architecture.
@@ -88,13 +99,13 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
     Args:
         architecture: `"ViT"`, the name of a size of `SIZES` and the patch size, such as
             `"ViTB16"`, with `_` between two digits (`"ViTSo150m2_16"`), or a name of
-            `HYBRIDS` or `BITS`.
+            `HYBRIDS`, `BITS` or `EFFICIENTNETS`.
 
     Raises:
         ValueError: if there is no such architecture.
     """
-    if architecture in BITS:
-        return dict(BITS[architecture])
+    if architecture in BITS or architecture in EFFICIENTNETS:
+        return dict({**BITS, **EFFICIENTNETS}[architecture])
     if architecture in HYBRIDS:
         size, patch_size, num_units = HYBRIDS[architecture]
         stem = {"num_units": num_units, "width_factor": 1}
@@ -104,7 +115,8 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
     if size not in SIZES:
         raise ValueError(
             "An architecture is named 'ViT', a size and a patch size, such as 'ViTB16', "
-            f"or as one of {', '.join([*HYBRIDS, *BITS])}. Received: {architecture!r}. "
+            f"or as one of {', '.join([*HYBRIDS, *BITS, *EFFICIENTNETS])}. Received: "
+            f"{architecture!r}. "
             f"Sizes: {', '.join(SIZES)}"
         )
     gate = {"mlp": "swiglu"} if size in DINOV3_SIZES else {}
@@ -113,8 +125,8 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
 
 def paper_name(architecture: str) -> str:
     """The name in papers: `"ViT-B/16"`, `"R50+ViT-B/16"`, `"BiT-R50x1"`."""
-    if architecture in BITS:
-        return architecture.replace("BiT", "BiT-")
+    if architecture in BITS or architecture in EFFICIENTNETS:
+        return architecture.replace("BiT", "BiT-").replace("Net", "Net-")
     resnet, size, patch, plus = re.fullmatch(
         r"(R\d*)?ViT(.*[A-Za-z])(\d+)(plus)?", architecture
     ).groups()
@@ -124,9 +136,10 @@ def paper_name(architecture: str) -> str:
 
 def size_name(config: Mapping[str, Any]) -> str | None:
     """The name in papers of the model of a config, of any patch size, or `None`."""
-    if "num_units" in config:
-        size = {key: config[key] for key in ("num_units", "width_factor")}
-        return next((paper_name(n) for n, bit in BITS.items() if bit == size), None)
+    if "patch_size" not in config:
+        networks = {**BITS, **EFFICIENTNETS}.items()
+        names = [n for n, size in networks if size.items() <= config.items()]
+        return paper_name(names[0]) if names else None
     stem = checked_stem(config.get("stem"))
     for name, size in SIZES.items():
         if any(config.get(key) != value for key, value in size.items()):
@@ -165,15 +178,23 @@ def image_size_of(
     return tuple(n * patch * below for n, patch in zip(grid, patch_size, strict=True))
 
 
-def count_parameters(*, num_units: tuple[int, ...] | None = None, **config: Any) -> int:
+def count_parameters(
+    *,
+    num_units: tuple[int, ...] | None = None,
+    num_blocks: tuple[int, ...] | None = None,
+    **config: Any,
+) -> int:
     """Number of parameters of the model of a config.
 
     Args:
-        num_units: of a `BiTResNet`, see there; `None` for a `VisionTransformer`.
+        num_units: of a `BiTResNet`, see there; `None` for others.
+        num_blocks: of an `EfficientNet`, see there; `None` for others.
         **config: the model's other arguments, and `channels` of the images (3).
     """
     if num_units is not None:
         return count_bit_parameters(num_units, **config)
+    if num_blocks is not None:
+        return count_efficientnet_parameters(num_blocks, **config)
     return count_vit_parameters(**config)
 
 
@@ -279,6 +300,34 @@ def count_bit_parameters(
         num_units, width_factor, channels=channels, pre_activation=True
     )
     return count + 2 * outputs + (outputs + 1) * classes
+
+
+def count_efficientnet_parameters(
+    num_blocks: tuple[int, ...],
+    width_factor: float = 1,
+    *,
+    classes: int = 0,
+    channels: int = 3,
+    **others: Any,
+) -> int:
+    """Number of parameters of an `EfficientNet` of images with so many channels.
+
+    The moving means and variances of its batch norms are no parameters.
+    """
+    filters = rounded_filters(STEM_FILTERS, width_factor)
+    top = rounded_filters(TOP_FILTERS, width_factor)
+    count = 9 * channels * filters + 2 * filters
+    for _, block in blocks(num_blocks, width_factor):
+        inputs, outputs, inside = (
+            block[name] for name in ("filters_in", "filters_out", "squeezed")
+        )
+        wide = inputs * block["expand_ratio"]
+        count += (inputs + 2) * wide * (block["expand_ratio"] > 1)
+        count += (block["kernel_size"] ** 2 + 2) * wide  # depthwise
+        count += (wide + 1) * inside + (inside + 1) * wide
+        count += (wide + 2) * outputs
+        filters = outputs
+    return count + (filters + 2) * top + (top + 1) * classes
 
 
 def _mlp(hidden_dim, mlp_dim, gated=False, bias=True):

@@ -7,6 +7,7 @@ from keras_vit.presets import (
     big_vision,
     bit,
     clip,
+    efficientnet,
     google,
     hugging_face,
     meta,
@@ -24,6 +25,7 @@ from keras_vit.presets.preset import Preprocessing, Preset
 
 # An architecture's first row is the default of its constructor's `weights`.
 _FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, timm, rotary, bit)
+_FAMILIES += (efficientnet,)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 
 

@@ -12,7 +12,7 @@ from keras_vit import arguments
 from keras_vit.data import Augmentation, ImageData, failures
 from keras_vit.distribution.checks import check, check_batches, check_processes
 from keras_vit.log import log
-from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models import ImageModel
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
 from keras_vit.training.resume import ExactResume
@@ -129,15 +129,15 @@ def _check_recipe(recipe):
 
 def _default_recipe(model, data):
     recipe = SmallData.for_examples(data.num_examples["train"])
-    if not isinstance(model, VisionTransformer | BiTResNet) or _is_of_any_size(model):
+    if not isinstance(model, ImageModel) or _is_of_any_size(model):
         return recipe
     return recipe.replace(image_size=model.get_config()["image_size"])
 
 
 def _check_classes(model, data):
-    if not isinstance(model, VisionTransformer | BiTResNet):
+    if not isinstance(model, ImageModel):
         raise ValueError(
-            "`finetune` trains a VisionTransformer or a BiTResNet with a head of its own. "
+            "`finetune` trains a model of this package with a head of its own. "
             f"Received: a {type(model).__name__}. Replace the head instead of adding "
             f"layers: keras_vit.from_pretrained(model, classes={data.num_classes}, "
             "classifier_activation=None). Train any other model with `compile` and `fit` "

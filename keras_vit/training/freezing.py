@@ -12,7 +12,10 @@ from keras_vit.training.layerwise import (
 )
 from keras_vit.training.weight_decay import NORMS
 
-AFTER_BLOCKS = ("encoder_norm", "norm", "fc_norm", "pooling", "pre_logits")
+AFTER_BLOCKS = (
+    *("encoder_norm", "norm", "fc_norm", "pooling", "pre_logits"),
+    *("top_conv", "top_bn"),
+)
 
 
 def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
@@ -22,12 +25,12 @@ def freeze(model: keras.Model, what: str | int | None) -> keras.Model:
     weights stay frozen in a saved model and in copies.
 
     Args:
-        model: a `VisionTransformer`, a `BiTResNet`, or a model that contains one, or its
-            layers under their names. Layers outside the network are trained, as the head
-            is. The model is changed in place.
+        model: a `VisionTransformer`, `BiTResNet` or `EfficientNet`, or a model that
+            contains one, or its layers under their names. Layers outside the network are
+            trained, as the head is. The model is changed in place.
         what: weights to train: `"linear"`, the head; `"norms"`, the norms and the head;
-            an int k, the last k blocks (BiT: units), the final norm, pooling,
-            `pre_logits` and the head; `None`, all weights.
+            an int k, the last k blocks (BiT: units) and all layers after them; `None`, all
+            weights.
 
     Returns:
         The same model.
@@ -135,4 +138,5 @@ def _last_blocks(layers, number):
             f"what={number}. Use None to train the whole model."
         )
     last = blocks[len(blocks) - number :]
-    return [layer for layer in layers if layer.name in last]
+    matches = [(layer, BLOCK.fullmatch(layer.name)) for layer in layers]
+    return [layer for layer, match in matches if match and match[1] in last]

@@ -9,7 +9,7 @@ import keras
 from keras_vit.training.optimizers import adapt
 from keras_vit.weight_paths import model_prefix
 
-BLOCK = re.compile(r"block_(\d+)|stage_\d+_unit_\d+")
+BLOCK = re.compile(r"(block_\d+|stage_\d+_unit_\d+)(?:_[a-z]\w*)?")  # with its layers
 BEFORE_BLOCKS = re.compile(
     r"patch_embedding|patch_norm|class_token|distillation_token|registers"
     r"|position_embedding|pre_norm|root|stem_.*"
@@ -23,14 +23,15 @@ def learning_rate_multipliers(model: keras.Model, decay: float) -> dict[str, flo
     hybrid's stem, `patch_norm` and `pre_norm`) have `layer_id` 0, `block_0` has 1,
     `block_1` 2 and so on. Layers after the last block (final norm, pooling, `pre_logits`,
     head) have the multiplier 1, as have layers that are not this package's. In a
-    `BiTResNet` the units count as blocks, and the root as embeddings.
+    `BiTResNet` the units count as blocks, and the root as embeddings; in an
+    `EfficientNet` its blocks and stem.
 
     Source: BEiT (arXiv 2106.08254), appendix; MAE (arXiv 2111.06377), Table 9, which
     fine-tunes ViT-B with a decay of 0.65 or 0.75.
 
     Args:
-        model: a `VisionTransformer`, a `BiTResNet`, or a model that contains one, or its
-            layers under their names.
+        model: a `VisionTransformer`, `BiTResNet` or `EfficientNet`, or a model that
+            contains one, or its layers under their names.
         decay: float in (0, 1]; 1 gives every weight the multiplier 1.
 
     Returns:
@@ -48,7 +49,9 @@ def learning_rate_multipliers(model: keras.Model, decay: float) -> dict[str, flo
         exponents = {name: len(blocks) - i for i, name in enumerate(blocks)}
         for layer in layers:
             before = BEFORE_BLOCKS.fullmatch(layer.name)
-            exponent = len(blocks) + 1 if before else exponents.get(layer.name, 0)
+            block = BLOCK.fullmatch(layer.name)
+            exponent = exponents[block[1]] if block else 0
+            exponent = len(blocks) + 1 if before else exponent
             multipliers |= {weight.path: decay**exponent for weight in layer.weights}
     return multipliers
 
@@ -121,7 +124,7 @@ def block_names(layers: Iterable[keras.layers.Layer]) -> list[str]:
         ValueError: if there are none.
     """
     layers = list(layers)
-    blocks = {layer.name for layer in layers if BLOCK.fullmatch(layer.name)}
+    blocks = {m[1] for layer in layers if (m := BLOCK.fullmatch(layer.name))}
     if not blocks:
         raise ValueError(
             "`model` must have layers `block_0`, `block_1`, … or `stage_0_unit_0`, …. "

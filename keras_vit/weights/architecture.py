@@ -10,6 +10,7 @@ from keras_vit.layers.mlp import GATED
 from keras_vit.layers.normalization import NORMS
 from keras_vit.layers.rotary import checked_rope
 from keras_vit.layers.standardized_conv import STANDARDIZATIONS
+from keras_vit.models.efficientnet import TOP_FILTERS
 from keras_vit.models.resnet_stem import ROOT_FILTERS
 from keras_vit.resize import INTERPOLATIONS
 from keras_vit.weights.layouts.layout import OFFSETS, POSITIONS
@@ -20,26 +21,31 @@ ShapeOf = Callable[[str, int], tuple[int, ...]]
 KERNEL = "patch_embedding/kernel"
 FREQUENCIES = "block_0/attention/frequencies"
 STEM = "stem_"
+ROOTS = ("stem_root/conv/kernel", "root/conv/kernel")  # of hybrids and BiT
+EFFICIENTNET_STEM = "stem_conv/kernel"
 RESNET = ("group_norm_epsilon", "standardization", "standardization_epsilon")
 METADATA_KEY = "keras_vit"  # of our own files, for arguments that shapes do not tell
 
 
-def num_units(names: Iterable[str], prefix: str = "") -> tuple[int, ...] | None:
+def num_units(
+    names: Iterable[str], prefix: str = "", root: str = "root/conv/kernel"
+) -> tuple[int, ...] | None:
     """The number of units of each stage of a ResNet, or None without a root.
 
     Args:
         names: paths of our weights.
         prefix: beginning of the paths of the ResNet.
+        root: path of the first kernel after the prefix.
 
     Raises:
         ValueError: if the number of a stage or a unit is missing.
     """
-    stages, root = {}, False
+    stages, has_root = {}, False
     for name in names:
-        root = root or name == f"{prefix}root/conv/kernel"
-        if match := re.match(rf"{prefix}stage_(\d+)_unit_(\d+)/", name):
+        has_root = has_root or name == f"{prefix}{root}"
+        if match := re.match(rf"{prefix}stage_(\d+)_unit_(\d+)[/_]", name):
             stages.setdefault(int(match[1]), set()).add(int(match[2]))
-    if not root:
+    if not has_root:
         return None
     units = tuple(len(stages[stage]) for stage in sorted(stages))
     if sorted(stages) != [*range(len(stages))] or any(
@@ -50,9 +56,9 @@ def num_units(names: Iterable[str], prefix: str = "") -> tuple[int, ...] | None:
     return units
 
 
-def _width_factor(root):
-    """The factor of the 64 channels of the root's kernel."""
-    width = root[-1] / ROOT_FILTERS
+def _width_factor(kernel, filters=ROOT_FILTERS):
+    """The factor of the channels that a kernel has at the width 1; a root's has 64."""
+    width = kernel[-1] / filters
     return int(width) if width == int(width) else width
 
 
@@ -66,6 +72,19 @@ def bit_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         "num_units": num_units(shapes),
         "width_factor": _width_factor(root),
         "channels": root[2],
+        "classes": shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
+    }
+
+
+def efficientnet_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
+    """Arguments of `EfficientNet` from the shapes of its weights.
+
+    Args: as those of `architecture_of`.
+    """
+    return {
+        "num_blocks": num_units(shapes, root=EFFICIENTNET_STEM),
+        "width_factor": _width_factor(shape("top_conv/kernel", 4), TOP_FILTERS),
+        "channels": shape(EFFICIENTNET_STEM, 4)[2],
         "classes": shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
     }
 

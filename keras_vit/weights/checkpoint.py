@@ -22,6 +22,7 @@ from keras_vit.weights.architecture import (
     architecture_of,
     bit_architecture_of,
     checked_arguments,
+    efficientnet_architecture_of,
     num_units,
 )
 from keras_vit.weights.config_files import read_config
@@ -47,7 +48,13 @@ from keras_vit.weights.resolve import (
 from keras_vit.weights.tensor_map import TensorMap
 from keras_vit.weights.vit_in_file import ViTInFile, find_vit
 
-_BIT_ARGUMENTS = (*RESNET, "image_size", "image_mean", "image_std")
+# Of the networks without attention: function of the shapes → arguments, and the names of
+# arguments that other sources tell.
+_IMAGES = ("image_size", "image_mean", "image_std")
+_NETWORKS = {
+    "bit": (bit_architecture_of, (*RESNET, *_IMAGES)),
+    "efficientnet": (efficientnet_architecture_of, _IMAGES),
+}
 
 
 class Checkpoint:
@@ -192,13 +199,13 @@ class Checkpoint:
 
     def _width(self) -> int:
         """The number of channels of a token; 0 where no source needs it."""
-        if self.layout.keras_kernels or self.layout.model == "bit":
+        if self.layout.keras_kernels or self.layout.model != "vit":
             return 0
         return (self.tensors.source_shape(KERNEL) or (0,))[0]
 
     @cached_property
     def _dims(self) -> Dims:
-        if self.layout.model == "bit":
+        if self.layout.model != "vit":
             return Dims(0)
         num_heads = 0  # not needed: kernels in Keras' axes tell it
         if not self.layout.keras_kernels:
@@ -283,8 +290,8 @@ class Checkpoint:
                 no source tells an argument in which published models differ.
         """
         self.check_look_alike()
-        if self.layout.model == "bit":
-            return self._bit_architecture()
+        if self.layout.model != "vit":
+            return self._network_architecture()
         shapes = architecture_of(self.shapes, self._shape)
         self._check_depth(shapes["num_layers"])
         if self._has_gates(shapes) and self._resolver.value("mlp") not in GATED:
@@ -339,15 +346,16 @@ class Checkpoint:
             **undecided,
         }
 
-    def _bit_architecture(self) -> dict[str, Any]:
-        # A BiT takes images of any size; all were first trained at 224 pixels.
+    def _network_architecture(self) -> dict[str, Any]:
+        architecture_of_shapes, names = _NETWORKS[self.layout.model]
+        # Images may have any size; all BiTs were first trained at 224 pixels.
         defaults = {"image_size": (224, 224), **self.layout.resnet_defaults}
         sources = [
-            (origin, {name: value for name, value in a.items() if name in _BIT_ARGUMENTS})
+            (origin, {name: value for name, value in a.items() if name in names})
             for origin, a in self._sources
         ]
         return self._resolve(
-            (SHAPES, bit_architecture_of(self.shapes, self._shape)),
+            (SHAPES, architecture_of_shapes(self.shapes, self._shape)),
             *sources,
             (f"the layout {self.layout.name!r}", defaults),
         )

@@ -36,7 +36,9 @@ FIRST_KERNELS = (  # as Keras names them, beside our paths
     ("layers/patch_embedding/vars/0", "patch_embedding/kernel"),
     ("layers/res_net_root/conv/vars/0", "stem_root/conv/kernel"),
     ("layers/res_net_root/conv/vars/0", "root/conv/kernel"),
+    ("layers/conv2d/vars/0", "stem_conv/kernel"),
 )
+CLASSES = ("VisionTransformer", "BiTResNet", "EfficientNet")
 KERAS = Layout(name="keras", rows=(), marks=())
 
 
@@ -103,8 +105,7 @@ def _model(path):
 def _legacy_model(path):
     """(number of weights, model) of a legacy HDF5 file."""
     # Keras writes the names of classes there without their package: it needs the classes.
-    names = ("VisionTransformer", "BiTResNet")
-    ours = {name: keras.saving.get_registered_object(f"keras_vit>{name}") for name in names}
+    ours = {n: keras.saving.get_registered_object(f"keras_vit>{n}") for n in CLASSES}
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
             raise ValueError("it holds weights alone: `model.load_weights` reads them")
@@ -146,7 +147,7 @@ def _saved_grids(shapes, paths):
 
 def _check_claims(config, size):
     """Refuses a config of a model that is larger than its file, before it is built."""
-    if config.get("class_name") not in ("VisionTransformer", "BiTResNet"):
+    if config.get("class_name") not in CLASSES:
         return
     fields = dict(config["config"])
     is_quantized = fields.pop(QUANTIZATION, None)

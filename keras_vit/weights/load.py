@@ -20,7 +20,14 @@ from keras_vit.resize import (
     resize_offsets,
     resize_patch_kernel,
 )
-from keras_vit.weights.architecture import KERNEL, STEM, Shapes, num_units
+from keras_vit.weights.architecture import (
+    EFFICIENTNET_STEM,
+    KERNEL,
+    ROOTS,
+    STEM,
+    Shapes,
+    num_units,
+)
 from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
     GRID,
@@ -32,8 +39,6 @@ from keras_vit.weights.keras_files import (
     saved_model,
 )
 from keras_vit.weights.report import LoadReport, log_fresh_head, merge_blocks
-
-ROOTS = ("stem_root/conv/kernel", "root/conv/kernel")  # of hybrids and BiT
 
 
 class ModelTensors:
@@ -235,7 +240,7 @@ def variables(model: keras.Model) -> dict[str, keras.Variable]:
     found = dict(named := weight_paths.named_weights(model))
     if len(found) < len(named):
         raise ValueError(
-            "Weights are loaded into one `VisionTransformer` or `BiTResNet` at a time. "
+            "Weights are loaded into one model of this package at a time. "
             f"Received: {model.name!r} with several: "
             f"{', '.join(map(repr, weight_paths.model_names(model)))}. {_one_by_one(model)}"
         )
@@ -251,7 +256,7 @@ def _resizers(model, shapes, ours, resize_patches):
     """Path → function that resizes the tensor to the variable's shape."""
     resizers = {}
     tables = [path for path in ours if path.endswith(TABLE)]
-    for path in (GRID, KERNEL, *ROOTS, *tables):
+    for path in (GRID, KERNEL, EFFICIENTNET_STEM, *ROOTS, *tables):
         if path not in shapes or path not in ours:
             continue
         old, new = shapes[path], tuple(ours[path].shape)
@@ -269,8 +274,11 @@ def _resizers(model, shapes, ours, resize_patches):
         elif path == KERNEL:
             if (same_size or resize_patches) and (same_channels or old[2] == RGB):
                 resizers[path] = partial(_fit_patches, shape=new)
-        elif same_size and old[2] == RGB <= new[2]:
-            resizers[path] = partial(extend_standardized_kernel, channels=new[2])
+        elif same_size and old[2] == RGB:
+            if path == EFFICIENTNET_STEM:
+                resizers[path] = partial(extend_kernel, channels=new[2])
+            elif new[2] >= RGB:
+                resizers[path] = partial(extend_standardized_kernel, channels=new[2])
     return resizers
 
 
@@ -306,7 +314,7 @@ def _is_another_head(ours, shapes):
     only if the classes differ.
     """
     kernel, bias = (shapes.get(f"head/{name}", ()) for name in ("kernel", "bias"))
-    features = ("pre_logits/kernel", KERNEL, "norm/gamma")  # the last is BiT's
+    features = ("pre_logits/kernel", KERNEL, "norm/gamma", "top_bn/gamma")  # BiT's, L2's
     width = next((shapes[path] for path in features if path in shapes), ())[-1:]
     expected = tuple(ours["head/kernel"].shape)
     if width and kernel == (2 * width[0], *bias):
@@ -337,7 +345,9 @@ def _mismatch(source, model, unused, missing, misshaped):
 
 def _reasons_of_channels(ours, misshaped):
     """Reasons why the first kernel does not become one for the model's channels."""
-    first = next((path for path in (*ROOTS, KERNEL) if path in ours), None)
+    first = next(
+        (path for path in (*ROOTS, EFFICIENTNET_STEM, KERNEL) if path in ours), None
+    )
     old, new = misshaped.get(first, ((), ()))
     if len(old) != len(new) or old[2:3] == new[2:3]:
         return

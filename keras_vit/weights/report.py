@@ -54,7 +54,7 @@ def _extension(path, channels):
     """Origin of a kernel in that of RGB, as `keras_vit.channels` makes it."""
     if channels == 1:
         return "the sum over RGB"
-    if path == "patch_embedding/kernel":
+    if path in ("patch_embedding/kernel", "stem_conv/kernel"):
         return f"RGB repeated, times 3/{channels}"
     return "RGB repeated" + ", zeros beyond" * (channels % 3 > 0)
 

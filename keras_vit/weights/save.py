@@ -41,6 +41,7 @@ from keras_vit.weights.layouts.huggingface_config import model_config, processor
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
 from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_EVA, check_eva, is_eva
+from keras_vit.weights.layouts.timm_efficientnet import TIMM_EFFICIENTNET
 from keras_vit.weights.load import variables
 from keras_vit.weights.notes import NOTES_KEY
 
@@ -64,6 +65,11 @@ _SAID = {
     "projection_bias": ((None, True), ("huggingface",)),
 }
 PREFIX, GRID = POSITIONS
+# Of the models that are no Vision Transformers, by their class.
+_LAYOUTS = {
+    "BiTResNet": {"timm": TIMM_BIT, "google": BIT},
+    "EfficientNet": {"timm": TIMM_EFFICIENTNET},
+}
 
 
 def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
@@ -77,7 +83,7 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
     if layout != "huggingface":
         check_kind(path, is_folder=False)
     config = _config(model)
-    is_bit = "num_units" in config
+    layouts = _LAYOUTS.get(type(model).__name__, {"google": GOOGLE, "timm": TIMM})
     endings = ENDINGS.get(layout)
     if endings and not path.endswith(endings):
         raise ValueError(
@@ -85,23 +91,23 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
             f"path={path!r}"
         )
     _check_said(model, config, layout)
+    if layout in WRITTEN and layout not in layouts and "patch_size" not in config:
+        raise ValueError(
+            f"The layout {layout!r} has no place for a `{type(model).__name__}` here. "
+            f"Received: the model {model.name!r}. Save it with "
+            f"{' or '.join(f'layout={name!r}' for name in layouts)}."
+        )
     if layout == "google":
-        google = BIT if is_bit else GOOGLE
-        tensors, _ = in_layout(model, google)
-        _warn_of_lost_arguments(path, config, google)
+        tensors, _ = in_layout(model, layouts["google"])
+        _warn_of_lost_arguments(path, config, layouts["google"])
         _write(path, lambda file: np.savez(file, **tensors))
     elif layout == "timm":
-        timm = TIMM_BIT if is_bit else TIMM
-        if not is_bit and is_eva(config):
+        timm = layouts["timm"]
+        if "patch_size" in config and is_eva(config):
             check_eva(config)
             timm = TIMM_EVA
         tensors, dims = in_layout(model, timm)
         _write_safetensors(path, tensors, _metadata(config, dims))
-    elif layout in WRITTEN and is_bit:
-        raise ValueError(
-            f"The layout {layout!r} has no place for a `BiTResNet` here. Received: the "
-            f"model {model.name!r}. Save it with layout='timm' or layout='google'."
-        )
     elif layout == "huggingface":
         _save_folder(model, path, config)
     elif layout == "meta":
@@ -128,7 +134,7 @@ def _check_said(model, config, layout):
 def _config(model) -> dict[str, Any]:
     """The config of a model, with the values that `None` stands for."""
     config = model.get_config()
-    if "num_units" in config:
+    if "patch_size" not in config:
         return config
     paths = set(variables(model))
     config |= {key: value for key, value in (config["stem"] or {}).items() if key in CHECKS}
@@ -359,7 +365,7 @@ def _metadata(config, dims):
     arguments = {key: config[key] for key in CHECKS if config.get(key) is not None}
     if arguments.get("position") != "none":  # the file holds the positions
         arguments.pop("position", None)
-    if "num_units" not in config:
+    if "patch_size" in config:
         arguments["num_prefix_positions"] = dims.num_prefix
     if config["pooling"] == "map":
         arguments.setdefault("pooling_num_heads", config["num_heads"])

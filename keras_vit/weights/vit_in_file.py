@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from keras_vit.log import log
-from keras_vit.weights.architecture import KERNEL
+from keras_vit.weights.architecture import EFFICIENTNET_STEM, KERNEL
 from keras_vit.weights.config_files import read_config
 from keras_vit.weights.files.tensor_file import TensorFile
 from keras_vit.weights.layouts.aimv2 import AIMV2
@@ -16,6 +16,7 @@ from keras_vit.weights.layouts.huggingface import LAYOUTS
 from keras_vit.weights.layouts.keras_hub import KERAS_HUB
 from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_NAFLEX
+from keras_vit.weights.layouts.timm_efficientnet import TIMM_EFFICIENTNET
 from keras_vit.weights.look_alikes import unknown_architecture
 
 ALL_LAYOUTS = (
@@ -25,6 +26,7 @@ ALL_LAYOUTS = (
     TIMM_NAFLEX,
     TIMM,
     TIMM_BIT,
+    TIMM_EFFICIENTNET,
     HF_DINOV3,
     AIMV2,
     *LAYOUTS,
@@ -44,7 +46,8 @@ _WRAPPERS = (
 )
 _SHOWN = 5  # names in a warning
 _MAX_PREFIX = 12  # parts of a prefix
-_KERNELS = (KERNEL, "root/conv/kernel")  # the first of a ViT, and of a BiT
+_KERNELS = (KERNEL, "root/conv/kernel", EFFICIENTNET_STEM)  # the first of a model
+_KINDS = {"vit": "ViT", "bit": "BiT", "efficientnet": "EfficientNet"}
 
 _AVERAGED = "ema|averaged?|avg|swa|polyak|shadow"  # names of averaged weights
 # Of two networks trained together, (the one that is evaluated, the other).
@@ -142,7 +145,7 @@ def foreign_error(
     shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
     held = f"{len(names)} tensors: {shown}" if names else "no tensor"
     expected = f"in the layout {layout.name!r}" if layout else "in a layout known here"
-    kind = "BiT" if layout and layout.model == "bit" else "ViT"
+    kind = _KINDS[layout.model if layout else "vit"]
     return ValueError(
         f"{file.path!r} is not a {kind} checkpoint {expected}: {reason}. It holds {held}. "
         f"Layouts: {', '.join({known.name: 0 for known in ALL_LAYOUTS})}."

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models import BiTResNet, EfficientNet, VisionTransformer
 from keras_vit.models.config_overrides import apply_overrides, check_overrides
 from keras_vit.models.resnet_stem import stride
-from keras_vit.models.sizes import BITS, architecture_fields, paper_name
+from keras_vit.models.sizes import BITS, EFFICIENTNETS, architecture_fields, paper_name
 from keras_vit.presets import PRESETS, Preset, UnknownPresetError
 from keras_vit.weight_paths import automatic_name
 from keras_vit.weights.keras_files import is_weights_file
@@ -50,7 +50,7 @@ def _constructor(architecture: str) -> Constructor:
     tags = _presets_by_tag(architecture)
     default = next(iter(tags), None)
     fields = architecture_fields(architecture)
-    model_class = BiTResNet if architecture in BITS else VisionTransformer
+    model_class = _model_class(architecture)
 
     def constructor(
         include_top=True,
@@ -75,7 +75,7 @@ def _constructor(architecture: str) -> Constructor:
             overrides["pooling"] = pooling
         if not include_top:
             overrides["classes"] = 0
-            if architecture not in BITS:
+            if model_class is VisionTransformer:
                 overrides["representation_size"] = None
         elif classes is not None:
             overrides["classes"] = classes
@@ -109,11 +109,17 @@ def _constructor(architecture: str) -> Constructor:
     return constructor
 
 
+def _model_class(architecture):
+    if architecture in EFFICIENTNETS:
+        return EfficientNet
+    return BiTResNet if architecture in BITS else VisionTransformer
+
+
 def _describe_constructor(architecture, fields, tags) -> str:
-    if architecture in BITS:
+    model = _model_class(architecture).__name__
+    if model != "VisionTransformer":
         positions, sizes = "", "size"
         pooling, features = '`"gap"` or `"avg"`, the mean', "the feature map"
-        model = "BiTResNet"
     else:
         step = fields["patch_size"] * stride(fields.get("stem"))
         positions = """ Another shape than the
@@ -124,7 +130,6 @@ def _describe_constructor(architecture, fields, tags) -> str:
             '            `"query"`, see `VisionTransformer`'
         )
         features = "every token"
-        model = "VisionTransformer"
     return f"""Builds {paper_name(architecture)} as `keras.applications` would.
 
     Args:
@@ -138,7 +143,7 @@ def _describe_constructor(architecture, fields, tags) -> str:
         input_shape: shape of an image; `None` for that of the checkpoint, or (224, 224, 3)
             with `weights=None`.{positions} Other channels than the checkpoint's three
             extend the first kernel, see `from_pretrained`.
-            Height and width `None` accept any {sizes}.
+            {f"Height and width `None` accept any {sizes}." * (model != "EfficientNet")}
         pooling: {pooling}.
             `None` takes the checkpoint's; without a head it returns {features}.
         classes: int, outputs of the head; `None` keeps the checkpoint's (1000 with
@@ -209,3 +214,4 @@ BiTR101x1: Constructor = _constructor("BiTR101x1")
 BiTR101x3: Constructor = _constructor("BiTR101x3")
 BiTR152x2: Constructor = _constructor("BiTR152x2")
 BiTR152x4: Constructor = _constructor("BiTR152x4")
+EfficientNetL2: Constructor = _constructor("EfficientNetL2")

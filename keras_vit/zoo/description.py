@@ -8,7 +8,7 @@ import keras
 
 from keras_vit import arguments
 from keras_vit.cost import cost
-from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models import ImageModel
 from keras_vit.models.sizes import architecture_fields
 from keras_vit.presets import (
     Preset,
@@ -97,7 +97,7 @@ class Description:
 
 
 def describe(
-    source: str | Preset | VisionTransformer | BiTResNet,
+    source: str | Preset | ImageModel,
     *,
     image_size: int | tuple[int, int] | None = None,
     batch_size: int = 1,
@@ -137,7 +137,7 @@ def describe(
     """
     options = {"image_size": image_size, "batch_size": batch_size}
     options |= {"dtype": dtype or "float32", "flash_attention": flash_attention}
-    if isinstance(source, VisionTransformer | BiTResNet):
+    if isinstance(source, ImageModel):
         options["dtype"] = dtype or source.dtype_policy.compute_dtype
         return Description(source.name, source.get_config(), **options)
     if isinstance(source, str) and (config := _architecture_config(source)):
@@ -158,7 +158,7 @@ def _architecture_config(name):
 def _find_preset(name):
     if not isinstance(name, str):
         raise ValueError(
-            "`describe` takes a name, a `Preset`, a `VisionTransformer` or a `BiTResNet`. "
+            "`describe` takes a name, a `Preset`, or a model of this package. "
             f"Received: {name!r}"
         )
     try:

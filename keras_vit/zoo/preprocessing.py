@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_vit import arguments
-from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models import ImageModel
 from keras_vit.presets import find_preset
 
 
@@ -39,7 +39,7 @@ def preprocess_input(
     if isinstance(preset_or_model, str):
         steps = find_preset(preset_or_model).preprocessing
         mean, std = steps.mean, steps.std
-    elif isinstance(preset_or_model, VisionTransformer | BiTResNet):
+    elif isinstance(preset_or_model, ImageModel):
         config = preset_or_model.get_config()
         if config["include_preprocessing"]:
             return images

@@ -16,7 +16,7 @@ from keras_vit.layers.trainability import (
     set_trainable_parts,
 )
 from keras_vit.log import log
-from keras_vit.models import BiTResNet, VisionTransformer
+from keras_vit.models import BiTResNet, EfficientNet, VisionTransformer
 from keras_vit.models.config_overrides import (
     apply_overrides,
     asked_image_size,
@@ -35,8 +35,8 @@ from keras_vit.weights.load import ModelTensors, assign, check_no_key, load_file
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import save
 
-MODELS = {"vit": VisionTransformer, "bit": BiTResNet}
-Model = VisionTransformer | BiTResNet
+MODELS = {"vit": VisionTransformer, "bit": BiTResNet, "efficientnet": EfficientNet}
+Model = VisionTransformer | BiTResNet | EfficientNet
 
 
 def from_pretrained(
@@ -88,7 +88,8 @@ def from_pretrained(
             `keras.applications`.
 
     Returns:
-        A `VisionTransformer`, or a `BiTResNet` from a checkpoint of BiT.
+        A `VisionTransformer`; a `BiTResNet` from a checkpoint of BiT; an `EfficientNet`
+        from one of timm's `tf_efficientnet_…`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -142,7 +143,8 @@ def load_weights(
     filled.
 
     Args:
-        model: a `VisionTransformer` or `BiTResNet`, or a functional model with its layers.
+        model: a `VisionTransformer`, `BiTResNet` or `EfficientNet`, or a functional model
+            with its layers.
         source: name of a preset or of a file of AugReg or BiT, an address, or the path
             of a file or folder, as in `from_pretrained`, or of a `.weights.h5` file.
         skip_mismatched_head: bool, whether the model's head stays as it is if it has
@@ -184,7 +186,7 @@ def save_weights(model: Model, path: str | os.PathLike[str], *, layout: str) -> 
     once it is complete. For Keras' own formats use `model.save` and `model.save_weights`.
 
     Args:
-        model: a `VisionTransformer` or `BiTResNet`, fine-tuned or not.
+        model: a `VisionTransformer`, `BiTResNet` or `EfficientNet`, fine-tuned or not.
         path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`,
             `"meta"`), of a `.pth` file (`"meta"`) or of a folder (`"huggingface"`), which
             is created if it is missing.
@@ -204,7 +206,7 @@ def save_weights(model: Model, path: str | os.PathLike[str], *, layout: str) -> 
     """
     if not isinstance(model, Model):
         raise ValueError(
-            "`save_weights` writes a `VisionTransformer` or `BiTResNet`. Received: "
+            "`save_weights` writes a model of this package. Received: "
             f"{type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     save(model, path, layout)

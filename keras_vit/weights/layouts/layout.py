@@ -148,11 +148,12 @@ class Layout:
         marks: patterns of canonical names; a file is in this layout if each of them
             matches a name.
         first: number of the first stage and unit in the names; ours count from 0.
-        model: `"vit"` or `"bit"`, the model in the file.
+        model: `"vit"`, `"bit"` or `"efficientnet"`, the model in the file.
         aliases: (pattern, replacement), in order: names of other versions → canonical ones.
         dropped: pattern of a canonical name → the reason why the model does not need it.
         defaults: arguments of the model where no source tells them.
-        resnet_defaults: arguments of a ResNet's parts where no source tells them.
+        resnet_defaults: arguments of a ResNet's parts, or of an EfficientNet, where no
+            source tells them.
         num_prefix: function of the shapes by canonical name: the numbers of position rows
             that prefix tokens may have, the usual one first.
         config_arguments: config → arguments of the model in it; None for those it lacks.

@@ -202,6 +202,11 @@ MOVES = {
         lambda dims, a: (a.transpose(3, 2, 0, 1),),
     ),
     "patches": Move(_patch_kernel, lambda dims, a: (a.transpose(3, 2, 0, 1),)),
+    # torch: (channels, 1, height, width); Keras: (height, width, channels, 1).
+    "depthwise convolution": Move(
+        lambda dims, a: (a.transpose(2, 3, 0, 1),),
+        lambda dims, a: (a.transpose(2, 3, 0, 1),),
+    ),
     "fuse weights of q k v": _qkv_weights(1, 1, 1),
     "fuse biases of q k v": _qkv_biases(1, 1, 1),
     "fuse weights of q kv": _qkv_weights(1, 2),

@@ -397,7 +397,8 @@ def check_eva(config: Mapping[str, Any]) -> None:
             )
 
 
-def _bit_config_arguments(config):
+def images_in_config(config: dict) -> dict:
+    """Arguments of a network without attention in timm's `config.json`."""
     arguments = _config_arguments(config)
     return {key: arguments[key] for key in ("image_size", "image_mean", "image_std")}
 
@@ -408,6 +409,6 @@ TIMM_BIT = Layout(
     rows=_bit_rows(_UNIT, "stage_{stage}_unit_{unit}"),
     marks=(r"stem\.conv\.weight", r"stages\.0\.blocks\.0\.norm1\.weight", r"norm\.weight"),
     resnet_defaults=_RESNET,
-    config_arguments=_bit_config_arguments,
+    config_arguments=images_in_config,
     names_in_paths=True,
 )

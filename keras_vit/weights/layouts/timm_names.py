@@ -107,7 +107,7 @@ SIZES = {
     for size, names in table.items()
     for name in names.split()
 }
-_BIT = r"resnetv2_\d+x\d_bit"
+_BASELINES = r"resnetv2_\d+x\d_bit|tf_efficientnet_(b\d|l2)"
 
 # Names of earlier versions of timm, with the tag as a part.
 _EARLIER = (
@@ -148,7 +148,7 @@ def known_name(text: str) -> str:
 
 def is_exact(name: str) -> bool:
     """True if a model of this name computes the same here as in timm."""
-    return name in SIZES or bool(re.fullmatch(_BIT, name))
+    return name in SIZES or bool(re.fullmatch(_BASELINES, name))
 
 
 def difference(name: str) -> str | None:
