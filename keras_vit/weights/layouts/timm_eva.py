@@ -45,6 +45,7 @@ EXACT = {
         vit_pe_core_gigantic_patch14_448 vit_pe_lang_gigantic_patch14_448
         vit_pe_spatial_gigantic_patch14_448""",
     (1536, 24): "vit_giant_patch16_lingbot",
+    (1792, 16): "eva02_enormous_patch14_clip_224",
     (4096, 32): "vit_7b_patch16_dinov3",
 }
 NAMES = frozenset(name for names in EXACT.values() for name in names.split())
@@ -53,14 +54,14 @@ _DINOV3 = "_dinov3|_lingbot"
 # Pattern of a name → its rotary positions; the first that matches counts.
 _ROPES: tuple[tuple[str, dict[str, Any]], ...] = (
     (_DINOV3, {"kind": "dinov3"}),
-    (r"^eva02_|_rope_reg\d_gap_", {"kind": "cat", "reference_grid": (16, 16)}),
+    (r"^eva02_(?!enormous)|_rope_reg\d_gap_", {"kind": "cat", "reference_grid": (16, 16)}),
     (r"_rope_mixed_", {"kind": "mixed"}),
     # RoPE-ViT's axial ones: no reference grid.
     (r"_rope_", {"kind": "cat", "indexing": "xy", "temperature": 100.0}),
 )
 # Perception Encoder's; the reference grid is that of the image in its name.
 _PE = r"_pe_(core|lang|spatial)_(\w+)_patch(\d+)_(\d+)$"
-_SWIGLU = r"^eva02_|_plus_patch16_dinov3|_7b_patch16_dinov3|giant_patch16_lingbot"
+_SWIGLU = r"^eva02_(?!enormous)|_(plus|7b)_patch16_dinov3|giant_patch16_lingbot"
 _TOKEN = r"_lingbot|_rope_(mixed_)?(ape_)?224|_clip_"  # `global_pool="token"`
 
 # Arguments of Eva → entries of `rope`.
@@ -108,6 +109,8 @@ def facts(name: str) -> dict[str, Any]:
         "layer_norm_epsilon": 1e-5 if re.search(_DINOV3, name) else 1e-6,
         "pooling": "token" if re.search(_TOKEN, name) else "gap",
     }
+    if "enormous" in name:
+        arguments["norm_after"] = True
     if match := re.search(_PE, name):
         arguments["layer_norm_epsilon"] = 1e-5
         if match[1] == "core":

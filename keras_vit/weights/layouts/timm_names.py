@@ -122,7 +122,7 @@ _DIFFERENCES = {
     r"_rope(?![a-z])|_dinov3|_pe_(core|spatial|lang)(?![a-z])|^eva02|_lingbot|_sapiens": (
         "it turns queries and keys by their positions (RoPE) in a way not known here"
     ),
-    r"_rpn(?![a-z])|^eva02_enormous": "its norms come after attention and MLP",
+    r"_rpn(?![a-z])": "its norms come after attention and MLP",
     r"^test_vit3$": "it pools the class token together with the patches",
     r"^naflexvit": "its positions differ",
     r"^beit3|relpos": "its attention differs",
