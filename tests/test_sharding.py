@@ -293,6 +293,10 @@ def sharded(*shape, **options):
             hidden_dim=1024, num_heads=16, mlp_dim=4096, pooling="map", mlp="swiglu"
         ),
         lambda: tiny(hidden_dim=512, num_heads=16, mlp_dim=1024, pooling="query"),
+        lambda: tiny(
+            **{"image_size": 34, "patch_size": 1, "position": "relative"},
+            **{"hidden_dim": 512, "num_heads": 16, "mlp_dim": 1024, "num_layers": 1},
+        ),
         lambda: tiny(patch_size=1, hidden_dim=768, stem={"num_units": [1, 1]}),
         lambda: keras_vit.BiTResNet(32, (1, 1, 1, 1), 2, classes=1000),
     ],
