@@ -507,7 +507,7 @@ def test_queries_keys_and_values_are_of_one_size(tmp_path):
     both = np.concatenate([tensors[query], tensors[key]])
     tensors[query], tensors[key] = np.split(both, [4])
     save_file(tensors, path)
-    with pytest.raises(ValueError, match="queries, keys and values are not of one size"):
+    with pytest.raises(ValueError, match="its parts are not of one size"):
         keras_vit.load_weights(model, tmp_path)
 
 

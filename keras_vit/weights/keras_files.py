@@ -132,8 +132,8 @@ def _check_grids(shapes, model):
     for path, saved in _saved_grids(shapes, expected):
         if saved != expected[path]:
             raise ValueError(
-                f"its grid {path!r} is of shape {saved}, and its config says "
-                f"{expected[path]}"
+                f"its position grid is of shape {saved}, and its config says "
+                f"{expected[path]} ({path})"
             )
 
 
