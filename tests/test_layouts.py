@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -212,6 +213,15 @@ def test_stored_periods_go_back_to_meta_alone(tmp_path):
     with pytest.raises(ValueError, match="it computes the periods"):
         keras_vit.save_weights(model, tmp_path / "timm.safetensors", layout="timm")
     assert [path.name for path in tmp_path.iterdir()] == ["meta.safetensors"]
+
+
+@pytest.mark.one_backend
+def test_a_pth_file_is_written_where_torch_is(tmp_path, monkeypatch):
+    model = load(REFERENCE / "hf_dinov3")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"Writing '.*meta\.pth' needs `torch`"):
+        keras_vit.save_weights(model, tmp_path / "meta.pth", layout="meta")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.one_backend

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.extras import require
 from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.layers.position import sincos2d
 from keras_vit.log import log
@@ -166,9 +167,8 @@ def _save_meta(model, path, config):
     if path.endswith(".safetensors"):
         _write_safetensors(path, tensors, _metadata(config, dims))
         return
+    torch = require("torch", f"Writing {path!r}", "torch")
     _warn_of_lost_arguments(path, config, META)
-    import torch
-
     state = {name: torch.from_numpy(array) for name, array in tensors.items()}
     _write(path, lambda file: torch.save(state, file))
 
