@@ -5,10 +5,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import REFERENCE, assert_close, reference
+from helpers import REFERENCE, assert_close, reference, weights
 
 import keras_vit
 from keras_vit.layers.rotary import RotaryEmbedding, checked_rope, rotate, turns
+from keras_vit.weights.keras_tensors import KerasFile
 
 HEAD_DIM = 12
 GRID = (3, 5)
@@ -207,6 +208,18 @@ def test_half_precision_is_near_float32():
     outputs = keras.ops.convert_to_numpy(model(expected["input"]))
     error = np.abs(outputs - expected["logits"]).max() / np.abs(expected["logits"]).max()
     assert error < 0.05
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("qkv_bias", [True, "qv"])
+@pytest.mark.parametrize("rope", ["axial", "mixed"])
+def test_weights_of_attention_are_named_in_files_of_keras(qkv_bias, rope, tmp_path):
+    model = keras_vit.VisionTransformer(
+        16, 8, **SIZES, position="none", rope=rope, qkv_bias=qkv_bias, pooling="map"
+    )
+    model.save_weights(tmp_path / "model.weights.h5")
+    targets = set(KerasFile(str(tmp_path / "model.weights.h5")).targets.values())
+    assert targets == set(weights(model))
 
 
 @pytest.mark.one_backend

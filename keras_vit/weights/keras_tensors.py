@@ -45,18 +45,19 @@ class KerasFile(TensorFile):
                     weights = stack.enter_context(open_member(archive, WEIGHTS))
                 file = stack.enter_context(h5py.File(weights))
                 tensors = datasets(file)
-                units = _names_of_units({n: item.shape for n, item in tensors.items()})
+                shapes = {name: item.shape for name, item in tensors.items()}
+                units = _names_of_units(shapes)
                 for name, dataset in tensors.items():
-                    self._note(name, dataset, units)
+                    self._note(name, dataset, units, shapes)
         except ZIP_ERRORS as error:
             raise self._damaged(error) from error
 
-    def _note(self, name, item, units):
+    def _note(self, name, item, units, shapes):
         self.shapes[name] = item.shape
         self.dtypes[name] = dtype_of(item)
         if name.startswith("optimizer/"):
             self.optimizer.append(name)
-        elif target := _target(name, item.parent.attrs.get("name", ""), units):
+        elif target := _target(name, item.parent.attrs.get("name", ""), units, shapes):
             self.targets[name] = target
 
 
@@ -80,7 +81,7 @@ def _names_of_units(shapes) -> dict[str, str]:
     return names
 
 
-def _target(name, layer, units) -> str | None:
+def _target(name, layer, units, shapes) -> str | None:
     """The path of our variable: Keras numbers the layers of a class and their weights."""
     match = re.fullmatch(r"layers/([^/]+)/((?:.+/)?)vars/(\w+)", name)
     if not match:
@@ -96,6 +97,10 @@ def _target(name, layer, units) -> str | None:
         return None
     if not weight.isdigit():
         return f"{path}/{weight}"
+    if path.endswith("/attention"):  # biases have the heads' width, frequencies half of it
+        kernel = shapes.get(f"{name.rpartition('/vars/')[0]}/qkv/vars/0", ())
+        is_bias = kernel[-1:] == shapes[name][-1:]
+        return f"{path}/{'query_value_bias' if is_bias else 'frequencies'}"
     if path.endswith("_scale"):
         return f"{path}/scale"
     names = ("gamma", "beta") if re.search(r"norm(_\d)?$", path) else ("kernel", "bias")
