@@ -25,6 +25,7 @@ from keras_vit.presets import (
     Preset,
     augreg,
     augreg_preset,
+    beit,
     big_vision,
     bit,
     clip,
@@ -50,12 +51,13 @@ RESTRICTED = (
     *("CC-BY-NC-4.0", "apple-ascl", "apple-amlr", "dinov3-license"),
     "fair-noncommercial-research-license",
 )
+UNNAMED = ("BiT", "FlexiViT", "Noisy Student")  # timm's names say no patch of theirs
 FAMILIES = {
     *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
     *("DeiT", "DeiT-3", "MAE", "DINO", "I-JEPA", "DINOv2", "CLIP", "CLIP fine-tuned"),
     *("DFN", "MobileCLIP2", "MetaCLIP", "MetaCLIP 2", "TinyCLIP", "Hugging Face", "timm"),
     *("EVA", "EVA-02", "MIIL", "TIPSv2", "BiT", "Noisy Student"),
-    *("DINOv3", "EUPE", "Perception Encoder", "RoPE-ViT"),
+    *("DINOv3", "EUPE", "Perception Encoder", "RoPE-ViT", "BEiT", "BEiT v2"),
 }
 PRETRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 FINETUNED = f"{PRETRAINED}--imagenet2012-steps_20k-lr_0.03-res_384"
@@ -92,6 +94,9 @@ MILLIONS = {
     "ViTM16.sbb_reg4_imagenet2012-256": 38.88,
     "ViTmediumd16.sbb2_e200_reg4_imagenet12k+imagenet2012-256": 64.11,
     "ViTbetwixt16.sbb_reg1_imagenet2012-256": 60.40,
+    "ViTB16.beit_imagenet21k+imagenet21k+imagenet2012-384": 86.74,
+    "ViTL16.beit_imagenet21k+imagenet21k+imagenet2012-512": 305.67,
+    "ViTB16.beitv2_imagenet2012+imagenet2012-224": 86.53,
     "ViTg14.eva_clip+imagenet2012-224": 1012.56,
     "ViTg14.eva_merged30m+imagenet21k+imagenet2012-560": 1014.45,
     "ViTS14.eva02_imagenet21k+imagenet2012-336": 22.13,
@@ -183,7 +188,18 @@ def test_parameters_of_arguments_that_no_preset_has():
 
 
 def test_names_are_unique_and_well_formed():
-    modules = (augreg, google, big_vision, meta, clip, hugging_face, timm, rotary, bit)
+    modules = (
+        augreg,
+        google,
+        big_vision,
+        meta,
+        clip,
+        hugging_face,
+        timm,
+        rotary,
+        beit,
+        bit,
+    )
     modules += (efficientnet,)
     assert sum(len(module.PRESETS) for module in modules) == len(PRESETS)
     for name, row in PRESETS.items():
@@ -231,7 +247,7 @@ def test_rows_are_what_timm_s_names_say():
     """Patch and resolution, the width of the pre-trained towers, and the kind of pooling."""
     compared = 0
     for row in ROWS:
-        if row.family in ("BiT", "FlexiViT") or not row.address.startswith("hf://timm/"):
+        if row.family in UNNAMED or not row.address.startswith("hf://timm/"):
             continue
         name, _, tag = row.address.removeprefix("hf://timm/").partition(".")
         patch, resolution = re.search(r"_patch(\d+)_(?:.*_)?(\d{3})?", name).groups()
@@ -242,7 +258,9 @@ def test_rows_are_what_timm_s_names_say():
             stated = checked_rope(timm_eva.rope_of(name, {}))
             assert checked_rope(config.get("rope")) == stated, row.name
         else:
-            assert ("_gap_" in name or "eva_" in name) == (config.get("pooling") == "gap")
+            assert ("_gap_" in name or name[:3] in ("eva", "bei")) == (
+                config.get("pooling") == "gap"
+            )
             registers = re.search(r"_reg(\d)", name)
             assert config.get("num_registers", 0) == int(registers[1] if registers else 0)
             assert ("_clip_" in name) == config.get("pre_norm", False), row.name

@@ -4,6 +4,7 @@ import difflib
 
 from keras_vit.presets import (
     augreg,
+    beit,
     big_vision,
     bit,
     clip,
@@ -24,7 +25,7 @@ from keras_vit.presets.bit import is_vtab_name, vtab_preset
 from keras_vit.presets.preset import Preprocessing, Preset
 
 # An architecture's first row is the default of its constructor's `weights`.
-_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, timm, rotary, bit)
+_FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, timm, rotary, beit, bit)
 _FAMILIES += (efficientnet,)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 

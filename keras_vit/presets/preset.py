@@ -147,7 +147,8 @@ def timm_fields(name: str) -> dict[str, Any]:
         name: such as `"vit_base_patch16_clip_384.openai_ft_in1k"`.
     """
     size, patch, plus, resolution = re.fullmatch(
-        r"(?:vit|eva|eva02)_([a-z0-9]+)_patch(\d+)(_plus)?_(?:\w+_)?(\d+)\..*", name
+        r"(?:vit|eva(?:02)?|beit(?:v2)?)_([a-z0-9]+)_patch(\d+)(_plus)?_(?:\w+_)?(\d+)\..*",
+        name,
     ).groups()
     size = _TIMM_SIZES.get(f"{size}{plus or ''}", size)
     return {
