@@ -120,7 +120,10 @@ MILLIONS = {
 
 # The first row of each architecture, and of each config.
 ARCHITECTURES = {row.architecture: row for row in reversed(ROWS)}
-CONFIGS = {repr(sorted(row.config().items())): row for row in reversed(ROWS)}
+CONFIGS = {  # without images and classes, which change no other layer
+    repr(sorted((row.config() | {"image_size": 0, "classes": 0}).items())): row
+    for row in reversed(ROWS)
+}
 
 
 def model_class(config):
