@@ -599,7 +599,7 @@ def test_quantized_model_stays_close(fields):
         ({"final_norm": False, "fc_norm": True}, "fc_norm=True, final_norm=False"),
         (
             {"position": "rotary"},
-            "'learned', 'sincos2d', 'none'. Received: position='rotary'",
+            "'learned', 'sincos2d', 'none', 'relative'. Received: position='rotary'",
         ),
         ({"position_interpolation": "area"}, "position_interpolation='area'"),
         ({"mlp": "reglu"}, "'swiglu', 'geglu'. Received: mlp='reglu'"),
