@@ -67,6 +67,14 @@ class ImageModel(NamedParameters, keras.Model):
         noted = {key: getattr(fields, key) for key in NOTES}
         self._config = MappingProxyType(without_empty({**self._config, **noted}))
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The model's own arguments, to which `get_config` adds those of every model.
+
+        Serializing these imports TensorFlow, on every backend.
+        """
+        return dict(self._config)
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same model, without its weights.
 

@@ -225,7 +225,8 @@ def _check_channels(path, shapes, model):
     for saved, kernel in FIRST_KERNELS:
         if saved not in shapes or kernel not in ours:
             continue
-        channels, expected = shapes[saved][-2], ours[kernel].shape[-2]
+        shape, expected = shapes[saved], ours[kernel].shape[-2]
+        channels = shape[-2] if len(shape) == len(ours[kernel].shape) else expected
         if channels != expected:
             raise ValueError(
                 f"{path!r} does not fit the model {model.name!r}, which is unchanged: its "

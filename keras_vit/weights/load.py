@@ -115,7 +115,7 @@ def load_file(
 
 def _check_untold(model, checkpoint):
     """Refuses a file for a model that differs in what no tensor tells."""
-    config = model.get_config()
+    config = _arguments(model)
     names = {"rope": "rotary positions", "norm_after": "places of norms"}
     for name, meaning in names.items():
         value = getattr(checkpoint, name)
@@ -157,7 +157,7 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
         arguments["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
         if not grid:
             arguments["position"] = "none"  # or fixed ones
-        untold = {name: model.get_config().get(name) for name in ("rope", "norm_after")}
+        untold = {name: _arguments(model).get(name) for name in ("rope", "norm_after")}
         arguments |= {name: value for name, value in untold.items() if value}
     if "pooling/attention/qkv/kernel" in shapes:
         arguments["pooling_num_heads"] = shapes["pooling/attention/qkv/kernel"][2]
@@ -166,6 +166,11 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
         stem = None if units is None else {"num_units": units}
         arguments["image_size"] = image_size_of(grid, shapes[KERNEL][:2], stem)
     return arguments
+
+
+def _arguments(model) -> dict[str, Any]:
+    """The arguments of one of our models; none of another that contains it."""
+    return getattr(model, "arguments", {})
 
 
 def assign(
