@@ -181,15 +181,18 @@ def test_several_optimizers_are_refused():
         scale_learning_rates(several, MULTIPLIERS)
 
 
-def test_weight_decay_of_kernels_alone():
-    model = tiny(
-        num_layers=1,
-        pooling="map",
-        class_token=True,
-        num_registers=1,
-        layer_scale=0.1,
-        qk_norm=True,
-    )
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pooling": "map", "class_token": True, "num_registers": 1, "layer_scale": 0.1},
+        {"qk_norm": True, "qkv_bias": "qv", "rope": "mixed", "norm": "rms"},
+        {"attention_sub_norm": True, "mlp_sub_norm": True, "position": "relative"},
+        {"distilled": True},
+        {"pooling": "query", "patch_norm": True},
+    ],
+)
+def test_weight_decay_of_kernels_alone(fields):
+    model = tiny(num_layers=1, **fields)
     before = weights(model)
     optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)
     assert exclude_from_weight_decay(optimizer, model) is optimizer

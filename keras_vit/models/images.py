@@ -71,7 +71,7 @@ class ImageModel(NamedParameters, keras.Model):
     def arguments(self) -> dict[str, Any]:
         """The model's own arguments, to which `get_config` adds those of every model.
 
-        Serializing these imports TensorFlow, on every backend.
+        Keras imports TensorFlow to serialize these, also on torch.
         """
         return dict(self._config)
 

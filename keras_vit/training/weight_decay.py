@@ -15,7 +15,8 @@ NORMS = (
 )
 POSITIONS = (PositionEmbedding, RelativePositionBias)
 UNDECAYED_LAYERS = (*NORMS, *POSITIONS, Registers, LayerScale)  # and class tokens
-UNDECAYED_WEIGHTS = ("bias", "probe")  # attributes of layers
+# Attributes of layers.
+UNDECAYED_WEIGHTS = ("bias", "query_value_bias", "probe", "frequencies")
 
 
 def exclude_from_weight_decay(
@@ -25,8 +26,8 @@ def exclude_from_weight_decay(
 
     Source: the code of DeiT and MAE. Excluded are biases, the weights of norms and of
     `LayerScale`, the class token, registers, the probe of attention pooling and learned
-    positions, also relative ones. Unlike Keras' method of this name, this is saved with a
-    compiled model.
+    positions, also relative ones and the frequencies of rotary ones. Unlike Keras' method
+    of this name, this is saved with a compiled model.
 
     Args:
         optimizer: a Keras optimizer that has not been used, also a `LossScaleOptimizer`.
