@@ -263,6 +263,19 @@ def test_naflex_of_each_shape_of_a_batch():
 
 
 @pytest.mark.one_backend
+@pytest.mark.parametrize("name", ["base_patch16_siglip", "base_patch16_gap"])
+def test_naflex_of_siglip_has_its_positions_and_gelu(name, tmp_path):
+    folder = shutil.copytree(REFERENCE / "timm_naflex_gap", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["architecture"] = f"naflexvit_{name}"
+    (folder / "config.json").write_text(json.dumps(config))
+    found = load(folder).get_config()
+    is_siglip = "siglip" in name
+    assert found["gelu_approximate"] == is_siglip
+    assert found["position_interpolation"] == ("bilinear" if is_siglip else "bicubic")
+
+
+@pytest.mark.one_backend
 @pytest.mark.parametrize("case", ["timm_naflex_gap", "hf_siglip2_naflex"])
 def test_naflex_without_a_config_is_refused(case, tmp_path):
     path = tmp_path / "model.safetensors"
