@@ -137,7 +137,7 @@ def plot(path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
     scored = [p for p in keras_vit.list_presets() if p.accuracy is not None]
     for number, family in enumerate(dict.fromkeys(p.family for p in scored)):
         color = plt.get_cmap("tab20")((2 * number + number // 10) % 20)  # dark ones first
@@ -162,12 +162,12 @@ def plot(path):
             label = None  # a family stands once in the legend
     axes.set(xscale="log", xlabel="GFLOPs per image", ylabel="ImageNet top-1, %")
     axes.set_title(
-        "Circles: ViTs, triangles: hybrids, squares: BiT, stars: EfficientNet-L2. Hollow: "
-        "zero-shot, or a linear classifier of frozen features",
+        "Circles: ViTs, triangles: hybrids, squares: BiT, stars: EfficientNet-L2\n"
+        "Hollow: zero-shot, or a linear classifier of frozen features",
         fontsize=9,
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right", ncols=2)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # hides nothing
     figure.savefig(path, dpi=120)
 
 
