@@ -169,6 +169,7 @@ def test_a_head_reads_the_class_token_and_the_mean_of_the_patches(registers):
         {"pooling": "map", "pooling_num_heads": 8, "pooling_mlp_dim": 40},
         {"pooling": "query", "pooling_prefix": True, "num_registers": 1},
         {"pooling": "token_gap", "final_norm": False},
+        {"distilled": True, "drop_path_rate": 0.1},
     ],
 )
 def test_every_weight_is_trained(fields):
