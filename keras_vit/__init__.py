@@ -1,7 +1,16 @@
 """Vision Transformers for Keras 3: *An Image is Worth 16x16 Words* as a model zoo."""
 
 import keras_vit._before_keras  # noqa: F401, before anything imports Keras
-from keras_vit import data, distribution, exporting, layers, planning, runs, training
+from keras_vit import (
+    data,
+    distribution,
+    evaluation,
+    exporting,
+    layers,
+    planning,
+    runs,
+    training,
+)
 from keras_vit._version import __version__
 from keras_vit.models import BiTResNet, EfficientNet, VisionTransformer
 from keras_vit.weights.report import LoadReport
@@ -77,6 +86,7 @@ __all__ = [
     "decode_predictions",
     "describe",
     "distribution",
+    "evaluation",
     "exporting",
     "from_pretrained",
     "layers",

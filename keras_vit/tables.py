@@ -19,3 +19,8 @@ def table(rows: Iterable[Sequence[str]], left: Collection[int]) -> str:
 def shape_text(shape: Iterable[int]) -> str:
     """A shape as text, such as `"224 × 224"`."""
     return " × ".join(map(str, shape))
+
+
+def percent(share: float | None) -> str:
+    """A share in percent as text; a dash for `None`."""
+    return "–" if share is None else f"{100 * share:.1f} %"

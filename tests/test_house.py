@@ -46,8 +46,8 @@ def test_docstrings_begin_with_their_subject():
 # Imports. A room is a folder of the package or a module beside the folders; it may import
 # the rooms of the rows above its own, and those of the first row each other.
 ROWS = (
-    "_before_keras _version arguments channels deprecated extras log output_paths resize"
-    " startup_messages tables types",
+    "_before_keras _version arguments channels deprecated extras intervals log output_paths"
+    " resize startup_messages tables types",
     "keras_internals",
     "weight_paths",
     "distribution download",
@@ -56,7 +56,7 @@ ROWS = (
     "cost presets weights",
     "zoo",
     "conversion data exporting",
-    "report training",
+    "evaluation report training",
     "planning runs",
     "cli",
 )

@@ -3,8 +3,9 @@
 import codecs
 import sys
 
-from keras_vit.report.statistics import absent_note, accuracy_text, percent
+from keras_vit.report.statistics import absent_note, accuracy_text
 from keras_vit.runs import EvaluationResult
+from keras_vit.tables import percent
 
 _HANDLER = "keras_vit.legible"
 _SIMPLER = str.maketrans({"×": "x", "–": "-", "…": "...", "·": "-", "━": "=", "╸": "-"})

@@ -1,6 +1,7 @@
 """Statistics of an evaluation, and the HTML report of a training."""
 
+from keras_vit.intervals import wilson_interval
 from keras_vit.report.page import write_report
-from keras_vit.report.statistics import Evaluation, wilson_interval
+from keras_vit.report.statistics import Evaluation
 
 __all__ = ["Evaluation", "wilson_interval", "write_report"]

@@ -11,7 +11,8 @@ from keras_vit._version import __version__
 from keras_vit.report import pictures
 from keras_vit.report.charts import Line, line_chart
 from keras_vit.report.markup import Markup, facts, join, render, style, table
-from keras_vit.report.statistics import Evaluation, absent_note, percent
+from keras_vit.report.statistics import Evaluation, absent_note
+from keras_vit.tables import percent
 
 # Numbers of classes.
 _NUMBERED = 20  # up to which the cells of the matrix have numbers

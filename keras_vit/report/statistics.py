@@ -3,46 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 
 import numpy as np
 
 from keras_vit.data.wording import listed
+from keras_vit.intervals import wilson_interval
+from keras_vit.tables import percent
 
 # Zero probabilities count as this in the loss. It is below any that a training's logits
 # give, as Keras computes the loss from logits, without a bound.
 _SMALLEST = float(np.finfo("float32").tiny)
-
-
-def wilson_interval(
-    correct: int, total: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Confidence interval of a share that was observed as `correct` of `total`.
-
-    Source: E. B. Wilson, *Probable inference, the law of succession, and statistical
-    inference*, 1927. Unlike the normal approximation it stays within [0, 1], and it has a
-    width if all or none are correct.
-
-    Args:
-        correct: number of correct examples.
-        total: number of examples.
-        confidence: share of such intervals that hold the true value, in (0, 1).
-
-    Raises:
-        ValueError: unless 0 <= correct <= total, 0 < total and 0 < confidence < 1.
-    """
-    if not (0 <= correct <= total and total > 0 and 0 < confidence < 1):
-        raise ValueError(
-            "An interval needs 0 <= correct <= total, 0 < total and 0 < confidence < 1. "
-            f"Received: correct={correct}, total={total}, confidence={confidence}"
-        )
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, z2 = correct / total, z * z
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    spread = share * (1 - share) / total + z2 / (4 * total * total)
-    half = z * spread**0.5 / (1 + z2 / total)
-    # Rounding must not push a bound past the share that it bounds.
-    return min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,11 +190,6 @@ class ClassResult:
 
 def _mean(shares: Sequence[float]) -> float:
     return float(np.mean(shares))
-
-
-def percent(share: float | None) -> str:
-    """A share in percent as text; a dash for `None`."""
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def accuracy_text(evaluation: Evaluation) -> str:

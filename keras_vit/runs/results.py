@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from keras_vit.data import ImageData
 from keras_vit.models.sizes import size_name
 from keras_vit.report import Evaluation, write_report
-from keras_vit.report.statistics import percent
 from keras_vit.runs.classifier import Classifier
+from keras_vit.tables import percent
 
 UNSEEN = "unseen"  # the split of images that the model was not trained on
 

@@ -1,0 +1,166 @@
+"""Protocols that judge a representation: few-shot regression and the intervals."""
+
+import numpy as np
+import pytest
+from helpers import reference
+from scipy import stats
+
+from keras_vit import evaluation
+from keras_vit.evaluation import ProtocolResult
+from keras_vit.intervals import student_interval, wilson_interval
+
+pytestmark = pytest.mark.one_backend
+
+FOUR = ("train_features", "train_labels", "test_features", "test_labels")
+
+
+def examples(num_train=60, num_test=40, width=7, classes=4, seed=0, spread=1.5):
+    """Features and labels to train with and to test: overlapping clouds, one a class."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(classes, width))
+    arrays = []
+    for number in (num_train, num_test):
+        labels = rng.permutation(np.arange(number) % classes)
+        clouds = centers[labels] + spread * rng.normal(size=(number, width))
+        arrays += [clouds.astype("float32"), labels]
+    return arrays
+
+
+# Few-shot.
+
+
+@pytest.fixture(scope="module")
+def big_vision():
+    return reference("fewshot_big_vision")
+
+
+def test_few_shot_is_that_of_big_vision(big_vision):
+    settings = {name: big_vision[name] for name in ("shots", "l2", "seeds")}
+    result = evaluation.few_shot(
+        *(big_vision[name] for name in FOUR), **settings, fewer="all"
+    )
+    np.testing.assert_array_equal(result.predictions, big_vision["predictions"])
+    np.testing.assert_array_equal(result.chosen, big_vision["chosen_indices"])
+    np.testing.assert_allclose(result.accuracy, big_vision["accuracy"], atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [5, 40])  # more examples than features, and fewer
+@pytest.mark.parametrize("l2", [1e-4, 1.0, 1024.0])
+def test_few_shot_by_the_normal_equations(width, l2):
+    train, labels, test, truth = examples(width=width)
+    result = evaluation.few_shot(train, labels, test, truth, shots=(5,), l2=l2, seeds=(3,))
+    rng = np.random.default_rng(3)
+    picked = [rng.permutation(np.flatnonzero(labels == c))[:5] for c in range(4)]
+    picked = np.concatenate(picked)
+    np.testing.assert_array_equal(result.chosen[0, 0], picked)
+    x = train[picked].astype("float64")
+    columns = [
+        np.hstack([(y - x.mean(0)) / (x.std(0) + 1e-5), np.full((len(y), 1), 100.0)])
+        for y in (x, test.astype("float64"))
+    ]
+    targets = 2 * np.eye(4)[labels[picked]] - 1
+    gram = columns[0].T @ columns[0] + l2 * np.eye(width + 1)
+    weights = np.linalg.solve(gram, columns[0].T @ targets)
+    expected = (columns[1] @ weights).argmax(axis=1)
+    np.testing.assert_array_equal(result.predictions[0, 0, 0], expected)
+    assert result.accuracy[0, 0, 0] == (expected == truth).mean()
+
+
+def test_few_shot_refuses_a_class_with_fewer_examples(big_vision):
+    arrays = [big_vision[name] for name in FOUR]
+    with pytest.raises(ValueError, match=r"class 2 has 4\. Give smaller `shots`"):
+        evaluation.few_shot(*arrays, shots=(1, 10))
+    with pytest.raises(ValueError, match="class 6 has 0"):
+        evaluation.few_shot(*arrays, shots=(1,), num_classes=7)
+    assert evaluation.few_shot(*arrays, shots=(4,)).accuracy.shape == (1, 1, 1)
+
+
+def test_few_shot_reads_memory_mapped_features(tmp_path):
+    arrays = examples()
+    for i in (0, 2):
+        np.save(tmp_path / f"{i}.npy", arrays[i])
+    mapped = [np.load(tmp_path / f"{i}.npy", mmap_mode="r") for i in (0, 2)]
+    result = evaluation.few_shot(mapped[0], arrays[1], mapped[1], arrays[3], shots=(2, 3))
+    expected = evaluation.few_shot(*arrays, shots=(2, 3))
+    np.testing.assert_array_equal(result.predictions, expected.predictions)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"train_features": np.zeros((60, 6))}, "two arrays (examples, width)"),
+        ({"train_labels": np.zeros(60)}, "`train_labels` must be a whole number"),
+        ({"test_labels": np.zeros(39, int)}, "`test_labels` must be a whole number"),
+        ({"train_labels": np.full(60, -1)}, "classes from 0"),
+        ({"train_features": np.full((60, 7), np.nan)}, "must be finite"),
+        ({"test_features": np.full((40, 7), np.inf)}, "`test_features` must be finite"),
+        ({"num_classes": 3}, "num_classes=3 and the label 3"),
+        ({"shots": (0,)}, "`shots` must be positive whole numbers"),
+        ({"shots": (2.5,)}, "`shots` must be positive whole numbers"),
+        ({"l2": 0}, "`l2` must be positive numbers"),
+        ({"l2": ()}, "`l2` must be positive numbers"),
+        ({"seeds": ()}, "`seeds` must be"),
+        ({"seeds": (0, 0)}, "`seeds` must be"),
+        ({"fewer": "some"}, "`fewer` must be one of"),
+    ],
+)
+def test_few_shot_refuses(change, error):
+    arguments = {**dict(zip(FOUR, examples(), strict=True)), "shots": (2,), **change}
+    with pytest.raises(ValueError) as refused:  # noqa: PT011, the text is compared below
+        evaluation.few_shot(**arguments)
+    assert error in str(refused.value)
+
+
+# The result.
+
+
+def test_student_interval():
+    for n in (2, 3, 4, 7, 30):
+        values = np.random.default_rng(n).normal(size=n)
+        for confidence in (0.5, 0.95, 0.999):
+            expected = stats.t.interval(confidence, n - 1, values.mean(), stats.sem(values))
+            np.testing.assert_allclose(student_interval(values, confidence), expected)
+    with pytest.raises(ValueError, match="needs two values"):
+        student_interval([0.5])
+
+
+def result_of(correct, total=10):
+    """A result with these numbers of correct predictions, by (seed, k)."""
+    correct = np.array(correct)
+    predictions = np.where(np.arange(total) < correct[..., None], 1, 0)
+    settings = {"seeds": range(len(correct)), "k": (10, 20)}
+    return ProtocolResult("test", settings, predictions, np.ones(total, int))
+
+
+def test_intervals_are_wilsons_of_one_seed_and_students_of_several():
+    one, several = result_of([[8, 10]]), result_of([[8, 10], [6, 10], [7, 10]])
+    np.testing.assert_array_equal(one.mean_accuracy, [0.8, 1.0])
+    expected = [wilson_interval(8, 10), wilson_interval(10, 10)]
+    np.testing.assert_allclose(one.interval, expected)
+    np.testing.assert_allclose(several.mean_accuracy, [0.7, 1.0])
+    half = 4.302652730 * 0.1 / 3**0.5  # t of two degrees of freedom
+    expected = [[0.7 - half, 0.7 + half], [1.0, 1.0]]
+    np.testing.assert_allclose(several.interval, expected)
+
+
+def test_a_result_is_a_table_and_json():
+    result = result_of([[8, 10], [6, 10], [7, 10]])
+    assert str(result).splitlines() == [
+        "test; intervals: Student's t over 3 seeds",
+        " k  accuracy  95 % interval",
+        "10    70.0 %    45.2–94.8 %",
+        "20   100.0 %  100.0–100.0 %",
+    ]
+    first, second = result.summary()["results"]
+    assert first["k"] == 10
+    assert first["accuracy_by_seed"] == [0.8, 0.6, 0.7]
+    assert second["accuracy_low"] == second["accuracy_high"] == 1.0
+    assert "Wilson, of 10 test examples" in str(result_of([[8, 10]]))
+    assert "accuracy_by_seed" not in result_of([[8, 10]]).rows()[0]
+
+
+def test_a_result_needs_predictions_of_its_settings():
+    with pytest.raises(ValueError, match="seeds first"):
+        ProtocolResult("t", {"k": (1, 2)}, np.zeros((3, 5)), np.zeros(5))
+    with pytest.raises(ValueError, match="seeds first"):
+        ProtocolResult("t", {"k": (1,), "seeds": (0,)}, np.zeros((1, 1, 5)), np.zeros(5))
