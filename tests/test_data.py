@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 from PIL import Image, ImageEnhance, ImageOps
+from prepared_tfds import serialized, write_prepared
 
 import keras_vit.data
 from keras_vit.data import Augmentation, Pipeline, load, load_images, read_image
@@ -792,7 +793,6 @@ def test_arrays_that_are_no_data_set(images, labels, message):
 
 def write_tfds(folder, file_format="tfrecord", shards=(30, 20), features=None, label=None):
     """A prepared data set "tiny_flowers" with a train and a test split."""
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     features = features or {
@@ -800,48 +800,18 @@ def write_tfds(folder, file_format="tfrecord", shards=(30, 20), features=None, l
         "label": tfds.features.ClassLabel(names=["daisy", "rose"]),
     }
     features = tfds.features.FeaturesDict(features)
-    folder = folder / "tiny_flowers" / "1.2.3"
-    folder.mkdir(parents=True)
-    infos = []
-    for split, lengths in (("train", shards), ("test", (6,))):
-        template = tfds.core.ShardedFileTemplate(
-            folder, dataset_name="tiny_flowers", split=split, filetype_suffix=file_format
-        )
-        for shard, length in enumerate(lengths):
-            path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
-            records = [
-                features.serialize_example(
-                    features.encode_example(
-                        {
-                            "image": np.full((9, 8, 3), i + 30 * shard, np.uint8),
-                            "label": i % 2 if label is None else label,
-                        }
-                    )
-                )
-                for i in range(length)
-            ]
-            if file_format == "tfrecord":
-                with tf.io.TFRecordWriter(str(path)) as writer:
-                    for record in records:
-                        writer.write(record)
-            else:
-                from array_record.python.array_record_module import ArrayRecordWriter
 
-                writer = ArrayRecordWriter(str(path), "group_size:1")
-                for record in records:
-                    writer.write(record)
-                writer.close()
-        info = tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=list(lengths),
-            num_bytes=0,
-            filename_template=template,
-        )
-        infos.append(info)
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder, features=features, split_infos=infos, check_data=False
-    )
-    return folder
+    def record(shard, i):
+        image = np.full((9, 8, 3), i + 30 * shard, np.uint8)
+        example = {"image": image, "label": i % 2 if label is None else label}
+        return serialized(features, example)
+
+    splits = {
+        split: [[record(k, i) for i in range(length)] for k, length in enumerate(lengths)]
+        for split, lengths in (("train", shards), ("test", (6,)))
+    }
+    name = "tiny_flowers"
+    return write_prepared(folder, name, features, splits, file_format=file_format)
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,11 @@ from keras_vit.data.image_data import ImageData
 from keras_vit.data.labels import relabel
 from keras_vit.data.pipeline import Pipeline
 from keras_vit.data.pixel_checks import check_values
+from keras_vit.data.records import Records
 from keras_vit.data.sources import ImageFiles, Source
 from keras_vit.data.spelling import check_utf8, log_look_alikes
 from keras_vit.data.splits import choose_for_split
-from keras_vit.data.tfds import Records, load_tfds
+from keras_vit.data.tfds import load_tfds
 from keras_vit.log import log
 
 VALIDATION_SPLIT = 0.2

@@ -1,6 +1,7 @@
 """Quality of a representation, judged by simple classifiers on its features."""
 
+from keras_vit.evaluation import vtab
 from keras_vit.evaluation.few_shot_regression import few_shot
 from keras_vit.evaluation.result import ProtocolResult
 
-__all__ = ["ProtocolResult", "few_shot"]
+__all__ = ["ProtocolResult", "few_shot", "vtab"]

@@ -1,0 +1,6 @@
+"""VTAB-1k: nineteen tasks of 1,000 training examples (arXiv 1910.04867)."""
+
+from keras_vit.evaluation.vtab.data import load_task, prepare_command
+from keras_vit.evaluation.vtab.tasks import GROUPS, TASKS, Task
+
+__all__ = ["GROUPS", "TASKS", "Task", "load_task", "prepare_command"]
