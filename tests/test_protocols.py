@@ -1,12 +1,13 @@
-"""Protocols that judge a representation: few-shot regression and the intervals."""
+"""Protocols that judge a representation, against big_vision, scikit-learn and SciPy."""
 
 import numpy as np
 import pytest
 from helpers import reference
 from scipy import stats
+from sklearn.neighbors import KNeighborsClassifier
 
 from keras_vit import evaluation
-from keras_vit.evaluation import ProtocolResult
+from keras_vit.evaluation import ProtocolResult, neighbors
 from keras_vit.intervals import student_interval, wilson_interval
 
 pytestmark = pytest.mark.one_backend
@@ -109,6 +110,81 @@ def test_few_shot_refuses(change, error):
     with pytest.raises(ValueError) as refused:  # noqa: PT011, the text is compared below
         evaluation.few_shot(**arguments)
     assert error in str(refused.value)
+
+
+# Nearest neighbours.
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Searches in several blocks, which a few examples fill."""
+    for name in ("_FIRST_ROWS", "_TEST_ROWS", "_VOTING_ROWS"):
+        monkeypatch.setattr(neighbors, name, 8)
+    monkeypatch.setattr(neighbors, "_TRAIN_ROWS", 32)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("temperature", [0.07, 1.0, None])
+def test_nearest_neighbors_are_those_of_scikit_learn(small_blocks, dtype, temperature):
+    train, labels, test, truth = examples(num_train=300, num_test=60)
+    train, test = train.astype(dtype), test.astype(dtype)
+    result = evaluation.nearest_neighbors(
+        train, labels, test, truth, k=(1, 10, 20, 75), temperature=temperature
+    )
+    for k, predictions in zip((1, 10, 20, 75), result.predictions, strict=True):
+        vote = "uniform"
+        if temperature is not None:
+            vote = lambda distance: np.exp((1 - distance) / temperature)  # noqa: E731
+        expected = KNeighborsClassifier(k, weights=vote, metric="cosine")
+        expected = expected.fit(train, labels).predict(test)
+        np.testing.assert_array_equal(predictions, expected)
+    np.testing.assert_array_equal(result.accuracy, (result.predictions == truth).mean(-1))
+
+
+def test_neighbors_are_found_in_any_order(small_blocks):
+    """Ever better examples, the worst case of the search, and worse and worse ones."""
+    angles = np.linspace(1.5, 0.1, 100)
+    train = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
+    test = np.array([[2.0, 0.0], [0.0, 3.0]], "float32")
+    similarities, indices = neighbors._search(train, test, 3)
+    np.testing.assert_array_equal(indices, [[99, 98, 97], [0, 1, 2]])
+    best = np.sin([angles[:3]])[0]
+    np.testing.assert_allclose(similarities[1], best, rtol=1e-6)
+
+
+def test_the_first_of_equals_counts(small_blocks):
+    train, labels = np.ones((50, 3), "float32"), np.arange(50) % 7
+    test = np.ones((1, 3), "float32")
+    for k in (1, 3, 9):  # nine: classes 0 and 1 have two votes
+        result = evaluation.nearest_neighbors(train, labels, test, [0], k=k)
+        assert result.predictions == [[0]]
+    indices = neighbors._search(train, test, 9)[1]
+    np.testing.assert_array_equal(indices, [range(9)])
+
+
+def test_a_low_temperature_does_not_overflow():
+    train, labels, test, truth = examples()
+    cold = evaluation.nearest_neighbors(train, labels, test, truth, k=10, temperature=1e-4)
+    nearest = evaluation.nearest_neighbors(train, labels, test, truth, k=1)
+    np.testing.assert_array_equal(cold.predictions, nearest.predictions)
+
+
+def test_features_that_are_zero_are_like_no_other():
+    train = np.array([[0, 0], [1, 0], [-1, 0]], "float32")
+    test = np.array([[0, 0], [1, 1], [-1, 1]], "float32")
+    result = evaluation.nearest_neighbors(train, [0, 1, 2], test, [0, 1, 2], k=1)
+    np.testing.assert_array_equal(result.predictions, [[0, 1, 2]])
+
+
+def test_nearest_neighbors_refuse():
+    arrays = examples()
+    for change, error in (
+        ({"k": 61}, "k=61 and 60 examples"),
+        ({"k": 0}, "`k` must be positive whole numbers"),
+        ({"temperature": 0}, "`temperature` must be positive numbers"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            evaluation.nearest_neighbors(*arrays, **change)
 
 
 # The result.
