@@ -1,13 +1,20 @@
 """Protocols that judge a representation, against big_vision, scikit-learn and SciPy."""
 
+import sys
+
 import numpy as np
 import pytest
 from helpers import reference
 from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from keras_vit import evaluation
-from keras_vit.evaluation import ProtocolResult, neighbors
+from keras_vit.evaluation import ProtocolResult, neighbors, probe
 from keras_vit.intervals import student_interval, wilson_interval
 
 pytestmark = pytest.mark.one_backend
@@ -185,6 +192,97 @@ def test_nearest_neighbors_refuse():
     ):
         with pytest.raises(ValueError, match=error):
             evaluation.nearest_neighbors(*arrays, **change)
+
+
+# Linear probe.
+
+
+def scikit_learn_probe(l2, standardize=True):
+    model = LogisticRegression(C=1 / l2, tol=1e-4, max_iter=1000)
+    return make_pipeline(StandardScaler(), model) if standardize else model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_linear_probe_is_that_of_scikit_learn(monkeypatch, dtype, standardize):
+    monkeypatch.setattr(probe, "_ROWS", 16)  # several blocks
+    train, labels, test, truth = examples(num_train=200, num_test=100, spread=3)
+    train, test = 5 + 3 * train.astype(dtype), 5 + 3 * test.astype(dtype)
+    l2 = (0.1, 10.0, 3000.0)
+    arguments = {"l2": l2, "seed": 5, "standardize": standardize}
+    result = evaluation.linear_probe(train, labels, test, truth, **arguments)
+
+    parts = train_test_split(train, labels, test_size=0.2, stratify=labels, random_state=5)
+    fit, held_out, fit_labels, held_out_labels = parts
+    models = [scikit_learn_probe(one, standardize).fit(fit, fit_labels) for one in l2]
+    accuracies = [model.score(held_out, held_out_labels) for model in models]
+    np.testing.assert_array_equal(result.validation.accuracy, accuracies)
+    best = max(zip(accuracies, l2, strict=True))[1]
+    assert result.chosen == best
+    assert result.settings == {"l2": (best,)}
+    expected = scikit_learn_probe(best, standardize).fit(train, labels)
+    np.testing.assert_array_equal(result.predictions[0], expected.predict(test))
+    assert result.accuracy == [expected.score(test, truth)]
+
+
+def test_linear_probe_with_validation_data():
+    """The choice is made on it, and it is among the examples of the last fit."""
+    train, labels, held_out, held_out_labels = examples(80, 40, spread=3)
+    test, truth = examples(80, 40, seed=1, spread=3)[2:]
+    result = evaluation.linear_probe(
+        train, labels, test, truth, l2=(1, 50), validation_data=(held_out, held_out_labels)
+    )
+    models = [scikit_learn_probe(one).fit(train, labels) for one in (1, 50)]
+    accuracies = [model.score(held_out, held_out_labels) for model in models]
+    np.testing.assert_array_equal(result.validation.accuracy, accuracies)
+    features, both = np.concatenate([train, held_out]), np.append(labels, held_out_labels)
+    expected = scikit_learn_probe(result.chosen).fit(features, both)
+    np.testing.assert_array_equal(result.predictions[0], expected.predict(test))
+
+
+def test_a_single_l2_is_not_chosen():
+    train, labels, test, truth = examples()
+    train[:, 0], test[:, 0] = 4.0, 4.0  # a constant feature has no deviation
+    labels = np.where(labels == 3, 7, labels)  # and classes may be missing
+    result = evaluation.linear_probe(train, labels, test, truth, l2=2)
+    expected = scikit_learn_probe(2).fit(train, labels).predict(test)
+    np.testing.assert_array_equal(result.predictions, [expected])
+    assert (result.chosen, result.validation) == (2, None)
+
+
+def test_linear_probe_tells_what_to_doubt():
+    arrays = examples(spread=3)
+    with pytest.warns(ConvergenceWarning):
+        result = evaluation.linear_probe(*arrays, l2=(1e-9, 1e-8), max_iterations=2)
+    printed = str(result)
+    assert (
+        f"The chosen l2 is the {'smallest' if result.chosen < 5e-9 else 'largest'}"
+        in printed
+    )
+    assert printed.count("had not converged") == 3
+    assert "linear probe, validation" in printed
+
+
+def test_linear_probe_refuses(monkeypatch):
+    train, labels, test, truth = examples()
+    arguments = dict(zip(FOUR, (train, labels, test, truth), strict=True))
+    lonely = np.where(np.arange(60) == 9, 5, labels)
+    for change, error in (
+        ({"train_labels": lonely}, "one example of class 5. Give `validation_data`"),
+        ({"train_labels": np.zeros(60, int)}, "Received: examples of class 0 alone"),
+        ({"validation_split": 0.01}, "validation_split=0.01 (The test_size = 1 should"),
+        ({"validation_data": (test[:, :3], truth)}, "(examples, 7), as those to train"),
+        ({"validation_data": (test, truth[:3])}, "`labels of validation_data` must be"),
+        ({"tolerance": -1}, "`tolerance` must be positive"),
+        ({"max_iterations": 1.5}, "`max_iterations` must be positive whole"),
+        ({"test_features": test * np.nan}, "`test_features` must be finite"),
+    ):
+        with pytest.raises(ValueError) as refused:  # noqa: PT011, compared below
+            evaluation.linear_probe(**{**arguments, **change})
+        assert error in str(refused.value)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras-vit\[evaluation\]'"):
+        evaluation.linear_probe(*arguments.values())
 
 
 # The result.

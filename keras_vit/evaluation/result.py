@@ -133,4 +133,5 @@ class ProtocolResult:
             settings = [f"{row[name]:g}" for name in names]
             rows.append((*settings, percent(row["accuracy"]), f"{low:.1f}–{high:.1f} %"))
         head = f"{self.protocol}; intervals: {self.interval_name}"
-        return "\n".join([head, table(rows, left=()), *self.notes])
+        chosen_by = [] if self.validation is None else [str(self.validation)]
+        return "\n".join([head, table(rows, left=()), *self.notes, *chosen_by])
