@@ -285,6 +285,33 @@ def test_linear_probe_refuses(monkeypatch):
         evaluation.linear_probe(*arguments.values())
 
 
+# ImageNet-ReaL.
+
+RIGHT = [[3], [1, 4], [], [0, 2], [5], [], [2, 2]]
+
+
+def test_real_accuracy_by_hand():
+    # right, right, without a label, wrong, wrong, without a label, right: 3 of 5
+    assert evaluation.real_accuracy([3, 4, 0, 1, 3, 5, 2], RIGHT) == 0.6
+    scores = np.full((7, 6), 0.1)
+    for image, best in enumerate([3, 1, 4, 2, 3, 0, 0]):  # 3 of 5, others than before
+        scores[image, best] = 0.2
+    assert evaluation.real_accuracy(scores, RIGHT) == 0.6
+    scores[6] = [0, 0, 1, 0, 0, 0]
+    assert evaluation.real_accuracy(scores, np.array(RIGHT, object)) == 0.8
+
+
+def test_real_accuracy_refuses():
+    for predictions, labels, error in (
+        ([1, 2], RIGHT, "and 7 lists"),
+        ([0.5] * 7, RIGHT, "type float64"),
+        (1, [[1]], "whole numbers"),
+        ([1, 2], [[], []], "2 empty lists"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            evaluation.real_accuracy(predictions, labels)
+
+
 # The result.
 
 
