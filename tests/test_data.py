@@ -217,6 +217,44 @@ def test_center_crop_is_resize_then_crop(image_shape, size):
 
 
 @one_backend
+@pytest.mark.parametrize("size", [(12, 12), (8, 14)])
+@pytest.mark.parametrize("image_shape", [(37, 61), (61, 37), (13, 12), (5, 7)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area"])
+@pytest.mark.parametrize("crop", ["center", "square", "resize"])
+def test_evaluation_crops_by_other_programs(crop, interpolation, image_shape, size):
+    """Pillow resizes bilinearly and bicubically, TensorFlow by area; then a slice."""
+    import tensorflow as tf
+    from PIL import Image
+
+    image = noise(*image_shape)
+    augmentation = Augmentation(
+        evaluation_crop=crop, evaluation_interpolation=interpolation, resize_factor=1.5
+    )
+    pipeline = Pipeline(
+        image_size=size, image_mean=None, image_std=None, augmentation=augmentation
+    )
+    actual = load_images([image], pipeline)[0]
+    resized = [round(side * 1.5) for side in size] if crop != "resize" else list(size)
+    if crop == "center":
+        scale = max(r / side for r, side in zip(resized, image_shape, strict=True))
+        resized = [round(side * scale) for side in image_shape]
+    if interpolation == "area":
+        full = tf.image.resize(image, resized, "area").numpy()
+    else:
+        filters = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
+        planes = [
+            Image.fromarray(image[..., i].astype("float32")).resize(
+                resized[::-1], filters[interpolation]
+            )
+            for i in range(3)
+        ]
+        full = np.stack([np.asarray(plane) for plane in planes], -1).clip(0, 255)
+    top, left = ((r - s) // 2 for r, s in zip(resized, size, strict=True))
+    expected = full[top : top + size[0], left : left + size[1]]
+    np.testing.assert_allclose(actual, expected, atol=2e-2)
+
+
+@one_backend
 def test_crops_for_training():
     """The pixels of the image tell their place."""
     rows, columns = np.mgrid[0:60, 0:80].astype("uint8")
@@ -344,6 +382,10 @@ def test_load_refuses(fields, message):
     [
         ({"crop": "center"}, "`crop` must be one of"),
         ({"evaluation_crop": "random"}, "`evaluation_crop` must be one of"),
+        (
+            {"evaluation_interpolation": "nearest"},
+            "`evaluation_interpolation` must be one of",
+        ),
         ({"crop_area": (0.5, 0.2)}, "`crop_area` must be a pair"),
         ({"crop_area": (0.5, 2)}, "up to 1"),
         ({"crop_ratio": (0, 1)}, "`crop_ratio` must be a pair"),

@@ -225,9 +225,18 @@ def test_a_preset_says_how_its_source_prepares_images():
         preset = dataclasses.replace(row, preprocessing=preprocessing)
         return keras_vit.zoo.pretrained._preprocessing_notes(preset).get("preprocessing")
 
-    center = {"evaluation_crop": "center", "resize_factor": 1.25}
-    assert told(crop_fraction=0.8, squash=False) == center
-    assert told(crop_fraction=1.0, squash=True) == {"evaluation_crop": "resize"}
+    # 224 / 0.9 is 248.9 pixels, and timm takes 248 of them.
+    center = {"evaluation_crop": "center", "resize_factor": 248 / 224}
+    steps = {"crop_fraction": 0.9, "interpolation": "area"}
+    assert row.resolution == 224
+    assert told(**steps, squash=False) == {**center, "interpolation": "area"}
+    square = {**center, "evaluation_crop": "square", "interpolation": "area"}
+    assert told(**steps, squash=True) == square
+    whole = {"evaluation_crop": "resize", "interpolation": "bicubic"}
+    assert told(crop_fraction=1.0, squash=True, interpolation="bicubic") == whole
+    assert told(crop_fraction=1.0, squash=True, interpolation=None) == {
+        "evaluation_crop": "resize"
+    }
     assert told(crop_fraction=None) is None
 
 
@@ -242,12 +251,13 @@ def test_transformers_cannot_crop_every_shape(tmp_path, caplog):
 
 
 @ONE_BACKEND
-@pytest.mark.parametrize("crop", ["center", "resize"])
-def test_transformers_prepares_images_alike(crop, tmp_path):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("crop", ["center", "square", "resize"])
+def test_transformers_prepares_images_alike(crop, interpolation, tmp_path):
     from transformers import AutoConfig, AutoImageProcessor
 
-    preprocessing = {"evaluation_crop": crop}
-    if crop == "center":
+    preprocessing = {"evaluation_crop": crop, "interpolation": interpolation}
+    if crop != "resize":
         preprocessing["resize_factor"] = 1.5
     model = noted(
         classifier_activation=None,
@@ -265,7 +275,8 @@ def test_transformers_prepares_images_alike(crop, tmp_path):
 
     processor = AutoImageProcessor.from_pretrained(tmp_path / "hf", use_fast=False)
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (6, 9, 3), "uint8").repeat(10, 0).repeat(10, 1)
+    # Pillow cuts off what the cubic kernel overshoots after each axis, we after both.
+    picture = rng.integers(64, 192, (6, 9, 3), "uint8").repeat(10, 0).repeat(10, 1)
     theirs = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
     tmp_file = tmp_path / "model.keras"
     model.save(tmp_file)
@@ -293,6 +304,11 @@ def test_transformers_prepares_images_alike(crop, tmp_path):
             {"evaluation_crop": "center", "resize_factor": 1.25},
         ),
         ({"do_resize": True, "size": {"shortest_edge": 40}}, None),  # of any shape
+        ({"do_resize": True, "size": 32, "resample": 1}, None),  # Lanczos
+        (
+            {"do_resize": True, "size": 32, "resample": 2},
+            {"evaluation_crop": "resize", "interpolation": "bilinear"},
+        ),
         ({"do_resize": False}, None),
         (
             {
@@ -301,8 +317,13 @@ def test_transformers_prepares_images_alike(crop, tmp_path):
                 "do_center_crop": True,
                 "crop_size": 32,
                 "feature_extractor_type": "DeiTFeatureExtractor",  # squashed and cropped
+                "resample": 3,
             },
-            None,
+            {
+                "evaluation_crop": "square",
+                "resize_factor": 1.25,
+                "interpolation": "bicubic",
+            },
         ),
     ],
 )
@@ -356,8 +377,14 @@ def test_timm_files(tmp_path):
         return found.get("preprocessing")
 
     # timm resizes to floor(32 / 0.9) = 35 pixels.
-    assert told() == {"evaluation_crop": "center", "resize_factor": 35 / 32}
-    assert told(crop_mode="squash", crop_pct=1.0) == {"evaluation_crop": "resize"}
+    center = {"evaluation_crop": "center", "resize_factor": 35 / 32}
+    center["interpolation"] = "bicubic"  # timm's default
+    assert told() == center
+    assert told(interpolation="bilinear") == {**center, "interpolation": "bilinear"}
+    assert told(interpolation="lanczos") is None
+    whole = {"evaluation_crop": "resize", "interpolation": "bicubic"}
+    assert told(crop_mode="squash", crop_pct=1.0) == whole
+    assert told(crop_mode="squash") == {**center, "evaluation_crop": "square"}
     assert told(crop_mode="border") is None
     assert told(crop_pct=None) is None
     # Earlier versions of timm put all in one dictionary.
@@ -367,7 +394,7 @@ def test_timm_files(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(flat))
     found = keras_vit.from_pretrained(path).get_config()
     assert found["class_names"] == ("x", "y", "z")
-    assert found["preprocessing"] == {"evaluation_crop": "center", "resize_factor": 35 / 32}
+    assert found["preprocessing"] == center
     assert (found["image_mean"], found["image_std"]) == tuple(map(tuple, images.values()))
 
 

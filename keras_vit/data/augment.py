@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_vit import arguments
-from keras_vit.models.notes import EVALUATION_CROPS, RESIZE_FACTOR
+from keras_vit.models.notes import EVALUATION_CROPS, INTERPOLATIONS, RESIZE_FACTOR
 
 CROPS = ("inception", "random", "square", "resize")
 
@@ -35,7 +35,11 @@ class Augmentation:
         cutmix_alpha: the same for the area that CutMix leaves; 0 for none. If both are
             positive, each batch uses one of the two, at random.
         evaluation_crop: `"center"`: the smaller side resized to `resize_factor` times the
-            image size, then the middle part; `"resize"`: the whole image resized.
+            image size, then the middle part; `"square"`: the whole image resized to
+            `resize_factor` times the image size, then the middle part; `"resize"`: the
+            whole image resized to the image size.
+        evaluation_interpolation: `"bilinear"` or `"bicubic"`, both antialiased as Pillow's,
+            or `"area"`, the mean of the pixels below a pixel; for evaluation images.
     """
 
     crop: str = "inception"
@@ -47,10 +51,13 @@ class Augmentation:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     evaluation_crop: str = "center"
+    evaluation_interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         arguments.one_of(self.crop, CROPS, "crop")
         arguments.one_of(self.evaluation_crop, EVALUATION_CROPS, "evaluation_crop")
+        chosen = self.evaluation_interpolation
+        arguments.one_of(chosen, INTERPOLATIONS, "evaluation_interpolation")
         object.__setattr__(self, "crop_area", _range(self.crop_area, 1, "crop_area"))
         ratio = _range(self.crop_ratio, float("inf"), "crop_ratio")
         object.__setattr__(self, "crop_ratio", ratio)

@@ -1,8 +1,9 @@
 """Crops of the paper: images of any size to images of one size.
 
 Each function takes an image (height, width, channels) and returns a float32 image of the
-given size (height, width), with values on the same scale. Resizing is bilinear and
-antialiased; the Inception crop is not antialiased, as in the original code.
+given size (height, width), with values on the same scale. Crops of training images are
+resized bilinearly and antialiased; the Inception crop is not antialiased, as in the original
+code.
 """
 
 from __future__ import annotations
@@ -71,11 +72,40 @@ def _random_part(image, size, resized, seed):
     return _part_of_resized(image, size, resized, tf.minimum(offset, room - 1))
 
 
-def center_crop(image: tf.Tensor, size: tuple[int, int], resize_factor: float) -> tf.Tensor:
-    """Resizes as `random_crop` does, and cuts out the middle part."""
-    tf = tensorflow()
+def center_crop(
+    image: tf.Tensor,
+    size: tuple[int, int],
+    resize_factor: float,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """Resizes as `random_crop` does, and cuts out the middle part.
+
+    `interpolation` is that of `Augmentation.evaluation_interpolation`.
+    """
     resized = _resized_small(image, size, resize_factor)
-    return _part_of_resized(image, size, resized, tf.cast((resized - size) // 2, "float32"))
+    return _middle(image, size, resized, interpolation)
+
+
+def whole_image(
+    image: tf.Tensor,
+    size: tuple[int, int],
+    resize_factor: float,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """Resizes as `square_crop` does, and cuts out the middle part.
+
+    `interpolation` is that of `Augmentation.evaluation_interpolation`.
+    """
+    resized = tensorflow().constant([round(side * resize_factor) for side in size])
+    return _middle(image, size, resized, interpolation)
+
+
+def _middle(image, size, resized, interpolation):
+    tf = tensorflow()
+    offset = tf.cast((resized - size) // 2, "float32")
+    if interpolation == "area":
+        return _part_of_means(image, size, resized, offset)
+    return _part_of_resized(image, size, resized, offset, _KERNELS[interpolation])
 
 
 def plain_resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -92,18 +122,44 @@ def _resized_small(image, size, resize_factor):
     return tf.maximum(tf.cast(tf.round(shape * scale), "int32"), least)
 
 
-def _part_of_resized(image, size, resized, offset):
+# TensorFlow's kernels: its cubic one has the parameter of Pillow, -0.5.
+_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
+
+
+def _part_of_resized(image, size, resized, offset, kernel="triangle"):
     """Cuts a part, at an offset, out of `tf.image.resize(image, resized, antialias=True)`.
 
     Only that part is computed: the rest of a very long image would not fit in memory.
     """
     tf = tensorflow()
     scale = tf.cast(resized, "float32") / tf.cast(tf.shape(image)[:2], "float32")
-    return tf.raw_ops.ScaleAndTranslate(
+    part = tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=size,
         scale=scale,
         translation=-offset,
-        kernel_type="triangle",
+        kernel_type=kernel,
         antialias=True,
     )[0]
+    # The cubic kernel has negative weights, and files hold no values beyond these.
+    return part if kernel == "triangle" else tf.clip_by_value(part, 0.0, 255.0)
+
+
+def _part_of_means(image, size, resized, offset):
+    """Cuts a part, at an offset, out of `tf.image.resize(image, resized, "area")`."""
+    tf = tensorflow()
+    shape = tf.shape(image)
+    rows, columns = (_means(shape[i], resized[i], size[i], offset[i]) for i in (0, 1))
+    image = tf.cast(image, "float32")
+    return tf.einsum("rh,hwc,kw->rkc", rows, image, columns)
+
+
+def _means(length, resized, size, offset):
+    """Weights (size, length) of the pixels on one axis that lie below each new pixel."""
+    tf = tensorflow()
+    scale = tf.cast(length, "float64") / tf.cast(resized, "float64")
+    edges = (tf.cast(offset, "float64") + tf.range(size + 1, dtype="float64")) * scale
+    pixels = tf.range(length + 1, dtype="float64")
+    start = tf.maximum(edges[:-1, None], pixels[None, :-1])
+    end = tf.minimum(edges[1:, None], pixels[None, 1:])
+    return tf.cast(tf.maximum(end - start, 0.0) / scale, "float32")

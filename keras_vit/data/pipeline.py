@@ -99,6 +99,14 @@ class Pipeline:
         return Reading(value_range=self.value_range, alpha=self.alpha)
 
 
+# Notes of a model → fields of `Augmentation`.
+_CROP_NOTES = {
+    "evaluation_crop": "evaluation_crop",
+    "resize_factor": "resize_factor",
+    "interpolation": "evaluation_interpolation",
+}
+
+
 def fields_of(model: keras.Model, augmentation: Augmentation) -> dict[str, Any]:
     """Returns the fields of a `Pipeline` that prepares images as a model takes them.
 
@@ -121,8 +129,7 @@ def fields_of(model: keras.Model, augmentation: Augmentation) -> dict[str, Any]:
         )
     takes_pixels = config["include_preprocessing"]
     noted = dict(config.get("preprocessing") or {})
-    names = ("evaluation_crop", "resize_factor")
-    crop = {name: noted.pop(name) for name in names if name in noted}
+    crop = {field: noted.pop(n) for n, field in _CROP_NOTES.items() if n in noted}
     channels = model.input_shape[-1 if config["data_format"] == "channels_last" else 1]
     if channels not in CHANNELS:
         raise ValueError(
@@ -215,10 +222,13 @@ class Augment:
 def evaluation_crop(image: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
     """Crops an image for evaluation to the pipeline's size, with values from 0 to 255."""
     augmentation, size = pipeline.augmentation, pipeline.image_size
+    how = augmentation.evaluation_interpolation
     if augmentation.evaluation_crop == "resize":
-        image = crops.plain_resize(image, size)
+        image = crops.whole_image(image, size, 1.0, how)
+    elif augmentation.evaluation_crop == "square":
+        image = crops.whole_image(image, size, augmentation.resize_factor, how)
     else:
-        image = crops.center_crop(image, size, augmentation.resize_factor)
+        image = crops.center_crop(image, size, augmentation.resize_factor, how)
     return tensorflow().ensure_shape(image, (*size, pipeline.channels))
 
 

@@ -24,8 +24,8 @@ def metadata_of(model: keras.Model) -> dict[str, Any]:
         `"probabilities"` (the function that gives them from the outputs: `"softmax"`,
         `"sigmoid"`, or `"none"` if the outputs are probabilities), `"image_size"` (height,
         width), `"data_format"`, `"image_mean"` and `"image_std"` (of pixel values from 0 to
-        1; left out if the model takes values from 0 to 255), `"evaluation_crop"` and
-        `"resize_factor"` (see `data.Augmentation`), `"interpolation"`, `"value_range"`
+        1; left out if the model takes values from 0 to 255), `"evaluation_crop"`,
+        `"resize_factor"` and `"interpolation"` (see `data.Augmentation`), `"value_range"`
         and `"alpha"`. Empty for a model of another package.
     """
     config = model.get_config()
@@ -40,7 +40,7 @@ def metadata_of(model: keras.Model) -> dict[str, Any]:
     if preprocessing := config.get("preprocessing"):
         told |= {k: v for k, v in preprocessing.items() if k != "image_size"}
         if "evaluation_crop" in preprocessing:
-            told["interpolation"] = "bilinear"  # antialiased, as `keras_vit.data` does
+            told.setdefault("interpolation", "bilinear")  # the default of `keras_vit.data`
     told = {name: value for name, value in told.items() if value is not None}
     return json.loads(json.dumps(told))
 

@@ -14,7 +14,8 @@ from keras_vit import arguments
 NOTES = ("class_names", "probabilities", "preprocessing")
 OF_THE_HEAD = ("class_names", "probabilities")
 PROBABILITIES = ("softmax", "sigmoid")
-EVALUATION_CROPS = ("center", "resize")
+EVALUATION_CROPS = ("center", "square", "resize")
+INTERPOLATIONS = ("bilinear", "bicubic", "area")
 ALPHA = ("drop", "white")
 RESIZE_FACTOR = 448 / 384  # of the ViT paper's code
 
@@ -58,13 +59,17 @@ def _checked_preprocessing(fields) -> dict[str, Any]:
             f"Received: preprocessing={fields!r}"
         )
     checked = {name: _CHECKS[name](value) for name, value in fields.items()}
-    if checked.get("evaluation_crop") == "center":
+    if checked.get("evaluation_crop") in ("center", "square"):
         checked.setdefault("resize_factor", RESIZE_FACTOR)
     return checked
 
 
 def _crop(value):
     return arguments.one_of(value, EVALUATION_CROPS, "evaluation_crop")
+
+
+def _interpolation(value):
+    return arguments.one_of(value, INTERPOLATIONS, "interpolation")
 
 
 def _factor(value):
@@ -99,6 +104,7 @@ _CHECKS = {
     "image_size": _size,
     "evaluation_crop": _crop,
     "resize_factor": _factor,
+    "interpolation": _interpolation,
     "value_range": _range,
     "alpha": _alpha,
 }

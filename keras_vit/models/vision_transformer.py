@@ -175,9 +175,10 @@ class VisionTransformer(ImageModel):
         probabilities: `"softmax"` or `"sigmoid"`, the activation that makes probabilities
             of the outputs where `classifier_activation` is `None`.
         preprocessing: the preparation of images for evaluation, beside their size, mean
-            and deviation: a dictionary of `"evaluation_crop"` and `"resize_factor"` (see
-            `data.Augmentation`), `"value_range"` and `"alpha"` (see `data.Pipeline`), and
-            `"image_size"` where it is another than the model's; each may be left out.
+            and deviation: a dictionary of `"evaluation_crop"`, `"resize_factor"` and
+            `"interpolation"` (see `data.Augmentation`), `"value_range"` and `"alpha"` (see
+            `data.Pipeline`), and `"image_size"` where it is another than the model's;
+            each may be left out.
         input_shape: shape of an image without the batch, `None` for `image_size` with 3
             channels. Height and width `None` accept any size divisible by the patch:
             the position grid keeps `image_size` and is resized inside the graph.

@@ -155,7 +155,7 @@ def image_fields(pipeline: Pipeline) -> dict[str, Any]:
     augmentation = fields.pop("augmentation")
     kept = ("image_size", "channels", "image_mean", "image_std", "data_format")
     kept += ("value_range", "alpha")
-    crop = ("evaluation_crop", "resize_factor")
+    crop = ("evaluation_crop", "resize_factor", "evaluation_interpolation")
     return {**{k: fields[k] for k in kept}, **{k: augmentation[k] for k in crop}}
 
 

@@ -243,6 +243,8 @@ def notes(model: keras.Model, data: ImageData, recipe: Recipe) -> dict[str, Any]
         "evaluation_crop": pipeline.augmentation.evaluation_crop,
         "resize_factor": pipeline.augmentation.resize_factor,
     }
+    if (how := pipeline.augmentation.evaluation_interpolation) != "bilinear":
+        preprocessing["interpolation"] = how
     for name in ("value_range", "alpha"):
         if (value := getattr(pipeline, name)) is not None:
             preprocessing[name] = value

@@ -10,7 +10,7 @@ from keras_vit.weights.architecture import METADATA_KEY
 from keras_vit.weights.files.tensor_file import parse_json
 
 NOTES_KEY = "keras_vit.notes"  # of the metadata of our own .safetensors files
-_BILINEAR = 2  # of Pillow's filters
+_FILTERS = {"bilinear": 2, "bicubic": 3}  # Pillow's
 
 
 def notes_of(
@@ -84,25 +84,35 @@ def _of_processor(processor) -> dict[str, Any] | None:
     """Preparation of images as transformers' processor does it; None if we have no such."""
     if not processor.get("do_resize", False):
         return None
+    how = {}
+    if "resample" in processor:
+        filters = {number: name for name, number in _FILTERS.items()}
+        if processor["resample"] not in filters:  # nearest, Lanczos …
+            return None
+        how = {"interpolation": filters[processor["resample"]]}
     size, crop = processor.get("size"), processor.get("crop_size")
     kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
-    if "DeiT" in str(kind):  # it crops the squashed image
-        return None
     if not processor.get("do_center_crop", False):
         squashed = isinstance(size, int) or {"height", "width"} <= set(size or ())
-        return {"evaluation_crop": "resize"} if squashed else None
-    shorter = size.get("shortest_edge") if isinstance(size, Mapping) else size
+        return {"evaluation_crop": "resize", **how} if squashed else None
+    is_square = "DeiT" in str(kind)  # it crops the squashed image, whatever `size` is
+    if isinstance(size, Mapping) and not is_square:
+        is_square = {"height", "width"} <= set(size)
     if isinstance(crop, Mapping):
         crop = min(crop.get("height") or 0, crop.get("width") or 0)
-    return _center(shorter, crop)
+    if isinstance(size, Mapping):
+        edges = ("height", "width") if is_square else ("shortest_edge",)
+        size = min(size.get(edge) or 0 for edge in edges)
+    return _cropped("square" if is_square else "center", size, crop, how)
 
 
-def _center(resized, size) -> dict[str, Any] | None:
-    """A central crop of `size` pixels from an image resized to `resized` or None."""
+def _cropped(evaluation_crop, resized, size, how) -> dict[str, Any] | None:
+    """A crop of `size` pixels from an image resized to `resized`, or None."""
     numbers = all(isinstance(value, int) and value > 0 for value in (resized, size))
     if not numbers or resized < size:
         return None
-    return {"evaluation_crop": "center", "resize_factor": resized / size}
+    factor = resized / size
+    return {"evaluation_crop": evaluation_crop, "resize_factor": factor, **how}
 
 
 def _of_timm(config, pretrained):
@@ -123,9 +133,14 @@ def _of_timm_images(pretrained):
     size = (pretrained.get("input_size") or (0,))[-1]
     if not isinstance(share, int | float) or not 0 < share <= 1:
         return None
+    how = pretrained.get("interpolation") or "bicubic"  # timm's default
+    if mode not in ("center", "squash") or how not in _FILTERS:
+        return None
+    how = {"interpolation": how}
     if mode == "squash" and share == 1:
-        return {"evaluation_crop": "resize"}
-    return _center(int(size / share), size) if mode == "center" else None
+        return {"evaluation_crop": "resize", **how}
+    crop = "square" if mode == "squash" else mode
+    return _cropped(crop, int(size / share), size, how)
 
 
 # Writing.
@@ -161,13 +176,29 @@ def hugging_face_images(
     size = {"height": height, "width": width}
     crop = steps.get("evaluation_crop")
     if crop is not None:  # as `keras_vit.data` prepares them
-        resample = _BILINEAR
+        how = steps.get("interpolation", "bilinear")
+        if how not in _FILTERS:
+            log.warning(
+                "transformers' image processors have no interpolation %r: their images "
+                "differ from those that keras_vit prepares.",
+                how,
+            )
+        resample = _FILTERS.get(how, _FILTERS["bilinear"])
     if crop == "center" and height != width:
         log.warning(
             "transformers' image processors crop by the shorter side of an image only: "
             "images of %d × %d pixels differ from those that keras_vit prepares.",
             *(height, width),
         )
+    if crop == "square":
+        sides = {name: round(size[name] * steps["resize_factor"]) for name in size}
+        return {
+            "image_processor_type": "DeiTImageProcessor",  # which crops squashed images
+            "size": sides,
+            "do_center_crop": True,
+            "crop_size": size,
+            "resample": resample,
+        }
     if crop != "center":
         return {"image_processor_type": kind, "size": size, "resample": resample}
     return {

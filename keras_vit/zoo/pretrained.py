@@ -346,10 +346,17 @@ def _preprocessing_notes(preset) -> dict[str, Any]:
     if preset is None or preset.preprocessing.crop_fraction is None:
         return {}
     steps = preset.preprocessing
-    if steps.squash:
-        return {"preprocessing": {"evaluation_crop": "resize"}}
-    factor = 1 / steps.crop_fraction
-    return {"preprocessing": {"evaluation_crop": "center", "resize_factor": factor}}
+    if steps.squash and steps.crop_fraction == 1:
+        noted = {"evaluation_crop": "resize"}
+    else:
+        size = min(arguments.pair(preset.resolution, "resolution"))
+        noted = {
+            "evaluation_crop": "square" if steps.squash else "center",
+            "resize_factor": int(size / steps.crop_fraction) / size,  # as timm rounds
+        }
+    if steps.interpolation is not None:
+        noted["interpolation"] = steps.interpolation
+    return {"preprocessing": noted}
 
 
 def _check_preset(preset, config, path):
