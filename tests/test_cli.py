@@ -450,6 +450,8 @@ def test_list_and_describe(run, fails):
     assert (status, output) == (0, f"{keras_vit.list_presets('DINOv2')}\n")
     status, output, _ = run("list")
     assert "ViTB16.augreg_imagenet21k " in output
+    status, output, _ = run("list", "--family", "beit", "--scores")
+    assert (status, output) == (0, f"{keras_vit.list_presets('BEiT').scores()}\n")
     status, output, _ = run("describe", "ViTB16.imagenet21k")
     assert (status, output) == (0, f"{keras_vit.describe('ViTB16.imagenet21k')}\n")
     assert "Near it: ViTB16.imagenet21k" in fails("describe", "ViTB16.imagnet21k")

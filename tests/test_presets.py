@@ -563,7 +563,7 @@ def test_a_description_has_everything_of_a_row():
         text = str(description)
         for value in (
             *(row.name, row.family, row.paper, row.license, *row.addresses),
-            *("86,859,496", "85.996 %", row.accuracy_source, "bicubic"),
+            *("86,859,496", "86.006 %", row.accuracy_source, "bicubic"),
             *("(0.5, 0.5, 0.5)", "hidden_dim", "3072", "medium1", "recipe: steps"),
         ):
             assert value in text

@@ -34,6 +34,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     _add_inspect(commands)
     listing = add_command(commands, "list", _list, "list the presets")
     listing.add_argument("--family", help="family of presets, such as AugReg or DINOv2")
+    listing.add_argument(
+        "--scores",
+        action="store_true",
+        help="list top-1 on ImageNet, ReaL, V2, A, R and Sketch, as published",
+    )
     _add_describe(commands)
 
 
@@ -108,7 +113,8 @@ def _inspect(args):
 
 
 def _list(args):
-    print(keras_vit.list_presets(args.family))
+    presets = keras_vit.list_presets(args.family)
+    print(presets.scores() if args.scores else presets)
     return OK
 
 

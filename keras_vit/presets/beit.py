@@ -12,18 +12,18 @@ from keras_vit.presets.rotary import CLASSES_22K
 
 # timm's name, crop, top-1.
 _ROWS = [
-    ("beit_base_patch16_224.in22k_ft_in22k_in1k", 0.9, None),
-    ("beit_base_patch16_384.in22k_ft_in22k_in1k", 1.0, 86.800),
+    ("beit_base_patch16_224.in22k_ft_in22k_in1k", 0.9, 85.244),
+    ("beit_base_patch16_384.in22k_ft_in22k_in1k", 1.0, 86.816),
     ("beit_base_patch16_224.in22k_ft_in22k", 0.9, None),
-    ("beit_large_patch16_224.in22k_ft_in22k_in1k", 0.9, 87.478),
-    ("beit_large_patch16_384.in22k_ft_in22k_in1k", 1.0, 88.402),
-    ("beit_large_patch16_512.in22k_ft_in22k_in1k", 1.0, 88.596),
+    ("beit_large_patch16_224.in22k_ft_in22k_in1k", 0.9, 87.488),
+    ("beit_large_patch16_384.in22k_ft_in22k_in1k", 1.0, 88.382),
+    ("beit_large_patch16_512.in22k_ft_in22k_in1k", 1.0, 88.578),
     ("beit_large_patch16_224.in22k_ft_in22k", 0.9, None),
-    ("beitv2_base_patch16_224.in1k_ft_in22k_in1k", 0.9, 86.474),
-    ("beitv2_base_patch16_224.in1k_ft_in1k", 0.9, 85.594),
+    ("beitv2_base_patch16_224.in1k_ft_in22k_in1k", 0.9, 86.494),
+    ("beitv2_base_patch16_224.in1k_ft_in1k", 0.9, 85.596),
     ("beitv2_base_patch16_224.in1k_ft_in22k", 0.9, None),
-    ("beitv2_large_patch16_224.in1k_ft_in22k_in1k", 0.95, 88.394),
-    ("beitv2_large_patch16_224.in1k_ft_in1k", 0.95, 87.412),
+    ("beitv2_large_patch16_224.in1k_ft_in22k_in1k", 0.95, 88.406),
+    ("beitv2_large_patch16_224.in1k_ft_in1k", 0.95, 87.414),
     ("beitv2_large_patch16_224.in1k_ft_in22k", 0.95, None),
 ]
 

@@ -38,12 +38,12 @@ _FINETUNED = Preprocessing(crop_fraction=1.0, interpolation="bilinear")
 
 # ResNet, timm's name, resolution of its evaluation and top-1 of the fine-tuned file.
 _RESNETS = [
-    ("R50x1", "resnetv2_50x1_bit", 448, 80.340),
-    ("R50x3", "resnetv2_50x3_bit", 448, 84.020),
-    ("R101x1", "resnetv2_101x1_bit", 448, 82.342),
-    ("R101x3", "resnetv2_101x3_bit", 448, 84.438),
-    ("R152x2", "resnetv2_152x2_bit", 448, 84.510),
-    ("R152x4", "resnetv2_152x4_bit", 480, 84.916),
+    ("R50x1", "resnetv2_50x1_bit", 448, 80.378),
+    ("R50x3", "resnetv2_50x3_bit", 448, 83.992),
+    ("R101x1", "resnetv2_101x1_bit", 448, 82.332),
+    ("R101x3", "resnetv2_101x3_bit", 448, 84.430),
+    ("R152x2", "resnetv2_152x2_bit", 448, 84.480),
+    ("R152x4", "resnetv2_152x4_bit", 480, 84.924),
 ]
 
 # Students and teachers: tag, file, resolution, classes, preprocessing, timm's name, top-1.

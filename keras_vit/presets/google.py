@@ -42,11 +42,11 @@ _IMAGENET21K = [
 # Architecture, file, size of the file, timm's name of the same weights, its top-1.
 _FINETUNED = [
     ("ViTB8", "ViT-B_8", 334.78 * MIB, None, None),
-    ("ViTB16", "ViT-B_16", 331.4 * MIB, "vit_base_patch16_384", 84.200),
+    ("ViTB16", "ViT-B_16", 331.4 * MIB, "vit_base_patch16_384", 84.208),
     ("ViTB32", "ViT-B_32", 336.89 * MIB, None, None),
     ("ViTL16", "ViT-L_16", 1.14 * GIB, None, None),
-    ("ViTL32", "ViT-L_32", 1.14 * GIB, "vit_large_patch32_384", 81.510),
-    ("R50ViTB16", "R50+ViT-B_16", 377.57 * MIB, "vit_base_r50_s16_384", 84.976),
+    ("ViTL32", "ViT-L_32", 1.14 * GIB, "vit_large_patch32_384", 81.506),
+    ("R50ViTB16", "R50+ViT-B_16", 377.57 * MIB, "vit_base_r50_s16_384", 84.994),
 ]
 
 # The README states the expected accuracy of these two.
@@ -59,8 +59,8 @@ _FINETUNED_224 = [
 # optimizer's state too.
 _SAM_FILES = [
     ("ViTS16", "ViT-S_16", 252.57 * MIB, None, None),
-    ("ViTB16", "ViT-B_16", 330.3 * MIB, "vit_base_patch16_224", 80.244),
-    ("ViTB32", "ViT-B_32", 336.61 * MIB, "vit_base_patch32_224", 73.694),
+    ("ViTB16", "ViT-B_16", 330.3 * MIB, "vit_base_patch16_224", 80.242),
+    ("ViTB32", "ViT-B_32", 336.61 * MIB, "vit_base_patch32_224", 73.706),
     ("ViTL16", "ViT-L_16", 1.13 * GIB, None, None),
     ("ViTL32", "ViT-L_32", 1.14 * GIB, None, None),
 ]

@@ -6,11 +6,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
+from keras_vit import arguments
 from keras_vit.models.sizes import architecture_fields, count_parameters
+from keras_vit.presets.timm_scores import DATA_SETS, timm_scores
 
 MIB, GIB = 2**20, 2**30
+_TIMM_HUB = "hf://timm/"
 # Licenses that allow any use of the weights, also commercial.
 PERMISSIVE = ("Apache-2.0", "MIT")
 
@@ -35,6 +38,13 @@ class Preprocessing:
     crop_fraction: float | None = None
     interpolation: str | None = None
     squash: bool = False
+
+
+class Score(NamedTuple):
+    """A published score: top-1 in percent, and its source."""
+
+    accuracy: float
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +115,38 @@ class Preset:
         return count_parameters(**self.config())
 
     @property
+    def scores(self) -> dict[str, Score]:
+        """Published scores on ImageNet-1k and the test sets of its classes, by data set.
+
+        The names are `"imagenet2012"`, `"imagenet_real"`, `"imagenet_v2"`, `"imagenet_a"`,
+        `"imagenet_r"` and `"imagenet_sketch"`; data sets without a score are left out. They
+        are timm's, of these weights at this resolution, measured in one way. Where timm has
+        none, `"imagenet2012"` is `accuracy`, of a classifier of 1000 classes.
+        """
+        timm = next((a for a in self.addresses if a.startswith(_TIMM_HUB)), "")
+        key = (timm.removeprefix(_TIMM_HUB), self.resolution)
+        scores = {
+            name: Score(accuracy, f"timm's {DATA_SETS[name][1]}")
+            for name, accuracy in timm_scores().get(key, {}).items()
+        }
+        if not scores and self.accuracy is not None and self.classes == 1000:
+            scores["imagenet2012"] = Score(self.accuracy, self.accuracy_source)
+        return scores
+
+    def published(self, data_set: str) -> float | None:
+        """Returns the published top-1 on a data set in percent, `None` if none is known.
+
+        Args:
+            data_set: name of a data set, as in `scores`, such as `"imagenet_real"`.
+
+        Raises:
+            ValueError: if there are no scores of the data set.
+        """
+        arguments.one_of(data_set, tuple(DATA_SETS), "data_set")
+        score = self.scores.get(data_set)
+        return None if score is None else score.accuracy
+
+    @property
     def is_restricted(self) -> bool:
         """True if the license of the weights does not allow every use of them."""
         return self.license is not None and self.license not in PERMISSIVE
@@ -153,7 +195,7 @@ def timm_fields(name: str) -> dict[str, Any]:
     size = _TIMM_SIZES.get(f"{size}{plus or ''}", size)
     return {
         "architecture": f"ViT{size}{patch}",
-        "addresses": (f"hf://timm/{name}",),
+        "addresses": (f"{_TIMM_HUB}{name}",),
         "resolution": int(resolution),
     }
 

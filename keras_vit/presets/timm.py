@@ -22,8 +22,8 @@ _README = "README of timm"
 # timm's name, crop, top-1, its source. "sbb": *Searching for better baselines*.
 _OWN = [
     ("vit_medium_patch16_gap_240.sw_in12k", 0.95, None, None),
-    ("vit_medium_patch16_gap_256.sw_in12k_ft_in1k", 0.95, 84.446, TIMM_RESULTS),
-    ("vit_medium_patch16_gap_384.sw_in12k_ft_in1k", 0.95, 85.532, TIMM_RESULTS),
+    ("vit_medium_patch16_gap_256.sw_in12k_ft_in1k", 0.95, 84.450, TIMM_RESULTS),
+    ("vit_medium_patch16_gap_384.sw_in12k_ft_in1k", 0.95, 85.554, TIMM_RESULTS),
     ("vit_wee_patch16_reg1_gap_256.sbb_in1k", 0.95, 80.258, _CARD),
     ("vit_little_patch16_reg1_gap_256.sbb_in12k_ft_in1k", 0.95, 83.774, _CARD),
     ("vit_little_patch16_reg1_gap_256.sbb_in12k", 0.95, None, None),
@@ -57,10 +57,10 @@ _SQUASHED = ("vit_medium_patch16_gap_384", "vit_so150m2_patch16_reg1_gap_448")
 
 # EVA-Large, pre-trained by masked images alone: timm's name, top-1.
 _EVA = [
-    ("eva_large_patch14_196.in22k_ft_in22k_in1k", 88.576),
-    ("eva_large_patch14_336.in22k_ft_in22k_in1k", 89.208),
-    ("eva_large_patch14_196.in22k_ft_in1k", 87.934),
-    ("eva_large_patch14_336.in22k_ft_in1k", 88.670),
+    ("eva_large_patch14_196.in22k_ft_in22k_in1k", 88.596),
+    ("eva_large_patch14_336.in22k_ft_in22k_in1k", 89.250),
+    ("eva_large_patch14_196.in22k_ft_in1k", 87.956),
+    ("eva_large_patch14_336.in22k_ft_in1k", 88.690),
 ]
 
 # SigLIP fine-tuned: timm's name, tag, pooling, top-1.
@@ -70,7 +70,7 @@ _SIGLIP = [
 ]
 
 # MIIL: timm's tag, classes, top-1. It merged rare classes of ImageNet-21k.
-_MIIL = [("in21k", 11221, None), ("in21k_ft_in1k", CLASSES_1K, 84.266)]
+_MIIL = [("in21k", 11221, None), ("in21k_ft_in1k", CLASSES_1K, 84.272)]
 
 # TIPSv2: architecture, timm's name of the size.
 _TIPS = [

@@ -18,6 +18,7 @@ from keras_vit.presets import (
     parse_augreg,
 )
 from keras_vit.presets.preset import MIB
+from keras_vit.presets.timm_scores import DATA_SETS
 from keras_vit.tables import shape_text, table
 
 
@@ -191,6 +192,14 @@ def _score(preset):
     lines = [("ImageNet-1k top-1", None if accuracy is None else f"{accuracy} %")]
     if preset.accuracy_source:
         lines.append(("as stated by", preset.accuracy_source))
+    scores = dict(preset.scores)
+    first = scores.pop("imagenet2012", None)
+    if first and first.source != preset.accuracy_source:
+        lines.append(("ImageNet-1k top-1 by timm", f"{first.accuracy} %"))
+    for name, score in scores.items():
+        lines.append((f"{DATA_SETS[name][0]} top-1", f"{score.accuracy} %"))
+    if scores:
+        lines.append(("as stated by", "timm's tables of results"))
     return lines
 
 

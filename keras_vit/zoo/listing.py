@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from keras_vit import arguments
 from keras_vit.presets import PRESETS, Preset
 from keras_vit.presets.preset import MIB
+from keras_vit.presets.timm_scores import DATA_SETS
 from keras_vit.tables import shape_text, table
 
 
@@ -35,6 +36,14 @@ class PresetList(Sequence):
         header += ("MiB", "top-1")
         return table([header, *map(_row, self._presets)], left=(0, 4, 5))
 
+    def scores(self) -> str:
+        """Table of the published scores, top-1 in percent, of the presets that have any."""
+        header = ("name", *(title for title, _ in DATA_SETS.values()))
+        rows = [
+            (preset.name, *_scores(preset)) for preset in self._presets if preset.scores
+        ]
+        return table([header, *rows], left=(0,))
+
 
 def list_presets(family: str | None = None) -> PresetList:
     """Lists the published checkpoints that have a name here.
@@ -46,7 +55,8 @@ def list_presets(family: str | None = None) -> PresetList:
     Returns:
         A sequence of presets that prints as a table. Top-1 is the accuracy on ImageNet-1k
         in percent. Zero-shot and linear classification stand beside fine-tuned models:
-        `describe` names the source of each score.
+        `describe` names the source of each score. `scores()` of the sequence is a table
+        of the scores on ImageNet-1k and the test sets of its classes.
 
     Raises:
         ValueError: if the family is unknown.
@@ -54,6 +64,7 @@ def list_presets(family: str | None = None) -> PresetList:
     Example:
 
     >>> print(list_presets("DINOv2"))
+    >>> print(list_presets("BEiT").scores())  # on ImageNet's other test sets, too
     >>> [preset.name for preset in list_presets() if preset.parameters < 10_000_000]
     """
     if family is None:
@@ -80,3 +91,8 @@ def _row(preset):
         "-" if size is None else f"{size / MIB:,.0f}",
         "-" if accuracy is None else f"{accuracy:.1f}",
     )
+
+
+def _scores(preset):
+    scores = preset.scores
+    return [f"{scores[name].accuracy:.1f}" if name in scores else "-" for name in DATA_SETS]
