@@ -17,7 +17,8 @@ from keras_vit.cli.options import (
 )
 from keras_vit.cli.output import print_result, warn
 from keras_vit.cli.wording import without_splits
-from keras_vit.runs import evaluate
+from keras_vit.evaluation.imagenet import TEST_SETS
+from keras_vit.runs import evaluate, evaluate_imagenet
 from keras_vit.runs.evaluation import SPLITS
 
 ALONE = "Give those to evaluate as a folder or CSV file of their own"
@@ -47,16 +48,31 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--report", metavar="FOLDER", help="write an HTML report there")
+    parser.add_argument(
+        "--imagenet",
+        choices=TEST_SETS,
+        help="score a classifier of ImageNet-1k on this test set, beside its published "
+        "accuracy; DATA is the folder of the images (default: TensorFlow Datasets)",
+    )
+    parser.add_argument(
+        "--real-labels",
+        metavar="FILE",
+        help="a copy of ReaL's real.json (default: downloaded)",
+    )
     add_merging(parser)
     add_data_options(parser)
 
 
 def _evaluate(args):
+    if args.imagenet:
+        return _evaluate_imagenet(args)
+    if args.real_labels:
+        raise ValueError("`real_labels` belongs to --imagenet imagenet_real.")
     try:
         result = evaluate(
             args.source,
             args.data,
-            verbose=1 if sys.stdout.isatty() and not args.json else 0,
+            verbose=_verbosity(args),
             say=warn,
             **given(args, ("split", "batch_size", "by_order", "merged_tokens")),
             **data_options(args),
@@ -75,3 +91,26 @@ def _evaluate(args):
         page = result.write_report(args.report)
         print(f"report {page}", file=sys.stderr if args.json else sys.stdout)
     return OK
+
+
+def _evaluate_imagenet(args):
+    others = {"split": args.split, "by_order": args.by_order, "report": args.report}
+    others |= {k: v for k, v in data_options(args).items() if k != "data_dir"}
+    if refused := [name for name, value in others.items() if value]:
+        raise ValueError(
+            "A test set of ImageNet is scored whole, as it was published. Leave out: "
+            f"{', '.join(f'`{name}`' for name in refused)}."
+        )
+    result = evaluate_imagenet(
+        args.source,
+        args.imagenet,
+        args.data,
+        verbose=_verbosity(args),
+        **given(args, ("data_dir", "real_labels", "batch_size", "merged_tokens")),
+    )
+    print(json.dumps(result.summary()) if args.json else result)
+    return OK
+
+
+def _verbosity(args):
+    return 1 if sys.stdout.isatty() and not args.json else 0

@@ -1,9 +1,8 @@
 """Crops of the paper: images of any size to images of one size.
 
 Each function takes an image (height, width, channels) and returns a float32 image of the
-given size (height, width), with values on the same scale. Crops of training images are
-resized bilinearly and antialiased; the Inception crop is not antialiased, as in the original
-code.
+given size (height, width), with values on the same scale. Training images are resized
+bilinearly and antialiased; the Inception crop is not antialiased, as in the original code.
 """
 
 from __future__ import annotations

@@ -103,6 +103,10 @@ class Records:
         name = self._name(index)
         return decode_image(image, name, channels, self.reading), np.int32(label)
 
+    def values(self, index: int) -> Values:
+        """Returns the values of a record by the name of the feature."""
+        return Values(self._record(index))
+
     def check(self, index: int) -> None:
         """Does nothing: the header is read with the record, in `read`."""
 
@@ -135,9 +139,7 @@ class Records:
         return f"{self.files[file].path.name}__{number}"
 
     def _features(self, index: int) -> tuple[bytes, int]:
-        file, number = self.places[index]
-        example = tensorflow().train.Example.FromString(self.files[file].read(number))
-        features = example.features.feature
+        features = self._record(index)
         label = self.label(Values(features))
         if label < 0:
             raise ValueError(
@@ -147,3 +149,8 @@ class Records:
         if self.new_labels is not None:
             label = int(self.new_labels[label])
         return features[self.image_key].bytes_list.value[0], label
+
+    def _record(self, index: int):
+        file, number = self.places[index]
+        example = tensorflow().train.Example.FromString(self.files[file].read(number))
+        return example.features.feature

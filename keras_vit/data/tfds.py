@@ -36,7 +36,7 @@ def load_tfds(
             "`test_split`: leave them out, and write parts as 'train[:90%]'"
         )
     tensorflow()
-    builder = _prepared_builder(name, data_dir)
+    builder = prepared_builder(name, data_dir)
     image_key, label_key = _keys(builder)
     if splits is None:
         splits = _default_splits(builder.info.splits, validation_split, test_split)
@@ -103,7 +103,13 @@ def records_of(
     return sources
 
 
-def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None):
+def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+    """Returns the builder of a data set, which it prepares if needed.
+
+    Raises:
+        FileNotFoundError: if there is no such data set.
+        RuntimeError: if TensorFlow Datasets cannot prepare it.
+    """
     tfds = require("tensorflow_datasets")
     try:
         builder = _builder(tfds, name, data_dir)

@@ -9,6 +9,7 @@ from keras_vit.runs.classifier import Classifier, load_classifier, load_model
 from keras_vit.runs.evaluation import evaluate
 from keras_vit.runs.fine_tuning import FineTuningResult, fine_tune
 from keras_vit.runs.folder import RunFolder, find_run
+from keras_vit.runs.imagenet import TestSetResult, evaluate_imagenet
 from keras_vit.runs.prediction import ClassProbability, Prediction, predict
 from keras_vit.runs.results import EvaluationResult
 
@@ -22,7 +23,9 @@ __all__ = [
     "Prediction",
     "Progress",
     "RunFolder",
+    "TestSetResult",
     "evaluate",
+    "evaluate_imagenet",
     "find_run",
     "fine_tune",
     "load_classifier",
