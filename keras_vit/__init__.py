@@ -2,6 +2,7 @@
 
 import keras_vit._before_keras  # noqa: F401, before anything imports Keras
 from keras_vit import (
+    analysis,
     data,
     distribution,
     evaluation,
@@ -82,6 +83,7 @@ __all__ = [
     "ViTg14",
     "VisionTransformer",
     "__version__",
+    "analysis",
     "data",
     "decode_predictions",
     "describe",

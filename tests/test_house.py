@@ -56,7 +56,7 @@ ROWS = (
     "cost presets weights",
     "zoo",
     "conversion data exporting",
-    "evaluation report training",
+    "analysis evaluation report training",
     "planning runs",
     "cli",
 )

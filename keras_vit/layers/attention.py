@@ -8,7 +8,7 @@ from keras import ops
 from keras.initializers import RandomUniform
 
 from keras_vit import arguments
-from keras_vit.layers import kernels
+from keras_vit.layers import kernels, observation
 from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.normalization import NORMS
@@ -189,7 +189,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         keys = ops.mean(key, axis=1) if return_keys else None  # (batch, others, head_dim)
         dropout = self._drop if training and self.dropout_rate else None
         bias = self._score_bias(tokens, context, sizes)
-        attended = kernels.attend(
+        attended = observation.attend(
             query, key, value, bias=bias, dropout=dropout, training=training
         )  # (batch, tokens, heads, head_dim)
         if self.sub_norm:

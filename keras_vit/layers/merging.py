@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_vit.layers import kernels
+from keras_vit.layers import kernels, observation
 
 
 def count_merged(number: int, tokens: int, num_prefix: int) -> int:
@@ -62,24 +62,28 @@ def merge_tokens(
     merged, kept, ends = _match(keys[:, first], keys[:, second], number)
 
     order = ops.concatenate([merged, kept], axis=1)  # (batch, first), for a single gather
-    sources = kernels.take_tokens(tokens[:, first], order)  # (batch, first, hidden_dim)
     source_sizes = kernels.take_tokens(sizes[:, first], order)  # (batch, first)
-    targets, target_sizes = tokens[:, second], sizes[:, second]  # (batch, second, …)
+    target_sizes = sizes[:, second]  # (batch, second)
 
-    edges = ops.one_hot(ends, targets.shape[1])  # (batch, number, second)
+    edges = ops.one_hot(ends, target_sizes.shape[1])  # (batch, number, second)
     edges = edges * source_sizes[:, :number, None]
     new_sizes = target_sizes + ops.sum(edges, axis=1)  # (batch, second)
-    shares = ops.cast(edges / new_sizes[:, None], tokens.dtype)
-    own_shares = ops.cast(target_sizes / new_sizes, tokens.dtype)
-    added = ops.einsum("bst,bsd->btd", shares, sources[:, :number])
-    targets = targets * own_shares[..., None] + added  # (batch, second, hidden_dim)
 
-    tokens = [tokens[:, :num_prefix], sources[:, number:], targets]
+    def merge(values):  # (batch, tokens, width)
+        sources = kernels.take_tokens(values[:, first], order)  # (batch, first, width)
+        shares = ops.cast(edges / new_sizes[:, None], values.dtype)
+        own_shares = ops.cast(target_sizes / new_sizes, values.dtype)
+        added = ops.einsum("bst,bsd->btd", shares, sources[:, :number])
+        targets = values[:, second] * own_shares[..., None] + added
+        # (batch, tokens - number, width)
+        return ops.concatenate(
+            [values[:, :num_prefix], sources[:, number:], targets], axis=1
+        )
+
+    observation.show_merging(merge)
     sizes = [sizes[:, :num_prefix], source_sizes[:, number:], new_sizes]
-    return (
-        ops.concatenate(tokens, axis=1),  # (batch, tokens - number, hidden_dim)
-        ops.cast(ops.concatenate(sizes, axis=1), "int32"),  # (batch, tokens - number)
-    )
+    # (batch, tokens - number)
+    return merge(tokens), ops.cast(ops.concatenate(sizes, axis=1), "int32")
 
 
 def _sets(num_prefix):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit import arguments
-from keras_vit.layers import kernels
+from keras_vit.layers import kernels, observation
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial_values import ValuesByNumPy, initializer
@@ -277,7 +277,8 @@ class QueryPooling(ValuesByNumPy, Composite, keras.layers.Layer):
         if sizes is not None:
             bias = ops.log(ops.cast(sizes[:, self.num_prefix :], "float32"))
             bias = bias[:, None, None]  # (batch, 1, 1, patches)
-        attended = kernels.attend(query, key, value, bias=bias)  # (batch, 1, heads, …)
+        # (batch, 1, heads, head_dim)
+        attended = observation.attend(query, key, value, bias=bias)
         return self.projection(attended)[:, 0]
 
     def compute_output_shape(self, tokens_shape: Shape) -> Shape:

@@ -59,6 +59,35 @@ def attend(
     return swap_heads(weigh_values(scores, value, bias, dropout))
 
 
+def attend_in_steps(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    change: Callable,
+    dropout: Callable | None = None,
+) -> Tensor:
+    """`attend`, whose weights pass a function: the same on every backend.
+
+    Args:
+        query: (batch, heads, queries, head_dim).
+        key: (batch, heads, keys, head_dim).
+        value: (batch, heads, keys, head_dim).
+        bias: float32, see `attend`.
+        change: function of the weights (batch, heads, queries, keys), in float32 at least,
+            that gives the weights to apply.
+        dropout: function, see `attend`.
+
+    Returns:
+        (batch, queries, heads, head_dim), in the dtype of `query`.
+    """
+    if is_half(query):  # a product in half precision would round the scores
+        query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
+    scores = ops.matmul(scaled(query), ops.transpose(key, (0, 1, 3, 2)))
+    weights = change(ops.softmax(biased(scores, bias), axis=-1))
+    return swap_heads(apply_weights(weights, value, dropout))
+
+
 def scaled(query: Tensor) -> Tensor:
     """`query / √head_dim`, of (…, head_dim)."""
     return query * query.shape[-1] ** -0.5
@@ -79,6 +108,11 @@ def weigh_values(
         (batch, heads, queries, head_dim).
     """
     weights = ops.softmax(biased(scores, bias), axis=-1)  # (batch, heads, queries, keys)
+    return apply_weights(weights, value, dropout)
+
+
+def apply_weights(weights: Tensor, value: Tensor, dropout: Callable | None) -> Tensor:
+    """`weights · value`, (batch, heads, queries, head_dim), in the dtype of `value`."""
     weights = ops.cast(weights, value.dtype)
     if dropout is not None:
         weights = dropout(weights)

@@ -1,0 +1,183 @@
+"""A pass of images through a Vision Transformer, block by block."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vit import arguments
+from keras_vit.layers.observation import Observer, observed_by
+from keras_vit.models import VisionTransformer
+from keras_vit.models.sizes import grid_size, image_size_of
+from keras_vit.types import Tensor
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """The grid of an image's patch tokens.
+
+    Args:
+        rows: int, number of patches from top to bottom.
+        columns: int, number of patches from left to right.
+        patch_size: (height, width) of a patch, in pixels of the image; in a hybrid those
+            of a place in the ResNet's feature map.
+        num_prefix: int, number of tokens before the patches (class token, distillation
+            token, registers).
+    """
+
+    rows: int
+    columns: int
+    patch_size: tuple[int, int]
+    num_prefix: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens, those of the prefix included."""
+        return self.num_prefix + self.rows * self.columns
+
+    def maps(self, values: np.ndarray) -> np.ndarray:
+        """Values of the patches, by row and column.
+
+        Args:
+            values: (…, tokens), those of the prefix first.
+
+        Returns:
+            (…, rows, columns).
+        """
+        patches = values[..., self.num_prefix :]
+        return patches.reshape(*values.shape[:-1], self.rows, self.columns)
+
+
+def transformer(model: keras.Model, purpose: str = "Attention") -> VisionTransformer:
+    """Returns the model, if it is a `VisionTransformer`.
+
+    Args:
+        model: a model, or what was passed for one.
+        purpose: what is asked of it, the subject of the error.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    if isinstance(model, VisionTransformer):
+        return model
+    kind = type(model).__name__
+    if not isinstance(model, keras.Model):
+        way_out = "Pass the model itself."
+    elif not model.built:
+        way_out = "It is not built yet. Build a VisionTransformer and pass that."
+    elif inner := [one.name for one in model.layers if isinstance(one, VisionTransformer)]:
+        way_out = f"Pass the transformer inside it: model.get_layer({inner[0]!r})."
+    else:
+        way_out = "It has no attention that is known here."
+    raise ValueError(
+        f"{purpose} is that of a keras_vit.VisionTransformer. Received: model={kind}. "
+        f"{way_out}"
+    )
+
+
+def image_batch(images: Any) -> Any:
+    """Returns the images, if they are a batch.
+
+    Raises:
+        ValueError: if they have not four axes, or there is none.
+    """
+    shape = tuple(np.shape(images))
+    if len(shape) != 4 or not shape[0]:
+        raise ValueError(
+            "`images` must be a batch of at least one image, (batch, height, width, "
+            f"channels). Received: images of shape {shape}. A single image is images[None]."
+        )
+    return images
+
+
+def block_numbers(
+    model: VisionTransformer, blocks: int | Sequence[int] | None
+) -> tuple[int, ...]:
+    """The numbers of blocks, counted from 0.
+
+    Args:
+        model: the model.
+        blocks: one or several numbers in rising order, negative ones from the end; `None`
+            for all.
+
+    Raises:
+        ValueError: if there is no such block, or they do not rise.
+    """
+    total = model.arguments["num_layers"]
+    if blocks is None:
+        return tuple(range(total))
+    given = [blocks] if isinstance(blocks, int) else list(blocks)
+    is_known = [isinstance(n, int | np.integer) and -total <= n < total for n in given]
+    numbers = tuple(int(n) % total for n in given) if all(is_known) else ()
+    if not numbers or list(numbers) != sorted(set(numbers)):
+        raise ValueError(
+            f"`blocks` must be numbers of blocks in rising order, from 0 to {total - 1}, "
+            f"or from {-total} to -1, counted from the end. Received: blocks={blocks}"
+        )
+    return numbers
+
+
+def batches(images: Any, batch_size: int) -> list[slice]:
+    """Slices of the images, `batch_size` at a time."""
+    arguments.positive(batch_size, "batch_size")
+    starts = range(0, len(image_batch(images)), batch_size)
+    return [slice(start, min(start + batch_size, len(images))) for start in starts]
+
+
+def token_grid(model: keras.Model, images: Any) -> TokenGrid:
+    """The grid of the patch tokens that a model makes of images.
+
+    Args:
+        model: a `VisionTransformer`.
+        images: a batch of images, as the model takes them.
+    """
+    model = transformer(model, "A grid of tokens")
+    fields = model.arguments
+    shape = image_batch(images).shape
+    size = shape[1:3] if fields["data_format"] == "channels_last" else shape[2:4]
+    layers = {layer.name for layer in model.layers}
+    num_prefix = ("class_token" in layers) + fields["distilled"] + fields["num_registers"]
+    rows, columns = grid_size(tuple(map(int, size)), fields["patch_size"], fields["stem"])
+    patch = image_size_of((1, 1), fields["patch_size"], fields["stem"])
+    return TokenGrid(rows, columns, patch, num_prefix)
+
+
+def embedding(model: VisionTransformer) -> keras.Model:
+    """The stage before the blocks.
+
+    Returns:
+        A model of images that gives the arguments of the first block: `"tokens"`, and with
+        rotary positions `"positions"`.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    last = layers.get("pre_norm", layers["position_embedding"])
+    outputs = {"tokens": last.output}
+    if "rotary_embedding" in layers:
+        outputs["positions"] = layers["rotary_embedding"].output
+    return keras.Model(model.input, outputs)
+
+
+def blocks_of(model: VisionTransformer) -> list[keras.layers.Layer]:
+    """The encoder blocks, in order."""
+    layers = {layer.name: layer for layer in model.layers}
+    return [layers[f"block_{i}"] for i in range(model.arguments["num_layers"])]
+
+
+def apply_block(
+    block: keras.layers.Layer, inputs: dict[str, Tensor], observer: Observer | None = None
+) -> dict[str, Tensor]:
+    """The inputs of the block after this one, with every token.
+
+    Args:
+        block: a `layers.EncoderBlock`.
+        inputs: `"tokens"`, and where there are any `"sizes"` and `"positions"`.
+        observer: sees the attention's weights, and the merging of tokens.
+    """
+    with observed_by(observer):
+        outputs = block(**inputs)
+    if not block.merged_tokens:
+        return {**inputs, "tokens": outputs}
+    tokens, sizes = outputs
+    return {**inputs, "tokens": tokens, "sizes": sizes}
