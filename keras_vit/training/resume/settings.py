@@ -19,6 +19,8 @@ FORMAT = 1  # version of the checkpoint format
 _REFUSED = ("configuration", "data", "training", "first_epoch")  # if they differ
 _WARNED = ("backend", "devices", "jit_compile", "versions")
 _RENAMED = {"resolution": "image_size"}  # fields of recipes in older checkpoints
+# Fields that older checkpoints lack, and the value that stands for what was done then.
+_ADDED = {"evaluation_interpolation": "bilinear"}
 
 
 def describe(
@@ -98,8 +100,8 @@ def check(checkpoint: Checkpoint, ours: dict, model: keras.Model) -> None:
 
 def _differences(checkpoint, ours, model):
     theirs, tensors = checkpoint.record, checkpoint.tensors
-    configuration = _renamed(theirs["configuration"], ours["configuration"])
-    theirs = {**theirs, "configuration": configuration}
+    parts = ("configuration", "data")
+    theirs = {**theirs, **{part: _renamed(theirs[part], ours[part]) for part in parts}}
     same_backend = theirs["backend"] == ours["backend"]
     different = [
         line
@@ -120,11 +122,12 @@ def _differences(checkpoint, ours, model):
 
 
 def _renamed(theirs, ours):
-    """A configuration of an older checkpoint with the fields' names of today."""
+    """A part of an older checkpoint's record with the fields of today."""
     if not isinstance(theirs, dict) or not isinstance(ours, dict):
         return theirs
     names = {key: key if key in ours else _RENAMED.get(key, key) for key in theirs}
-    return {n: _renamed(theirs[key], ours.get(n)) for key, n in names.items()}
+    added = {key: value for key, value in _ADDED.items() if key in ours}
+    return added | {n: _renamed(theirs[key], ours.get(n)) for key, n in names.items()}
 
 
 def _warn(theirs, ours):
