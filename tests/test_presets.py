@@ -42,7 +42,7 @@ from keras_vit.presets import (
     vtab_preset,
 )
 from keras_vit.presets.preset import PERMISSIVE
-from keras_vit.weights.layouts import timm_eva
+from keras_vit.weights.layouts import timm_eva_names
 
 pytestmark = pytest.mark.one_backend
 
@@ -258,7 +258,7 @@ def test_rows_are_what_timm_s_names_say():
         assert config["patch_size"] == int(patch), row.name
         assert resolution is None or row.resolution == int(resolution), row.name
         if row in rotary.PRESETS:
-            stated = checked_rope(timm_eva.rope_of(name, {}))
+            stated = checked_rope(timm_eva_names.rope_of(name, {}))
             assert checked_rope(config.get("rope")) == stated, row.name
         else:
             assert ("_gap_" in name or name[:3] in ("eva", "bei")) == (

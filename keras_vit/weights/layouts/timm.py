@@ -17,7 +17,7 @@ from keras_vit.weights.layouts.layout import (
     row,
     weight_and_bias,
 )
-from keras_vit.weights.layouts.timm_eva import rope_of
+from keras_vit.weights.layouts.timm_eva_names import rope_of
 from keras_vit.weights.layouts.timm_names import (
     SIZES,
     arguments_of,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from keras_vit.weights.layouts import timm_eva
+from keras_vit.weights.layouts import timm_eva_names
 
 # (width, attention heads) → names in the registry of timm 1.0.31 that are computed exactly
 # here.
@@ -103,7 +103,7 @@ _EXACT = {
 }
 SIZES = {
     name: size
-    for table in (_EXACT, timm_eva.EXACT)
+    for table in (_EXACT, timm_eva_names.EXACT)
     for size, names in table.items()
     for name in names.split()
 }
@@ -185,8 +185,8 @@ def _name_in(text):
 
 def facts(name: str) -> dict[str, Any]:
     """Arguments of `VisionTransformer` of a known name, without the number of heads."""
-    if name in timm_eva.NAMES:
-        return timm_eva.facts(name)
+    if name in timm_eva_names.NAMES:
+        return timm_eva_names.facts(name)
     arguments: dict[str, Any] = {
         "mlp": "gelu",
         "gelu_approximate": bool(re.search(_TANH, name)),
