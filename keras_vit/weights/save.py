@@ -41,8 +41,10 @@ from keras_vit.weights.layouts.huggingface import (
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
 from keras_vit.weights.layouts.moves import MOVES, Dims
-from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_EVA, check_eva, is_eva
+from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.layouts.timm_efficientnet import TIMM_EFFICIENTNET
+from keras_vit.weights.layouts.timm_eva import TIMM_EVA, check_eva, is_eva
+from keras_vit.weights.layouts.timm_resnet import TIMM_BIT
 from keras_vit.weights.load import variables
 from keras_vit.weights.notes import NOTES_KEY
 

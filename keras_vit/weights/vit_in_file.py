@@ -15,8 +15,10 @@ from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import LAYOUTS
 from keras_vit.weights.layouts.keras_hub import KERAS_HUB
 from keras_vit.weights.layouts.layout import Layout
-from keras_vit.weights.layouts.timm import TIMM, TIMM_BIT, TIMM_NAFLEX
+from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.layouts.timm_efficientnet import TIMM_EFFICIENTNET
+from keras_vit.weights.layouts.timm_naflex import TIMM_NAFLEX
+from keras_vit.weights.layouts.timm_resnet import TIMM_BIT
 from keras_vit.weights.look_alikes import unknown_architecture
 
 ALL_LAYOUTS = (

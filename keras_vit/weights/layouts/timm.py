@@ -1,9 +1,6 @@
-"""The layouts of timm's VisionTransformer, also of DINOv2, MAE and DeiT, and of its BiT."""
+"""The layout of timm's VisionTransformer, also of DINOv2, MAE, MoCo v3 and DeiT."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 from keras_vit.layers.mlp import GATED
 from keras_vit.weights.layouts.layout import (
@@ -17,20 +14,17 @@ from keras_vit.weights.layouts.layout import (
     row,
     weight_and_bias,
 )
-from keras_vit.weights.layouts.timm_eva_names import rope_of
-from keras_vit.weights.layouts.timm_names import (
-    SIZES,
-    arguments_of,
-    facts,
-    known_name,
-    name_in_path,
+from keras_vit.weights.layouts.timm_config import (
+    ACTIVATIONS,
+    POOLINGS,
+    architecture_arguments,
+    config_arguments,
 )
-from keras_vit.weights.resolve import Undecided
+from keras_vit.weights.layouts.timm_names import arguments_of
+from keras_vit.weights.layouts.timm_resnet import RESNET, STEM_ROWS, root_sources
 
 _BLOCK = "blocks.{i}"
-_STEM = "patch_embed.backbone"
 _TABLE = "relative_position_bias_table"  # BEiT's
-_UNIT = "stages.{stage}.blocks.{unit}"  # of a ResNet
 
 
 def _attention(source, target):
@@ -59,48 +53,8 @@ def _mlp(source, target):
     )
 
 
-def _standardized_conv(source, target):
-    return (row(f"{source}.weight", f"{target}/kernel", "convolution"),)
-
-
-def _unit(source, target):
-    rows = []
-    for i in (1, 2, 3):
-        rows += _standardized_conv(f"{source}.conv{i}", f"{target}/conv_{i}")
-        rows += norm(f"{source}.norm{i}", f"{target}/norm_{i}")
-    return rows
-
-
-def _root(source):
-    return (
-        *_standardized_conv(f"{source}.conv", "stem_root/conv"),
-        *norm(f"{source}.norm", "stem_root/norm"),
-    )
-
-
-def _stem_rows(source, target):
-    return (
-        *_root(f"{_STEM}.stem"),
-        *_root(_STEM),  # without stages
-        *_unit(source, target),
-        *_standardized_conv(f"{source}.downsample.conv", f"{target}/shortcut_conv"),
-        *norm(f"{source}.downsample.norm", f"{target}/shortcut_norm"),
-    )
-
-
-def _bit_rows(source, target):
-    return (
-        *_standardized_conv("stem.conv", "root/conv"),
-        *_unit(source, target),
-        *_standardized_conv(f"{source}.downsample.conv", f"{target}/shortcut_conv"),
-        *norm("norm", "norm"),
-        row("head.fc.weight", "head/kernel", "convolution of one pixel in torch"),
-        row("head.fc.bias", "head/bias"),
-    )
-
-
 ROWS: tuple[TensorRow, ...] = (
-    *_stem_rows(f"{_STEM}.{_UNIT}", "stem_stage_{stage}_unit_{unit}"),
+    *STEM_ROWS,
     *weight_and_bias("patch_embed.proj", "patch_embedding", "convolution"),
     row("cls_token", "class_token/tokens", "drop first axis"),
     row("dist_token", "distillation_token/tokens", "drop first axis"),
@@ -153,67 +107,11 @@ def _gate_activation(fields, shapes):
     return "swiglu" if named or giant == (1536, 40, 4096) else None
 
 
-_POOLINGS = {"avg": "gap", "token": "token", "map": "map"}
-# `act_layer` → arguments.
-_ACTIVATIONS = {
-    "gelu": {"mlp": "gelu", "gelu_approximate": False},
-    "gelu_tanh": {"mlp": "gelu", "gelu_approximate": True},
-    "quick_gelu": {"mlp": "quick_gelu"},
-    "silu": {"mlp": "swiglu"},  # only with a gate in timm
-    "swish": {"mlp": "swiglu"},
-}
-
-
-def _config_arguments(config):
-    """Arguments in timm's `config.json`, or in the arguments of its VisionTransformer."""
-    theirs = arguments_of(config)
-    pretrained = config.get("pretrained_cfg") or config  # older ones have no such part
-    size = theirs.get("img_size") or (pretrained.get("input_size") or (None,))[1:]
-    arguments = {
-        "num_heads": theirs.get("num_heads"),
-        "pooling_num_heads": theirs.get("attn_pool_num_heads"),
-        "image_size": size or None,
-        "image_mean": pretrained.get("mean"),
-        "image_std": pretrained.get("std"),
-        "pooling": _POOLINGS.get(theirs.get("global_pool")),
-        **_ACTIVATIONS.get(theirs.get("act_layer"), {}),
-    }
-    if theirs.get("pool_include_prefix") and arguments["pooling"] in ("gap", "map"):
-        arguments["pooling_prefix"] = True
-    if theirs.get("no_embed_class"):
-        arguments["num_prefix_positions"] = 0
-    if theirs.get("pos_embed") in ("", "none"):
-        arguments["position"] = "none"
-    architecture = known_name(str(config.get("architecture")))
-    arguments["rope"] = rope_of(architecture, theirs)
-    return arguments
-
-
-def _architecture_arguments(config, path, width):
-    """Arguments of the architecture that a name stands for, or else timm's defaults."""
-    config = config or {}
-    architecture = config.get("architecture")
-    name = known_name(str(architecture)) if architecture else name_in_path(path)
-    theirs = arguments_of(config)
-    if name in SIZES:
-        named_width, heads = SIZES[name]
-        if width not in (named_width, theirs.get("embed_dim")):
-            heads = Undecided(f"the architecture {name} is not {width} wide")
-        origin = "config.json: architecture" if architecture else "the path: architecture"
-        return [(f"{origin} {name}", {"num_heads": heads, **facts(name)})]
-    if architecture or "embed_dim" not in theirs:
-        return []
-    defaults = {"num_heads": 12, "layer_norm_epsilon": 1e-6, **_ACTIVATIONS["gelu"]}
-    if "glu" in str(theirs.get("mlp_layer", "")).lower():
-        defaults["mlp"] = "geglu"  # timm's blocks give a gate their own default, GELU
-    return [("the defaults of timm's VisionTransformer", defaults)]
-
-
 # Arguments of timm's VisionTransformer that change its result, but not its tensors → the
 # values that are built here.
 _BUILT = {
-    "global_pool": (*_POOLINGS, ""),
-    "act_layer": tuple(_ACTIVATIONS),
+    "global_pool": (*POOLINGS, ""),
+    "act_layer": tuple(ACTIVATIONS),
     "norm_layer": ("layernorm",),
     "block_fn": (),
     "attn_layer": (),
@@ -288,8 +186,7 @@ def _undecided(fields):
 
 def _not_written(config, num_prefix):
     """The other name of the stem's root, and Eva's other names."""
-    has_stages = config["stem"] and config["stem"]["num_units"]
-    names = {r.sources[0] for r in _root(_STEM if has_stages else f"{_STEM}.stem")}
+    names = root_sources(has_stages=not (config["stem"] and config["stem"]["num_units"]))
     # Eva has tensors of queries, keys and values where the MLP has a norm, and a tensor of
     # the gate there and in DINOv3.
     of_parts, fused = ("q_proj.weight", "q_proj.bias"), ("qkv.weight", "qkv.bias", "q_bias")
@@ -300,13 +197,6 @@ def _not_written(config, num_prefix):
     other = "fc1" if has_gate else "fc1_g"
     return names | {f"{_BLOCK}.mlp.{other}.{part}" for part in ("weight", "bias")}
 
-
-# timm standardizes with a batch norm of epsilon 1e-8.
-_RESNET = {
-    "group_norm_epsilon": 1e-5,
-    "standardization": "variance",
-    "standardization_epsilon": 1e-8,
-}
 
 TIMM = Layout(
     name="timm",
@@ -330,85 +220,12 @@ TIMM = Layout(
     num_prefix=_num_prefix,
     # A model with a distillation token always has positions for its tokens.
     written_prefix=lambda tokens, registers: (tokens + registers, *(0,) * (tokens < 2)),
-    config_arguments=_config_arguments,
-    architecture_arguments=_architecture_arguments,
+    config_arguments=config_arguments,
+    architecture_arguments=architecture_arguments,
     reason_to_refuse=_reason_to_refuse,
     undecided=_undecided,
     names_in_paths=True,
     gate_activation=_gate_activation,
-    resnet_defaults=_RESNET,
+    resnet_defaults=RESNET,
     not_written=_not_written,
-)
-
-# timm's NaFlexVit, which is read alone: a VisionTransformer holds the same model.
-TIMM_NAFLEX = replace(
-    TIMM,
-    rows=(
-        *(
-            row("embeds.proj.weight", "patch_embedding/kernel", "patches"),
-            row("embeds.proj.bias", "patch_embedding/bias"),
-            row("embeds.pos_embed", POSITIONS, "grid of positions"),
-        ),
-        *(r for r in ROWS if not r.sources[0].startswith(("patch_embed.", "pos_embed"))),
-    ),
-    marks=(r"embeds\.proj\.weight", r"blocks\.\d+\.norm1\..*"),
-    aliases=(*TIMM.aliases, (r"^embeds\.(cls_token|reg_token)$", r"\1")),
-)
-
-# What timm's Eva and Beit write: their names of scales, and no parts that they lack.
-TIMM_EVA = replace(
-    TIMM,
-    rows=tuple(r for r in ROWS if not r.targets[0].startswith(("stem_", "pre_logits"))),
-    written_names=((r"\.ls([12])\.gamma$", r".gamma_\1"),),
-)
-
-
-def is_eva(config: Mapping[str, Any]) -> bool:
-    """True if timm's class for the model of a config is Eva or Beit."""
-    sub_norms = config["attention_sub_norm"] or config["mlp_sub_norm"]
-    is_beit = config["position"] == "relative"
-    return bool(config["rope"] or sub_norms or is_beit or config["qkv_bias"] == "qv")
-
-
-def check_eva(config: Mapping[str, Any]) -> None:
-    """Refuses a model that timm's Eva or Beit computes otherwise.
-
-    Raises:
-        ValueError: if it has an argument that its class lacks.
-    """
-    is_beit = config["position"] == "relative"
-    kind = "Beit" if is_beit else "Eva"
-    lacking = ("num_registers", "pre_norm", "qk_norm", "rope") if is_beit else ()
-    has_prefix = config["class_token"] or config["num_registers"]
-    refused = {
-        "rope": (config["rope"] or {}).get("periods") and "it computes the periods",
-        "pooling_prefix": config["pooling"] == "map"
-        and has_prefix
-        and not config["pooling_prefix"]
-        and "it pools every token",
-        "qkv_bias": is_beit and config["qkv_bias"] is True and "its keys have no bias",
-    }
-    refused |= {name: config[name] and "it has none" for name in lacking}
-    for name, reason in refused.items():
-        if reason:
-            raise ValueError(
-                f"timm's class {kind} has no {name}={config[name]!r}: {reason}. Save the "
-                "model by `model.save`, or DINOv3 with layout='meta'."
-            )
-
-
-def images_in_config(config: dict) -> dict:
-    """Arguments of a network without attention in timm's `config.json`."""
-    arguments = _config_arguments(config)
-    return {key: arguments[key] for key in ("image_size", "image_mean", "image_std")}
-
-
-TIMM_BIT = Layout(
-    name="timm",
-    model="bit",
-    rows=_bit_rows(_UNIT, "stage_{stage}_unit_{unit}"),
-    marks=(r"stem\.conv\.weight", r"stages\.0\.blocks\.0\.norm1\.weight", r"norm\.weight"),
-    resnet_defaults=_RESNET,
-    config_arguments=images_in_config,
-    names_in_paths=True,
 )

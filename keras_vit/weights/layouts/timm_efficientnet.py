@@ -1,7 +1,7 @@
 """The layout of timm's EfficientNets that are TensorFlow's (`tf_efficientnet_…`)."""
 
 from keras_vit.weights.layouts.layout import Layout, TensorRow, norm, row, weight_and_bias
-from keras_vit.weights.layouts.timm import images_in_config
+from keras_vit.weights.layouts.timm_config import images_in_config
 
 _STAGES = 7
 
