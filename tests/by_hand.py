@@ -106,6 +106,6 @@ def outputs_of(model, *names):
     inner = keras.Model(model.input, [model.get_layer(name).output for name in names])
 
     def compute(images):
-        return [np.float64(array(each)) for each in inner(images)]
+        return [np.float64(array(each)) for each in keras.tree.flatten(inner(images))]
 
     return compute

@@ -26,3 +26,4 @@ def test_every_block_runs_after_those_before_it(monkeypatch, tmp_path):
             pytest.fail(f"{type(error).__name__}: {error}\nin the block\n{block}")
     assert names["maps"].shape == (3, 6, 4, 17, 17)
     assert names["by_place"].shape == (6, 4, 4, 4)
+    assert names["distance"].shape == (3, 4)

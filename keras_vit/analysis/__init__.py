@@ -6,13 +6,21 @@ from keras_vit.analysis.attention import (
     attention_maps,
     iterate_attention,
 )
+from keras_vit.analysis.distance import attention_distance
 from keras_vit.analysis.passes import TokenGrid, token_grid
+from keras_vit.analysis.pooling import class_attention, pooling_attention
+from keras_vit.analysis.rollout import attention_rollout, rollout_map
 
 __all__ = [
     "AttentionMaps",
     "BlockMaps",
     "TokenGrid",
+    "attention_distance",
     "attention_maps",
+    "attention_rollout",
+    "class_attention",
     "iterate_attention",
+    "pooling_attention",
+    "rollout_map",
     "token_grid",
 ]

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 
 from keras_vit import arguments
+from keras_vit.analysis.backend import without_gradients
+from keras_vit.analysis.recorder import Places, Recorder
 from keras_vit.layers.observation import Observer, observed_by
 from keras_vit.models import VisionTransformer
 from keras_vit.models.sizes import grid_size, image_size_of
@@ -181,3 +183,63 @@ def apply_block(
         return {**inputs, "tokens": outputs}
     tokens, sizes = outputs
     return {**inputs, "tokens": tokens, "sizes": sizes}
+
+
+class BatchPass:
+    """A batch on its way through the blocks, without gradients.
+
+    Args:
+        embed: what `embedding` returned.
+        images: the batch.
+        grid: where its tokens are.
+    """
+
+    def __init__(self, embed: keras.Model, images: Any, grid: TokenGrid):
+        with without_gradients():
+            self.inputs: dict[str, Tensor] = embed(images)
+        self.places = Places(len(images), grid.num_tokens)
+
+    def enter(
+        self,
+        block: keras.layers.Layer,
+        is_watched: bool = False,
+        num_queries: int | None = None,
+    ) -> np.ndarray | None:
+        """Passes a block.
+
+        Args:
+            block: the next block.
+            is_watched: bool, whether its attention maps are wanted.
+            num_queries: int, number of the first queries whose weights are kept; `None`
+                for all.
+
+        Returns:
+            The attention maps between places, (batch, heads, queries, places); `None` if
+            they are not wanted.
+        """
+        recorder = Recorder(num_queries)
+        is_seen = is_watched or block.merged_tokens
+        with without_gradients():  # in each call, not while a caller has the maps
+            self.inputs = apply_block(block, self.inputs, recorder if is_seen else None)
+        maps = self.places.expand(recorder.maps()) if is_watched else None
+        self.places.merge(recorder.merging)
+        return maps
+
+
+def final_tokens(
+    model: VisionTransformer, embed: keras.Model, images: Any, grid: TokenGrid
+) -> tuple[Tensor, Tensor | None, Places]:
+    """The tokens that the pooling reads, every one.
+
+    Returns:
+        Tokens (batch, tokens, hidden_dim), after `encoder_norm` if there is one; their
+        sizes (batch, tokens), `None` if none is merged; and their places.
+    """
+    batch = BatchPass(embed, images, grid)
+    for block in blocks_of(model):
+        batch.enter(block)
+    tokens = batch.inputs["tokens"]
+    if any(layer.name == "encoder_norm" for layer in model.layers):
+        with without_gradients():
+            tokens = model.get_layer("encoder_norm")(tokens)
+    return tokens, batch.inputs.get("sizes"), batch.places
