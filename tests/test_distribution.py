@@ -76,7 +76,7 @@ def test_what_cannot_be_trained_is_refused(seen):
 @on_tensorflow
 def test_rows_that_do_not_divide_are_trained_on_and_scored_as_on_one_device(seen):
     """With each number of rows left, kind of data, reduction, and batch by batch."""
-    assert len(seen["uneven"]) == 20 + HAS_TORCH
+    assert len(seen["uneven"]) == 22 + HAS_TORCH
     assert max(seen["uneven"].values()) <= 1e-5, seen["uneven"]
 
 

@@ -218,7 +218,7 @@ def test_the_command_trains_under_each_strategy_and_predicts_on_one_device(seen)
 def test_rows_that_do_not_divide_are_trained_on_and_scored_as_on_one_device(seen):
     """With each number of rows left, kind of data, reduction, and batch by batch."""
     found = seen["uneven"]["kinds"]
-    assert len(found) == 20 + HAS_TORCH
+    assert len(found) == 22 + HAS_TORCH
     assert max(found.values()) <= 1e-5, found
 
 

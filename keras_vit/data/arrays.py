@@ -65,7 +65,7 @@ def _checked_pair(pair, split: str, reading: Reading):
             f"{type(pair).__name__}"
         )
     images = checked_images(pair[0], f"The images of {split!r}", reading)
-    labels = _checked_labels(pair[1], split)
+    labels = checked_labels(pair[1], split)
     if len(images) != len(labels):
         raise ValueError(
             f"Every image needs a label. Received for {split!r}: {len(images)} images "
@@ -139,7 +139,7 @@ def _check_range(images, name: str) -> None:
         _check_masks(images, name)
 
 
-def _checked_labels(labels, split: str) -> np.ndarray:
+def checked_labels(labels: ArrayLike, split: str) -> np.ndarray:
     """Returns labels as an array (n,) of integers or strings."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:

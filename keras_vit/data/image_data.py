@@ -22,6 +22,8 @@ from keras_vit.distribution.checks import needs_padding
 if TYPE_CHECKING:
     import tensorflow as tf
 
+ORIGIN = "keras_vit_origin"  # attribute of an evaluation stream: its data and split
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
@@ -137,9 +139,11 @@ class ImageData:
         if padded is None:
             rows = min(self.pipeline.batch_size, len(self.labels(split)))
             padded = needs_padding(rows)
-        return evaluation_stream(
+        stream = evaluation_stream(
             self._source(split), self.num_classes, self.pipeline, padded
         )
+        setattr(stream, ORIGIN, (self, split))
+        return stream
 
     def labels(self, split: str) -> np.ndarray:
         """Returns the class of each example of a split, int32 (n,)."""
@@ -198,6 +202,16 @@ class ImageData:
         for split, source in self.splits.items():
             digest.update(f"\n{split} {len(source)}\n".encode())
             source.update_digest(digest)
+        return digest.hexdigest()
+
+    def content_digest(self, split: str) -> str:
+        """SHA-256 of the class names and of the examples of one split, in order.
+
+        A file enters with its size, the time of its last change and its path relative to
+        the data set's folder, an array with its bytes. Pipeline and seed do not enter.
+        """
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        self._source(split).update_digest(digest, with_times=True)
         return digest.hexdigest()
 
     def _source(self, split: str) -> Source:

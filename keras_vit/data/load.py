@@ -155,6 +155,25 @@ def load(
     return ImageData(name, class_names, ordered, settings, seed)
 
 
+def find(source: str | os.PathLike[str], **pipeline: Any) -> ImageData:
+    """Finds the images that `load` would load from a path or a name, and checks none.
+
+    They are in the splits that they are given in; no other is drawn.
+
+    Args:
+        source: as in `load`, but no arrays.
+        **pipeline: fields of `Pipeline`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, file or data set.
+        ValueError: if they do not make a data set.
+    """
+    columns, fractions = ("path", "label", None), (0.0, 0.0)
+    name, sources, found = _found_files(source, None, None, columns, fractions, None)
+    ordered = {split: sources[split] for split in SPLITS if split in sources}
+    return ImageData(name, found, ordered, Pipeline(**pipeline))
+
+
 def _found_files(
     source: str | os.PathLike, data_dir, splits, columns, fractions, class_names
 ) -> tuple[str, dict[str, Source], tuple[str, ...]]:

@@ -129,9 +129,16 @@ class Records:
     def relabel(self, labels: np.ndarray) -> "Records":
         return replace(self, new_labels=labels)
 
-    def update_digest(self, digest: Digest) -> None:
+    def update_digest(self, digest: Digest, with_times: bool = False) -> None:
         digest.update(f"{self.description}\n".encode())
         digest.update(self.places.astype("<i8").tobytes())
+        if with_times:
+            for file in self.files:
+                found = file.path.stat()
+                line = f"{file.path.name}\0{found.st_size}\0{found.st_mtime_ns}\n"
+                digest.update(line.encode())
+            if self.new_labels is not None:
+                digest.update(self.new_labels.astype("<i8").tobytes())
 
     def _name(self, index: int) -> str:
         """Name of a record as in TFDS: its file and number."""

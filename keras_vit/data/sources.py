@@ -89,8 +89,11 @@ class Source(Protocol):
     def relabel(self, labels: np.ndarray) -> "Source":
         """Returns the same examples with `labels[i]`, int32, in place of the label `i`."""
 
-    def update_digest(self, digest: Digest) -> None:
-        """Feeds a hash with the identity of the examples and their order."""
+    def update_digest(self, digest: Digest, with_times: bool = False) -> None:
+        """Feeds a hash with the identity of the examples and their order.
+
+        With `with_times` the time at which a file was last changed enters, too.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,10 +167,13 @@ class ImageFiles:
     def relabel(self, labels: np.ndarray) -> "ImageFiles":
         return replace(self, labels=labels[self.labels])
 
-    def update_digest(self, digest: Digest) -> None:
+    def update_digest(self, digest: Digest, with_times: bool = False) -> None:
         for path, label in zip(self.paths, self.labels, strict=True):
             relative = os.path.relpath(path, self.root).replace(os.sep, "/")
-            digest.update(f"{relative}\0{path.stat().st_size}\0{label}\n".encode())
+            found = path.stat()
+            time = f"\0{found.st_mtime_ns}" if with_times else ""
+            line = f"{relative}\0{found.st_size}\0{label}{time}\n"
+            digest.update(line.encode())
 
 
 def _probes(file, size: int) -> bytes:
@@ -238,7 +244,7 @@ class ImageArrays:
     def relabel(self, labels: np.ndarray) -> "ImageArrays":
         return replace(self, labels=labels[self.labels])
 
-    def update_digest(self, digest: Digest) -> None:
+    def update_digest(self, digest: Digest, with_times: bool = False) -> None:
         digest.update(f"{self.images.shape[1:]} {self.images.dtype.str}\n".encode())
         for index, label in zip(self.indices, self.labels, strict=True):
             image = np.ascontiguousarray(self.images[index])

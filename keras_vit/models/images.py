@@ -95,6 +95,20 @@ class ImageModel(NamedParameters, keras.Model):
             config[TRAINABLE_PARTS] = parts
         return config
 
+    @property
+    def pooled_output(self) -> Tensor:
+        """Symbolic tensor of the pooled features, (batch, dim), that a head reads.
+
+        Raises:
+            ValueError: if the model has no pooling.
+        """
+        if self._config["pooling"] is None:
+            raise ValueError(
+                "Pooled features need a pooling. Received: a model with pooling=None. "
+                "Build it with another: keras_vit.from_pretrained(model, pooling='gap')."
+            )
+        return self.get_layer("pooling").output
+
     def set_state_tree(self, state_tree: dict[str, Any]) -> None:
         """As Keras', also from a model of another name."""
         ours = {weight_paths.public_path(v.path): v.path for v in self.variables}

@@ -291,6 +291,20 @@ class VisionTransformer(ImageModel):
         )
         self._keep_config(config, fields, resolved, policy)
 
+    @property
+    def pooled_output(self) -> Tensor:
+        """Symbolic tensor of `features(images)["pooled"]`, (batch, hidden_dim).
+
+        Raises:
+            ValueError: if the model has no pooling.
+        """
+        pooled = super().pooled_output
+        if self._config["distilled"] and self._config["classes"]:
+            # Each head reads one of the two tokens.
+            tokens = (pooled, self.get_layer("distillation_pooling").output)
+            return keras.ops.mean(keras.ops.stack(tokens, axis=1), axis=1)
+        return self.get_layer("fc_norm").output if self._config["fc_norm"] else pooled
+
     def last_layers(self, images: Tensor) -> dict[str, Tensor]:
         """Outputs of the last block and of `encoder_norm`, if any, for every token.
 

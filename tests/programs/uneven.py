@@ -1,13 +1,19 @@
 """Tiny trainings on batches that devices do not divide, for tests of what comes of them."""
 
 import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
-from torch_ranks import LABELS, PIXELS, WEIGHTS
+from torch_ranks import IMAGES, LABELS, PIXELS, WEIGHTS
 
 import keras_vit
-from keras_vit.distribution import strategy
+from keras_vit.distribution import barrier, is_first_process, strategy
+from keras_vit.distribution.processes import broadcast
+from keras_vit.evaluation import extract_features
+from keras_vit.evaluation.feature_files import FeatureWriter
 
 ONE_HOT = np.eye(3, dtype="float32")[LABELS]
 TOKENS = np.random.default_rng(1).integers(0, 3, (22, 5))  # of which 0 is masked
@@ -159,6 +165,37 @@ def flat(history):
     return [np.array(values) for values in history.history.values()]
 
 
+def extracted():
+    """Features of images and of a stream; from a cache, and where some are there."""
+    model, rng = vit(), np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(scale=0.2, size=weight.shape))
+    pixels = IMAGES[:ROWS].astype("uint8")
+    data = keras_vit.data.load((pixels, LABELS[:ROWS]), validation_split=0.0)
+    data = data.prepared_for(model, batch_size=BATCH)
+    folder = Path(broadcast(tempfile.mkdtemp()))
+
+    def features(given=data, cache_dir=folder):
+        found = extract_features(model, given, cache_dir=cache_dir, verbose=0)
+        return [np.array(found.features), found.labels]
+
+    first, again = features(), features()
+    barrier()
+    if is_first_process():
+        (finished,) = (path for path in folder.iterdir() if path.is_dir())
+        shutil.rmtree(finished)
+        writer = FeatureWriter(finished.with_suffix(".part"))
+        writer.append(0, first[0][:BATCH] + 1)
+        writer.close()
+    barrier()
+    resumed = features()
+    resumed[0][:BATCH] -= 1
+    stream = features((batch for batch in data.evaluation("train", padded=False)), None)
+    if is_first_process():
+        shutil.rmtree(folder)
+    return {"features": [*first, *again, *resumed], "features of a stream": stream}
+
+
 def distances(one, other):
     """The largest difference by training, of arrays of one shape."""
     assert one.keys() == other.keys()
@@ -172,7 +209,7 @@ def _worst(one, other):
 
 
 def everything():
-    return {**remainders(), **kinds()}
+    return {**remainders(), **kinds(), **extracted()}
 
 
 def on_several_devices(name):
