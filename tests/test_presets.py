@@ -54,7 +54,8 @@ RESTRICTED = (
 UNNAMED = ("BiT", "FlexiViT", "Noisy Student")  # timm's names say no patch of theirs
 FAMILIES = {
     *("ViT", "SAM", "AugReg", "BigVision", "FlexiViT", "SigLIP", "SigLIP 2"),
-    *("DeiT", "DeiT-3", "MAE", "DINO", "I-JEPA", "DINOv2", "CLIP", "CLIP fine-tuned"),
+    *("DeiT", "DeiT-3", "MAE", "MoCo v3", "DINO", "I-JEPA", "DINOv2"),
+    *("CLIP", "CLIP fine-tuned"),
     *("DFN", "MobileCLIP2", "MetaCLIP", "MetaCLIP 2", "TinyCLIP", "Hugging Face", "timm"),
     *("EVA", "EVA-02", "MIIL", "TIPSv2", "BiT", "Noisy Student"),
     *("DINOv3", "EUPE", "Perception Encoder", "RoPE-ViT", "BEiT", "BEiT v2"),
@@ -87,6 +88,7 @@ MILLIONS = {
     "ViTL14.eva_imagenet21k+imagenet2012-196": 304.14,
     "ViTL14.eva_imagenet21k+imagenet21k+imagenet2012-336": 304.53,
     "ViTB16.miil_imagenet21k+imagenet2012": 86.54,
+    "ViTB16.sw_rpn_imagenet2012": 86.54,
     "ViTM16.sw_imagenet12k+imagenet2012-256": 38.86,
     "ViTM16.sw_imagenet12k+imagenet2012-384": 39.03,
     "ViTwee16.sbb_reg1_imagenet2012-256": 13.42,
@@ -217,7 +219,7 @@ def test_addresses_are_unique_and_well_formed():
     assert len(set(addresses)) == len(addresses)
     patterns = (
         r"gs://(vit_models|big_vision|bit_models)/[\w./+-]+\.npz(:img)?",
-        r"https://dl\.fbaipublicfiles\.com/[\w./-]+\.pth",
+        r"https://dl\.fbaipublicfiles\.com/[\w./-]+\.pth(\.tar)?",
         r"hf://[\w-]+/[\w.-]+",
     )
     for address in addresses:
@@ -261,9 +263,9 @@ def test_rows_are_what_timm_s_names_say():
             stated = checked_rope(timm_eva_names.rope_of(name, {}))
             assert checked_rope(config.get("rope")) == stated, row.name
         else:
-            assert ("_gap_" in name or name[:3] in ("eva", "bei")) == (
-                config.get("pooling") == "gap"
-            )
+            has_gap = any(part in name for part in ("_gap_", "_rpn_", "eva", "beit"))
+            assert has_gap == (config.get("pooling") == "gap")
+            assert ("_rpn_" in name) == config.get("norm_after", False), row.name
             registers = re.search(r"_reg(\d)", name)
             assert config.get("num_registers", 0) == int(registers[1] if registers else 0)
             assert ("_clip_" in name) == config.get("pre_norm", False), row.name

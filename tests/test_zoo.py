@@ -252,6 +252,7 @@ def test_a_preset_is_downloaded_once(server, tiny_architecture):
         "ViTH14.clip_dfn5b",
         "ViTbetwixt32.tinyclip_laion400m",
         "ViTM16.sw_imagenet12k+imagenet2012-384",
+        "ViTB16.sw_rpn_imagenet2012",
         "ViTwee16.sbb_reg1_imagenet2012-256",
         "ViTSo150m16.sbb_e250_reg4_imagenet12k-256",
         "ViTSo150m2_16.sbb_e200_reg1_imagenet12k+imagenet2012-448",

@@ -1,12 +1,12 @@
-"""Checkpoints of Meta: DeiT, DeiT-3, MAE, DINO, I-JEPA, and DINOv2 with and without
-registers.
+"""Checkpoints of Meta: DeiT, DeiT-3, MAE, MoCo v3, DINO, I-JEPA, and DINOv2 with and
+without registers.
 
-Sources: READMEs of facebookresearch/deit, mae, dino and dinov2 (addresses, scores,
-licenses); the documentation of huggingface/transformers (addresses of I-JEPA);
-`models/vit.py` of google-research/big_vision (its copies of DeiT-3); `deit.py`,
-`vision_transformer.py` and `results-imagenet.csv` of huggingface/pytorch-image-models
-(mirrors, crops, licenses), as recorded in November 2026. All use the exact GELU and an
-epsilon of 1e-6.
+Sources: READMEs of facebookresearch/deit, mae, moco-v3, dino and dinov2 (addresses, scores,
+licenses); `vits.py` and `main_lincls.py` of moco-v3 (heads, crop); the documentation of
+huggingface/transformers (addresses of I-JEPA); `models/vit.py` of
+google-research/big_vision (its copies of DeiT-3); `deit.py`, `vision_transformer.py` and
+`results-imagenet.csv` of huggingface/pytorch-image-models (mirrors, crops, licenses), as
+recorded in November 2026. All use the exact GELU and an epsilon of 1e-6.
 """
 
 from keras_vit.presets.big_vision import BUCKET, TOKEN_WITHOUT_POSITION
@@ -19,12 +19,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _FILES = "https://dl.fbaipublicfiles.com"
 
 
-def _imagenet(crop_fraction):
+def _imagenet(crop_fraction, interpolation="bicubic"):
     return Preprocessing(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         crop_fraction=crop_fraction,
-        interpolation="bicubic",
+        interpolation=interpolation,
     )
 
 
@@ -99,6 +99,10 @@ _MAE = [
     ("ViTL16", "vit_large_patch16_224.mae", "mae_pretrain_vit_large", 76.0),
     ("ViTH14", "vit_huge_patch14_224.mae", "mae_pretrain_vit_huge", 77.2),
 ]
+
+# MoCo v3's encoders, and the same with linear classifiers of their frozen features:
+# architecture, number of heads, name, top-1.
+_MOCOV3 = [("ViTS16", 12, "vit-s-300ep", 73.2), ("ViTB16", None, "vit-b-300ep", 76.7)]
 
 # DINOv2: architecture, name on the Hub, timm's, original file, top-1 of a linear
 # classifier without registers and with them. timm adds the class token's position to the
@@ -226,6 +230,29 @@ PRESETS = [
             "facebookresearch/mae",
         )
         for architecture, timm, file, accuracy in _MAE
+    ),
+    *(
+        Preset(
+            architecture=architecture,
+            tag=tag,
+            family="MoCo v3",
+            addresses=(f"{_FILES}/moco-v3/{name}/{part}{name}.pth.tar",),
+            resolution=224,
+            classes=classes,
+            fields={**TIMM_FIELDS, **({"num_heads": num_heads} if num_heads else {})},
+            preprocessing=_imagenet(0.875, "bilinear"),
+            license="CC-BY-NC-4.0",
+            paper="An Empirical Study of Training Self-Supervised Vision Transformers "
+            "(arXiv 2104.02057)",
+            accuracy=accuracy,
+            accuracy_source="linear classifier on frozen features, CONFIG.md of "
+            "facebookresearch/moco-v3",
+        )
+        for tag, part, classes in (
+            ("mocov3", "", 0),
+            ("mocov3_imagenet2012", "linear-", CLASSES_1K),
+        )
+        for architecture, num_heads, name, accuracy in _MOCOV3
     ),
     *(
         Preset(

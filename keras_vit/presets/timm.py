@@ -1,5 +1,6 @@
 """Checkpoints that timm trained, fine-tuned or converted: its own sizes from wee to
-So150m2, EVA-Large, SigLIP as a classifier, MIIL's ImageNet-21k, and TIPSv2.
+So150m2, a base size with norms after the branches, EVA-Large, SigLIP as a classifier,
+MIIL's ImageNet-21k, and TIPSv2.
 
 Sources: `vision_transformer.py`, `results-imagenet.csv` and `README.md` of
 huggingface/pytorch-image-models, and its model card of
@@ -54,6 +55,9 @@ _OWN = [
 ]
 # These two evaluate the whole image, squashed.
 _SQUASHED = ("vit_medium_patch16_gap_384", "vit_so150m2_patch16_reg1_gap_448")
+
+# The base size with its norms after attention and MLP ("residual post-norm").
+_POST_NORM = "vit_base_patch16_rpn_224.sw_in1k"
 
 # EVA-Large, pre-trained by masked images alone: timm's name, top-1.
 _EVA = [
@@ -152,6 +156,21 @@ def _eva_row(name, accuracy):
 
 PRESETS = [
     *(_own_row(*row) for row in _OWN),
+    Preset(
+        tag="sw_rpn_imagenet2012",
+        family="timm",
+        classes=CLASSES_1K,
+        fields={
+            **TIMM_FIELDS,
+            **{"pooling": "gap", "fc_norm": True, "qkv_bias": False, "norm_after": True},
+        },
+        preprocessing=Preprocessing(crop_fraction=0.9, interpolation="bicubic"),
+        license="Apache-2.0",
+        paper="An Image is Worth 16x16 Words (arXiv 2010.11929)",
+        accuracy=82.216,
+        accuracy_source=TIMM_RESULTS,
+        **timm_fields(_POST_NORM),
+    ),
     *(_eva_row(*row) for row in _EVA),
     *(
         Preset(

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -114,7 +114,7 @@ class Checkpoint:
         self._is_stated = bool(preset) or METADATA_KEY in self.file.metadata
         self._is_plain = plain_vit
         self._sources = [(OVERRIDES, given), *([preset] if preset else [])]
-        self._sources += self._sources_of_file()
+        self._sources += [*self._sources_of_file(), *self._heads_of_values()]
         # The last two only tell the number of heads, the positions and their grid.
         last = ((MODEL, model), (PUBLISHED, self._published_heads()))
         self._resolver = Resolver(*self._sources, *last)
@@ -140,6 +140,12 @@ class Checkpoint:
     def _config(self) -> dict[str, Any] | None:
         return None if self.layout in (GOOGLE, BIT) else read_config(self.file.path)
 
+    @cached_property
+    def _readers(self) -> dict[str, Callable[[], np.ndarray]]:
+        """Canonical name → function that reads the tensor."""
+        names = {self.layout.canonical_name(n): r for n, r in self.vit.names.items()}
+        return {n: partial(self.file.read, raw) for n, raw in names.items()}
+
     def _sources_of_file(self) -> list[tuple[str, Mapping[str, Any]]]:
         """The metadata, `config.json` and the names and classes in it, in order."""
         layout = self.layout
@@ -148,10 +154,8 @@ class Checkpoint:
             stated = layout.config_arguments(self._config or {})
             stated = {key: value for key, value in stated.items() if value is not None}
             path, width = self.file.path, self._width()
-            names = {layout.canonical_name(n): r for n, r in self.vit.names.items()}
-            readers = {n: partial(self.file.read, raw) for n, raw in names.items()}
             sources = [
-                (TENSORS, layout.tensor_arguments(readers)),
+                (TENSORS, layout.tensor_arguments(self._readers)),
                 (METADATA, checked_arguments(metadata)),
                 (CONFIG, checked_arguments(stated)),
                 *layout.architecture_arguments(self._config, path, width),
@@ -182,6 +186,13 @@ class Checkpoint:
         return self.tensors.foreign_error(f"in its metadata or config.json, {error}")
 
     # The number of heads and the grid of positions, without which our shapes are unknown.
+
+    def _heads_of_values(self) -> list[tuple[str, dict[str, Any]]]:
+        """The number of heads of the published model with these values, as a source."""
+        if self._is_plain or "num_heads" in self._sources[0][1]:
+            return []
+        heads = self.layout.tensor_heads(self.tensors.shapes, self._readers)
+        return [(TENSORS, {"num_heads": heads})] if heads else []
 
     def _published_heads(self) -> dict[str, Any]:
         """The number of heads of published models, where no source concerns it."""

@@ -15,6 +15,7 @@ from keras_vit.weights.layouts.google import BIT, GOOGLE
 from keras_vit.weights.layouts.huggingface import LAYOUTS
 from keras_vit.weights.layouts.keras_hub import KERAS_HUB
 from keras_vit.weights.layouts.layout import Layout
+from keras_vit.weights.layouts.moco import PROJECTION_REASON, is_projection
 from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.layouts.timm_efficientnet import TIMM_EFFICIENTNET
 from keras_vit.weights.layouts.timm_naflex import TIMM_NAFLEX
@@ -230,7 +231,9 @@ def _dotted(names, shapes) -> ViTInFile | None:
     inside, beside, dropped = {}, [], {}
     for name, raw in names.items():
         owner = _owner(name, places)
-        if owner is place:
+        if owner is place and is_projection(place.key, name, names):
+            dropped[raw] = PROJECTION_REASON
+        elif owner is place:
             inside[name.removeprefix(place.prefix)] = raw
         elif owner:
             dropped[raw] = f"it belongs to another ViT, under key={owner.key!r}"

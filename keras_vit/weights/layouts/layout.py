@@ -163,6 +163,9 @@ class Layout:
             `Undecided`.
         tensor_arguments: (canonical name → function that reads its tensor) → arguments that
             the values of tensors tell.
+        tensor_heads: (canonical name → shape, canonical name → function that reads its
+            tensor) → number of heads of a published model whose tensors these may be, or
+            None; the file's metadata and `config.json` come before it.
         reason_to_refuse: (config, canonical name → name in the file, canonical name →
             shape) → the reason why the model may compute something else than its tensors
             look like, or None.
@@ -198,6 +201,7 @@ class Layout:
     tensor_arguments: Callable[[Mapping[str, Callable[[], np.ndarray]]], dict] = (
         lambda tensors: {}
     )
+    tensor_heads: Callable[[Mapping, Mapping], int | None] = lambda shapes, tensors: None
     reason_to_refuse: Callable[[dict, Mapping, Mapping], str | None] = (
         lambda config, names, shapes: None
     )

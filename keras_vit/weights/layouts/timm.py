@@ -14,6 +14,7 @@ from keras_vit.weights.layouts.layout import (
     row,
     weight_and_bias,
 )
+from keras_vit.weights.layouts.moco import heads_of
 from keras_vit.weights.layouts.timm_config import (
     ACTIVATIONS,
     POOLINGS,
@@ -222,6 +223,7 @@ TIMM = Layout(
     written_prefix=lambda tokens, registers: (tokens + registers, *(0,) * (tokens < 2)),
     config_arguments=config_arguments,
     architecture_arguments=architecture_arguments,
+    tensor_heads=heads_of,
     reason_to_refuse=_reason_to_refuse,
     undecided=_undecided,
     names_in_paths=True,
