@@ -1,4 +1,4 @@
-"""The inside of a Vision Transformer as arrays: attention, for any built model."""
+"""The inside of a Vision Transformer as arrays: attention, filters, positions, features."""
 
 from keras_vit.analysis.attention import (
     AttentionMaps,
@@ -6,9 +6,11 @@ from keras_vit.analysis.attention import (
     attention_maps,
     iterate_attention,
 )
+from keras_vit.analysis.components import embedding_filters, feature_colors
 from keras_vit.analysis.distance import attention_distance
 from keras_vit.analysis.passes import TokenGrid, token_grid
 from keras_vit.analysis.pooling import class_attention, pooling_attention
+from keras_vit.analysis.positions import position_similarity
 from keras_vit.analysis.rollout import attention_rollout, rollout_map
 
 __all__ = [
@@ -19,8 +21,11 @@ __all__ = [
     "attention_maps",
     "attention_rollout",
     "class_attention",
+    "embedding_filters",
+    "feature_colors",
     "iterate_attention",
     "pooling_attention",
+    "position_similarity",
     "rollout_map",
     "token_grid",
 ]
