@@ -13,7 +13,13 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from keras_vit.report import Evaluation, wilson_interval, write_report
+from keras_vit.report import (
+    Evaluation,
+    wilson_interval,
+    write_report,
+    write_scores_report,
+)
+from keras_vit.report.bars import Bar, BarGroup
 
 pytestmark = pytest.mark.one_backend
 
@@ -266,3 +272,46 @@ def test_a_chart_of_numbers_of_any_size(tmp_path):
         ]
         assert numbers
         assert all(0 <= y <= 240 for y in numbers)
+
+
+# Accuracies on several tasks.
+
+
+def test_bars_are_as_long_as_their_shares(tmp_path):
+    """From 156 to 400 units for 0 to 100 %; every text is escaped."""
+    groups = [
+        BarGroup(
+            "first, mean 45.0 %",
+            [Bar("a<b", 0.25, 0.2, 0.4), Bar("b", 0.65, 0.5, 0.75)],
+            0.45,
+        ),
+        BarGroup("empty", []),
+        BarGroup("last", [Bar("c", 1.0, 0.9, 1.0)]),
+    ]
+    path = write_scores_report(
+        tmp_path,
+        groups,
+        title="Tasks & more",
+        mean="63.3 %",
+        mean_name="mean of 3 tasks",
+        means={"first": "45.0 %"},
+        rows=[("Task", "group", "accuracy"), ("a<b", "first", "25.0 %")],
+        remarks=["One is missing."],
+        settings={"Settings": {"protocol": "linear"}},
+    )
+    page = Page(path)
+    bars = [tag for name, tag in page.tags if name == "rect" and tag["class"] == "share"]
+    assert [(tag["x"], tag["width"]) for tag in bars] == [
+        *(("156", "61.0"), ("156", "158.6"), ("156", "244.0"))
+    ]
+    spreads = [t for name, t in page.tags if name == "line" and t["class"] == "spread"]
+    assert [(t["x1"], t["x2"]) for t in spreads] == [
+        *(("204.8", "253.6"), ("278.0", "339.0"), ("375.6", "400.0"))
+    ]
+    means = [t for name, t in page.tags if name == "line" and t["class"] == "marked"]
+    assert [t["x1"] for t in means] == ["265.8"]
+    for text in ("63.3 %", "a<b", "One is missing.", "linear", "Tasks & more", "65.0 %"):
+        assert text in page.text
+    assert "empty" not in page.text
+    assert "<script" not in page.source
+    assert "http" not in page.source

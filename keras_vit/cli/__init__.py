@@ -6,7 +6,7 @@ import sys
 import traceback
 
 import keras_vit
-from keras_vit.cli import checkpoints, evaluate, export, finetune, plan, predict
+from keras_vit.cli import checkpoints, evaluate, export, finetune, plan, predict, vtab
 from keras_vit.cli.options import (
     EPILOG,
     ERROR,
@@ -69,6 +69,6 @@ def _parser():
         "--version", action="version", version=f"keras-vit {keras_vit.__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (finetune, evaluate, predict, export, plan, checkpoints):
+    for module in (finetune, evaluate, predict, vtab, export, plan, checkpoints):
         module.add_to(commands)
     return parser

@@ -63,6 +63,20 @@ def feature_key(
     return _digest(named)[:40], parts
 
 
+def model_digest(model: keras.Model) -> str:
+    """SHA-256 of the config and the weights of a model, in hexadecimal digits.
+
+    Names, notes and what is trainable do not enter.
+
+    Args:
+        model: a built model; every process calls this if its weights are sharded.
+
+    Raises:
+        ValueError: if the model has no config.
+    """
+    return _digest([_config(model), _weights(model)])
+
+
 def _image_fields(pipeline: Pipeline) -> dict[str, Any]:
     fields = asdict(pipeline)
     augmentation = fields.pop("augmentation")

@@ -1,16 +1,15 @@
 """The report of a training and its result: one HTML page."""
 
-import datetime
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_vit._version import __version__
 from keras_vit.report import pictures
 from keras_vit.report.charts import Line, line_chart
-from keras_vit.report.markup import Markup, facts, join, render, style, table
+from keras_vit.report.document import write_document
+from keras_vit.report.markup import Markup, facts, join, render, table
 from keras_vit.report.statistics import Evaluation, absent_note
 from keras_vit.tables import percent
 
@@ -67,35 +66,8 @@ def write_report(
         ),
         ("settings", "Settings", _settings(settings or {})),
     ]
-    page = _page(title, _headline(evaluation, accuracy_name, remark), sections)
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, "index.html")
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        file.write(page)
-    os.replace(f"{path}.part", path)
-    return path
-
-
-def _page(title, headline, sections) -> Markup:
-    sections = [section for section in sections if section[2]]
-    date = datetime.datetime.now().astimezone()
-    return render(
-        "page",
-        title=title,
-        style=style(),
-        headline=headline,
-        links=join(
-            render("parts/link", name=name, heading=heading)
-            for name, heading, _ in sections
-        ),
-        sections=join(
-            render("parts/section", name=name, heading=heading, content=content)
-            for name, heading, content in sections
-        ),
-        version=__version__,
-        day=f"{date:%Y-%m-%d}",
-        date=f"{date:%d %B %Y, %H:%M}",
-    )
+    headline = _headline(evaluation, accuracy_name, remark)
+    return write_document(folder, title, headline, sections)
 
 
 # The headline.

@@ -12,6 +12,7 @@ from keras_vit.runs.folder import RunFolder, find_run
 from keras_vit.runs.imagenet import TestSetResult, evaluate_imagenet
 from keras_vit.runs.prediction import ClassProbability, Prediction, predict
 from keras_vit.runs.results import EvaluationResult
+from keras_vit.runs.vtab import TaskState, VtabResult, evaluate_vtab, vtab_states
 
 __all__ = [
     "Checkpoints",
@@ -23,14 +24,18 @@ __all__ = [
     "Prediction",
     "Progress",
     "RunFolder",
+    "TaskState",
     "TestSetResult",
+    "VtabResult",
     "evaluate",
     "evaluate_imagenet",
+    "evaluate_vtab",
     "find_run",
     "fine_tune",
     "load_classifier",
     "load_model",
     "predict",
+    "vtab_states",
 ]
 _OLD_NAMES = {
     "Reunion": "image_digests.MatchedImages",

@@ -1,6 +1,8 @@
 """One line each on the data, the recipe and the model of a training."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -44,6 +46,11 @@ def describe_recipe(recipe: Recipe) -> str:
     if not recipe.augmentation.flip:
         parts.append("no mirroring")
     return f"recipe  {', '.join(parts)}"
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """The name and the hyperparameters of a recipe."""
+    return {"name": type(recipe).__name__, **dataclasses.asdict(recipe)}
 
 
 def describe_model(model: keras.Model, weights: str | None) -> str:

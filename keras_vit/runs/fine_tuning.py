@@ -1,7 +1,6 @@
 """`fine_tune`: from images and a checkpoint to a run folder."""
 
 import contextlib
-import dataclasses
 import datetime
 import importlib.metadata
 import os
@@ -26,6 +25,7 @@ from keras_vit.runs.descriptions import (
     describe_examples,
     describe_model,
     describe_recipe,
+    recipe_fields,
 )
 from keras_vit.runs.folder import (
     BEST,
@@ -147,7 +147,7 @@ def fine_tune(
         "data": source,
         "model": model,
         "weights": weights,
-        "recipe": _recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
+        "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
         "epochs": epochs,
         "evaluations": evaluations,
         "dtype": dtype,
@@ -202,10 +202,6 @@ def fine_tune(
     result = _finish(run, images) if is_first_process() else None
     barrier()  # when one process ends, JAX ends the others
     return FineTuningResult(run, result)
-
-
-def _recipe_fields(recipe):
-    return {"name": type(recipe).__name__, **dataclasses.asdict(recipe)}
 
 
 def _check_validation(data):
@@ -306,7 +302,7 @@ def _config(
         },
         "images": image_fields(data.pipeline),
         "activation": recipe.loss,
-        "recipe": _recipe_fields(recipe),
+        "recipe": recipe_fields(recipe),
         "model": {
             "weights": arguments.get("weights"),
             "parameters": network.count_params(),

@@ -1,7 +1,9 @@
 """The result of an evaluation: its numbers, how they are named, and its report."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from keras_vit.data import ImageData
 from keras_vit.models.sizes import size_name
@@ -114,11 +116,11 @@ def _settings(config):
     examples = ", ".join(f"{n:,} {split}" for split, n in data["examples"].items())
     return {
         "Data": {**data["arguments"], "images": examples, **config["images"]},
-        f"Recipe {recipe.pop('name')}": _flatten(recipe),
+        f"Recipe {recipe.pop('name')}": flatten(recipe),
         "Model": {
             "weights": model["weights"],
             "parameters": f"{model['parameters']:,}",
-            **_flatten(model["config"]),
+            **flatten(model["config"]),
         },
         "Machine": {
             "date": config["date"],
@@ -129,12 +131,12 @@ def _settings(config):
     }
 
 
-def _flatten(fields):
+def flatten(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Nested fields by dotted names, without those that are `None`."""
     flat = {}
     for name, value in fields.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{key}": part for key, part in _flatten(value).items()}
+            flat |= {f"{name}.{key}": part for key, part in flatten(value).items()}
         elif value is not None:
             flat[name] = value
     return flat

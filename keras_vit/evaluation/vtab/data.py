@@ -4,10 +4,13 @@ import os
 import shlex
 from typing import Any
 
+import keras
+
 from keras_vit.data import Augmentation, ImageData, Pipeline
 from keras_vit.data.records import StoredLabel
 from keras_vit.data.tfds import find_prepared, records_of
 from keras_vit.evaluation.vtab.tasks import Task
+from keras_vit.models import ImageModel
 
 # The whole image, as some tasks ask where an object is.
 WHOLE_IMAGE = Augmentation(crop="resize", flip=False, evaluation_crop="resize")
@@ -55,11 +58,47 @@ def load_task(
         both = (expressions["train"], expressions.pop("validation"))
         expressions["train"] = "+".join(both)
     sources = records_of(builder, expressions, "image", task.label, task.name)
-    settings = {"augmentation": WHOLE_IMAGE, "label_mode": "int", **pipeline}
-    settings |= {"value_range": task.value_range, "alpha": "drop"}
     name = f"{task.name} ({builder.info.full_name})"
-    names = _class_names(task, builder)
-    return ImageData(name, names, sources, Pipeline(**settings), seed)
+    settings = {"augmentation": WHOLE_IMAGE, "label_mode": "int", **pipeline}
+    settings = Pipeline(**{**settings, **_reading(task)})
+    return ImageData(name, _class_names(task, builder), sources, settings, seed)
+
+
+def prepare_task(
+    data: ImageData, task: Task, model: keras.Model, **pipeline: Any
+) -> ImageData:
+    """The same examples, with images as a model takes them.
+
+    Args:
+        data: the result of `load_task`.
+        task: the task.
+        model: a model. The size, channels, mean and standard deviation of images are those
+            of a model of this package; of a model for any size, and of other models, those
+            of the pipeline.
+        **pipeline: fields of `keras_vit.data.Pipeline`.
+
+    Raises:
+        ValueError: if the model takes images that are neither grey nor RGB.
+    """
+    if not isinstance(model, ImageModel):
+        return data.with_pipeline(**pipeline)
+    if None in model.input_shape[1:]:
+        pipeline = {"image_size": data.pipeline.image_size, **pipeline}
+    data = data.prepared_for(model, **{**pipeline, **_reading(task)})
+    # The model's interpolation stays, its crop does not.
+    return data.with_pipeline(
+        augmentation=data.pipeline.augmentation.replace(evaluation_crop="resize")
+    )
+
+
+def _reading(task) -> dict[str, Any]:
+    """The fields of the pipeline that say how the task's files are read."""
+    return {"value_range": task.value_range, "alpha": "drop"}
+
+
+def is_prepared(task: Task, data_dir: str | os.PathLike[str] | None = None) -> bool:
+    """`True` if TensorFlow Datasets has prepared the task's data set."""
+    return find_prepared(task.data_set, data_dir) is not None
 
 
 def prepare_command(task: Task, data_dir: str | os.PathLike[str] | None = None) -> str:
