@@ -85,12 +85,11 @@ class VTAB(Recipe):
     """Transfer to VTAB-1k, with the same hyperparameters for each task.
 
     Source: ViT (arXiv 2010.11929), Table 4 and appendix B.1.1; VTAB (arXiv 1910.04867).
-    800 training and 200 validation examples. Images are resized, not cropped or flipped,
+    It trains on all 1,000 examples of a task. Images are resized, not cropped or flipped,
     as some tasks ask where an object is.
 
-    Command: `keras-vit finetune oxford_flowers102 --model ViTL16 --weights imagenet21k
-    --recipe vtab --split 'train=train[:800]' --split 'validation=validation[:200]' --split
-    test=test --output runs/flowers`
+    Command: `keras-vit vtab --model ViTL16.imagenet21k --protocol finetune --output
+    vtab/l16`
 
     Published, mean of the 19 tasks: ViT-H/14 (JFT) 77.63 %, ViT-L/16 (JFT) 76.28,
     ViT-L/16 (ImageNet-21k) 72.72.
