@@ -35,6 +35,7 @@ from keras_vit.models.images import (
 )
 from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
+from keras_vit.models.token_features import Stages, apply_block
 from keras_vit.types import Tensor
 from keras_vit.weight_paths import automatic_name
 
@@ -279,12 +280,12 @@ class VisionTransformer(ImageModel):
             tokens = _embed_positions(patches, fields, policy)  # (b, tokens, d)
             tokens = _drop_and_norm(tokens, fields, policy)
             positions = _rotary_positions(patches, fields)
-            tokens, sizes, last_block_inputs = _encode(tokens, positions, fields, policy)
+            tokens, sizes, *stages = _encode(tokens, positions, fields, policy)
             features = _pool(tokens, sizes, fields, policy)  # (b, d)
             outputs = _head(features, fields, policy)  # (b, classes)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
-        self._last_block_inputs = last_block_inputs
+        self._stages = Stages(patches, *stages, num_prefix(fields))
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
             *("image_mean", "image_std", "pooling", "stem", "rope"),
@@ -314,21 +315,14 @@ class VisionTransformer(ImageModel):
         Returns:
             A dictionary of the layer's name → (batch, tokens, hidden_dim).
         """
-        return self._last_layers(images)[0]
+        return self._stages.compute(self, images)[0]
 
-    def _last_layers(self, images):
-        """Outputs as of `last_layers`, and the tokens' sizes, `None` if none is merged."""
-        # Layers are called on tensors: a functional model of them would add nodes to
-        # the layers that this model shares with it.
-        inputs = keras.Model(self.input, self._last_block_inputs)(images)
-        block = self.get_layer(f"block_{self._config['num_layers'] - 1}")
-        tokens, sizes = _apply(block, **inputs)
-        outputs = {block.name: tokens}
-        if self._config["final_norm"] and not self._config["fc_norm"]:
-            outputs["encoder_norm"] = self.get_layer("encoder_norm")(tokens)
-        return outputs, sizes
-
-    def features(self, images: Tensor) -> dict[str, Tensor]:
+    def features(
+        self,
+        images: Tensor,
+        layers: int | Sequence[int] | str | None = None,
+        as_maps: bool = False,
+    ) -> dict[str, Tensor]:
         """The encoder's output by kind of token, after the final norm.
 
         Every token is computed, also where the model itself skips some in its last
@@ -337,34 +331,31 @@ class VisionTransformer(ImageModel):
 
         Args:
             images: a batch of images as the model takes them.
+            layers: blocks whose outputs are returned, too: numbers from 0, negative ones
+                from the end, or `"all"`. They come from the same pass, before the final
+                norm.
+            as_maps: whether patch tokens come in the rows and columns of the image, also
+                those of blocks, without the tokens before them.
 
         Returns:
             A dictionary of tensors: `"class_token"` and `"distillation_token"` (batch,
             hidden_dim), `"registers"` (batch, num_registers, hidden_dim), `"patch_tokens"`
             (batch, rows * columns, hidden_dim) row by row, `"pooled"` (batch, hidden_dim;
-            twice as wide with `pooling="token_gap"`), each if the model has it. With
+            twice as wide with `pooling="token_gap"`), each if the model has it; and of
+            `layers` `"block_3"`, … (batch, tokens, hidden_dim). With `as_maps`
+            `"patch_tokens"` and blocks are (batch, rows, columns, hidden_dim). With
             `merged_tokens` there are fewer patch tokens, in another order, and
             `"patch_sizes"`, int32 (batch, tokens): how many patches each stands for.
+
+        Raises:
+            ValueError: if there is no such block, or merged tokens are to be maps.
+
+        Example:
+
+        >>> features = model.features(images, layers=(2, 5, 8, -1), as_maps=True)
+        >>> pyramid = [features[f"block_{i}"] for i in (2, 5, 8, 11)]
         """
-        outputs, sizes = self._last_layers(images)
-        *_, tokens = outputs.values()
-        features, start = {}, 0
-        if any(layer.name == "class_token" for layer in self.layers):
-            features["class_token"], start = tokens[:, 0], 1
-        if self._config["distilled"]:
-            features["distillation_token"], start = tokens[:, 1], 2
-        if registers := self._config["num_registers"]:
-            features["registers"] = tokens[:, start : start + registers]
-        features["patch_tokens"] = tokens[:, start + registers :]
-        if sizes is not None:
-            features["patch_sizes"] = sizes[:, start + registers :]
-        if self._config["pooling"] and self._config["distilled"]:
-            features["pooled"] = keras.ops.mean(tokens[:, :2], axis=1)
-        elif self._config["pooling"]:
-            features["pooled"] = self.get_layer("pooling")(tokens, sizes=sizes)
-        if self._config["fc_norm"]:
-            features["pooled"] = self.get_layer("fc_norm")(features["pooled"])
-        return features
+        return self._stages.features(self, images, layers, as_maps)
 
 
 def _embed_patches(images, c, policy):
@@ -440,7 +431,8 @@ def _encode(tokens, positions, c, policy):
 
     Returns:
         Tokens (batch, tokens, hidden_dim); their sizes (batch, tokens), `None` if none is
-        merged; the inputs of the last block, with every token.
+        merged; the tokens after each block but the last; the inputs of the last block, with
+        every token.
     """
     grid = None
     if c.position == "relative":
@@ -475,9 +467,10 @@ def _encode(tokens, positions, c, policy):
         )
         for i, (rate, merged) in enumerate(zip(rates, c.merged_tokens, strict=True))
     ]
-    sizes = None
+    sizes, outputs = None, []
     for block in blocks[:-1]:
-        tokens, sizes = _apply(block, tokens, sizes, positions)
+        tokens, sizes = apply_block(block, tokens, sizes, positions)
+        outputs.append(tokens)
     inputs = {"tokens": tokens, "sizes": sizes, "positions": positions}
     inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     if c.pooling == "token" and not c.full_last_block:
@@ -485,16 +478,10 @@ def _encode(tokens, positions, c, policy):
         tokens = blocks[-1](**{**inputs, "tokens": read, "context": tokens})
         sizes = None
     else:
-        tokens, sizes = _apply(blocks[-1], **inputs)
+        tokens, sizes = apply_block(blocks[-1], **inputs)
     if c.final_norm and not c.fc_norm:
         tokens = _norm("encoder_norm", c, policy)(tokens)
-    return tokens, sizes, inputs
-
-
-def _apply(block, tokens, sizes=None, positions=None):
-    """The tokens of a block and their sizes, `None` as long as none is merged."""
-    outputs = block(tokens, sizes=sizes, positions=positions)
-    return outputs if block.merged_tokens else (outputs, sizes)
+    return tokens, sizes, outputs, inputs
 
 
 def _pool(tokens, sizes, c, policy):

@@ -1,0 +1,157 @@
+"""Features of a `VisionTransformer` by kind of token and by block, from one pass."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vit.types import Tensor
+
+
+def apply_block(
+    block: keras.layers.Layer,
+    tokens: Tensor,
+    sizes: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The tokens of a block and their sizes, `None` as long as none is merged."""
+    outputs = block(tokens, sizes=sizes, positions=positions)
+    return outputs if block.merged_tokens else (outputs, sizes)
+
+
+class Stages:
+    """Symbolic outputs of the stages of a model, of which a pass computes some.
+
+    Args:
+        patches: (batch, rows, columns, hidden_dim).
+        block_outputs: (batch, tokens, hidden_dim) of each block but the last.
+        last_block_inputs: arguments of the last block, with every token.
+        num_prefix: int, number of tokens before the patches.
+    """
+
+    def __init__(
+        self,
+        patches: Tensor,
+        block_outputs: Sequence[Tensor],
+        last_block_inputs: dict[str, Tensor],
+        num_prefix: int,
+    ) -> None:
+        self.patches = patches
+        self.block_outputs = tuple(block_outputs)
+        self.last_block_inputs = last_block_inputs
+        self.num_prefix = num_prefix
+
+    def compute(
+        self, model: keras.Model, images: Tensor, blocks: Sequence[int] = ()
+    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+        """Computes the last block and `encoder_norm`, if any, for every token.
+
+        Args:
+            model: the model.
+            images: a batch of images as the model takes them.
+            blocks: numbers of blocks whose outputs are wanted, too.
+
+        Returns:
+            A dictionary of the layer's name → (batch, tokens, hidden_dim), in order; the
+            tokens' sizes, `None` if none is merged; the patches.
+        """
+        # Layers are called on tensors: a functional model of them would add nodes to
+        # the layers that this model shares with it.
+        last = len(self.block_outputs)
+        wanted = {f"block_{i}": self.block_outputs[i] for i in blocks if i != last}
+        stages = {"patches": self.patches, **self.last_block_inputs, **wanted}
+        found = keras.Model(model.input, stages)(images)
+        block = model.get_layer(f"block_{last}")
+        inputs = {name: found[name] for name in self.last_block_inputs}
+        tokens, sizes = apply_block(block, **inputs)
+        outputs = {name: found[name] for name in wanted} | {block.name: tokens}
+        if any(layer.name == "encoder_norm" for layer in model.layers):
+            outputs["encoder_norm"] = model.get_layer("encoder_norm")(tokens)
+        return outputs, sizes, found["patches"]
+
+    def features(
+        self,
+        model: keras.Model,
+        images: Tensor,
+        layers: int | Sequence[int] | str | None,
+        as_maps: bool,
+    ) -> dict[str, Tensor]:
+        """Features as of `VisionTransformer.features`."""
+        arguments = model.arguments
+        blocks = block_numbers(layers, len(self.block_outputs) + 1)
+        if as_maps:
+            _check_maps(model)
+        outputs, sizes, patches = self.compute(model, images, blocks)
+        *_, tokens = outputs.values()
+        features, prefix = {}, self.num_prefix
+        registers = arguments["num_registers"]
+        if prefix - registers > arguments["distilled"]:
+            features["class_token"] = tokens[:, 0]
+        if arguments["distilled"]:
+            features["distillation_token"] = tokens[:, 1]
+        if registers:
+            features["registers"] = tokens[:, prefix - registers : prefix]
+        features["patch_tokens"] = tokens[:, prefix:]
+        if sizes is not None:
+            features["patch_sizes"] = sizes[:, prefix:]
+        if arguments["pooling"]:
+            features["pooled"] = _pooled(model, tokens, sizes)
+        features |= {f"block_{i}": outputs[f"block_{i}"] for i in blocks}
+        if as_maps:
+            starts = {f"block_{i}": prefix for i in blocks} | {"patch_tokens": 0}
+            for name, start in starts.items():
+                features[name] = _as_map(features[name][:, start:], patches)
+        return features
+
+
+def _pooled(model, tokens, sizes):
+    if model.arguments["distilled"]:
+        return keras.ops.mean(tokens[:, :2], axis=1)
+    pooled = model.get_layer("pooling")(tokens, sizes=sizes)
+    return model.get_layer("fc_norm")(pooled) if model.arguments["fc_norm"] else pooled
+
+
+def _as_map(tokens, patches):
+    """Patch tokens (batch, rows * columns, d) in the rows and columns of the patches."""
+    rows, columns = keras.ops.shape(patches)[1:3]
+    return keras.ops.reshape(tokens, (-1, rows, columns, tokens.shape[-1]))
+
+
+def _check_maps(model):
+    if any(getattr(layer, "merged_tokens", 0) for layer in model.layers):
+        raise ValueError(
+            "Merged tokens stand for several places of the image, so they make no map. "
+            "Received: as_maps=True, a model with "
+            f"merged_tokens={model.arguments['merged_tokens']}. Use as_maps=False, or "
+            "keras_vit.from_pretrained(model, merged_tokens=0)."
+        )
+
+
+def block_numbers(layers: Any, num_layers: int) -> list[int]:
+    """Numbers of blocks from 0, in order and each once.
+
+    Args:
+        layers: numbers, negative ones from the end; one number; `"all"`; `None` for none.
+        num_layers: number of blocks.
+
+    Raises:
+        ValueError: if there is no such block.
+    """
+    if layers is None:
+        return []
+    if isinstance(layers, str) and layers == "all":
+        return list(range(num_layers))
+    several = [layers] if np.ndim(layers) == 0 else layers
+    try:
+        numbers = [operator.index(number) for number in several]
+    except TypeError:
+        numbers = [num_layers]
+    is_bool = any(isinstance(number, bool) for number in several)
+    if is_bool or not all(-num_layers <= number < num_layers for number in numbers):
+        raise ValueError(
+            f"`layers` must be numbers of blocks from {-num_layers} to {num_layers - 1}, "
+            f"or 'all'. Received: layers={layers!r}"
+        )
+    return sorted({number % num_layers for number in numbers})
