@@ -854,6 +854,32 @@ def test_the_best_file_alone_is_the_run(trained, folder, tmp_path):
     assert (found["correct"], found["examples"]) == scored(output, paths)
 
 
+# evaluate --protocol: the features of a run
+
+
+def test_protocols_use_the_splits_of_a_run(trained, folder, tmp_path, capsys, fails):
+    output, _ = trained
+    given = ("--protocol", "knn", "--k", 1, "--json")
+    found = json.loads(printed("evaluate", output, *given)[1])
+    splits = json.loads((output / "config.json").read_text("utf-8"))["data"]["examples"]
+    assert found["images"] == {name: splits[name] for name in ("train", "test")}
+    capsys.readouterr()
+    other = shutil.copytree(folder, tmp_path / "shapes")
+    drawn = (*given, "--test-split", 0.5)
+    again = json.loads(printed("evaluate", output, other, *drawn)[1])
+    assert again["images"] == {"train": 18, "test": 18}  # drawn, as from any folder
+    tested = {line.strip() for line in capsys.readouterr().err.splitlines()}
+    assert any(re.search(r"was trained on \d of the 18 images", line) for line in tested)
+    error = fails("evaluate", output, *given, "--test-split", 0.5)
+    assert "in its own splits. Received: --test-split 0.5" in error
+    moved = shutil.copytree(output, tmp_path / "run")
+    config = json.loads((moved / "config.json").read_text("utf-8"))
+    config["data"]["arguments"]["source"] = str(other)
+    (moved / "config.json").write_text(json.dumps(config), "utf-8")
+    (other / "circle" / "00.jpg").unlink()
+    assert "images have changed since the training" in fails("evaluate", moved, *given)
+
+
 # evaluate: images that have moved, changed, or are others
 
 

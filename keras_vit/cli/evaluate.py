@@ -1,4 +1,4 @@
-"""`keras-vit evaluate`: the accuracy of a model, with an interval."""
+"""`keras-vit evaluate`: the accuracy of a model or of its features, with an interval."""
 
 import argparse
 import json
@@ -15,13 +15,15 @@ from keras_vit.cli.options import (
     data_options,
     given,
 )
-from keras_vit.cli.output import print_result, warn
+from keras_vit.cli.output import print_result, verbosity, warn
+from keras_vit.cli.protocols import add_protocols, check_no_protocol, evaluate_protocol
 from keras_vit.cli.wording import without_splits
 from keras_vit.evaluation.imagenet import TEST_SETS
 from keras_vit.runs import evaluate, evaluate_imagenet
 from keras_vit.runs.evaluation import SPLITS
 
 ALONE = "Give those to evaluate as a folder or CSV file of their own"
+TABLE = "Name the split of each image in a column of a CSV file"
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,26 +62,31 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="a copy of ReaL's real.json (default: downloaded)",
     )
     add_merging(parser)
+    add_protocols(parser)
     add_data_options(parser)
 
 
 def _evaluate(args):
+    if not args.protocol:
+        check_no_protocol(args)
     if args.imagenet:
         return _evaluate_imagenet(args)
     if args.real_labels:
         raise ValueError("`real_labels` belongs to --imagenet imagenet_real.")
     try:
+        if args.protocol:
+            return evaluate_protocol(args)
         result = evaluate(
             args.source,
             args.data,
-            verbose=_verbosity(args),
+            verbose=verbosity(args),
             say=warn,
             **given(args, ("split", "batch_size", "by_order", "merged_tokens")),
             **data_options(args),
         )
     except (ValueError, FileNotFoundError) as error:
         # There is no option for `splits` here.
-        message = without_splits(str(error), ALONE)
+        message = without_splits(str(error), TABLE if args.protocol else ALONE)
         if message == str(error):
             raise
         raise type(error)(message) from error
@@ -94,7 +101,8 @@ def _evaluate(args):
 
 
 def _evaluate_imagenet(args):
-    others = {"split": args.split, "by_order": args.by_order, "report": args.report}
+    names = ("split", "by_order", "report", "protocol")
+    others = {name: getattr(args, name) for name in names}
     others |= {k: v for k, v in data_options(args).items() if k != "data_dir"}
     if refused := [name for name, value in others.items() if value]:
         raise ValueError(
@@ -105,12 +113,8 @@ def _evaluate_imagenet(args):
         args.source,
         args.imagenet,
         args.data,
-        verbose=_verbosity(args),
+        verbose=verbosity(args),
         **given(args, ("data_dir", "real_labels", "batch_size", "merged_tokens")),
     )
     print(json.dumps(result.summary()) if args.json else result)
     return OK
-
-
-def _verbosity(args):
-    return 1 if sys.stdout.isatty() and not args.json else 0

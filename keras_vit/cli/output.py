@@ -1,5 +1,6 @@
 """Output on any terminal, and the lines that several sub-commands print."""
 
+import argparse
 import codecs
 import sys
 
@@ -40,6 +41,11 @@ def warn(text: str) -> None:
 def one_line(text: str) -> str:
     """Replaces characters that a terminal would not print on one line."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def verbosity(args: argparse.Namespace) -> int:
+    """Keras' `verbose` of a command: 1 on a terminal, 0 with `--json` or in a pipe."""
+    return 1 if sys.stdout.isatty() and not args.json else 0
 
 
 def print_result(result: EvaluationResult) -> None:

@@ -11,6 +11,7 @@ from keras_vit.runs.fine_tuning import FineTuningResult, fine_tune
 from keras_vit.runs.folder import RunFolder, find_run
 from keras_vit.runs.imagenet import TestSetResult, evaluate_imagenet
 from keras_vit.runs.prediction import ClassProbability, Prediction, predict
+from keras_vit.runs.representation import RepresentationResult, evaluate_representation
 from keras_vit.runs.results import EvaluationResult
 from keras_vit.runs.vtab import TaskState, VtabResult, evaluate_vtab, vtab_states
 
@@ -23,12 +24,14 @@ __all__ = [
     "FineTuningResult",
     "Prediction",
     "Progress",
+    "RepresentationResult",
     "RunFolder",
     "TaskState",
     "TestSetResult",
     "VtabResult",
     "evaluate",
     "evaluate_imagenet",
+    "evaluate_representation",
     "evaluate_vtab",
     "find_run",
     "fine_tune",
