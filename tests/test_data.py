@@ -926,6 +926,31 @@ def test_tfds_that_cannot_be_had(tmp_path, monkeypatch):
 
 
 @one_backend
+def test_tfds_in_another_version(tmp_path, caplog, monkeypatch):
+    """The prepared version is used, and nothing downloaded."""
+    import tensorflow_datasets as tfds
+
+    def downloads(builder):
+        raise AssertionError
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", downloads)
+    info = tfds.builder("cifar10", data_dir=tmp_path).info
+    image = np.zeros((32, 32, 3), "uint8")
+    records = [
+        serialized(info.features, {"id": f"{i}", "image": image, "label": i % 10})
+        for i in range(60)
+    ]
+    splits = {"train": [records], "test": [records[:5]]}
+    write_prepared(tmp_path, "cifar10", info.features, splits, version="2.9.9")
+    data = load("cifar10", data_dir=tmp_path)
+    assert data.name == "cifar10/2.9.9"
+    assert f"would prepare {info.full_name}. Used is cifar10/2.9.9" in caplog.text
+    assert load("cifar10:2.9.9", data_dir=tmp_path).name == "cifar10/2.9.9"
+    with pytest.raises(ValueError, match=r"'cifar10:2\.0\.0'.*only: 3"):
+        load("cifar10:2.0.0", data_dir=tmp_path)
+
+
+@one_backend
 def test_tfds_offline(tfds_folder, tmp_path, monkeypatch):
     """Prepared data is read; nothing is asked of the network, not even a name."""
     import tensorflow_datasets as tfds

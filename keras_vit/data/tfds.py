@@ -12,6 +12,7 @@ from keras_vit.data.packages import require, tensorflow
 from keras_vit.data.record_files import FILE_FORMATS
 from keras_vit.data.records import Label, Records, StoredLabel
 from keras_vit.download.web import FORBIDDEN, is_offline
+from keras_vit.log import log
 
 VALIDATION_SPLIT = 0.02  # in the paper's code, for data sets without a validation split
 
@@ -106,8 +107,12 @@ def records_of(
 def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     """Returns the builder of a data set, which it prepares if needed.
 
+    A version that is prepared is used where the one of this TensorFlow Datasets is not,
+    with a warning: another download would take hours.
+
     Raises:
         FileNotFoundError: if there is no such data set.
+        ValueError: if there is no such version of it.
         RuntimeError: if TensorFlow Datasets cannot prepare it.
     """
     tfds = require("tensorflow_datasets")
@@ -119,7 +124,20 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
             "name in TensorFlow Datasets or in `data_dir`. Received: "
             f"data_dir={data_dir!r}"
         ) from error
+    except AssertionError as error:  # a version that it does not know
+        if earlier := find_prepared(name, data_dir):
+            return earlier
+        raise ValueError(
+            f"TensorFlow Datasets has no such data set, and `data_dir` none that is "
+            f"prepared. Received: {name!r}, data_dir={data_dir!r}. {error}"
+        ) from error
     if not builder.is_prepared():
+        if earlier := find_prepared(name, data_dir):
+            log.warning(
+                "TensorFlow Datasets would prepare %s. Used is %s, which is prepared.",
+                *(builder.info.full_name, earlier.info.full_name),
+            )
+            return earlier
         try:
             _prepare(builder)
         # Network, disk, a missing package, a data set to download by hand …

@@ -16,7 +16,7 @@ from keras_vit.data import ImageData, Pipeline, load
 from keras_vit.data.listing import Listing
 from keras_vit.data.records import StoredLabel
 from keras_vit.data.sources import ImageFiles
-from keras_vit.data.tfds import find_prepared, prepared_builder, records_of
+from keras_vit.data.tfds import prepared_builder, records_of
 from keras_vit.data.threads import map_indices
 from keras_vit.download.cache import fetch
 from keras_vit.download.digests import Digest, damage_error, mismatch
@@ -230,7 +230,7 @@ def _from_tfds(row: TestSet, data_dir, real_labels, pipeline: Pipeline) -> Label
             f"Received: real_labels={os.fspath(real_labels)!r}. Give the folder of the "
             "images with it."
         )
-    builder = find_prepared(row.tfds, data_dir) or prepared_builder(row.tfds, data_dir)
+    builder = prepared_builder(row.tfds, data_dir)
     key = "original_label" if row.has_several_labels else "label"
     names = wordnet_ids()
     if tuple(builder.info.features[key].names) != names:

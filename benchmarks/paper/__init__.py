@@ -1,0 +1,1 @@
+"""The ViT paper's table of results, measured again."""
