@@ -16,7 +16,7 @@ from helpers import (
     tiny,
     weights,
 )
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import keras_vit
 from keras_vit.layers import MLP, EncoderBlock, RMSNormalization, SelfAttention
@@ -168,6 +168,25 @@ def test_aimv2_is_written_as_transformers_writes_it(tmp_path):
     written, original = (json.loads((f / "config.json").read_text()) for f in folders)
     for key in written.keys() & original.keys():
         assert written[key] == original[key], key
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(("width", "heads"), [(1024, 8), (768, 12)])
+def test_heads_of_a_bare_file_of_aimv2(width, heads, tmp_path):
+    """A head has 128 channels in its published sizes, and 64 otherwise."""
+    model = keras_vit.VisionTransformer(
+        **{"image_size": 28, "patch_size": 14, "hidden_dim": width, "num_layers": 1},
+        **{"num_heads": heads, "mlp_dim": 32, "pooling": "gap", "norm": "rms"},
+        **{"patch_norm": True, "mlp": "swiglu", "layer_norm_epsilon": 1e-5},
+        **dict.fromkeys(("qkv_bias", "projection_bias", "mlp_bias"), False),
+    )
+    keras_vit.save_weights(model, tmp_path / "ours", layout="huggingface")
+    path = tmp_path / "bare.safetensors"
+    save_file(load_file(tmp_path / "ours" / "model.safetensors"), path)  # no metadata
+    again = keras_vit.from_pretrained(path)
+    assert again.get_config()["num_heads"] == heads
+    assert again.get_config()["pooling"] == "gap"
+    assert_same_weights(weights(again), weights(model))
 
 
 @pytest.mark.one_backend

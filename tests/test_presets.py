@@ -23,6 +23,7 @@ from keras_vit.models.sizes import (
 from keras_vit.presets import (
     PRESETS,
     Preset,
+    aimv2,
     augreg,
     augreg_preset,
     beit,
@@ -58,7 +59,7 @@ FAMILIES = {
     *("CLIP", "CLIP fine-tuned"),
     *("DFN", "MobileCLIP2", "MetaCLIP", "MetaCLIP 2", "TinyCLIP", "Hugging Face", "timm"),
     *("EVA", "EVA-02", "MIIL", "TIPSv2", "BiT", "Noisy Student"),
-    *("DINOv3", "EUPE", "Perception Encoder", "RoPE-ViT", "BEiT", "BEiT v2"),
+    *("AIMv2", "DINOv3", "EUPE", "Perception Encoder", "RoPE-ViT", "BEiT", "BEiT v2"),
 }
 PRETRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 FINETUNED = f"{PRETRAINED}--imagenet2012-steps_20k-lr_0.03-res_384"
@@ -177,6 +178,25 @@ def test_millions_of_parameters_that_timm_states(name):
     assert round(PRESETS[name].parameters / 1e6, 2) == MILLIONS[name]
 
 
+@pytest.mark.parametrize(
+    ("size", "num_layers", "width", "mlp_dim", "billions"),
+    [
+        ("L", 24, 1024, 2816, 0.3),
+        ("H", 24, 1536, 4096, 0.6),
+        ("1B", 24, 2048, 5632, 1.2),
+        ("3B", 24, 3072, 8192, 2.7),
+    ],
+)
+def test_parameters_of_aimv2(size, num_layers, width, mlp_dim, billions):
+    """By hand, and the billions of its README, which rounds down."""
+    block = (4 * width + 3 * mlp_dim + 2) * width  # attention, gated MLP, two RMS norms
+    for resolution in (224, 336, 448):
+        row = PRESETS[f"ViTAIM{size}14.aimv2-{resolution}"]
+        patches = 14 * 14 * 3 + 1 + 1 + (resolution // 14) ** 2  # bias, norm, positions
+        assert row.parameters == width * patches + num_layers * block + width
+        assert math.floor(row.parameters / 1e8) / 10 == billions
+
+
 def test_parameters_of_arguments_that_no_preset_has():
     config = {
         **{"image_size": (32, 48), "patch_size": 8, "hidden_dim": 48, "num_layers": 2},
@@ -205,7 +225,7 @@ def test_names_are_unique_and_well_formed():
         beit,
         bit,
     )
-    modules += (efficientnet,)
+    modules += (efficientnet, aimv2)
     assert sum(len(module.PRESETS) for module in modules) == len(PRESETS)
     for name, row in PRESETS.items():
         assert name == row.name == f"{row.architecture}.{row.tag}"

@@ -26,8 +26,8 @@ from keras_vit.models.resnet_stem import (
 # DeiT-3 (arXiv 2204.07118); gopt: SigLIP 2's g-opt (arXiv 2502.14786, sizes of
 # BigVision's code); giant: DINOv2's ViT-g (arXiv 2304.07193), whose MLPs are SwiGLU;
 # Splus, Hplus and 7B: DINOv3 (arXiv 2508.10104); PEG: Perception Encoder's G (arXiv
-# 2504.13181); the others have no paper but the code of timm (wee … So150m2), TinyCLIP (Xs)
-# and OpenCLIP (Bplus, its B-16-plus).
+# 2504.13181); AIML to AIM3B: AIMv2 (arXiv 2411.14402); the others have no paper but the
+# code of timm (wee … So150m2), TinyCLIP (Xs) and OpenCLIP (Bplus, its B-16-plus).
 SIZES = {
     name: {
         "hidden_dim": hidden_dim,
@@ -59,10 +59,15 @@ SIZES = {
         ("G", 48, 1664, 8192, 16),
         ("PEG", 50, 1536, 8960, 16),
         ("7B", 40, 4096, 8192, 32),
+        ("AIML", 24, 1024, 2816, 8),
+        ("AIMH", 24, 1536, 4096, 12),
+        ("AIM1B", 24, 2048, 5632, 16),
+        ("AIM3B", 24, 3072, 8192, 24),
     ]
 }
-# Of DINOv3 alone, whose own files tell the heads; their MLPs are SwiGLU.
+# Of one family each, whose files have other names; their MLPs are SwiGLU.
 DINOV3_SIZES = ("Splus", "Hplus", "7B")
+AIMV2_SIZES = ("AIML", "AIMH", "AIM1B", "AIM3B")
 
 # ViT (arXiv 2010.11929), section 3.1 and table 2, and AugReg (arXiv 2106.10270): the size
 # of the ViT, patch size on the ResNet's feature map, units of the ResNet's stages. The
@@ -119,7 +124,7 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
             f"{architecture!r}. "
             f"Sizes: {', '.join(SIZES)}"
         )
-    gate = {"mlp": "swiglu"} if size in DINOV3_SIZES else {}
+    gate = {"mlp": "swiglu"} if size in (*DINOV3_SIZES, *AIMV2_SIZES) else {}
     return {"patch_size": int(match[3]), **SIZES[size], **gate}
 
 

@@ -3,6 +3,7 @@
 import difflib
 
 from keras_vit.presets import (
+    aimv2,
     augreg,
     beit,
     big_vision,
@@ -26,7 +27,7 @@ from keras_vit.presets.preset import Preprocessing, Preset
 
 # An architecture's first row is the default of its constructor's `weights`.
 _FAMILIES = (augreg, google, big_vision, meta, clip, hugging_face, timm, rotary, beit, bit)
-_FAMILIES += (efficientnet,)
+_FAMILIES += (efficientnet, aimv2)
 PRESETS = {row.name: row for family in _FAMILIES for row in family.PRESETS}
 
 

@@ -9,7 +9,7 @@ of the size (for the number of heads and the grid of positions), the defaults of
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from keras_vit.models.sizes import DINOV3_SIZES, SIZES
+from keras_vit.models.sizes import AIMV2_SIZES, DINOV3_SIZES, SIZES
 
 SHAPES = "names and shapes"
 TENSORS = "the tensors"
@@ -82,7 +82,8 @@ def published_heads(
     64 does not divide the width. `pooled_patches` is True for a model without class token
     that pools the mean of the patches after the last norm.
     """
-    rows = [tuple(row.values()) for n, row in SIZES.items() if n not in DINOV3_SIZES]
+    others = (*DINOV3_SIZES, *AIMV2_SIZES)  # whose layouts tell their heads
+    rows = [tuple(row.values()) for name, row in SIZES.items() if name not in others]
     rows += [(64, 6, 2, 192), (64, 8, 2, 192)]  # timm's test_vit and test_vit2
     if pooled_patches:
         rows.append((768, 12, 16, 3072))  # timm's vit_base_patch16_gap_224

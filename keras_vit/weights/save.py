@@ -209,7 +209,8 @@ def _huggingface_layout(config) -> Layout:
     if config["rope"]:
         layout, pooling = HF_DINOV3, "token"
     elif config["norm"] == "rms":
-        layout, pooling = AIMV2, "query"
+        # Without a head its class pools nothing, and is read with the mean here.
+        layout, pooling = AIMV2, "gap" if config["pooling"] == "gap" else "query"
     elif config["distilled"]:
         layout, pooling = DEIT, "token"
     elif config["pooling"] == "token_gap":

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from keras_vit.models.sizes import AIMV2_SIZES, SIZES
 from keras_vit.weights.layouts.layout import (
     POSITIONS,
     TORCH_DEFAULTS,
@@ -14,6 +15,7 @@ from keras_vit.weights.layouts.layout import (
 )
 
 _ATTENTION = "layers.{i}.attention"
+_HEADS = {SIZES[size]["hidden_dim"]: SIZES[size]["num_heads"] for size in AIMV2_SIZES}
 _ACTIVATIONS = {"silu": "swiglu", "gelu": "geglu"}  # of gates
 
 
@@ -47,10 +49,11 @@ def _config_arguments(config):
     }
 
 
-def _class_defaults(config, path, width):
-    """The defaults of Aimv2VisionConfig."""
+def _heads(config, path, width):
+    """The default of Aimv2VisionConfig, or without a config that of a published size."""
     if config is None:
-        return []
+        heads = _HEADS.get(width)
+        return [("the published sizes of AIMv2", {"num_heads": heads})] if heads else []
     return [("the defaults of its class in transformers", {"num_heads": 8})]
 
 
@@ -103,7 +106,7 @@ AIMV2 = Layout(
         "image_std": (0.26862954, 0.26130258, 0.27577711),
     },
     config_arguments=_config_arguments,
-    architecture_arguments=_class_defaults,
+    architecture_arguments=_heads,
     reason_to_refuse=_reason_to_refuse,
 )
 
