@@ -10,10 +10,13 @@ from benchmarks.paper.few_shot import FewShotPoint
 OURS, PAPERS = "measured here", "published"
 
 
-def accuracy_against_compute(rows: Sequence[Sequence[Cell]], path: str | os.PathLike[str]):
-    """Draws the mean over the columns that a model has, against its pre-training compute.
+COLUMNS = 4  # of panels; the last panel of all holds the legend
 
-    A panel for each column: hollow marks are the paper's, filled ones were measured here.
+
+def accuracy_against_compute(rows: Sequence[Sequence[Cell]], path: str | os.PathLike[str]):
+    """Draws accuracy against the compute of pre-training, a panel for each data set.
+
+    Hollow marks are published, filled ones were measured here.
 
     Args:
         rows: the cells of each model, in the same columns.
@@ -21,10 +24,13 @@ def accuracy_against_compute(rows: Sequence[Sequence[Cell]], path: str | os.Path
     """
     plt = _pyplot()
     columns = [cell.column for cell in rows[0]]
-    figure, panels = plt.subplots(
-        1, len(columns), figsize=(3 * len(columns), 3.6), layout="constrained"
+    lines = -(-(len(columns) + 1) // COLUMNS)
+    figure, grid = plt.subplots(
+        lines, COLUMNS, figsize=(12, 3 * lines), layout="constrained", squeeze=False
     )
-    for index, panel in enumerate([panels] if len(columns) == 1 else panels):
+    for unused in grid.flat[len(columns) :]:
+        unused.axis("off")
+    for index, panel in enumerate(grid.flat[: len(columns)]):
         for number, cells in enumerate(rows):
             cell, color = cells[index], f"C{number}"
             if cell.model.core_days is None:
@@ -49,14 +55,14 @@ def accuracy_against_compute(rows: Sequence[Sequence[Cell]], path: str | os.Path
         plt.Line2D([], [], marker="o", ls="", color="grey", mfc="none", label=PAPERS),
         plt.Line2D([], [], marker="o", ls="", color="grey", label=OURS),
     ]
-    figure.legend(handles=[*names, *marks], loc="outside lower center", ncols=4)
+    grid.flat[-1].legend(handles=[*names, *marks], loc="center", fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
 def _name(cells):
     model = cells[0].model
-    return f"{model.name}, {model.data}"
+    return f"{model.name},\n{model.data}"
 
 
 def few_shot_against_examples(points: Sequence[FewShotPoint], path: str | os.PathLike[str]):
@@ -77,6 +83,10 @@ def few_shot_against_examples(points: Sequence[FewShotPoint], path: str | os.Pat
         sizes, accuracies, widths = zip(*line, strict=True)
         axes.errorbar(sizes, accuracies, [100 * w for w in widths], fmt="o-", label=name)
     axes.set_xscale("log")
+    data = {point.model.num_examples: point.model.data for point in points}
+    texts = [f"{name}\n{count / 1e6:.1f} million" for count, name in data.items()]
+    axes.set_xticks(list(data), texts)
+    axes.minorticks_off()
     axes.set_xlabel("images of pre-training")
     axes.set_ylabel(f"{points[0].shots}-shot accuracy on ImageNet, %")
     axes.grid(alpha=0.3)
