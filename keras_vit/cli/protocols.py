@@ -6,12 +6,13 @@ from pathlib import Path
 
 from keras_vit.cli.options import OK, data_options, given
 from keras_vit.cli.output import verbosity, warn
+from keras_vit.evaluation.few_shot_regression import FEWER
 from keras_vit.output_paths import check_free, check_kind, partial_path
 from keras_vit.runs import evaluate_representation
 from keras_vit.runs.representation import PROTOCOLS, TEST_SPLIT, check_settings
 
 # Options that are settings of a protocol, and those that name an argument.
-_SETTINGS = ("shots", "seeds", "l2", "k", "temperature")
+_SETTINGS = ("shots", "fewer", "seeds", "l2", "k", "temperature")
 _ARGUMENTS = ("layer", "cache_dir")
 _SHARED = ("split", "batch_size", "merged_tokens")
 _OTHERS = ("by_order", "report")  # of an evaluation without a protocol
@@ -42,6 +43,12 @@ def add_protocols(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="N",
         help="training images of each class (few-shot; default: 1 5 10 25)",
+    )
+    group.add_argument(
+        "--fewer",
+        choices=FEWER,
+        help="for a class with fewer images than that, raise an error (default) or use all "
+        "that it has (few-shot)",
     )
     group.add_argument(
         "--seeds",

@@ -17,6 +17,7 @@ from keras_vit.evaluation.checks import (
 from keras_vit.evaluation.result import ProtocolResult
 
 BIAS = 100.0  # the constant feature; it is regularised like the others
+FEWER = ("error", "all")
 _TEST_ROWS = 4096  # scored at once: 33 MB of scores for a thousand classes
 
 
@@ -75,7 +76,7 @@ def few_shot(
     num_classes = count_classes(num_classes, train_labels, test_labels)
     shots, l2 = check_numbers(shots, "shots", whole=True), check_numbers(l2, "l2")
     seeds = check_seeds(seeds)
-    if one_of(fewer, ("error", "all"), "fewer") == "error":
+    if one_of(fewer, FEWER, "fewer") == "error":
         _check_counts(train_labels, num_classes, max(shots))
     chosen = [
         [_choose(train_labels, num_classes, n, seed) for n in shots] for seed in seeds
