@@ -9,6 +9,7 @@ from keras_vit import (
     exporting,
     layers,
     planning,
+    pretraining,
     runs,
     training,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "load_weights",
     "planning",
     "preprocess_input",
+    "pretraining",
     "runs",
     "save_weights",
     "training",

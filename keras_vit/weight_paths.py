@@ -15,7 +15,7 @@ from keras_vit.keras_internals.sublayers import all_layers
 
 # The layers of our models, whose names are public.
 _PUBLIC = re.compile(
-    r"(?:.*?/)??((?:stem_\w+|root|stage_\d+_unit_\d+(?:_\w+)?|top_\w+|patch_embedding"
+    r"(?:.*?/)??((?:decoder/)?(?:stem_\w+|root|stage_\d+_unit_\d+(?:_\w+)?|top_\w+|patch_embedding"
     r"|patch_norm|class_token|distillation_token|registers|position_embedding|pre_norm"
     r"|block_\d+|encoder_norm|norm|pooling|fc_norm|pre_logits|head|distillation_head)/.+)"
 )
@@ -34,7 +34,12 @@ def mark_layers(model: keras.Model) -> None:
     before = first.path.removesuffix(first.name)
     for layer in model.layers:  # dropout and other layers without weights have no path
         if not isinstance(layer, keras.layers.InputLayer):
-            setattr(layer, _PREFIX, before)
+            mark(layer, before)
+
+
+def mark(layer: keras.layers.Layer, before: str) -> None:
+    """Stores in a layer the beginning of its path, that of the model around it."""
+    setattr(layer, _PREFIX, before)
 
 
 def model_prefix(layer: keras.layers.Layer) -> str:

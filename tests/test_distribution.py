@@ -45,6 +45,12 @@ def test_two_devices_give_the_weights_of_one(seen, policy, bound):
 
 
 @on_tensorflow
+def test_a_masked_autoencoder_learns_as_on_one_device(seen):
+    assert seen["pretrained"]["learned"] > 0.1
+    assert seen["pretrained"]["distance"] <= 1e-5
+
+
+@on_tensorflow
 def test_a_killed_training_goes_on_bit_for_bit(seen):
     """With dropout, clipping, averages; from within an epoch."""
     assert seen["killed"] == []

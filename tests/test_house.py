@@ -56,7 +56,7 @@ ROWS = (
     "cost presets weights",
     "zoo",
     "conversion data exporting",
-    "analysis evaluation report training",
+    "analysis evaluation pretraining report training",
     "planning runs",
     "cli",
 )

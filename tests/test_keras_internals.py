@@ -18,6 +18,7 @@ import pytest
 
 from keras_vit import keras_internals
 from keras_vit.keras_internals import (
+    added_losses,
     assumption,
     call_context,
     callback_attributes,
@@ -291,6 +292,18 @@ def test_loss_tracker():
         loss_tracker.track_loss(model, 1.0, 1)
         loss_tracker.track_loss(model, 4.0, 2)
         assert float(numpy(model.get_metrics_result()["loss"])) == 3
+
+
+def test_added_losses():
+    layer = keras.layers.ActivityRegularization(1.0)
+    model = keras.Sequential([keras.Input((1,)), layer])
+    model(np.ones((1, 1)))
+    kept = list(model.losses)
+    model(np.ones((1, 1)) * 2)
+    with assumed(added_losses):
+        with added_losses.losses_of_call(model, kept):
+            assert [float(numpy(loss)) for loss in model.losses] == [1]
+        assert [float(numpy(loss)) for loss in model.losses] == [2]
 
 
 def test_symbolic_build():

@@ -17,6 +17,7 @@ import threading
 import keras
 
 from keras_vit.distribution.fit_arguments import call_options, has_added_losses
+from keras_vit.keras_internals.added_losses import losses_of_call
 from keras_vit.keras_internals.distribute_strategy import has_strategy, set_strategy
 from keras_vit.keras_internals.loss_scaling import replace_scaling
 from keras_vit.keras_internals.loss_tracker import track_loss
@@ -321,21 +322,22 @@ def _loss_and_logs(model, data, training):
     """The loss of the complete batch and the values of the metrics, in each replica."""
     rows = _here.rows
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    options = call_options(model, training)
-    y_pred = keras.tree.map_structure(
-        lambda output: _whole_output(output, rows), model(x, **options)
-    )
+    outputs = model(x, **call_options(model, training))
+    # The replicas share one list of losses, and take turns where they exchange tensors.
+    added, is_added = list(model.losses), has_added_losses(model)
+    y_pred = keras.tree.map_structure(lambda own: _whole_output(own, rows), outputs)
     y, sample_weight = _map(lambda leaf: _whole(leaf)[:rows], (y, sample_weight))
     _here.is_whole = True
     try:
-        loss = model.compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
-        )
+        with losses_of_call(model, added):
+            loss = model.compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+            )
     finally:
         _here.is_whole = False
     value = loss
-    if model.losses:
-        if has_added_losses(model):
+    if added:
+        if is_added:
             loss = _only_if_even(loss, rows, "as layers add losses of their own rows")
         value = _sum(loss) / _context().num_replicas_in_sync
     # Keras sums the metrics over the replicas, so only one of them updates.
@@ -400,6 +402,11 @@ def _whole(own):
 def _whole_output(own, rows):
     """The outputs for all rows; the gradients of this replica's rows flow back."""
     import tensorflow as tf
+
+    if not own.shape.rank:
+        mean = _sum(own) / _context().num_replicas_in_sync
+        mean = _only_if_even(mean, rows, "as the model returns a mean of its own rows")
+        return own + tf.stop_gradient(mean - own)
 
     @tf.custom_gradient
     def gathered(own):

@@ -128,27 +128,29 @@ def _loss(model, x, y, y_pred, sample_weight, rows, training):
     loss = model.compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
-    if rows % num_processes():
-        _check_added(model, rows)
+    if has_added_losses(model):
+        _check_even(rows, "layers add losses of their own rows")
     # Layers add losses of this process' rows.
     value = mean_over_processes([loss.detach()])[0] if model.losses else loss
     track_loss(model, value, rows)
     return loss
 
 
-def _check_added(model, rows):
-    """Refuses losses that layers add: the copies that pad a batch would count."""
-    if has_added_losses(model):
-        number = num_processes()
+def _check_even(rows, reason):
+    """Refuses a batch whose padding would count."""
+    if rows % (number := num_processes()):
         raise ValueError(
-            "The rows of a batch must be divisible by the number of processes, as layers "
-            f"add losses of their own rows. Received: a batch of {rows} for {number} "
-            f"processes. Use a multiple of {number} and drop_remainder=True, or one "
-            "process."
+            "The rows of a batch must be divisible by the number of processes, as "
+            f"{reason}. Received: a batch of {rows} for {number} processes. Use a multiple "
+            f"of {number} and drop_remainder=True, or one process."
         )
 
 
 def _whole_output(output, rows):
+    if not output.ndim:
+        _check_even(rows, "the model returns a mean of its own rows")
+        own = output.detach()  # of which the gradient is taken, as those are averaged
+        return output + (mean_over_processes([own])[0] - own)
     whole = _gather_function().apply(output)[:rows]
     own = mask(output)
     if own is not None:

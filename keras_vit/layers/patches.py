@@ -87,19 +87,11 @@ class PatchEmbedding(ValuesByNumPy, keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         images = ops.cast(images, self.compute_dtype)  # images may be integers
-        patch_height, patch_width = self.patch_size
-        rows, columns = self._grid_size(ops.shape(images))
+        self._grid_size(ops.shape(images))  # checks it
         # Cut and multiply instead of convolving: the same sum, and it runs with
         # channels_first on every backend (TensorFlow's CPU convolution does not).
-        if self.data_format == "channels_last":
-            cut = (-1, rows, patch_height, columns, patch_width, images.shape[-1])
-            patches = ops.transpose(ops.reshape(images, cut), (0, 1, 3, 2, 4, 5))
-        else:
-            cut = (-1, images.shape[1], rows, patch_height, columns, patch_width)
-            patches = ops.transpose(ops.reshape(images, cut), (0, 2, 4, 3, 5, 1))
-        # (batch, rows, columns, patch_height, patch_width, channels)
+        patches = cut_patches(images, self.patch_size, self.data_format)
         kernel = ops.reshape(self.kernel, (-1, self.hidden_dim))  # (patch, hidden_dim)
-        patches = ops.reshape(patches, (-1, rows, columns, kernel.shape[0]))
         embeddings = ops.matmul(patches, kernel)  # (batch, rows, columns, hidden_dim)
         return embeddings + self.bias if self.use_bias else embeddings
 
@@ -137,3 +129,32 @@ class PatchEmbedding(ValuesByNumPy, keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
+
+
+def cut_patches(
+    images: Tensor, patch_size: tuple[int, int], data_format: str = "channels_last"
+) -> Tensor:
+    """The pixels of each patch, in a row.
+
+    Args:
+        images: (batch, height, width, channels), or (batch, channels, height, width) with
+            `data_format="channels_first"`.
+        patch_size: (height, width), in pixels, divisors of the image's.
+        data_format: `"channels_last"` or `"channels_first"`.
+
+    Returns:
+        (batch, rows, columns, pixels), the pixels by row, column and channel.
+    """
+    patch_height, patch_width = patch_size
+    if data_format == "channels_last":
+        _, height, width, channels = ops.shape(images)
+        axes = (0, 1, 3, 2, 4, 5)
+    else:
+        _, channels, height, width = ops.shape(images)
+        axes = (0, 2, 4, 3, 5, 1)
+    rows, columns = height // patch_height, width // patch_width
+    cut = (rows, patch_height, columns, patch_width)
+    cut = (*cut, channels) if data_format == "channels_last" else (channels, *cut)
+    patches = ops.transpose(ops.reshape(images, (-1, *cut)), axes)
+    # (batch, rows, columns, patch_height, patch_width, channels)
+    return ops.reshape(patches, (-1, rows, columns, patch_height * patch_width * channels))

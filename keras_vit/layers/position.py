@@ -201,7 +201,11 @@ def namespace(*sizes: Any) -> ModuleType:
 
 
 def sincos2d(
-    rows: int | Tensor, columns: int | Tensor, hidden_dim: int, xp: ModuleType = np
+    rows: int | Tensor,
+    columns: int | Tensor,
+    hidden_dim: int,
+    xp: ModuleType = np,
+    endpoint: bool = True,
 ) -> Tensor:
     """Fixed positions: sine and cosine of x, then of y, at hidden_dim / 4 frequencies.
 
@@ -210,12 +214,15 @@ def sincos2d(
         columns: int (or scalar tensor with `xp=keras.ops`), width of the grid.
         hidden_dim: int, divisible by 4.
         xp: `numpy`, or `keras.ops` where the size is known only inside the graph.
+        endpoint: bool, whether the lowest frequency is 1 / 10,000, as in BigVision, or one
+            step above it, as in MAE (arXiv 2111.06377).
 
     Returns:
         Array of shape (rows, columns, hidden_dim).
     """
     quarter = hidden_dim // 4
-    exponents = xp.arange(quarter, dtype="float32") / max(quarter - 1, 1)
+    steps = max(quarter - 1, 1) if endpoint else quarter
+    exponents = xp.arange(quarter, dtype="float32") / steps
     frequencies = xp.power(10_000.0, -exponents)
     y = xp.expand_dims(xp.arange(rows, dtype="float32"), 1) * frequencies
     x = xp.expand_dims(xp.arange(columns, dtype="float32"), 1) * frequencies

@@ -1,6 +1,7 @@
 """The Vision Transformer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import keras
@@ -280,11 +281,15 @@ class VisionTransformer(ImageModel):
             tokens = _embed_positions(patches, fields, policy)  # (b, tokens, d)
             tokens = _drop_and_norm(tokens, fields, policy)
             positions = _rotary_positions(patches, fields)
+            first_block_inputs = _block_inputs(tokens, positions=positions)
             tokens, sizes, *stages = _encode(tokens, positions, fields, policy)
             features = _pool(tokens, sizes, fields, policy)  # (b, d)
             outputs = _head(features, fields, policy)  # (b, classes)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
+        self.fields: SimpleNamespace = fields  # the arguments, checked, without defaults
+        # Symbolic tensors by name; read-only, as Keras wraps other dictionaries.
+        self.first_block_inputs: Mapping[str, Tensor] = MappingProxyType(first_block_inputs)
         self._stages = Stages(patches, *stages, num_prefix(fields))
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
@@ -471,8 +476,7 @@ def _encode(tokens, positions, c, policy):
     for block in blocks[:-1]:
         tokens, sizes = apply_block(block, tokens, sizes, positions)
         outputs.append(tokens)
-    inputs = {"tokens": tokens, "sizes": sizes, "positions": positions}
-    inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+    inputs = _block_inputs(tokens, sizes, positions)
     if c.pooling == "token" and not c.full_last_block:
         read = tokens[:, : 1 + c.distilled]
         tokens = blocks[-1](**{**inputs, "tokens": read, "context": tokens})
@@ -482,6 +486,11 @@ def _encode(tokens, positions, c, policy):
     if c.final_norm and not c.fc_norm:
         tokens = _norm("encoder_norm", c, policy)(tokens)
     return tokens, sizes, outputs, inputs
+
+
+def _block_inputs(tokens, sizes=None, positions=None):
+    inputs = {"tokens": tokens, "sizes": sizes, "positions": positions}
+    return {name: tensor for name, tensor in inputs.items() if tensor is not None}
 
 
 def _pool(tokens, sizes, c, policy):

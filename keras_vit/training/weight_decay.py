@@ -16,7 +16,7 @@ NORMS = (
 POSITIONS = (PositionEmbedding, RelativePositionBias)
 UNDECAYED_LAYERS = (*NORMS, *POSITIONS, Registers, LayerScale)  # and class tokens
 # Attributes of layers.
-UNDECAYED_WEIGHTS = ("bias", "query_value_bias", "probe", "frequencies")
+UNDECAYED_WEIGHTS = ("bias", "query_value_bias", "probe", "frequencies", "mask_token")
 
 
 def exclude_from_weight_decay(
@@ -25,9 +25,9 @@ def exclude_from_weight_decay(
     """Limits an optimizer's weight decay to the kernels of a model.
 
     Source: the code of DeiT and MAE. Excluded are biases, the weights of norms and of
-    `LayerScale`, the class token, registers, the probe of attention pooling and learned
-    positions, also relative ones and the frequencies of rotary ones. Unlike Keras' method
-    of this name, this is saved with a compiled model.
+    `LayerScale`, the class token, registers, the mask token of a masked autoencoder, the
+    probe of attention pooling and learned positions, also relative ones and the frequencies
+    of rotary ones. Unlike Keras' method of this name, this is saved with a compiled model.
 
     Args:
         optimizer: a Keras optimizer that has not been used, also a `LossScaleOptimizer`.

@@ -89,6 +89,11 @@ def efficientnet_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, An
     }
 
 
+def count_blocks(names: Iterable[str]) -> int:
+    """Number of encoder blocks among the paths of our weights."""
+    return sum(bool(re.fullmatch(r"block_\d+/attention_norm/gamma", n)) for n in names)
+
+
 def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
     """Arguments of `VisionTransformer` from the shapes of its weights.
 
@@ -106,7 +111,7 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
     fields = {
         "patch_size": (patch_height, patch_width),
         "hidden_dim": hidden_dim,
-        "num_layers": sum(name.endswith("/attention_norm/gamma") for name in shapes),
+        "num_layers": count_blocks(shapes),
         "num_heads": shape("block_0/attention/qkv/kernel", 4)[2],
         "mlp_dim": mlp_dim,
         "channels": channels,

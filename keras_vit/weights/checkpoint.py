@@ -22,6 +22,7 @@ from keras_vit.weights.architecture import (
     architecture_of,
     bit_architecture_of,
     checked_arguments,
+    count_blocks,
     efficientnet_architecture_of,
     num_units,
 )
@@ -102,7 +103,7 @@ class Checkpoint:
         self.source: str = os.fspath(path)
         path, subtree = split_subtree(self.source)
         self.file: TensorFile = file or open_tensors(path)
-        self.vit: ViTInFile = find_vit(self.file, subtree, key)
+        self.vit: ViTInFile = self._find(subtree, key)
         self.tensors: TensorMap = TensorMap(self.file, self.vit)
         self.layout: Layout = self.vit.layout
         self.unused: tuple[str, ...] = self.tensors.unused
@@ -124,6 +125,9 @@ class Checkpoint:
 
     def __exit__(self, *exception: object) -> None:
         self.file.__exit__(*exception)
+
+    def _find(self, subtree, key) -> ViTInFile:
+        return find_vit(self.file, subtree, key)
 
     # What the file and the JSON beside it tell.
 
@@ -202,7 +206,7 @@ class Checkpoint:
         others = {"class_token/tokens", "pooling/probe", "fc_norm/gamma"}
         heads = published_heads(
             self._width(),
-            sum(path.endswith("attention_norm/gamma") for path in variables),
+            count_blocks(variables),
             (self.tensors.source_shape("block_0/mlp/dense_2/kernel") or (0,))[-1],
             pooled_patches=others.isdisjoint(variables),
         )
@@ -434,7 +438,9 @@ class Checkpoint:
 
     def _check_depth(self, num_layers):
         """Refuses a file that has lost blocks of the model that its config describes."""
-        key, number = look_alikes.stated_depth(self._config or {})
+        self._compare_depth(*look_alikes.stated_depth(self._config or {}), num_layers)
+
+    def _compare_depth(self, key, number, num_layers):
         if number is None or number == num_layers:
             return
         raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 from keras_vit import weight_paths
 from keras_vit.channels import RGB, extend_kernel, extend_standardized_kernel
 from keras_vit.distribution.processes import gather_variable
+from keras_vit.keras_internals.sublayers import all_layers
 from keras_vit.log import log
 from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
@@ -38,6 +39,7 @@ from keras_vit.weights.keras_files import (
     load_weights_h5,
     saved_model,
 )
+from keras_vit.weights.masked_checkpoint import MaskedCheckpoint, has_decoder
 from keras_vit.weights.report import LoadReport, log_fresh_head, merge_blocks
 
 
@@ -96,7 +98,8 @@ def load_file(
         report = assign(model, ModelTensors(saved, path), **options)
         _take_notes_of_head(model, report, saved.get_config())
         return report
-    with Checkpoint(
+    kind = MaskedCheckpoint if has_decoder(model) else Checkpoint
+    with kind(
         path,
         preset=preset,
         model=model_arguments(model),
@@ -159,8 +162,10 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
             arguments["position"] = "none"  # or fixed ones
         untold = {name: _arguments(model).get(name) for name in ("rope", "norm_after")}
         arguments |= {name: value for name, value in untold.items() if value}
-    if "pooling/attention/qkv/kernel" in shapes:
-        arguments["pooling_num_heads"] = shapes["pooling/attention/qkv/kernel"][2]
+    for part in ("pooling/", "decoder/block_0/"):
+        if (path := f"{part}attention/qkv/kernel") in shapes:
+            name = part.partition("/")[0]
+            arguments[f"{name}_num_heads"] = shapes[path][2]
     if grid and KERNEL in shapes:
         units = num_units(shapes, STEM)
         stem = None if units is None else {"num_units": units}
@@ -169,8 +174,11 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
 
 
 def _arguments(model) -> dict[str, Any]:
-    """The arguments of one of our models; none of another that contains it."""
-    return getattr(model, "arguments", {})
+    """The arguments of one of our models, or of the encoder of a masked autoencoder.
+
+    None of another model that contains it.
+    """
+    return getattr(getattr(model, "encoder", model), "arguments", {})
 
 
 def assign(
@@ -261,16 +269,17 @@ def _resizers(model, shapes, ours, resize_patches):
     """Path → function that resizes the tensor to the variable's shape."""
     resizers = {}
     tables = [path for path in ours if path.endswith(TABLE)]
-    for path in (GRID, KERNEL, EFFICIENTNET_STEM, *ROOTS, *tables):
+    grids = [path for path in ours if path.endswith(GRID)]
+    for path in (*grids, KERNEL, EFFICIENTNET_STEM, *ROOTS, *tables):
         if path not in shapes or path not in ours:
             continue
         old, new = shapes[path], tuple(ours[path].shape)
         if old == new or len(old) != len(new) or old[3:] != new[3:]:
             continue
         same_size, same_channels = old[:2] == new[:2], old[2] == new[2]
-        if path == GRID:
+        if path in grids:
             if same_channels:  # of the tokens
-                how = model.get_layer("position_embedding").interpolation
+                how = _interpolation(model, path)
                 resizers[path] = partial(resize_grid, size=new[:2], interpolation=how)
         elif path in tables:
             if same_channels and all(number % 2 for number in old[:2]):
@@ -285,6 +294,12 @@ def _resizers(model, shapes, ours, resize_patches):
             elif new[2] >= RGB:
                 resizers[path] = partial(extend_standardized_kernel, channels=new[2])
     return resizers
+
+
+def _interpolation(model, path):
+    """Interpolation of the layer that has a grid of positions."""
+    names, (layer, _, _) = weight_paths.inner_paths(model), path.rpartition("/")
+    return next(e.interpolation for e in all_layers(model) if names[id(e)] == layer)
 
 
 def _fit_patches(kernel, shape):

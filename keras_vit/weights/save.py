@@ -40,12 +40,14 @@ from keras_vit.weights.layouts.huggingface import (
 )
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
 from keras_vit.weights.layouts.layout import POSITIONS, Layout, numbers_in
+from keras_vit.weights.layouts.mae import HF_MAE, MAE, check_mae
 from keras_vit.weights.layouts.moves import MOVES, Dims
 from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.layouts.timm_efficientnet import TIMM_EFFICIENTNET
 from keras_vit.weights.layouts.timm_eva import TIMM_EVA, check_eva, is_eva
 from keras_vit.weights.layouts.timm_resnet import TIMM_BIT
 from keras_vit.weights.load import variables
+from keras_vit.weights.masked_checkpoint import DECODER_KEY, UNTOLD, has_decoder
 from keras_vit.weights.notes import NOTES_KEY
 
 WRITTEN = ("google", "timm", "huggingface", "meta")
@@ -73,6 +75,8 @@ _LAYOUTS = {
     "BiTResNet": {"timm": TIMM_BIT, "google": BIT},
     "EfficientNet": {"timm": TIMM_EFFICIENTNET},
 }
+_OF_A_VIT = {"google": GOOGLE, "timm": TIMM}  # and others, by its arguments
+MASKED = {"meta": MAE, "huggingface": HF_MAE}  # of masked autoencoders
 
 
 def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
@@ -86,7 +90,9 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
     if layout != "huggingface":
         check_kind(path, is_folder=False)
     config = _config(model)
-    layouts = _LAYOUTS.get(type(model).__name__, {"google": GOOGLE, "timm": TIMM})
+    layouts = (
+        MASKED if has_decoder(model) else _LAYOUTS.get(type(model).__name__, _OF_A_VIT)
+    )
     endings = ENDINGS.get(layout)
     if endings and not path.endswith(endings):
         raise ValueError(
@@ -94,7 +100,7 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
             f"path={path!r}"
         )
     _check_said(model, config, layout)
-    if layout in WRITTEN and layout not in layouts and "patch_size" not in config:
+    if layout in WRITTEN and layout not in layouts and layouts is not _OF_A_VIT:
         raise ValueError(
             f"The layout {layout!r} has no place for a `{type(model).__name__}` here. "
             f"Received: the model {model.name!r}. Save it with "
@@ -110,7 +116,7 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
             check_eva(config)
             timm = TIMM_EVA
         tensors, dims = in_layout(model, timm)
-        _write_safetensors(path, tensors, _metadata(config, dims))
+        _write_safetensors(path, tensors, _metadata(model, config, dims))
     elif layout == "huggingface":
         _save_folder(model, path, config)
     elif layout == "meta":
@@ -135,8 +141,8 @@ def _check_said(model, config, layout):
 
 
 def _config(model) -> dict[str, Any]:
-    """The config of a model, with the values that `None` stands for."""
-    config = model.get_config()
+    """The config of a model, or of its encoder, with the values that `None` stands for."""
+    config = getattr(model, "encoder", model).get_config()
     if "patch_size" not in config:
         return config
     paths = set(variables(model))
@@ -162,16 +168,21 @@ def _merged(model) -> dict[str, np.ndarray]:
 
 
 def _save_meta(model, path, config):
-    """Writes a file of DINOv3's own names, which hold no config."""
-    check_meta(config)
-    tensors, dims = in_layout(model, META)
-    tensors |= meta_tensors(config)
+    """Writes a file of the own names of DINOv3 or MAE, which hold no config."""
+    masked = has_decoder(model)
+    layout = MAE if masked else META
+    (check_mae if masked else check_meta)(config)
+    tensors, dims = in_layout(model, layout)
+    if not masked:
+        tensors |= meta_tensors(config)
     if path.endswith(".safetensors"):
-        _write_safetensors(path, tensors, _metadata(config, dims))
+        _write_safetensors(path, tensors, _metadata(model, config, dims))
         return
     torch = require("torch", f"Writing {path!r}", "torch")
-    _warn_of_lost_arguments(path, config, META)
+    _warn_of_lost_arguments(path, config, layout)
     state = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    if masked:  # the key under which MAE's code reads them
+        state = {"model": state}
     _write(path, lambda file: torch.save(state, file))
 
 
@@ -181,7 +192,8 @@ def _save_folder(model, path, config):
             "The layout 'huggingface' is a folder (config.json, preprocessor_config.json, "
             f"model.safetensors). Received: path={path!r}"
         )
-    layout = _huggingface_layout(config)
+    masked = has_decoder(model)
+    layout = HF_MAE if masked else _huggingface_layout(config)
     texts = {
         "config.json": model_config(config, layout, model),
         "preprocessor_config.json": processor_config(config, layout, model),
@@ -202,7 +214,7 @@ def _save_folder(model, path, config):
         text = (json.dumps(content, indent=2) + "\n").encode()
         _write(os.path.join(path, name), lambda file, text=text: file.write(text))
     file = os.path.join(path, "model.safetensors")
-    _write_safetensors(file, tensors, _metadata(config, dims))
+    _write_safetensors(file, tensors, _metadata(model, config, dims))
 
 
 def _huggingface_layout(config) -> Layout:
@@ -252,6 +264,7 @@ def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray]
             len(ours.get(PREFIX, ())),
             _grid_size(config),
             config["pooling_num_heads"],
+            model.get_config().get("decoder_num_heads"),
         )
     tensors: dict[str, np.ndarray] = {}
     used, stacks = set(), {}
@@ -363,7 +376,7 @@ def _warn_of_lost_arguments(path, config, layout):
         )
 
 
-def _metadata(config, dims):
+def _metadata(model, config, dims):
     """Metadata of a file: the arguments and notes that names and shapes do not tell."""
     arguments = {key: config[key] for key in CHECKS if config.get(key) is not None}
     if arguments.get("position") != "none":  # the file holds the positions
@@ -375,6 +388,9 @@ def _metadata(config, dims):
     metadata = {"format": "pt", METADATA_KEY: json.dumps(arguments)}
     if notes := {key: config[key] for key in NOTES if key in config}:
         metadata[NOTES_KEY] = json.dumps(notes)
+    if has_decoder(model):
+        decoder = model.get_config()
+        metadata[DECODER_KEY] = json.dumps({name: decoder[name] for name in UNTOLD})
     return metadata
 
 
@@ -382,7 +398,7 @@ def _write_safetensors(path, tensors, metadata: Mapping[str, str]):
     from safetensors.numpy import save
 
     sums = {name: checksum(array) for name, array in tensors.items()}
-    for key in (METADATA_KEY, NOTES_KEY):
+    for key in (METADATA_KEY, NOTES_KEY, DECODER_KEY):
         if key in metadata:
             sums[key] = checksum(metadata[key].encode())
     metadata = {**metadata, CHECKSUMS: json.dumps(sums)}

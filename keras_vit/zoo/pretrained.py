@@ -32,6 +32,7 @@ from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import ENDINGS
 from keras_vit.weights.keras_files import is_saved_model, is_weights_file, saved_model
 from keras_vit.weights.load import ModelTensors, assign, check_no_key, load_file
+from keras_vit.weights.masked_checkpoint import has_decoder
 from keras_vit.weights.report import LoadReport
 from keras_vit.weights.save import save
 
@@ -179,22 +180,24 @@ def load_weights(
     )
 
 
-def save_weights(model: Model, path: str | os.PathLike[str], *, layout: str) -> None:
+def save_weights(model: keras.Model, path: str | os.PathLike[str], *, layout: str) -> None:
     """Writes the weights of a model in another project's layout.
 
     `from_pretrained` and `load_weights` read them back, bit for bit. A file gets its name
     once it is complete. For Keras' own formats use `model.save` and `model.save_weights`.
 
     Args:
-        model: a `VisionTransformer`, `BiTResNet` or `EfficientNet`, fine-tuned or not.
+        model: a `VisionTransformer`, `BiTResNet` or `EfficientNet`, fine-tuned or not, or a
+            `pretraining.MaskedAutoencoder`.
         path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`,
             `"meta"`), of a `.pth` file (`"meta"`) or of a folder (`"huggingface"`), which
             is created if it is missing.
         layout: `"google"` (that of the ViT paper's code, or of BigVision for its models),
-            `"timm"` (the state dict of its VisionTransformer or Eva), `"meta"` (DINOv3's
-            own) or `"huggingface"` (config.json, preprocessor_config.json and
-            model.safetensors for transformers: ViT, DINOv2 with or without registers,
-            DINOv3, or the image tower of CLIP or SigLIP).
+            `"timm"` (the state dict of its VisionTransformer or Eva), `"meta"` (the own
+            names of DINOv3, and of MAE with its decoder) or `"huggingface"` (config.json,
+            preprocessor_config.json and model.safetensors for transformers: ViT, DINOv2
+            with or without registers, DINOv3, MAE with its decoder, or the image tower of
+            CLIP or SigLIP).
 
     Raises:
         ValueError: if the layout cannot hold a part of the model, which it names, or
@@ -204,7 +207,7 @@ def save_weights(model: Model, path: str | os.PathLike[str], *, layout: str) -> 
 
     >>> save_weights(model, "flowers.safetensors", layout="timm")
     """
-    if not isinstance(model, Model):
+    if not (isinstance(model, Model) or has_decoder(model)):
         raise ValueError(
             "`save_weights` writes a model of this package. Received: "
             f"{type(model).__name__} {getattr(model, 'name', '')!r}"

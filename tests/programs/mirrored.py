@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from resumed import outcome
-from trainings import SAVE_FREQ, Kept, distance, images, vit
+from trainings import SAVE_FREQ, Kept, distance, images, masked, vit
 from uneven import BATCH, ONE_HOT, PIXELS, ROWS, on_several_devices
 
 import keras_vit
@@ -54,6 +54,19 @@ def compared(policy):
     one, two = (train(name, policy=policy) for name in NAMES)
     learned = float(np.ptp(one["history/loss"]))
     return {"distance": distance(two, one), "learned": learned}
+
+
+def pretrained():
+    """The distance of a masked autoencoder's training from that on one device."""
+    rows, found = images()["train"][0] / np.float32(255), []
+    for name in NAMES:
+        keras.utils.set_random_seed(0)
+        with strategy(name):
+            model = masked()
+        history = model.fit(rows, epochs=3, batch_size=8, shuffle=False, verbose=0)
+        found.append(outcome(model, history))
+    one, two = found
+    return {"distance": distance(two, one), "learned": float(np.ptp(one["history/loss"]))}
 
 
 def killed(folder):
@@ -177,6 +190,7 @@ def main(folder):
     seen = {
         "float32": compared("float32"),
         "mixed_bfloat16": compared("mixed_bfloat16"),
+        "pretrained": pretrained(),
         "killed": killed(folder),
         "masks": masks(),
         "refusals": refusals(),

@@ -10,7 +10,7 @@ import sys
 
 import keras
 import numpy as np
-from trainings import commands
+from trainings import commands, images, masked
 
 import keras_vit
 from keras_vit.cli import main as main_of_command
@@ -138,6 +138,15 @@ def finetuned(folder, policy="float32", **options):
 
 def in_bfloat16(folder):
     return finetuned(folder, "mixed_bfloat16")
+
+
+def pretrained(folder):
+    """A masked autoencoder, whose loss a layer adds, of images without labels."""
+    keras.utils.set_random_seed(3 + process_index())
+    model, losses = masked(), Losses()
+    rows = images()["train"][0] / np.float32(255)
+    history = model.fit(rows, epochs=3, batch_size=8, callbacks=[losses], verbose=0)
+    return outcome(model, losses, history)
 
 
 def with_dropout(folder):
@@ -283,7 +292,7 @@ def refused_command(folder):
     return main_of_command([str(word) for word in given]), os.path.exists(output)
 
 
-COMPARED = (by_hand, other_data, finetuned, in_bfloat16)
+COMPARED = (by_hand, other_data, finetuned, in_bfloat16, pretrained)
 TOGETHER = (uneven_rows, with_dropout, masks, refusals, resumed)
 
 

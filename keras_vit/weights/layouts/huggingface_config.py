@@ -17,6 +17,7 @@ from keras_vit.weights.layouts.huggingface import (
     VIT,
 )
 from keras_vit.weights.layouts.layout import Layout
+from keras_vit.weights.layouts.mae import HF_MAE, check_mae, mae_config
 from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
 
 CLASSIFIERS = (DEIT, DINOV2_CLASSIFIER)  # layouts of models that always have a head
@@ -31,7 +32,10 @@ def model_config(
     Raises:
         ValueError: if transformers' model of this kind lacks a feature of the model.
     """
-    _check(config, layout)
+    if layout is HF_MAE:
+        check_mae(config)
+    else:
+        _check(config, layout)
     model_type, architecture = _model_type(config, layout)
     common = {
         "architectures": [architecture],
@@ -60,6 +64,8 @@ def model_config(
         common |= dinov3_config(config)
     elif layout is AIMV2:
         common |= aimv2_config(config)
+    elif layout is HF_MAE:
+        common |= mae_config(config, model.get_config())
     else:
         common["intermediate_size"] = config["mlp_dim"]
     if layout in (VIT, BEIT, *CLASSIFIERS):
@@ -133,6 +139,8 @@ def _model_type(config, layout):
         return "dinov3_vit", "DINOv3ViTModel"
     if layout is AIMV2:
         return "aimv2_vision_model", "Aimv2VisionModel"
+    if layout is HF_MAE:
+        return "vit_mae", "ViTMAEForPreTraining"
     if layout is BEIT:
         return "beit", "BeitForImageClassification" if config["classes"] else "BeitModel"
     if layout in _DINOV2S:
@@ -195,7 +203,9 @@ def _one_or_two(size):
 
 
 def _channels(config, model):
-    return model.input_shape[-1 if config["data_format"] == "channels_last" else 1]
+    return getattr(model, "encoder", model).input_shape[
+        -1 if config["data_format"] == "channels_last" else 1
+    ]
 
 
 def _channel_values(value, channels):

@@ -66,12 +66,18 @@ def gates(gate: str, values: str, target: str) -> tuple[TensorRow, TensorRow]:
     )
 
 
-def demand(config: Mapping[str, Any], files: str, **holds: bool) -> None:
+_WAY_OUT = "Save with layout='timm'"
+
+
+def demand(
+    config: Mapping[str, Any], files: str, way_out: str = _WAY_OUT, **holds: bool
+) -> None:
     """Refuses a model with an argument that files of a kind cannot have.
 
     Args:
         config: config of the model.
         files: name of the files, for the error.
+        way_out: what to do instead, for the error.
         **holds: argument → whether the files can have its value.
 
     Raises:
@@ -80,8 +86,8 @@ def demand(config: Mapping[str, Any], files: str, **holds: bool) -> None:
     for name, is_so in holds.items():
         if not is_so:
             raise ValueError(
-                f"{files} cannot have {name}={config[name]!r}. Save with layout='timm', or "
-                "build the model otherwise (`keras_vit.from_pretrained(model, …)`)."
+                f"{files} cannot have {name}={config[name]!r}. {way_out}, or build the "
+                "model otherwise (`keras_vit.from_pretrained(model, …)`)."
             )
 
 

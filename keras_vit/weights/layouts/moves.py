@@ -18,17 +18,21 @@ class Dims(NamedTuple):
         grid: (rows, columns) of the patches with positions.
         pooling_num_heads: number of attention heads of the pooling; `None` for
             `num_heads`.
+        decoder_num_heads: number of attention heads of a masked autoencoder's decoder.
     """
 
     num_heads: int
     num_prefix: int = 0
     grid: tuple[int, int] | None = None
     pooling_num_heads: int | None = None
+    decoder_num_heads: int | None = None
 
     def at(self, path: str) -> "Dims":
         """The dimensions for one of our weights, with the number of heads of its layer."""
         if self.pooling_num_heads and path.startswith("pooling/"):
             return self._replace(num_heads=self.pooling_num_heads)
+        if self.decoder_num_heads and path.startswith("decoder/"):
+            return self._replace(num_heads=self.decoder_num_heads)
         return self
 
 
