@@ -21,11 +21,15 @@ def gelu(x):
     return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
 
+def stacked(tokens, layer):
+    """The parts of a stacked projection, (batch, heads, tokens, head_dim) each."""
+    parts = np.einsum("btd,dshk->sbhtk", tokens, np.float64(array(layer.kernel)))
+    return parts if layer.bias is None else parts + array(layer.bias)[:, None, :, None]
+
+
 def projected(attention, tokens):
     """Queries, keys and values, (batch, heads, tokens, head_dim) each."""
-    qkv = np.einsum("btd,dshk->sbhtk", tokens, np.float64(array(attention.qkv.kernel)))
-    if attention.qkv_bias is True:
-        qkv += array(attention.qkv.bias)[:, None, :, None]
+    qkv = stacked(tokens, attention.qkv)
     if attention.qkv_bias == "qv":
         qkv[[0, 2]] += array(attention.query_value_bias)[:, None, :, None]
     query, key, value = qkv

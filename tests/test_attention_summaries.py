@@ -173,10 +173,7 @@ def pooling_by_hand(model, tokens):
         ]  # (1, heads, 1, head_dim)
         key = by_hand.projected(layer.attention, tokens)[1]
     else:
-        kernel = array(layer.key_value.kernel)[:, 0]  # (hidden_dim, heads, head_dim)
-        key = np.einsum("btd,dhk->bhtk", tokens, kernel)
-        if layer.use_bias:
-            key += array(layer.key_value.bias)[0, :, None]
+        key = by_hand.stacked(tokens, layer.key_value)[0]
         query = probe.reshape(1, layer.num_heads, 1, -1)
     scores = query @ key.swapaxes(2, 3) / np.sqrt(key.shape[-1])
     return by_hand.softmax(scores)[:, :, 0]

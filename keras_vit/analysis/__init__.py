@@ -1,4 +1,4 @@
-"""The inside of a Vision Transformer as arrays: attention, filters, positions, features."""
+"""The inside of a Vision Transformer as arrays: attention, filters, relevance."""
 
 from keras_vit.analysis.attention import (
     AttentionMaps,
@@ -8,9 +8,11 @@ from keras_vit.analysis.attention import (
 )
 from keras_vit.analysis.components import embedding_filters, feature_colors
 from keras_vit.analysis.distance import attention_distance
+from keras_vit.analysis.grad_cam import grad_cam
 from keras_vit.analysis.passes import TokenGrid, token_grid
 from keras_vit.analysis.pooling import class_attention, pooling_attention
 from keras_vit.analysis.positions import position_similarity
+from keras_vit.analysis.relevance import relevance
 from keras_vit.analysis.rollout import attention_rollout, rollout_map
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "class_attention",
     "embedding_filters",
     "feature_colors",
+    "grad_cam",
     "iterate_attention",
     "pooling_attention",
     "position_similarity",
+    "relevance",
     "rollout_map",
     "token_grid",
 ]

@@ -238,8 +238,12 @@ def final_tokens(
     batch = BatchPass(embed, images, grid)
     for block in blocks_of(model):
         batch.enter(block)
-    tokens = batch.inputs["tokens"]
-    if any(layer.name == "encoder_norm" for layer in model.layers):
-        with without_gradients():
-            tokens = model.get_layer("encoder_norm")(tokens)
+    with without_gradients():
+        tokens = final_norm(model, batch.inputs["tokens"])
     return tokens, batch.inputs.get("sizes"), batch.places
+
+
+def final_norm(model: VisionTransformer, tokens: Tensor) -> Tensor:
+    """The tokens of the last block as the pooling reads them: normed, if the model does."""
+    layers = {layer.name: layer for layer in model.layers}
+    return layers["encoder_norm"](tokens) if "encoder_norm" in layers else tokens

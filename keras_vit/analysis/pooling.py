@@ -60,9 +60,9 @@ def _check_class_token(model):
         pooling = model.arguments["pooling"]
         raise ValueError(
             "The attention of a class token needs one. Received: a model without a class "
-            f"token, with pooling={pooling!r}. `rollout_map` shows what a model "
-            "with any pooling reads, `pooling_attention` the weights of "
-            "pooling='map' and 'query'."
+            f"token, with pooling={pooling!r}. `rollout_map` shows what a model with any "
+            "pooling reads, `relevance` what counts for a class, `pooling_attention` the "
+            "weights of pooling='map' and 'query'."
         )
 
 
