@@ -44,9 +44,7 @@ def big_vision():
 
 def test_few_shot_is_that_of_big_vision(big_vision):
     settings = {name: big_vision[name] for name in ("shots", "l2", "seeds")}
-    result = evaluation.few_shot(
-        *(big_vision[name] for name in FOUR), **settings, fewer="all"
-    )
+    result = evaluation.few_shot(*(big_vision[name] for name in FOUR), **settings)
     np.testing.assert_array_equal(result.predictions, big_vision["predictions"])
     np.testing.assert_array_equal(result.chosen, big_vision["chosen_indices"])
     np.testing.assert_allclose(result.accuracy, big_vision["accuracy"], atol=1e-6)
@@ -77,9 +75,10 @@ def test_few_shot_by_the_normal_equations(width, l2):
 def test_few_shot_refuses_a_class_with_fewer_examples(big_vision):
     arrays = [big_vision[name] for name in FOUR]
     with pytest.raises(ValueError, match=r"class 2 has 4\. Give smaller `shots`"):
-        evaluation.few_shot(*arrays, shots=(1, 10))
+        evaluation.few_shot(*arrays, shots=(1, 10), fewer="error")
     with pytest.raises(ValueError, match="class 6 has 0"):
-        evaluation.few_shot(*arrays, shots=(1,), num_classes=7)
+        evaluation.few_shot(*arrays, shots=(1,), num_classes=7, fewer="error")
+    assert "class 2 has 4" in str(evaluation.few_shot(*arrays, shots=(1, 10)))
     assert evaluation.few_shot(*arrays, shots=(4,)).accuracy.shape == (1, 1, 1)
 
 

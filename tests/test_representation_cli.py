@@ -155,12 +155,14 @@ def test_options_that_do_not_fit(weights, one_split, three_splits, capsys):
     assert "takes k, temperature, num_classes" in message
     assert "`--shots`, which is one of --protocol few-shot" in message
     few = (weights, one_split, "--protocol", "few-shot", "--shots", 9)
-    message = error(capsys, *few)
+    message = error(capsys, *few, "--fewer", "error")
     assert "class 0 has 8, class 1 has 8, class 2 has 8. Give smaller `--shots`" in message
     assert (
         "or `--fewer all` to use all" in message or "or --fewer all to use all" in message
     )
-    assert "    9  1024" in printed(capsys, *few, "--fewer", "all")
+    few_images = printed(capsys, *few)
+    assert "    9  1024" in few_images
+    assert "Fewer examples than 9 shots: class 0 has 8" in few_images
     message = error(capsys, weights, one_split, "--k", 3)
     assert "`--k` is for a protocol. Give `--protocol` as well" in message
     assert "`--by-order` is for an evaluation without" in error(capsys, *knn, "--by-order")

@@ -152,7 +152,7 @@ def test_tasks_of_the_same_images_share_their_features(
     predicted = []
     predict = type(model).predict
     monkeypatch.setattr(protocols, "extract_features", counted)
-    options = {"protocol": "few_shot", "cache_dir": tmp_path, "verbose": 0}
+    options = {"protocol": "few-shot", "cache_dir": tmp_path, "verbose": 0}
     first = vtab.evaluate(model, THREE, data_dir, **options)
     assert len(passes) == 6
 
@@ -246,7 +246,7 @@ def test_an_evaluation_that_was_killed_is_resumed(
     checkpoint, model, data_dir, tmp_path, ended_after
 ):
     """Finished tasks are not run again, and the scores are those of least squares."""
-    options = {"data_dir": data_dir, "tasks": THREE, "protocol": "few_shot", "verbose": 0}
+    options = {"data_dir": data_dir, "tasks": THREE, "protocol": "few-shot", "verbose": 0}
     done = ended_after(1)
     with pytest.raises(KeyboardInterrupt):
         evaluate_vtab(checkpoint, tmp_path / "out", **options)
@@ -312,14 +312,14 @@ def test_fine_tuning_is_resumed_within_a_task(checkpoint, data_dir, tmp_path, mo
 @one_backend
 def test_other_settings_are_refused(checkpoint, data_dir, tmp_path, model):
     options = {"data_dir": data_dir, "tasks": ["dtd"], "verbose": 0}
-    evaluate_vtab(checkpoint, tmp_path / "out", protocol="few_shot", **options)
-    with pytest.raises(ValueError, match="protocol 'few_shot' before, 'linear' now"):
+    evaluate_vtab(checkpoint, tmp_path / "out", protocol="few-shot", **options)
+    with pytest.raises(ValueError, match="protocol 'few-shot' before, 'linear' now"):
         evaluate_vtab(checkpoint, tmp_path / "out", **options)
     model.weights[0].assign_add(np.ones(model.weights[0].shape))
     model.save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="of other settings: model 'ViT of depth 2"):
         evaluate_vtab(
-            tmp_path / "other.keras", tmp_path / "out", protocol="few_shot", **options
+            tmp_path / "other.keras", tmp_path / "out", protocol="few-shot", **options
         )
     options["overwrite"] = True
     said = []
@@ -343,7 +343,7 @@ def test_what_is_missing_and_what_fails_is_named(checkpoint, data_dir, tmp_path)
     splits = {"train": [[record] * 800], "validation": [[record] * 200], "test": [[record]]}
     write_prepared(tmp_path / "tfds", "dtd", info.features, splits, str(info.version))
     (tmp_path / "tfds" / "clevr").symlink_to(data_dir / "clevr")
-    options = {"data_dir": tmp_path / "tfds", "protocol": "few_shot", "verbose": 0}
+    options = {"data_dir": tmp_path / "tfds", "protocol": "few-shot", "verbose": 0}
     said = []
     result = evaluate_vtab(checkpoint, tmp_path / "out", say=said.append, **options)
     scores = result.scores
@@ -362,7 +362,7 @@ def test_what_is_missing_and_what_fails_is_named(checkpoint, data_dir, tmp_path)
 
 @one_backend
 def test_arguments_that_are_refused(checkpoint, model, tmp_path):
-    with pytest.raises(ValueError, match="'linear', 'few_shot'. Received: protocol='knn'"):
+    with pytest.raises(ValueError, match="'linear', 'few-shot'. Received: protocol='knn'"):
         vtab.evaluate(model, protocol="knn")
     with pytest.raises(ValueError, match="keras_vit.runs.evaluate_vtab"):
         vtab.evaluate(model, protocol="finetune")
@@ -384,7 +384,7 @@ def test_arguments_that_are_refused(checkpoint, model, tmp_path):
 def test_vtab_on_the_command_line(checkpoint, data_dir, tmp_path, capsys):
     folder = tmp_path / "out"
     command = ["vtab", "--model", str(checkpoint), "--data-dir", str(data_dir)]
-    command += ["--output", str(folder), "--protocol", "few_shot"]
+    command += ["--output", str(folder), "--protocol", "few-shot"]
     assert main([*command, "--dry-run", "--tasks", "dtd", "eurosat", "structured"]) == 0
     printed = capsys.readouterr().out
     assert not folder.exists()

@@ -47,8 +47,8 @@ def add_protocols(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fewer",
         choices=FEWER,
-        help="for a class with fewer images than that, raise an error (default) or use all "
-        "that it has (few-shot)",
+        help="for a class with fewer images than that, use all that it has (default) or "
+        "raise an error (few-shot)",
     )
     group.add_argument(
         "--seeds",

@@ -52,7 +52,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--protocol",
         choices=VTAB_PROTOCOLS,
         default="linear",
-        help="linear (default): logistic regression on fixed features; few_shot: least "
+        help="linear (default): logistic regression on fixed features; few-shot: least "
         "squares on them; finetune: the whole model is trained on each task, by the recipe "
         "of the ViT paper",
     )

@@ -17,7 +17,7 @@ from keras_vit.evaluation.checks import (
 from keras_vit.evaluation.result import ProtocolResult
 
 BIAS = 100.0  # the constant feature; it is regularised like the others
-FEWER = ("error", "all")
+FEWER = ("all", "error")
 _TEST_ROWS = 4096  # scored at once: 33 MB of scores for a thousand classes
 
 
@@ -31,7 +31,7 @@ def few_shot(
     l2: Sequence[float] = (1024.0,),
     seeds: Sequence[int] = (0,),
     num_classes: int | None = None,
-    fewer: str = "error",
+    fewer: str = "all",
 ) -> ProtocolResult:
     """Accuracy of a linear regression on a few training examples of each class.
 
@@ -59,8 +59,8 @@ def few_shot(
         l2: regularisations; the papers report 2¹⁰.
         seeds: seeds of the choice of examples.
         num_classes: number of classes; `None` for one more than the largest label.
-        fewer: use of a class with fewer examples than a number of shots: `"error"`, or
-            `"all"` that it has, as big_vision does.
+        fewer: use of a class with fewer examples than a number of shots: `"all"` that it
+            has, as big_vision does, which a note of the result says; or `"error"`.
 
     Returns:
         A `ProtocolResult` with the axes (seeds, shots, l2). `chosen` is an int array
@@ -68,16 +68,23 @@ def few_shot(
         class, and -1 behind their end.
 
     Raises:
-        ValueError: if the arrays do not match, a number is not positive, or a class has
-            fewer examples than a number of shots.
+        ValueError: if the arrays do not match, a number is not positive, or with
+            fewer="error" a class has fewer examples than a number of shots.
     """
     arrays = check_examples(train_features, train_labels, test_features, test_labels)
     train, train_labels, test, test_labels = arrays
     num_classes = count_classes(num_classes, train_labels, test_labels)
     shots, l2 = check_numbers(shots, "shots", whole=True), check_numbers(l2, "l2")
     seeds = check_seeds(seeds)
-    if one_of(fewer, FEWER, "fewer") == "error":
-        _check_counts(train_labels, num_classes, max(shots))
+    one_of(fewer, FEWER, "fewer")
+    scarce = _scarce(train_labels, num_classes, max(shots))
+    if scarce and fewer == "error":
+        raise ValueError(
+            "Each class must have as many training examples as the most shots, "
+            f"{max(shots)}. Received: {scarce}. Give smaller `shots`, or fewer='all' to "
+            "use all that such a class has."
+        )
+    notes = [f"Fewer examples than {max(shots)} shots: {scarce}."] if scarce else []
     chosen = [
         [_choose(train_labels, num_classes, n, seed) for n in shots] for seed in seeds
     ]
@@ -90,19 +97,16 @@ def few_shot(
             regressions.predict(test, own)
     settings = {"seeds": seeds, "shots": shots, "l2": l2}
     name = f"few-shot regression, {num_classes} classes"
-    return ProtocolResult(name, settings, predictions, test_labels, _padded(chosen))
+    return ProtocolResult(
+        name, settings, predictions, test_labels, _padded(chosen), notes=notes
+    )
 
 
-def _check_counts(labels, num_classes, shots):
-    """Raises a ValueError that lists the classes with fewer examples than `shots`."""
+def _scarce(labels, num_classes, shots) -> str:
+    """Names the classes with fewer examples than `shots`; `""` if there is none."""
     counts = np.bincount(labels, minlength=num_classes)
-    if (scarce := np.flatnonzero(counts < shots)).size:
-        found = listed(f"class {label} has {counts[label]}" for label in scarce)
-        raise ValueError(
-            f"Each class must have as many training examples as the most shots, {shots}. "
-            f"Received: {found}. Give smaller `shots`, or fewer='all' to use all that such "
-            "a class has."
-        )
+    scarce = np.flatnonzero(counts < shots)
+    return listed(f"class {label} has {counts[label]}" for label in scarce)
 
 
 def _choose(labels, num_classes, shots, seed) -> NDArray:

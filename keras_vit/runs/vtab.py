@@ -96,7 +96,7 @@ def evaluate_vtab(
             for all nineteen.
         data_dir: folder of TensorFlow Datasets' data; `None` for its default. Nothing is
             downloaded.
-        protocol: `"linear"` or `"few_shot"`, classifiers on fixed features, see
+        protocol: `"linear"` or `"few-shot"`, classifiers on fixed features, see
             `keras_vit.evaluation.vtab.evaluate`; or `"finetune"`, which trains the whole
             model on the 1,000 examples and tests its last state, as the papers do.
         layer: output of the model whose features are classified, see

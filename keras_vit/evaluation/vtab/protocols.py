@@ -54,7 +54,7 @@ def evaluate(
         data_dir: folder of TensorFlow Datasets' data; `None` for its default.
         protocol: `"linear"`, the logistic regression of `evaluation.linear_probe`, whose
             regularisation is chosen by the 200 validation examples before it is fitted to
-            all 1,000; or `"few_shot"`, the least squares of `evaluation.few_shot` on the
+            all 1,000; or `"few-shot"`, the least squares of `evaluation.few_shot` on the
             1,000, with the ViT paper's l2 of 2¹⁰.
         layer: output of the model, see `evaluation.extract_features`.
         cache_dir: folder in which features stay, see `evaluation.extract_features`.
@@ -193,9 +193,10 @@ def _few_shot(task, train: Examples, validation: Examples, test: Examples) -> Ta
     features, labels = (
         np.concatenate(parts) for parts in zip(train, validation, strict=True)
     )
-    all_of_them = {"shots": (len(labels),), "fewer": "all"}
     result = few_shot(
-        *(features, labels, *test), **all_of_them, num_classes=task.num_classes
+        *(features, labels, *test),
+        shots=(len(labels),),  # all of each class
+        num_classes=task.num_classes,
     )
     (l2,) = result.settings["l2"]
     return TaskScore(int(result.correct[0, 0, 0]), len(test[1]), {"l2": l2})
@@ -203,5 +204,5 @@ def _few_shot(task, train: Examples, validation: Examples, test: Examples) -> Ta
 
 PROTOCOLS: Mapping[str, Callable[..., TaskScore]] = {
     "linear": _linear,
-    "few_shot": _few_shot,
+    "few-shot": _few_shot,
 }
