@@ -1,4 +1,4 @@
-"""The inside of a Vision Transformer as arrays: attention, filters, relevance."""
+"""The inside of a Vision Transformer, in arrays and pictures: attention, relevance."""
 
 from keras_vit.analysis.attention import (
     AttentionMaps,
@@ -10,6 +10,12 @@ from keras_vit.analysis.components import embedding_filters, feature_colors
 from keras_vit.analysis.distance import attention_distance
 from keras_vit.analysis.grad_cam import grad_cam
 from keras_vit.analysis.passes import TokenGrid, token_grid
+from keras_vit.analysis.plots import (
+    plot_distances,
+    plot_filters,
+    plot_maps,
+    plot_positions,
+)
 from keras_vit.analysis.pooling import class_attention, pooling_attention
 from keras_vit.analysis.positions import position_similarity
 from keras_vit.analysis.relevance import relevance
@@ -27,6 +33,10 @@ __all__ = [
     "feature_colors",
     "grad_cam",
     "iterate_attention",
+    "plot_distances",
+    "plot_filters",
+    "plot_maps",
+    "plot_positions",
     "pooling_attention",
     "position_similarity",
     "relevance",
