@@ -35,8 +35,8 @@ from keras_vit.runs import (
     evaluate,
     find_run,
     fine_tune,
+    given_images,
     load_classifier,
-    prediction,
 )
 from keras_vit.runs import predict as predict_images
 from keras_vit.runs.choices import choose_recipe
@@ -1217,7 +1217,7 @@ def test_predict_takes_addresses(trained, folder, server, monkeypatch, capsys):
     assert "404" in lines[2]["error"]
     assert "it cannot be downloaded" in lines[3]["error"]  # cut in the middle
 
-    monkeypatch.setattr(prediction, "MOST_BYTES", 100)
+    monkeypatch.setattr(given_images, "MOST_BYTES", 100)
     assert main(["predict", run, addresses[0]]) == 2
     assert "it has more than" in capsys.readouterr().err
     monkeypatch.setenv("KERAS_VIT_OFFLINE", "1")

@@ -6,7 +6,16 @@ import sys
 import traceback
 
 import keras_vit
-from keras_vit.cli import checkpoints, evaluate, export, finetune, plan, predict, vtab
+from keras_vit.cli import (
+    checkpoints,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    plan,
+    predict,
+    vtab,
+)
 from keras_vit.cli.options import (
     EPILOG,
     ERROR,
@@ -69,6 +78,7 @@ def _parser():
         "--version", action="version", version=f"keras-vit {keras_vit.__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (finetune, evaluate, predict, vtab, export, plan, checkpoints):
+    modules = (finetune, evaluate, predict, embed, vtab, export, plan, checkpoints)
+    for module in modules:
         module.add_to(commands)
     return parser

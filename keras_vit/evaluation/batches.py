@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_vit.data import ImageData
 from keras_vit.data.arrays import checked_labels
+from keras_vit.data.ending import untuned
 from keras_vit.distribution.checks import needs_padding
 
 CHUNK = 2**26  # bytes of the features of a chunk
@@ -79,7 +80,7 @@ class StreamBatches:
         for first in batches:
             rows = deque()
             images = self._images(itertools.chain([first], batches), rows, most)
-            yield Chunk(images, rows)
+            yield Chunk(_for_predict(images), rows)
 
     def _images(self, batches, rows, most):
         """Yields images for `predict`, until there are `most` of them."""
@@ -98,6 +99,21 @@ class StreamBatches:
     def labels(self) -> np.ndarray | None:
         """Class of each image that was read, int32 (n,); `None` if there are none."""
         return np.concatenate(self._labels) if self._labels else None
+
+
+def _for_predict(batches):
+    """Batches (images,) as `predict` takes them.
+
+    The `tf.data.Dataset` that Keras makes of a generator is tuned, see `untuned`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    first = next(batches)
+    spec = tf.TensorSpec((None, *first[0].shape[1:]), first[0].dtype)
+    stream = itertools.chain([first], batches)
+    return untuned(tf.data.Dataset.from_generator(lambda: stream, output_signature=(spec,)))
 
 
 def _as_tuple(batch):

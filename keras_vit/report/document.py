@@ -1,4 +1,4 @@
-"""HTML documents: a headline and sections on one page."""
+"""HTML documents: a headline and sections on one page, without scripts or other files."""
 
 import datetime
 import os
@@ -28,9 +28,20 @@ def write_document(
     """
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "index.html")
+    write_page(path, title, headline, sections)
+    return path
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    title: str,
+    headline: Markup,
+    sections: Sequence[tuple[str, str, str]],
+) -> None:
+    """Writes a page to a file; see `write_document`."""
+    path = os.fspath(path)
     with partial_path(path) as part, open(part, "w", encoding="utf-8") as file:
         file.write(_document(title, headline, sections))
-    return path
 
 
 def _document(title, headline, sections) -> Markup:

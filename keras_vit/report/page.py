@@ -319,7 +319,7 @@ def _mistake(evaluation, i, image, name) -> Markup:
     confidence = percent(float(evaluation.probabilities[i].max())).replace(" ", "\xa0")
     return render(
         "mistakes/mistake",
-        kind="pixels" if max(image.shape[:2]) < 96 else "photograph",
+        kind=pictures.kind(image),
         address=pictures.photograph(image),
         description=f"{name}: {true}, predicted as {predicted}",
         true=true,

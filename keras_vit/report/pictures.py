@@ -11,6 +11,11 @@ _MOST_CELLS = 250  # along a side of a heat map
 _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # Okabe and Ito's blue and vermilion
 
 
+def kind(image: np.ndarray) -> str:
+    """The class of a picture in the style sheet: `"pixels"` if it is small."""
+    return "pixels" if max(image.shape[:2]) < _SMALLEST_SIDE else "photograph"
+
+
 def photograph(image: np.ndarray) -> str:
     """The address of a picture, shrunk to 256 pixels if it is larger.
 
@@ -22,7 +27,7 @@ def photograph(image: np.ndarray) -> str:
     image = np.asarray(image)
     image = image[..., 0] if image.shape[-1] == 1 else image[..., :3]
     picture = Image.fromarray(np.ascontiguousarray(image))
-    if max(picture.size) < _SMALLEST_SIDE:
+    if kind(image) == "pixels":
         return _address(picture, "PNG")
     picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     return _address(picture, "JPEG", quality=85)

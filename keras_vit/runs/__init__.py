@@ -6,6 +6,13 @@ from typing import Any
 from keras_vit import deprecated
 from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress
 from keras_vit.runs.classifier import Classifier, load_classifier, load_model
+from keras_vit.runs.embedding import (
+    Embedder,
+    Embeddings,
+    Neighbor,
+    embed,
+    load_embedder,
+)
 from keras_vit.runs.evaluation import evaluate
 from keras_vit.runs.fine_tuning import FineTuningResult, fine_tune
 from keras_vit.runs.folder import RunFolder, find_run
@@ -19,9 +26,12 @@ __all__ = [
     "Checkpoints",
     "ClassProbability",
     "Classifier",
+    "Embedder",
+    "Embeddings",
     "EvaluationResult",
     "EventFiles",
     "FineTuningResult",
+    "Neighbor",
     "Prediction",
     "Progress",
     "RepresentationResult",
@@ -29,6 +39,7 @@ __all__ = [
     "TaskState",
     "TestSetResult",
     "VtabResult",
+    "embed",
     "evaluate",
     "evaluate_imagenet",
     "evaluate_representation",
@@ -36,6 +47,7 @@ __all__ = [
     "find_run",
     "fine_tune",
     "load_classifier",
+    "load_embedder",
     "load_model",
     "predict",
     "vtab_states",

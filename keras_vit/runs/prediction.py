@@ -3,21 +3,15 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from keras_vit.data import Pipeline, load_images
-from keras_vit.data.pixel_checks import check_values
-from keras_vit.data.sources import ImageFiles
-from keras_vit.download.web import fetch_bytes
 from keras_vit.log import log
 from keras_vit.runs.classifier import Classifier, load_classifier
-from keras_vit.runs.images import images_in
+from keras_vit.runs.given_images import expand, read_batches, unusual_values
 from keras_vit.zoo.class_lists import LISTS
 from keras_vit.zoo.predictions import IMAGENET_1K, decode_predictions
 
-MOST_BYTES = 64 * 2**20  # of an image from the web
 NO_NAMES = "none"
 
 
@@ -97,45 +91,16 @@ def predict(
     for name, value in (("top", top), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
-    if isinstance(images, str | os.PathLike):
-        images = [images]
-    sources = list(_expand(map(os.fspath, images), say))
+    sources = expand(images, say)
     overrides = {} if merged_tokens is None else {"merged_tokens": merged_tokens}
     classifier = load_classifier(source, batch_size, **overrides)
     reading = {"value_range": value_range, "alpha": alpha}
     reading = {name: value for name, value in reading.items() if value}
     classifier = replace(classifier, pipeline=replace(classifier.pipeline, **reading))
-    if reason := _unusual_values(sources, classifier.pipeline):
+    if reason := unusual_values(sources, classifier.pipeline):
         say(reason)
     names = _class_names(classifier, class_index)
     return _predictions(classifier, sources, names, top)
-
-
-def _expand(images, say) -> Iterator[tuple[str, str]]:
-    """(path or address, error) of each image; of a folder of all images below it."""
-    for image in images:
-        if not os.path.isdir(image):
-            yield image, ""
-            continue
-        inside, others = images_in(image)
-        yield from ((path, "") for path in inside)
-        if not inside:
-            left_out = f"; left out: {others}" if others else ""
-            yield image, f"there is no image that can be read in this folder{left_out}"
-        elif others:
-            say(f"{image}: left out: {others}")
-
-
-def _unusual_values(sources, pipeline: Pipeline) -> str:
-    """The reason why `data.load` would refuse the images' values, or `""`."""
-    found = (s for s, error in sources if not error and os.path.isfile(s))
-    paths = tuple(map(Path, found))
-    files = ImageFiles(paths, np.zeros(len(paths), "int32"), Path())
-    try:
-        check_values({"IMAGE": files}, pipeline.reading, {"IMAGE": [None] * len(paths)})
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def _class_names(classifier: Classifier, class_index) -> tuple[str, ...]:
@@ -152,29 +117,14 @@ def _class_names(classifier: Classifier, class_index) -> tuple[str, ...]:
 
 
 def _predictions(classifier, sources, names, top) -> Iterator[Prediction]:
-    size = classifier.pipeline.batch_size
-    for start in range(0, len(sources), size):
-        batch = sources[start : start + size]
-        read = [error or _read(source, classifier.pipeline) for source, error in batch]
-        images = [image for image in read if not isinstance(image, str)]
-        rows = iter(_most_probable(classifier, images, names, top))
-        for (source, _), image in zip(batch, read, strict=True):
-            if isinstance(image, str):
-                yield Prediction(source, error=image)
+    for batch in read_batches(sources, classifier.pipeline):
+        pixels = [image.pixels for image in batch if not image.error]
+        rows = iter(_most_probable(classifier, pixels, names, top))
+        for image in batch:
+            if image.error:
+                yield Prediction(image.name, error=image.error)
             else:
-                yield Prediction(source, next(rows))
-
-
-def _read(source: str, pipeline: Pipeline) -> np.ndarray | str:
-    """The prepared image, or the reason why it cannot be read."""
-    try:
-        is_address = source.startswith(("https://", "http://"))
-        image = fetch_bytes(source, MOST_BYTES) if is_address else source
-        return load_images([image], pipeline)[0]
-    except FileNotFoundError:
-        return "there is no such file"
-    except (ValueError, OSError) as error:  # ConnectionError is an OSError
-        return " ".join(str(error).split())
+                yield Prediction(image.name, next(rows))
 
 
 def _most_probable(classifier, images, names, top):
