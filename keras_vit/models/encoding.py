@@ -24,6 +24,43 @@ def embedding(model: VisionTransformer) -> Callable[[Tensor], dict[str, Tensor]]
     return lambda images: stage(images)  # no attribute for Keras to track
 
 
+def patch_embedding(model: VisionTransformer) -> Callable[[Tensor], Tensor]:
+    """The stage before positions and class token: the embeddings of the patches alone.
+
+    Returns:
+        A function of a batch of images, as the model takes them, that gives the embeddings
+        (batch, rows, columns, hidden_dim), for `first_block_inputs`.
+    """
+    names = {layer.name for layer in model.layers}
+    name = "patch_norm" if "patch_norm" in names else "patch_embedding"
+    stage = keras.Model(model.input, model.get_layer(name).output)
+    return lambda images: stage(images)  # no attribute for Keras to track
+
+
+def first_block_inputs(model: VisionTransformer, patches: Tensor) -> dict[str, Tensor]:
+    """Adds positions and the tokens before the patches to embeddings of patches.
+
+    Args:
+        model: the model.
+        patches: (batch, rows, columns, hidden_dim).
+
+    Returns:
+        The arguments of the first block, see `embedding`.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    before = ("class_token", "distillation_token", "registers")
+    prefix = [layers[name](patches) for name in before if name in layers]
+    if len(prefix) > 1:
+        prefix = [layers["prefix"](prefix)]
+    tokens = layers["position_embedding"](patches, *prefix)
+    for name in ("embedding_dropout", "pre_norm"):
+        if name in layers:
+            tokens = layers[name](tokens)
+    if "rotary_embedding" not in layers:
+        return {"tokens": tokens}
+    return {"tokens": tokens, "positions": layers["rotary_embedding"](patches)}
+
+
 def encode(
     model: VisionTransformer,
     tokens: Tensor,

@@ -1,5 +1,6 @@
 """Pre-training without labels: models around an encoder, for `compile` and `fit`."""
 
 from keras_vit.pretraining.masked_autoencoder import MaskedAutoencoder
+from keras_vit.pretraining.masked_patch_prediction import MaskedPatchPrediction
 
-__all__ = ["MaskedAutoencoder"]
+__all__ = ["MaskedAutoencoder", "MaskedPatchPrediction"]

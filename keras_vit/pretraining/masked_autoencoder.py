@@ -7,36 +7,19 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vit import arguments, weight_paths
+from keras_vit import weight_paths
 from keras_vit.layers import kernels
-from keras_vit.layers.patches import cut_patches
-from keras_vit.layers.trainability import (
-    TRAINABLE_PARTS,
-    set_trainable_parts,
-    trainable_parts,
-)
 from keras_vit.models import VisionTransformer, encoding
-from keras_vit.models.fields import num_prefix
-from keras_vit.models.sizes import grid_size
 from keras_vit.pretraining.decoder import MaskedDecoder
 from keras_vit.pretraining.published import read_masked
+from keras_vit.pretraining.self_supervision import SelfSupervision
 from keras_vit.types import Shape, Tensor
 
-# Argument of the encoder → its values that can be pre-trained, and what it should be.
-_NEEDED = {
-    "classes": ((0,), "no head (classes=0)"),
-    "representation_size": ((None,), "no `pre_logits`"),
-    "pooling": (("token", "gap", "token_gap", None), "no attention pooling"),
-    "fc_norm": ((False,), "a final norm of every token"),
-    "merged_tokens": ((0,), "every token in each block"),
-    "stem": ((None,), "patches that know nothing of each other"),
-    "position": (("learned", "sincos2d", "none"), "positions of each patch alone"),
-}
 _EPSILON = 1e-6  # added to the variance of a patch's pixels
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MaskedAutoencoder(keras.Model):
+class MaskedAutoencoder(SelfSupervision):
     """An encoder that learns without labels, from images of which most patches are removed.
 
     Source: *Masked Autoencoders Are Scalable Vision Learners* (MAE, arXiv 2111.06377).
@@ -105,45 +88,45 @@ class MaskedAutoencoder(keras.Model):
         name: str | None = None,
         trainable: bool = True,
     ):
-        fields = _checked_encoder(encoder)
-        policy = keras.dtype_policies.get(dtype or encoder.dtype_policy)
-        # Without `autocast`, which would round images and noise to half precision.
-        super().__init__(dtype=policy, name=name, trainable=trainable, autocast=False)
-        self.encoder = encoder
-        self.mask_ratio = arguments.rate(mask_ratio, "mask_ratio")
+        super().__init__(
+            encoder,
+            mask_ratio=mask_ratio,
+            seed=seed,
+            dtype=dtype,
+            name=name,
+            trainable=trainable,
+            needed={
+                "position": (
+                    ("learned", "sincos2d", "none"),
+                    "positions of each patch alone",
+                )
+            },
+        )
+        fields = encoder.fields
         self.norm_pix_loss = norm_pix_loss
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-
-        self._num_prefix = num_prefix(fields)
-        self._grid_size = grid_size(fields.image_size, fields.patch_size)
-        self.num_kept: int = int(math.prod(self._grid_size) * (1 - mask_ratio))
+        self.num_kept: int = int(self._num_patches * (1 - mask_ratio))
         if not self.num_kept:
             raise ValueError(
                 "`mask_ratio` must leave at least one patch. Received: mask_ratio="
-                f"{mask_ratio} for {math.prod(self._grid_size)} patches"
+                f"{mask_ratio} for {self._num_patches} patches"
             )
-        self._patch_size, self._data_format = fields.patch_size, fields.data_format
-        patch_height, patch_width = fields.patch_size
-        channel_axis = -1 if fields.data_format == "channels_last" else 0
         self.decoder = MaskedDecoder(
             decoder_hidden_dim,
             decoder_num_layers,
             decoder_num_heads,
             decoder_mlp_dim or 4 * decoder_hidden_dim,
             grid_size=self._grid_size,
-            num_pixels=patch_height * patch_width * fields.input_shape[channel_axis],
+            num_pixels=math.prod(fields.patch_size) * self._channels,
             num_prefix=self._num_prefix,
             qkv_bias=fields.qkv_bias,
             gelu_approximate=fields.gelu_approximate,
             layer_norm_epsilon=fields.layer_norm_epsilon,
             interpolation=fields.position_interpolation,
             rematerialize=fields.rematerialize,
-            dtype=policy,
+            dtype=self.dtype_policy,
             name="decoder",
         )
         self._embed = encoding.embedding(encoder)
-        self._predictor = None
         self.build(encoder.input_shape)
         weight_paths.mark(self.decoder, f"{self.name}/")
 
@@ -200,17 +183,15 @@ class MaskedAutoencoder(keras.Model):
         """The mean squared error on the removed patches, 0 where none is removed."""
         errors = ops.square(reconstruction - self._targets(images))
         errors = ops.mean(errors, axis=-1) * mask  # (batch, patches)
-        removed = math.prod(self._grid_size) - self.num_kept
+        removed = self._num_patches - self.num_kept
         return ops.mean(ops.sum(errors, axis=1)) / max(removed, 1)
 
     def _targets(self, images):
         """The pixels to reconstruct, float32 (batch, patches, pixels)."""
         if self.encoder.fields.include_preprocessing:
             images = self.encoder.get_layer("preprocessing")(images)
-        images = ops.cast(images, "float32")
-        patches = cut_patches(images, self._patch_size, self._data_format)
+        patches = self._cut(images)
         pixels = patches.shape[-1]
-        patches = ops.reshape(patches, (-1, math.prod(self._grid_size), pixels))
         if not self.norm_pix_loss:
             return patches
         centred = patches - ops.mean(patches, axis=-1, keepdims=True)
@@ -219,40 +200,12 @@ class MaskedAutoencoder(keras.Model):
 
     # Training.
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
-        """Configures the training as Keras does; the model has its own loss.
-
-        Raises:
-            ValueError: if a loss is given.
-        """
-        if loss is not None:
-            raise ValueError(
-                "A `MaskedAutoencoder` has its own loss. Received: loss="
-                f"{loss!r}. Compile it with an optimizer alone."
-            )
-        super().compile(optimizer, **options)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model; Keras asks for it where `compile` is a class's own."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
     def _check_training(self):
-        if self.num_kept == math.prod(self._grid_size):
+        if self.num_kept == self._num_patches:
             raise ValueError(
                 "The loss is on removed patches, of which there are none. Received: "
                 f"mask_ratio={self.mask_ratio}. Train with a higher one, such as 0.75."
             )
-
-    def predict(self, x: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Predicts as Keras does, without the loss, which is one number for a batch."""
-        if self._predictor is None:
-            images = keras.Input(self.encoder.input_shape[1:])
-            outputs = self(images)
-            del outputs["loss"]
-            # As a method, which Keras does not track: the model is no part of this one.
-            self._predictor = keras.Model(images, outputs).predict
-        return self._predictor(x, *arguments, **options)
 
     # Configuration.
 
@@ -292,70 +245,11 @@ class MaskedAutoencoder(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same model, without its weights."""
-        config = {
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
+        return {
+            **super().get_config(),
             "decoder_hidden_dim": self.decoder.hidden_dim,
             "decoder_num_layers": self.decoder.num_layers,
             "decoder_num_heads": self.decoder.num_heads,
             "decoder_mlp_dim": self.decoder.mlp_dim,
-            "mask_ratio": self.mask_ratio,
             "norm_pix_loss": self.norm_pix_loss,
-            "seed": self.seed,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
         }
-        parts = trainable_parts(self)
-        return {**config, **({TRAINABLE_PARTS: parts} if parts else {})}
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
-    ) -> "MaskedAutoencoder":
-        """Builds the model of a `get_config`, with new weights."""
-        fields = dict(config)
-        parts = fields.pop(TRAINABLE_PARTS, {})
-        fields["encoder"] = keras.saving.deserialize_keras_object(
-            fields["encoder"], custom_objects
-        )
-        model = cls(**fields)
-        set_trainable_parts(model, parts)
-        return model
-
-
-def _checked_encoder(encoder: Any) -> Any:
-    """The fields of an encoder, if it can be pre-trained.
-
-    Raises:
-        ValueError: if it cannot, naming the argument.
-    """
-    if not isinstance(encoder, VisionTransformer):
-        raise ValueError(
-            "`encoder` must be a `VisionTransformer`. Received: "
-            f"{type(encoder).__name__} {encoder!r}"
-        )
-    fields = encoder.fields
-    for name, (values, needed) in _NEEDED.items():
-        value = getattr(fields, name)
-        if name == "merged_tokens":
-            value = sum(value)
-        if value not in values:
-            raise ValueError(
-                f"`MaskedAutoencoder` needs an encoder with {needed}. Received: "
-                f"{encoder.name!r} with {name}={getattr(fields, name)!r}. Build it with "
-                f"{name}={values[0]!r}; `keras_vit.from_pretrained(model, classes=0)` is a "
-                "copy without a head."
-            )
-    if fields.rope is not None and fields.rope["kind"] == "mixed":
-        raise ValueError(
-            "`MaskedAutoencoder` needs rotary positions that are the same in each block. "
-            f"Received: {encoder.name!r} with rope={fields.rope}, learned ones. Use "
-            "another kind."
-        )
-    if None in fields.input_shape:
-        raise ValueError(
-            "`MaskedAutoencoder` must know the number of patches. Received: "
-            f"{encoder.name!r} with input_shape={fields.input_shape}. Give height and "
-            "width: `keras_vit.from_pretrained(model, image_size=…)`."
-        )
-    return fields
