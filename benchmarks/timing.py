@@ -3,8 +3,8 @@
 import time
 
 
-def seconds(call) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
+def seconds(call, clock=time.perf_counter) -> float:
+    """Seconds of one call, by a clock."""
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
