@@ -5,10 +5,17 @@ import shlex
 
 import numpy as np
 import pytest
+from helpers import tiny
 from PIL import Image
 from prepared_tfds import serialized, write_prepared
 
-from keras_vit.evaluation.vtab import GROUPS, TASKS, load_task, prepare_command
+from keras_vit.evaluation.vtab import (
+    GROUPS,
+    TASKS,
+    evaluate,
+    load_task,
+    prepare_command,
+)
 from keras_vit.evaluation.vtab.labels import (
     GroupedLabel,
     clevr_count,
@@ -288,6 +295,16 @@ def test_a_task_has_its_examples_and_labels(data_dir, name):
     bright = (test_start + 1) % CYCLE % 2 * (255 if base == "dsprites" else 1)
     assert image.shape[-1] == 3
     assert image.min() == image.max() == bright
+
+
+# Of small images, from each group: all nineteen take a minute.
+@pytest.mark.parametrize("name", ["svhn", "eurosat", "dsprites_location"])
+def test_a_task_is_scored(data_dir, name):
+    """From the data set on the disk to the accuracy."""
+    model = tiny(image_size=8, num_layers=1, classes=0)
+    scores = evaluate(model, [name], data_dir, protocol="few-shot", verbose=0)
+    counts, _, (test, start) = LOCAL[TASKS[name].data_set]
+    assert scores.scores[name].examples == counts[test] - start
 
 
 def test_tasks_of_the_same_images_are_different_data(data_dir):
