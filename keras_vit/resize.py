@@ -28,20 +28,42 @@ def resize_matrix(
     Returns:
         Array of shape (target, source) whose rows sum to 1.
     """
-    dtype = "float64" if xp is np else "float32"
-    columns = xp.arange(source, dtype=dtype)
-    rows = xp.arange(target, dtype=dtype)
-    last = rows[-1]  # target - 1, as a float also where `target` is a tensor
-    rows = xp.expand_dims(rows, 1)
+    rows = xp.arange(target, dtype="float64" if xp is np else "float32")
+    # The last row and one is the target, as a float also where that is a tensor.
+    return resize_weights(rows, source, rows[-1] + 1.0, interpolation, xp)
+
+
+def resize_weights(
+    places: Any,
+    source: int,
+    target: Any,
+    interpolation: str = "linear",
+    xp: ModuleType = np,
+) -> Any:
+    """Weights of a vector's values in those at some places of its resized form.
+
+    Args:
+        places: float (…), places from 0 to `target` - 1.
+        source: number of values to read.
+        target: float (…) or a scalar, number of values of the resized form.
+        interpolation: see `resize_matrix`.
+        xp: `numpy` or `keras.ops`.
+
+    Returns:
+        (…, source), whose sums over the last axis are 1.
+    """
+    columns = xp.arange(source, dtype="float64" if xp is np else "float32")
+    rows = xp.expand_dims(places, -1)
+    target = xp.expand_dims(target, -1)
     if interpolation == "linear":
-        centers = rows * (source - 1) / xp.maximum(last, 1.0)
+        centers = rows * (source - 1) / xp.maximum(target - 1.0, 1.0)
         return xp.maximum(1.0 - xp.abs(centers - columns), 0.0)
     if interpolation in ("bilinear", "bicubic"):
-        scale = source / (last + 1.0)
+        scale = source / target
         distances = xp.abs((rows + 0.5) * scale - (columns + 0.5))
         kernel = _cubic if interpolation == "bicubic" else _triangle
         weights = kernel(distances / xp.maximum(scale, 1.0), xp)
-        return weights / xp.sum(weights, axis=1, keepdims=True)
+        return weights / xp.sum(weights, axis=-1, keepdims=True)
     raise ValueError(
         f"`interpolation` must be one of {', '.join(map(repr, INTERPOLATIONS))}. "
         f"Received: interpolation={interpolation!r}"

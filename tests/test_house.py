@@ -53,7 +53,7 @@ ROWS = (
     "distribution download",
     "layers",
     "models",
-    "cost presets weights",
+    "cost naflex presets weights",
     "zoo",
     "conversion data exporting",
     "analysis evaluation pretraining report training",

@@ -1,5 +1,6 @@
 """Position embeddings of the patch grid and of the tokens before it."""
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,7 @@ from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers.initial_values import ValuesByNumPy, initializer
-from keras_vit.resize import INTERPOLATIONS, resize_grid, resize_matrix
+from keras_vit.resize import INTERPOLATIONS, resize_grid, resize_matrix, resize_weights
 from keras_vit.types import Shape, Tensor
 
 POSITIONS = ("learned", "sincos2d", "none")
@@ -70,6 +71,10 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
     Call arguments:
         patches: (batch, rows, columns, hidden_dim).
         prefix: (batch, tokens, hidden_dim), class token and registers, or `None`.
+        shapes: int (batch, 2), rows and columns of the patches of each image, which are
+            then the first ones of a row (batch, patches, 1, hidden_dim), others behind
+            them; `None` where the patches of every image are a grid. The learned grid is
+            resized for each image.
 
     Returns:
         (batch, tokens + rows * columns, hidden_dim): the prefix, then the patches row
@@ -136,10 +141,17 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
         draw = initializer(keras.initializers.RandomNormal(stddev=0.02))
         return self.add_weight(name=name, shape=shape, initializer=draw)
 
-    def call(self, patches: Tensor, prefix: Tensor | None = None) -> Tensor:
+    def call(
+        self,
+        patches: Tensor,
+        prefix: Tensor | None = None,
+        shapes: Tensor | None = None,
+    ) -> Tensor:
         rows, columns = ops.shape(patches)[1:3]
         hidden_dim = patches.shape[-1]
-        if self.position == "learned":
+        if shapes is not None:
+            patches = patches + self._grids_of_shapes(shapes, rows)[:, :, None]
+        elif self.position == "learned":
             patches = patches + self._grid_of_size(rows, columns)
         elif self.position == "sincos2d":
             positions = sincos2d(rows, columns, hidden_dim, namespace(rows, columns))
@@ -169,8 +181,35 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
         # (rows, columns, hidden_dim)
         return ops.cast(resized, self.compute_dtype)
 
+    def _grids_of_shapes(self, shapes, number):
+        """The learned positions of grids in a row, (batch, number, hidden_dim)."""
+        if self.position != "learned":
+            raise ValueError(
+                "`shapes` are of learned positions. Received: shapes for a layer with "
+                f"position={self.position!r}. Leave them out."
+            )
+        shapes = ops.cast(shapes, "float32")[:, None]  # (batch, 1, 2)
+        rows, columns = shapes[..., 0], shapes[..., 1]
+        places = ops.arange(number, dtype="float32")[None]  # (1, number)
+        places = ops.where(places < rows * columns, places, 0.0)  # any, behind the grid
+        row = ops.floor((places + 0.5) / columns)
+        to_rows, to_columns = (
+            resize_weights(place, source, target, self.interpolation, ops)
+            for place, source, target in (
+                (row, self.grid_size[0], rows),
+                (places - row * columns, self.grid_size[1], columns),
+            )
+        )  # (batch, number, rows or columns of the learned grid)
+        weights = to_rows[..., :, None] * to_columns[..., None, :]
+        weights = ops.reshape(weights, (-1, number, math.prod(self.grid_size)))
+        grid = ops.reshape(ops.cast(self.grid, "float32"), (-1, self.grid.shape[-1]))
+        return ops.cast(ops.matmul(weights, grid), self.compute_dtype)
+
     def compute_output_shape(
-        self, patches_shape: Shape, prefix_shape: Shape | None = None
+        self,
+        patches_shape: Shape,
+        prefix_shape: Shape | None = None,
+        shapes_shape: Shape | None = None,
     ) -> Shape:
         batch, rows, columns, hidden_dim = patches_shape
         if rows is None or columns is None:

@@ -1,0 +1,189 @@
+"""`naflex`: images of several shapes in one batch, against SigLIP 2's arrays and alone."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    REFERENCE,
+    array,
+    assert_close,
+    assert_same_weights,
+    images,
+    tiny,
+    weights,
+)
+
+import keras_vit
+from keras_vit.naflex import NaFlexModel, fitting_size, pack_images
+
+CASE = REFERENCE / "hf_siglip2_naflex"
+SMALL = {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "mlp_dim": 32, "classes": 3}
+SHAPES = ((32, 48), (40, 24), (8, 16))  # pixels, in patches of 8
+
+
+def mixed(channels=3, dtype="float32"):
+    """Images of several shapes."""
+    found = [images(*shape, channels, batch=1)[0] for shape in SHAPES]
+    if dtype == "uint8":
+        found = [((image + 1) * 127).astype("uint8") for image in found]
+    return found
+
+
+def packed(found, num_patches=26):
+    """A batch with random numbers in its padding."""
+    batch = pack_images(found, 8, num_patches)
+    noise = np.random.default_rng(0).uniform(-9, 9, batch["patches"].shape)
+    is_padding = batch["mask"][..., None] == 0
+    batch["patches"] = np.where(is_padding, noise, batch["patches"]).astype("float32")
+    return batch
+
+
+def test_computes_what_siglip_2_does():
+    with np.load(CASE / "expected_two_shapes.npz") as file:
+        case = dict(file)
+    model = NaFlexModel(keras_vit.from_pretrained(CASE))
+    batch = pack_images([case["image_0"][0], case["image_1"][0]], 8)
+    np.testing.assert_array_equal(batch["patches"], case["pixel_values"])
+    np.testing.assert_array_equal(batch["mask"], case["pixel_attention_mask"])
+    np.testing.assert_array_equal(batch["spatial_shapes"], case["spatial_shapes"])
+    assert_close(model(batch), case["pooled"])
+    features = model.features(batch)
+    assert_close(features["pooled"], case["pooled"])
+    is_patch = batch["mask"] == 1
+    assert_close(array(features["patch_tokens"])[is_patch], case["features"][is_patch])
+
+
+ENCODERS = {
+    "class token and registers": {"num_registers": 2, "position_interpolation": "bicubic"},
+    "mean": {"pooling": "gap", "fc_norm": True, "position_interpolation": "linear"},
+    "token and mean": {"pooling": "token_gap", "representation_size": 8},
+    "attention": {"pooling": "map", "position_interpolation": "bilinear", "classes": 0},
+    "query, no positions": {"pooling": "query", "position": "none", "pre_norm": True},
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "class token and registers",
+        *(pytest.param(kind, marks=pytest.mark.one_backend) for kind in [*ENCODERS][1:]),
+    ],
+)
+def test_each_image_gets_what_it_gets_alone(kind):
+    encoder = tiny(**{**SMALL, **ENCODERS[kind]})
+    config = encoder.get_config()
+    any_shape = keras_vit.from_pretrained(encoder, input_shape=(None, None, 3))
+    model = NaFlexModel(encoder)
+    batch = packed(mixed())
+    outputs, features = model(batch), model.features(batch)
+    for i, image in enumerate(mixed()):
+        assert_close(outputs[i : i + 1], any_shape(image[None]))
+        alone = any_shape.features(image[None])
+        assert alone.keys() == features.keys()
+        number = int(batch["mask"][i].sum())
+        for name, expected in alone.items():
+            found = array(features[name])[i : i + 1]
+            found = found[:, :number] if name == "patch_tokens" else found
+            assert_close(found, expected)
+    assert encoder.get_config() == config
+
+
+@pytest.mark.one_backend
+def test_pixel_values_and_channels_first():
+    pixels = mixed(dtype="uint8")
+    fields = {**SMALL, "include_preprocessing": True, "image_mean": (0.4, 0.5, 0.6)}
+    encoder = tiny(**fields)
+    first = tiny(**fields, data_format="channels_first")
+    first.set_weights(encoder.get_weights())
+    batch = pack_images(pixels, 8)
+    assert batch["patches"].dtype == "uint8"
+    outputs = NaFlexModel(encoder)(batch)
+    assert_close(NaFlexModel(first)(batch), array(outputs))
+    any_shape = keras_vit.from_pretrained(encoder, input_shape=(None, None, 3))
+    for i, image in enumerate(pixels):
+        assert_close(outputs[i : i + 1], any_shape(image[None]))
+
+
+def test_trains_and_is_saved(tmp_path):
+    """Every weight of the encoder is trained, the learned grid by images of any shape."""
+    model = NaFlexModel(tiny(**SMALL, num_registers=1, rematerialize=True))
+    before = weights(model)
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    batch, labels = packed(mixed()), np.arange(3)
+    losses = model.fit(batch, labels, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    after = weights(model)
+    assert after.keys() == weights(model.encoder).keys()
+    assert [path for path in before if np.array_equal(before[path], after[path])] == []
+    predictions = model.predict(batch, verbose=0)
+    model.save(tmp_path / "naflex.keras")
+    loaded = keras.models.load_model(tmp_path / "naflex.keras")
+    assert_same_weights(weights(loaded), after)
+    np.testing.assert_array_equal(loaded.predict(batch, verbose=0), predictions)
+    keras_vit.save_weights(model.encoder, tmp_path / "timm.safetensors", layout="timm")
+
+
+def test_under_mixed_precision():
+    encoder = tiny(**SMALL)
+    expected = NaFlexModel(encoder)(packed(mixed()))
+    half = keras_vit.from_pretrained(encoder, dtype="mixed_bfloat16")
+    outputs = NaFlexModel(half)(packed(mixed()))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    assert_close(outputs, array(expected), 0.05)
+
+
+@pytest.mark.one_backend
+def test_sizes_are_those_of_transformers():
+    module = pytest.importorskip(
+        "transformers.models.siglip2.image_processing_pil_siglip2", exc_type=ImportError
+    )
+    rng = np.random.default_rng(0)
+    for numbers in rng.integers(1, (3000, 3000, 64, 1200), (500, 4)).tolist():
+        expected = module.get_image_size_for_max_num_patches(*numbers)
+        assert fitting_size(*numbers) == expected, numbers
+    # The aspect ratio stays, and an image has a patch at least.
+    assert fitting_size(480, 640, 16, 256) == (224, 288)
+    assert fitting_size(1, 5000, 16, 4) == (16, 64)
+    assert fitting_size(64, 64, (16, 32), 8) == (64, 64)
+
+
+@pytest.mark.one_backend
+def test_packing():
+    batch = pack_images([np.ones((8, 16, 1)), np.ones((16, 8, 1), "float32")], (8, 4), 5)
+    assert batch["patches"].shape == (2, 5, 32)
+    assert batch["spatial_shapes"].tolist() == [[1, 4], [2, 2]]
+    assert batch["mask"].tolist() == [[1, 1, 1, 1, 0]] * 2
+    assert (batch["patches"].sum(-1) == 32 * batch["mask"]).all()
+    for wrong, message in (
+        ([], "one at least"),
+        ([np.ones((8, 8))], r"must be arrays \(height, width, channels\)"),
+        ([np.ones((8, 8, 1)), np.ones((8, 8, 3))], "as many channels"),
+        ([np.ones((8, 12, 1))], "whole patches.*8 × 12 pixels.*fitting_size"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pack_images(wrong, 8)
+    with pytest.raises(ValueError, match="num_patches=3, and an image of 4 patches"):
+        pack_images([np.ones((16, 16, 1))], 8, 3)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"position": "sincos2d"}, "position='sincos2d'"),
+        ({"position": "none", "rope": "dinov3"}, "rope="),
+        ({"distilled": True}, "distilled=True"),
+        ({"merged_tokens": 2}, "keeps every token"),
+    ],
+)
+def test_encoders_that_take_no_such_patches(fields, message):
+    with pytest.raises(ValueError, match=message):
+        NaFlexModel(tiny(**{**SMALL, **fields}))
+
+
+@pytest.mark.one_backend
+def test_other_models_and_patches_are_refused():
+    with pytest.raises(ValueError, match="must be a `VisionTransformer`"):
+        NaFlexModel(keras.Sequential())
+    with pytest.raises(ValueError, match=r"rows of 192 numbers.*\(3, 24, 64\)"):
+        NaFlexModel(tiny(**SMALL))(pack_images(mixed(channels=1), 8))
