@@ -1,5 +1,7 @@
 """`naflex`: images of several shapes in one batch, against SigLIP 2's arrays and alone."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from helpers import (
     tiny,
     weights,
 )
+from safetensors.numpy import load_file
 
 import keras_vit
 from keras_vit.naflex import NaFlexModel, fitting_size, pack_images
@@ -130,6 +133,59 @@ def test_under_mixed_precision():
     outputs = NaFlexModel(half)(packed(mixed()))
     assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
     assert_close(outputs, array(expected), 0.05)
+
+
+@pytest.mark.one_backend
+def test_siglip_2_goes_out_as_it_came(tmp_path):
+    encoder = keras_vit.from_pretrained(CASE)
+    keras_vit.save_weights(encoder, tmp_path / "model", layout="huggingface")
+    path = tmp_path / "model" / "model.safetensors"
+    ours, theirs = load_file(path), load_file(CASE / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
+    config = json.loads((path.parent / "config.json").read_text())
+    assert config["num_patches"] == 16
+    assert "image_size" not in config
+    processor = json.loads((path.parent / "preprocessor_config.json").read_text())
+    assert processor["image_processor_type"] == "Siglip2ImageProcessor"
+    assert (processor["patch_size"], processor["max_num_patches"]) == (8, 16)
+    again = keras_vit.from_pretrained(path.parent)
+    assert_same_weights(weights(again), weights(encoder))
+    assert again.get_config() == {**encoder.get_config(), "name": again.name}
+    # One with other positions is a SigLIP, of images of one size.
+    other = keras_vit.from_pretrained(encoder, image_size=(32, 48))
+    keras_vit.save_weights(other, tmp_path / "one size", layout="huggingface")
+    told = json.loads((tmp_path / "one size" / "config.json").read_text())
+    assert told["architectures"] == ["SiglipVisionModel"]
+    refused = {"classes": 0, "pooling": "map", "position_interpolation": "bilinear"}
+    for fields in (
+        {"input_shape": (32, 32, 1)},
+        {"patch_size": (8, 4), "image_size": (32, 16)},
+    ):
+        model = tiny(**{**SMALL, **refused, **fields})
+        with pytest.raises(ValueError, match="squares of 3 channels"):
+            keras_vit.save_weights(model, tmp_path / "x", layout="huggingface")
+
+
+@pytest.mark.one_backend
+def test_transformers_reads_what_is_written(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    encoder = keras_vit.from_pretrained(CASE)
+    keras_vit.save_weights(encoder, tmp_path, layout="huggingface")
+    model, found = transformers.Siglip2VisionModel.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(found.values()), found
+    batch = packed(mixed())
+    with torch.no_grad():
+        outputs = model(
+            pixel_values=torch.tensor(batch["patches"]),
+            pixel_attention_mask=torch.tensor(batch["mask"]),
+            spatial_shapes=torch.tensor(batch["spatial_shapes"], dtype=torch.int64),
+        )
+    assert_close(NaFlexModel(encoder)(batch), outputs.pooler_output.numpy())
 
 
 @pytest.mark.one_backend

@@ -36,6 +36,7 @@ from keras_vit.weights.layouts.huggingface import (
     DINOV2,
     DINOV2_CLASSIFIER,
     SIGLIP,
+    SIGLIP2,
     VIT,
 )
 from keras_vit.weights.layouts.huggingface_config import model_config, processor_config
@@ -232,7 +233,7 @@ def _huggingface_layout(config) -> Layout:
     elif config["pre_norm"]:
         layout, pooling = CLIP, "token"
     elif config["pooling"] == "map":
-        layout, pooling = SIGLIP, "map"
+        layout, pooling = SIGLIP2 if _is_naflex(config) else SIGLIP, "map"
     elif config["num_registers"] or config["layer_scale"] is not None:
         layout, pooling = DINOV2, "token"
     else:
@@ -244,6 +245,12 @@ def _huggingface_layout(config) -> Layout:
             "layout='timm'."
         )
     return layout
+
+
+def _is_naflex(config):
+    """True for positions that transformers' models with square grids resize so."""
+    rows, columns = _grid_size(config)
+    return config["position_interpolation"] == "bilinear" and rows == columns
 
 
 def in_layout(model: keras.Model, layout: Layout) -> tuple[dict[str, np.ndarray], Dims]:

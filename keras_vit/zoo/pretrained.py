@@ -197,7 +197,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str], *, layout: st
             names of DINOv3, and of MAE with its decoder) or `"huggingface"` (config.json,
             preprocessor_config.json and model.safetensors for transformers: ViT, DINOv2
             with or without registers, DINOv3, MAE with its decoder, or the image tower of
-            CLIP or SigLIP).
+            CLIP, SigLIP or SigLIP 2 NaFlex).
 
     Raises:
         ValueError: if the layout cannot hold a part of the model, which it names, or

@@ -366,6 +366,16 @@ SIGLIP = Layout(
     **_CONFIG_FUNCTIONS,
 )
 
+# SigLIP 2 NaFlex, as it is written; `SIGLIP` reads both.
+SIGLIP2 = replace(
+    SIGLIP,
+    name="huggingface siglip2",
+    rows=tuple(
+        each._replace(move="flat patches") if each.move == "patches" else each
+        for each in SIGLIP.rows
+    ),
+)
+
 # SiglipForImageClassification, whose classifier reads the mean of the tokens.
 SIGLIP_CLASSIFIER = replace(
     SIGLIP,

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_vit.layers.mlp import GATED
+from keras_vit.models.sizes import grid_size
 from keras_vit.weights.layouts.aimv2 import AIMV2, aimv2_config
 from keras_vit.weights.layouts.dinov3 import HF_DINOV3, dinov3_config
 from keras_vit.weights.layouts.huggingface import (
@@ -14,6 +15,7 @@ from keras_vit.weights.layouts.huggingface import (
     DINOV2,
     DINOV2_CLASSIFIER,
     SIGLIP,
+    SIGLIP2,
     VIT,
 )
 from keras_vit.weights.layouts.layout import Layout
@@ -22,6 +24,7 @@ from keras_vit.weights.notes import hugging_face_images, hugging_face_labels
 
 CLASSIFIERS = (DEIT, DINOV2_CLASSIFIER)  # layouts of models that always have a head
 _DINOV2S = (DINOV2, DINOV2_CLASSIFIER)
+_SIGLIPS = (SIGLIP, SIGLIP2)
 
 
 def model_config(
@@ -72,6 +75,9 @@ def model_config(
         common |= hugging_face_labels(config)
     if layout is VIT:
         common["pooler_output_size"] = config["representation_size"] or config["hidden_dim"]
+    if layout is SIGLIP2:  # of images of any size
+        common["num_patches"] = _num_patches(config)
+        del common["image_size"]
     if layout is CLIP and config["classes"]:
         common["projection_dim"] = config["classes"]
     return common
@@ -85,9 +91,17 @@ def processor_config(
     kind = kinds.get(layout.name, "ViTImageProcessor")
     resample = 2 if layout is VIT else 3  # bilinear, bicubic
     channels = _channels(config, model)
+    if layout is SIGLIP2:
+        sizes = {
+            "image_processor_type": "Siglip2ImageProcessor",
+            "patch_size": config["patch_size"][0],
+            "max_num_patches": _num_patches(config),
+        }
+    else:
+        sizes = hugging_face_images(config, kind, resample)
     return {
         "do_resize": True,
-        **hugging_face_images(config, kind, resample),
+        **sizes,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -103,7 +117,7 @@ def _check(config, layout):
         or bool(config["classes"]) == (layout in CLASSIFIERS),
         "representation_size": not config["representation_size"]
         or (layout is VIT and not config["classes"]),
-        "class_token": config["class_token"] == (layout not in (SIGLIP, AIMV2)),
+        "class_token": config["class_token"] == (layout not in (*_SIGLIPS, AIMV2)),
         "mlp": config["mlp"] not in GATED
         or (layout in _DINOV2S and config["mlp"] == "swiglu")
         or layout in (HF_DINOV3, AIMV2),
@@ -135,6 +149,8 @@ def _model_type(config, layout):
         return "deit", "DeiTForImageClassificationWithTeacher"
     if layout is SIGLIP:
         return "siglip_vision_model", "SiglipVisionModel"
+    if layout is SIGLIP2:
+        return "siglip2_vision_model", "Siglip2VisionModel"
     if layout is HF_DINOV3:
         return "dinov3_vit", "DINOv3ViTModel"
     if layout is AIMV2:
@@ -196,6 +212,11 @@ def _mlp_dim(config):
 
 def _is_square(config):
     return all(a == b for a, b in (config["image_size"], config["patch_size"]))
+
+
+def _num_patches(config):
+    rows, columns = grid_size(config["image_size"], config["patch_size"])
+    return rows * columns
 
 
 def _one_or_two(size):

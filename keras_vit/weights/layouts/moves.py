@@ -159,6 +159,14 @@ def _patch_kernel(dims, weight):
     return (_transpose(weight).reshape(side, side, CHANNELS, -1),)
 
 
+def _flat_patch_kernel(dims, kernel):
+    """A dense layer of flat RGB patches, which are square."""
+    height, width, channels, _ = kernel.shape
+    if (height, channels) != (width, CHANNELS):
+        raise ValueError(f"patches in a row are squares of {CHANNELS} channels")
+    return (_transpose(kernel.reshape(-1, kernel.shape[-1])),)
+
+
 def _grid_of_positions(dims, grid):
     """(1, rows, columns, hidden_dim) → no positions of a prefix, and the grid."""
     return np.empty((0, grid.shape[-1]), grid.dtype), np.squeeze(grid, 0)
@@ -206,6 +214,7 @@ MOVES = {
         lambda dims, a: (a.transpose(3, 2, 0, 1),),
     ),
     "patches": Move(_patch_kernel, lambda dims, a: (a.transpose(3, 2, 0, 1),)),
+    "flat patches": Move(_patch_kernel, _flat_patch_kernel),
     # torch: (channels, 1, height, width); Keras: (height, width, channels, 1).
     "depthwise convolution": Move(
         lambda dims, a: (a.transpose(2, 3, 0, 1),),
