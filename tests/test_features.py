@@ -1,10 +1,12 @@
 """Features of data sets: equal to `predict`, cached by what decides them, resumed."""
 
+import gc
 import os
 import shutil
 import signal
 import threading
 import time
+import weakref
 
 import keras
 import numpy as np
@@ -125,6 +127,40 @@ def test_any_keras_model_and_any_layer_that_gives_a_vector():
 
     found = extract(Subclass(), data)
     np.testing.assert_array_equal(found.features, predicted(model, data))
+
+
+def test_a_second_pass_compiles_nothing(monkeypatch):
+    model, data, traced = peer(), loaded(), []
+    pooling = type(model.get_layer("mean"))
+    original = pooling.call
+
+    def call(self, *args, **named):
+        traced.append(self.name)
+        return original(self, *args, **named)
+
+    monkeypatch.setattr(pooling, "call", call)
+    first = extract(model, data, "mean").features.copy()
+    count = len(traced)
+    model.layers[1].kernel.assign(2 * model.layers[1].kernel)
+    again = extract(model, data, "mean").features
+    assert np.abs(again - first).max() > 0.1  # of the weights of today
+    if keras.backend.backend() != "torch":  # which calls the layer for each batch
+        assert len(traced) == count
+
+
+@pytest.mark.one_backend
+def test_models_of_vectors_are_as_their_model_is_now():
+    model = peer()
+    before = vector_model(model, "mean")
+    assert vector_model(model, "mean") is before
+    model.run_eagerly = True
+    assert vector_model(model, "mean").run_eagerly
+    model.layers[-1].enable_lora(2)
+    assert vector_model(model, "mean") is not before
+    kept = weakref.ref(model)
+    del model
+    gc.collect()
+    assert kept() is None
 
 
 def test_half_precision_gives_float32():

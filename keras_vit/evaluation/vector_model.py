@@ -1,6 +1,7 @@
 """Models that map images to one vector each, made of a model and the name of a layer."""
 
 import contextlib
+import weakref
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,10 +10,14 @@ import keras
 from keras_vit.models.images import ImageModel
 
 POOLED = "pooled"
+# The last models made of each model, by layer: what `predict` has compiled serves again.
+_made: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
 
 
 def vector_model(model: keras.Model, layer: str) -> keras.Model:
     """A model that shares its weights with `model` and returns (batch, dim).
+
+    It is the same in each call, as long as the model has the same variables.
 
     Args:
         model: a built model of images.
@@ -37,10 +42,16 @@ def vector_model(model: keras.Model, layer: str) -> keras.Model:
     output = _output(model, layer)
     if len(getattr(output, "shape", ())) != 2:
         raise not_vectors(output)
-    with scope(model):
-        extractor = keras.Model(model.input, output)
-    extractor.run_eagerly, extractor.jit_compile = model.run_eagerly, model.jit_compile
-    return extractor
+    # Quantizing a model, for instance, changes its variables.
+    state = (model.run_eagerly, model.jit_compile, *map(id, model.variables))
+    made = _made.setdefault(model, {})
+    if layer not in made or made[layer][0] != state:
+        with scope(model):
+            extractor = keras.Model(model.input, output)
+        extractor.run_eagerly = model.run_eagerly
+        extractor.jit_compile = model.jit_compile
+        made[layer] = state, extractor
+    return made[layer][1]
 
 
 def scope(model: keras.Model) -> AbstractContextManager[Any]:
