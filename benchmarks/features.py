@@ -9,12 +9,14 @@ same stream of them, A B A B, after one of each; the median of the ratios of nei
 told. `--cached N` puts features of N images into a cache, by a model that computes next to
 nothing, and times the second question: of images that are loaded, and of their folder.
 The time of the key, most of which is the digest of the weights, is told apart for three
-sizes. Uses the backend of KERAS_BACKEND.
+sizes. On a machine with other work, `--processor-time` counts the seconds of all processors
+that the process itself used. Uses the backend of KERAS_BACKEND.
 """
 
 import argparse
 import statistics
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -39,10 +41,16 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cached", type=int, metavar="N")
+    parser.add_argument("--processor-time", action="store_true")
     args = parser.parse_args()
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         (compare if args.cached is None else measure_cache)(args, Path(folder))
+
+
+def clock_of(args):
+    """The clock by which calls are timed."""
+    return time.process_time if args.processor_time else time.perf_counter
 
 
 def write_images(folder, number):
@@ -72,7 +80,8 @@ def compare(args, folder):
         return extract_features(model, data, cache_dir=cache, verbose=0).features
 
     np.testing.assert_array_equal(extract(), predict())
-    pairs = [(seconds(predict), seconds(extract)) for _ in range(args.rounds)]
+    clock = clock_of(args)
+    pairs = [(seconds(predict, clock), seconds(extract, clock)) for _ in range(args.rounds)]
     ratios = [after / before for before, after in pairs]
     plain, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
@@ -89,7 +98,7 @@ def measure_cache(args, folder):
     for name, given in cases.items():
         cache = folder / f"cache of {name}"
         ask = partial(extract_features, model, given, cache_dir=cache, verbose=0)
-        first, *others = (seconds(ask) for _ in range(1 + args.rounds))
+        first, *others = (seconds(ask, clock_of(args)) for _ in range(1 + args.rounds))
         print(
             f"{args.cached} features of width 768, {name}: first {first:.1f} s, then "
             f"{statistics.median(others):.3f} s ({min(others):.3f} to {max(others):.3f})"
@@ -98,7 +107,7 @@ def measure_cache(args, folder):
     for name in ("ViTS16", "ViTB16", "ViTL16"):
         model = getattr(keras_vit, name)(weights=None)
         times = [
-            seconds(partial(feature_key, model, "pooled", ours, "train"))
+            seconds(partial(feature_key, model, "pooled", ours, "train"), clock_of(args))
             for _ in range(args.rounds)
         ]
         print(f"the key alone of {name} and these images: {statistics.median(times):.3f} s")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import array, assert_close, images, randomize, tiny
 from PIL import Image
+from prepared_tfds import serialized, write_prepared
 
 import keras_vit
 from keras_vit.data import Augmentation
@@ -349,6 +350,37 @@ def test_the_key_of_files(tmp_path):
     changed = key()
     image.rename(path / "class 2" / "4.png")
     assert len({first, changed, key()}) == 3
+
+
+@pytest.mark.one_backend
+def test_features_and_key_of_tensorflow_datasets(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    label = tfds.features.ClassLabel(names=["x", "y", "z"])
+    image = tfds.features.Image(shape=(32, 32, 3), encoding_format="png")
+    fields = tfds.features.FeaturesDict({"image": image, "label": label})
+    records = [
+        serialized(fields, {"image": x, "label": y})
+        for x, y in zip(PIXELS, LABELS, strict=True)
+    ]
+    splits = {"train": [records[:8], records[8:15]], "test": [records[15:]]}
+    folder = write_prepared(tmp_path, "mine", fields, splits)
+    model = peer()
+
+    def load(**options):
+        return keras_vit.data.load("mine", data_dir=tmp_path, image_size=32, **options)
+
+    found = extract(model, load(), split="test", cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(found.labels, LABELS[15:])
+    np.testing.assert_array_equal(found.features, predicted(model, load(), "test"))
+
+    def key(**options):
+        return feature_key(model, "pooled", load(**options), "test")[0]
+
+    first, other = key(), key(class_names=("z", "x", "y"))
+    assert key() == first
+    (path,) = folder.glob("*test*tfrecord*")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert len({first, other, key()}) == 3
 
 
 def test_a_model_without_a_config_is_not_cached(tmp_path):
