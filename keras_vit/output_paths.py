@@ -25,6 +25,17 @@ def check_free(target: str, overwrite: bool) -> None:
         )
 
 
+def check_file(target: str, overwrite: bool) -> None:
+    """Checks that a file can be written to a path, before work that takes minutes.
+
+    Raises:
+        ValueError: if `target` is a folder, or a file and not `overwrite`.
+        FileNotFoundError: if the folder of `target` does not exist.
+    """
+    check_kind(target, is_folder=False)
+    check_free(target, overwrite)
+
+
 def check_kind(target: str, is_folder: bool) -> None:
     """Refuses to replace a folder by a file, or a file by a folder.
 

@@ -194,7 +194,22 @@ def test_one_page_shows_the_nearest(model, folder, tmp_path, capsys):
     assert "d &lt;b&gt;.png" in page
     assert "d <b>.png" not in page
     assert run(*given) == 2  # it is there
-    assert run(*given, "--overwrite") == 0
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "query.png").write_bytes(query.read_bytes())
+    assert run(*(alone if a is query else a for a in given), "--overwrite") == 0
+    page = path.read_text("utf-8")  # of the image in the folder
+    assert "query.png" in page
+    assert page.count("<img") == 5
+
+
+@pytest.mark.one_backend
+def test_vectors_that_overflow_are_refused(model, folder):
+    embedder = load_embedder(model[1])
+    weight = embedder.model.get_layer("encoder_norm").gamma
+    weight.assign(np.full(weight.shape, np.inf))
+    with pytest.raises(ValueError, match="`vectors` must be finite numbers"):
+        embedder.embed(folder)
 
 
 @pytest.mark.one_backend
@@ -240,6 +255,12 @@ def test_what_cannot_be_done_is_told_before_the_model_is_loaded(
     assert "must end in .parquet, .npz, .csv" in fails("--output", "x.html")
     assert "There is something at" in fails("--output", there)
     assert "There is no folder" in fails("--output", tmp_path / "no" / "x.csv")
+    page = ("--nearest", "x.png", "--page", tmp_path, "--overwrite")
+    assert "a file is to be written" in fails(*page)
+    same = tmp_path / "x.csv"
+    assert "must be two files" in fails(
+        "--nearest", "x.png", "--page", same, "--output", f"{tmp_path}/./x.csv"
+    )
     assert "`--top` must be a positive" in fails("--nearest", "x.png", "--top", 0)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert "pip install 'keras-vit[embed]'" in fails("--output", tmp_path / "x.parquet")

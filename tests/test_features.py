@@ -223,6 +223,14 @@ def test_streams_of_batches(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_stream_has_labels_throughout_or_none(order):
+    stream = [(PIXELS, LABELS), PIXELS][::order]
+    # On TensorFlow a generator's error is one of TensorFlow, with the same text.
+    with pytest.raises(Exception, match="have labels, or none.*both, from batch 2 on"):
+        extract(peer(), stream)
+
+
 def test_one_split_at_a_time():
     model = peer()
     splits = {"train": (PIXELS, LABELS), "test": (PIXELS[:5], LABELS[:5])}

@@ -13,6 +13,7 @@ from keras_vit import cli
 from keras_vit.data import load_images
 from keras_vit.evaluation import imagenet
 from keras_vit.evaluation.imagenet import load_test_set, wordnet_ids
+from keras_vit.evaluation.real_labels import real_accuracy
 from keras_vit.presets import find_preset
 from keras_vit.runs import evaluate_imagenet, load_classifier
 
@@ -145,6 +146,10 @@ def test_real_labels_are_the_published_ones(real_folder, tmp_path_factory, monke
     path.write_text(json.dumps([[1000]]))
     with pytest.raises(ValueError, match="a list of classes, from 0 to 999"):
         load_test_set("imagenet_real", real_folder, real_labels=path)
+    for content in (b"\x89PNG", b"[[1],", b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"for each image. Received: .*real\.json'"):
+            load_test_set("imagenet_real", real_folder, real_labels=path)
     path.write_text(json.dumps(REAL[:5]))
     with pytest.raises(ValueError, match=r"to 00000005\. Received: .*00000006"):
         load_test_set("imagenet_real", real_folder, real_labels=path)
@@ -195,6 +200,18 @@ def test_the_published_accuracy_stands_beside(
     assert f"published {published:.2f} %" in capsys.readouterr().out
     assert cli.main([*arguments, "--split", "test"]) == 2
     assert "Leave out: `--split`" in capsys.readouterr().err
+
+
+def test_scores_that_overflow_are_refused(real_folder, tmp_path_factory):
+    """The largest of a row with NaN would be NaN's place."""
+    path = tmp_path_factory.mktemp("real") / "real.json"
+    path.write_text(json.dumps(REAL))
+    found = load_test_set("imagenet_real", real_folder, real_labels=path)
+    scores = np.zeros((4, 1000), "float32")
+    scores[2, 7] = np.nan
+    for predict in (found.predicted, lambda s: real_accuracy(s, found.labels)):
+        with pytest.raises(ValueError, match="1 rows with NaN or infinity, 2"):
+            predict(scores)
 
 
 def test_models_of_other_classes(checkpoint, real_folder, tmp_path_factory):

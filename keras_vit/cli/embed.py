@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 
 from keras_vit.cli.options import (
@@ -16,7 +17,7 @@ from keras_vit.cli.options import (
 )
 from keras_vit.cli.output import one_line, verbosity, warn
 from keras_vit.cli.wording import in_options
-from keras_vit.output_paths import check_free
+from keras_vit.output_paths import check_file
 from keras_vit.runs import load_embedder
 from keras_vit.runs.embedding import check_output
 from keras_vit.tables import table
@@ -101,7 +102,7 @@ def _embed(args):
         neighbors = found.nearest(query.vectors[0], args.top)
         _print(neighbors, args.json)
         if args.page:
-            embedder.write_page(args.page, args.nearest, neighbors, args.overwrite)
+            embedder.write_page(args.page, query.images[0], neighbors, args.overwrite)
             if not args.json:
                 print(f"page  {args.page}")
     return ERROR if found.failed else OK
@@ -123,7 +124,15 @@ def _check(args):
     if args.output:
         check_output(args.output, args.overwrite)
     if args.page:
-        check_free(args.page, args.overwrite)
+        check_file(args.page, args.overwrite)
+    if args.page and args.output and _is_same(args.page, args.output):
+        raise ValueError(
+            f"`--page` and `--output` must be two files. Received: both are {args.output!r}"
+        )
+
+
+def _is_same(path, other):
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _why_no_query(query, name):

@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_vit.cli.options import OK, data_options, given
 from keras_vit.cli.output import verbosity, warn
 from keras_vit.evaluation.few_shot_regression import FEWER
-from keras_vit.output_paths import check_free, check_kind, partial_path
+from keras_vit.output_paths import check_file, partial_path
 from keras_vit.runs import evaluate_representation
 from keras_vit.runs.representation import PROTOCOLS, TEST_SPLIT, check_settings
 
@@ -104,8 +104,7 @@ def evaluate_protocol(args: argparse.Namespace) -> int:
         settings["temperature"] = None
     check_settings(args.protocol, settings)  # first, as loading the model takes time
     if args.output:
-        check_free(args.output, args.overwrite)
-        check_kind(args.output, is_folder=False)
+        check_file(args.output, args.overwrite)
     found = evaluate_representation(
         args.source,
         args.data,

@@ -90,7 +90,8 @@ class StreamBatches:
             images = keras.ops.convert_to_numpy(images)
             rows.append(len(images))
             if labels is not None:
-                self._labels.append(_class_indices(labels, len(images)))
+                labels = _class_indices(labels, len(images))
+            self._keep(labels)
             yield (images,)
             number += len(images)
             if number >= most:
@@ -98,7 +99,16 @@ class StreamBatches:
 
     def labels(self) -> np.ndarray | None:
         """Class of each image that was read, int32 (n,); `None` if there are none."""
-        return np.concatenate(self._labels) if self._labels else None
+        is_labeled = self._labels and self._labels[0] is not None
+        return np.concatenate(self._labels) if is_labeled else None
+
+    def _keep(self, labels):
+        if self._labels and (labels is None) != (self._labels[0] is None):
+            raise ValueError(
+                "Either all batches of a stream have labels, or none. Received: both, from "
+                f"batch {len(self._labels) + 1} on"
+            )
+        self._labels.append(labels)
 
 
 def _for_predict(batches):

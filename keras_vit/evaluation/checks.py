@@ -84,14 +84,14 @@ def check_numbers(values: object, name: str, whole: bool = False) -> tuple:
     return numbers
 
 
-def check_finite(features: NDArray, name: str) -> None:
-    """Raises a ValueError if some of the features are not finite."""
-    rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+def check_finite(numbers: NDArray, name: str) -> None:
+    """Raises a ValueError if some of the numbers (examples, width) are not finite."""
+    rows = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if len(rows):
         raise ValueError(
             f"`{name}` must be finite numbers. Received: {len(rows)} rows with NaN or "
             f"infinity, {listed(map(str, rows))}. A model that overflows in float16 gives "
-            "such features: extract them in float32 or bfloat16."
+            "such numbers: compute them in float32 or bfloat16."
         )
 
 

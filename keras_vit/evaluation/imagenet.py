@@ -20,6 +20,7 @@ from keras_vit.data.tfds import prepared_builder, records_of
 from keras_vit.data.threads import map_indices
 from keras_vit.download.cache import fetch
 from keras_vit.download.digests import Digest, damage_error, mismatch
+from keras_vit.evaluation.checks import check_finite
 
 NUM_CLASSES = 1000
 REAL_LABELS = (
@@ -142,7 +143,7 @@ class LabeledTestSet:
             scores: float (images, 1000), logits or probabilities.
 
         Raises:
-            ValueError: if the shape is another one.
+            ValueError: if the shape is another one, or a score is NaN or infinity.
         """
         scores = np.asarray(scores)
         if scores.shape != (len(self.labels), NUM_CLASSES):
@@ -150,6 +151,7 @@ class LabeledTestSet:
                 f"{self.test_set.title} takes scores of shape (images, {NUM_CLASSES}), "
                 f"here ({len(self.labels)}, {NUM_CLASSES}). Received: {scores.shape}"
             )
+        check_finite(scores, "scores")
         return self.classes[np.argmax(scores[:, self.classes], axis=1)]
 
 
@@ -300,7 +302,10 @@ def _right_labels(path: str | os.PathLike[str] | None) -> list[list[int]]:
         expected = Digest("TensorFlow Datasets", "sha256", REAL_SHA256)
         if wrong := mismatch(path, [expected]):
             raise damage_error(wrong, path, f"{path}.sha256")
-    labels = json.loads(Path(path).read_text("utf-8"))
+    try:
+        labels = json.loads(Path(path).read_bytes())
+    except ValueError:  # no JSON, or no text
+        labels = None
     if not isinstance(labels, list) or not all(map(_are_classes, labels)):
         raise ValueError(
             "ReaL's `real.json` is a list with a list of classes, from 0 to "

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_vit.evaluation.checks import check_finite
+
 
 def real_accuracy(predictions: ArrayLike, labels: Sequence[Iterable[int]]) -> float:
     """Share of the images whose prediction is among their right labels.
@@ -22,7 +24,7 @@ def real_accuracy(predictions: ArrayLike, labels: Sequence[Iterable[int]]) -> fl
 
     Raises:
         ValueError: if there is not one prediction for each image, the predictions are
-            neither classes nor scores, or no image has a label.
+            neither classes nor finite scores, or no image has a label.
 
     Example:
 
@@ -40,6 +42,7 @@ def real_accuracy(predictions: ArrayLike, labels: Sequence[Iterable[int]]) -> fl
             f"{predictions.shape}, type {predictions.dtype}, and {len(labels)} lists"
         )
     if predictions.ndim == 2:
+        check_finite(predictions, "predictions")
         predictions = predictions.argmax(axis=1)
     pairs = zip(predictions.tolist(), map(set, labels), strict=True)
     correct = [prediction in right for prediction, right in pairs if right]

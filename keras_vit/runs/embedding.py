@@ -11,9 +11,10 @@ import numpy as np
 from keras_vit import arguments
 from keras_vit.data import Pipeline
 from keras_vit.evaluation import extract_features
+from keras_vit.evaluation.checks import check_finite
 from keras_vit.evaluation.vector_model import POOLED, vector_model
 from keras_vit.log import log
-from keras_vit.output_paths import check_free
+from keras_vit.output_paths import check_file
 from keras_vit.report.neighbors import Picture, write_neighbors
 from keras_vit.runs.classifier import load_model
 from keras_vit.runs.embedding_files import check_format, write_vectors
@@ -118,7 +119,11 @@ class Embedder:
         verbose: int = 0,
         say: Callable[[str], None] = log.warning,
     ) -> Embeddings:
-        """Computes the vectors of images; see `embed`."""
+        """Computes the vectors of images; see `embed`.
+
+        Raises:
+            ValueError: if a vector holds NaN or infinity.
+        """
         sources = expand(images, say)
         if reason := unusual_values(sources, self.pipeline):
             say(reason)
@@ -131,8 +136,9 @@ class Embedder:
         stream = _chained(first, batches)
         found = extract_features(self.model, stream, self.layer, verbose=verbose)
         vectors = found.features
-        if self.normalize:
-            for i in range(0, len(vectors), BLOCK):
+        for i in range(0, len(vectors), BLOCK):
+            check_finite(vectors[i : i + BLOCK], "vectors")
+            if self.normalize:
                 vectors[i : i + BLOCK] = normalized(vectors[i : i + BLOCK])
         return Embeddings(tuple(names), vectors, tuple(failed))
 
@@ -161,9 +167,9 @@ class Embedder:
             overwrite: whether to replace a file.
 
         Raises:
-            ValueError: if there is something at the path.
+            ValueError: if there is something at the path, or it is a folder.
         """
-        check_free(os.fspath(path), overwrite)
+        check_file(os.fspath(path), overwrite)
         write_neighbors(
             path,
             self._picture(query),
@@ -198,7 +204,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
         ImportError: if the package that writes such files is missing.
     """
     check_format(os.fspath(path))
-    check_free(os.fspath(path), overwrite)
+    check_file(os.fspath(path), overwrite)
 
 
 def load_embedder(
@@ -264,7 +270,8 @@ def embed(
 
     Raises:
         FileNotFoundError: if the checkpoint does not exist.
-        ValueError: if the layer gives no vector, or an argument is out of range.
+        ValueError: if the layer gives no vector, a vector holds NaN or infinity, or an
+            argument is out of range.
 
     Example:
 

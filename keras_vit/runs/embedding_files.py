@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_vit import extras
-from keras_vit.output_paths import check_kind, partial_path
+from keras_vit.output_paths import partial_path
 
 ROWS = 2**14  # written at a time
 
@@ -19,7 +19,6 @@ def check_format(path: str) -> None:
         ValueError: if the ending is unknown.
         ImportError: if pyarrow is missing for `.parquet`.
     """
-    check_kind(path, is_folder=False)
     ending = os.path.splitext(path)[1].lower()
     if ending not in FORMATS:
         raise ValueError(

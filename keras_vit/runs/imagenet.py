@@ -8,9 +8,10 @@ import numpy as np
 from keras_vit.data.labels import indices_of
 from keras_vit.evaluation.imagenet import NUM_CLASSES, TestSet, load_test_set, wordnet_ids
 from keras_vit.evaluation.real_labels import real_accuracy
+from keras_vit.intervals import wilson_interval
 from keras_vit.presets import find_preset
-from keras_vit.report.statistics import percent, wilson_interval
 from keras_vit.runs.classifier import Classifier, load_classifier
+from keras_vit.tables import percent
 
 
 @dataclass(frozen=True)
