@@ -252,11 +252,18 @@ def test_weights_of_a_compiled_function_are_not_known(monkeypatch):
         analysis.attention_maps(tiny(), images())
 
 
-@pytest.mark.parametrize("blocks", [2, -3, [0, 2], [1, 0], [0, 0], [], "all", [0.0]])
+@pytest.mark.parametrize("blocks", [2, -3, [0, 2], [1, 0], [0, 0], [], "last", [0.0]])
 def test_numbers_of_blocks_are_checked(blocks):
-    with pytest.raises(ValueError, match="from 0 to 1, or from -2 to -1") as error:
+    rule = "numbers of blocks from -2 to 1|at least one number, in rising order"
+    with pytest.raises(ValueError, match=rule) as error:
         analysis.attention_maps(tiny(), images(), blocks)
-    assert str(error.value).endswith(f"Received: blocks={blocks}")
+    assert f"Received: blocks={blocks!r}" in str(error.value)
+
+
+def test_a_number_of_numpy_is_a_number():
+    model = tiny()
+    found = analysis.attention_maps(model, images(), np.int64(-1))
+    np.testing.assert_array_equal(found, analysis.attention_maps(model, images(), [1]))
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (0, 32, 32, 3)])

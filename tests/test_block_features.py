@@ -6,6 +6,7 @@ import pytest
 from helpers import array, assert_close, images, tiny
 from keras import ops
 
+from keras_vit.models.fields import num_prefix
 from keras_vit.models.token_features import block_numbers
 
 STEM = {"num_units": (1, 1), "width_factor": 0.5}
@@ -61,7 +62,7 @@ def test_blocks_are_those_of_the_graph_and_maps_lie_as_the_image(case):
     maps = model.features(batch, layers=(-1, 0), as_maps=True)
     assert {*maps} == {*plain, "block_0", "block_2"}
     prefix = array(found["block_0"]).shape[1] - rows * columns
-    assert prefix == model._stages.num_prefix
+    assert prefix == num_prefix(model.fields)
     for name in ("block_0", "block_2", "patch_tokens"):
         tokens = array(found[name])[:, 0 if name == "patch_tokens" else prefix :]
         assert tokens.shape == (2, rows * columns, 48)

@@ -12,12 +12,11 @@ from keras_vit.analysis.passes import (
     TokenGrid,
     batches,
     block_numbers,
-    blocks_of,
-    embedding,
     token_grid,
     transformer,
 )
 from keras_vit.models import VisionTransformer
+from keras_vit.models.encoding import blocks_of, embedding
 
 
 class BlockMaps(NamedTuple):

@@ -9,11 +9,11 @@ from keras import ops
 from keras_vit import arguments
 from keras_vit.analysis.passes import (
     batches,
-    embedding,
     final_tokens,
     token_grid,
     transformer,
 )
+from keras_vit.models.encoding import embedding
 
 
 def embedding_filters(model: keras.Model, components: int = 28) -> np.ndarray:

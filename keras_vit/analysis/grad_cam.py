@@ -17,15 +17,13 @@ from keras_vit.analysis.class_scores import (
 )
 from keras_vit.analysis.passes import (
     BatchPass,
-    apply_block,
     batches,
     block_numbers,
-    blocks_of,
-    embedding,
-    final_norm,
+    pass_block,
     token_grid,
     transformer,
 )
+from keras_vit.models.encoding import blocks_of, embedding, final_norm
 
 
 def grad_cam(
@@ -65,7 +63,7 @@ def grad_cam(
 
     def scores_of(inputs):
         for later in blocks[number:]:
-            inputs = apply_block(later, inputs)
+            inputs = pass_block(later, inputs)
         tokens = final_norm(model, inputs["tokens"])
         return class_scores(model, tokens, inputs.get("sizes"))
 

@@ -1,6 +1,6 @@
 """A pass of images through a Vision Transformer, block by block."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,13 @@ from keras_vit import arguments
 from keras_vit.analysis.backend import without_gradients
 from keras_vit.analysis.recorder import Places, Recorder
 from keras_vit.layers.observation import Observer, observed_by
-from keras_vit.models import VisionTransformer
+from keras_vit.models import VisionTransformer, token_features
+from keras_vit.models.encoding import apply_block, blocks_of, final_norm
+from keras_vit.models.fields import num_prefix
 from keras_vit.models.sizes import grid_size, image_size_of
 from keras_vit.types import Tensor
+
+Embed = Callable[[Any], dict[str, Tensor]]  # of `models.encoding.embedding`
 
 
 @dataclass(frozen=True)
@@ -107,18 +111,17 @@ def block_numbers(
     Raises:
         ValueError: if there is no such block, or they do not rise.
     """
-    total = model.arguments["num_layers"]
-    if blocks is None:
-        return tuple(range(total))
-    given = [blocks] if isinstance(blocks, int) else list(blocks)
-    is_known = [isinstance(n, int | np.integer) and -total <= n < total for n in given]
-    numbers = tuple(int(n) % total for n in given) if all(is_known) else ()
-    if not numbers or list(numbers) != sorted(set(numbers)):
+    total = model.fields.num_layers
+    blocks = "all" if blocks is None else blocks
+    numbers = token_features.block_numbers(blocks, total, "blocks")
+    # The arrays are in the order of the blocks.
+    rising = isinstance(blocks, str) or [n % total for n in np.ravel(blocks)] == numbers
+    if not numbers or not rising:
         raise ValueError(
-            f"`blocks` must be numbers of blocks in rising order, from 0 to {total - 1}, "
-            f"or from {-total} to -1, counted from the end. Received: blocks={blocks}"
+            "`blocks` must be at least one number, in rising order, each once. Received: "
+            f"blocks={blocks!r} of {total} blocks"
         )
-    return numbers
+    return tuple(numbers)
 
 
 def batches(images: Any, batch_size: int) -> list[slice]:
@@ -139,35 +142,12 @@ def token_grid(model: keras.Model, images: Any) -> TokenGrid:
     fields = model.arguments
     shape = image_batch(images).shape
     size = shape[1:3] if fields["data_format"] == "channels_last" else shape[2:4]
-    layers = {layer.name for layer in model.layers}
-    num_prefix = ("class_token" in layers) + fields["distilled"] + fields["num_registers"]
     rows, columns = grid_size(tuple(map(int, size)), fields["patch_size"], fields["stem"])
     patch = image_size_of((1, 1), fields["patch_size"], fields["stem"])
-    return TokenGrid(rows, columns, patch, num_prefix)
+    return TokenGrid(rows, columns, patch, num_prefix(model.fields))
 
 
-def embedding(model: VisionTransformer) -> keras.Model:
-    """The stage before the blocks.
-
-    Returns:
-        A model of images that gives the arguments of the first block: `"tokens"`, and with
-        rotary positions `"positions"`.
-    """
-    layers = {layer.name: layer for layer in model.layers}
-    last = layers.get("pre_norm", layers["position_embedding"])
-    outputs = {"tokens": last.output}
-    if "rotary_embedding" in layers:
-        outputs["positions"] = layers["rotary_embedding"].output
-    return keras.Model(model.input, outputs)
-
-
-def blocks_of(model: VisionTransformer) -> list[keras.layers.Layer]:
-    """The encoder blocks, in order."""
-    layers = {layer.name: layer for layer in model.layers}
-    return [layers[f"block_{i}"] for i in range(model.arguments["num_layers"])]
-
-
-def apply_block(
+def pass_block(
     block: keras.layers.Layer, inputs: dict[str, Tensor], observer: Observer | None = None
 ) -> dict[str, Tensor]:
     """The inputs of the block after this one, with every token.
@@ -178,23 +158,21 @@ def apply_block(
         observer: sees the attention's weights, and the merging of tokens.
     """
     with observed_by(observer):
-        outputs = block(**inputs)
-    if not block.merged_tokens:
-        return {**inputs, "tokens": outputs}
-    tokens, sizes = outputs
-    return {**inputs, "tokens": tokens, "sizes": sizes}
+        tokens, sizes = apply_block(block, **inputs)
+    inputs = {**inputs, "tokens": tokens}
+    return inputs if sizes is None else {**inputs, "sizes": sizes}
 
 
 class BatchPass:
     """A batch on its way through the blocks, without gradients.
 
     Args:
-        embed: what `embedding` returned.
+        embed: what `models.encoding.embedding` returned.
         images: the batch.
         grid: where its tokens are.
     """
 
-    def __init__(self, embed: keras.Model, images: Any, grid: TokenGrid):
+    def __init__(self, embed: Embed, images: Any, grid: TokenGrid):
         with without_gradients():
             self.inputs: dict[str, Tensor] = embed(images)
         self.places = Places(len(images), grid.num_tokens)
@@ -220,14 +198,14 @@ class BatchPass:
         recorder = Recorder(num_queries)
         is_seen = is_watched or block.merged_tokens
         with without_gradients():  # in each call, not while a caller has the maps
-            self.inputs = apply_block(block, self.inputs, recorder if is_seen else None)
+            self.inputs = pass_block(block, self.inputs, recorder if is_seen else None)
         maps = self.places.expand(recorder.maps()) if is_watched else None
         self.places.merge(recorder.merging)
         return maps
 
 
 def final_tokens(
-    model: VisionTransformer, embed: keras.Model, images: Any, grid: TokenGrid
+    model: VisionTransformer, embed: Embed, images: Any, grid: TokenGrid
 ) -> tuple[Tensor, Tensor | None, Places]:
     """The tokens that the pooling reads, every one.
 
@@ -241,9 +219,3 @@ def final_tokens(
     with without_gradients():
         tokens = final_norm(model, batch.inputs["tokens"])
     return tokens, batch.inputs.get("sizes"), batch.places
-
-
-def final_norm(model: VisionTransformer, tokens: Tensor) -> Tensor:
-    """The tokens of the last block as the pooling reads them: normed, if the model does."""
-    layers = {layer.name: layer for layer in model.layers}
-    return layers["encoder_norm"](tokens) if "encoder_norm" in layers else tokens

@@ -11,7 +11,6 @@ from keras_vit.analysis.attention import collect, iterate_attention
 from keras_vit.analysis.backend import without_gradients
 from keras_vit.analysis.passes import (
     batches,
-    embedding,
     final_tokens,
     token_grid,
     transformer,
@@ -19,6 +18,7 @@ from keras_vit.analysis.passes import (
 from keras_vit.analysis.recorder import Recorder
 from keras_vit.layers.observation import observed_by
 from keras_vit.models import VisionTransformer
+from keras_vit.models.encoding import embedding
 
 WITH_HEADS = ("map", "query")  # poolings with an attention of their own
 

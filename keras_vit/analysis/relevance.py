@@ -16,16 +16,14 @@ from keras_vit.analysis.class_scores import (
     class_scores,
 )
 from keras_vit.analysis.passes import (
-    apply_block,
     batches,
-    blocks_of,
-    embedding,
-    final_norm,
+    pass_block,
     token_grid,
     transformer,
 )
 from keras_vit.analysis.pooling import WITH_HEADS
 from keras_vit.layers.observation import Observer, observed_by
+from keras_vit.models.encoding import blocks_of, embedding, final_norm
 
 
 def relevance(
@@ -125,7 +123,7 @@ class _Changes(Observer):
 def _forward(model, inputs, observer):
     """The tokens that the pooling reads, and the scores of the classes."""
     for block in blocks_of(model):
-        inputs = apply_block(block, inputs, observer)
+        inputs = pass_block(block, inputs, observer)
     tokens = final_norm(model, inputs["tokens"])
     if observer.changes:
         tokens = tokens + observer.changes[-1]

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from keras_vit.layers import kernels
 from keras_vit.types import Tensor
@@ -51,13 +52,10 @@ def observed_by(observer: Observer | None) -> Iterator[None]:
 
 
 def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
+    *operands: Tensor,
     bias: Tensor | None = None,
     dropout: Callable | None = None,
-    training: bool | None = None,
+    **options: Any,
 ) -> Tensor:
     """`kernels.attend`, whose weights the observer sees, and may change, if there is one.
 
@@ -65,10 +63,8 @@ def attend(
     """
     observer = _CURRENT.observer
     if observer is None:
-        return kernels.attend(
-            query, key, value, bias=bias, dropout=dropout, training=training
-        )
-    return kernels.attend_in_steps(query, key, value, bias, observer.see_weights, dropout)
+        return kernels.attend(*operands, bias=bias, dropout=dropout, **options)
+    return kernels.attend_in_steps(*operands, bias, observer.see_weights, dropout)
 
 
 def show_merging(merge: Callable[[Tensor], Tensor]) -> None:

@@ -4,12 +4,17 @@ The layers are called on tensors: nodes of another functional model would be add
 layers that it shares with the transformer.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_vit.models.vision_transformer import VisionTransformer
 from keras_vit.types import Tensor
+
+if TYPE_CHECKING:
+    from keras_vit.models.vision_transformer import VisionTransformer
 
 
 def embedding(model: VisionTransformer) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -37,12 +42,15 @@ def patch_embedding(model: VisionTransformer) -> Callable[[Tensor], Tensor]:
     return lambda images: stage(images)  # no attribute for Keras to track
 
 
-def first_block_inputs(model: VisionTransformer, patches: Tensor) -> dict[str, Tensor]:
+def first_block_inputs(
+    model: VisionTransformer, patches: Tensor, **position_options: Any
+) -> dict[str, Tensor]:
     """Adds positions and the tokens before the patches to embeddings of patches.
 
     Args:
         model: the model.
         patches: (batch, rows, columns, hidden_dim).
+        **position_options: call arguments of the layer `position_embedding`.
 
     Returns:
         The arguments of the first block, see `embedding`.
@@ -52,7 +60,7 @@ def first_block_inputs(model: VisionTransformer, patches: Tensor) -> dict[str, T
     prefix = [layers[name](patches) for name in before if name in layers]
     if len(prefix) > 1:
         prefix = [layers["prefix"](prefix)]
-    tokens = layers["position_embedding"](patches, *prefix)
+    tokens = layers["position_embedding"](patches, *prefix, **position_options)
     for name in ("embedding_dropout", "pre_norm"):
         if name in layers:
             tokens = layers[name](tokens)
@@ -79,9 +87,29 @@ def encode(
     Returns:
         (batch, tokens, hidden_dim).
     """
-    options = {"positions": positions, "sizes": sizes}
-    options = {name: tensor for name, tensor in options.items() if tensor is not None}
+    for block in blocks_of(model):
+        tokens, _ = apply_block(block, tokens, sizes, positions)
+    return final_norm(model, tokens)
+
+
+def blocks_of(model: VisionTransformer) -> Sequence[keras.layers.Layer]:
+    """The encoder blocks, in order."""
     layers = {layer.name: layer for layer in model.layers}
-    for i in range(model.fields.num_layers):
-        tokens = layers[f"block_{i}"](tokens, **options)
+    return [layers[f"block_{i}"] for i in range(model.fields.num_layers)]
+
+
+def apply_block(
+    block: keras.layers.Layer,
+    tokens: Tensor,
+    sizes: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The tokens of a block and their sizes, `None` as long as none is merged."""
+    outputs = block(tokens, sizes=sizes, positions=positions)
+    return outputs if block.merged_tokens else (outputs, sizes)
+
+
+def final_norm(model: VisionTransformer, tokens: Tensor) -> Tensor:
+    """The tokens of the last block as the pooling reads them: normed, if the model does."""
+    layers = {layer.name: layer for layer in model.layers}
     return layers["encoder_norm"](tokens) if "encoder_norm" in layers else tokens

@@ -7,18 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.models.encoding import apply_block, final_norm
+from keras_vit.models.fields import num_prefix
 from keras_vit.types import Tensor
-
-
-def apply_block(
-    block: keras.layers.Layer,
-    tokens: Tensor,
-    sizes: Tensor | None = None,
-    positions: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """The tokens of a block and their sizes, `None` as long as none is merged."""
-    outputs = block(tokens, sizes=sizes, positions=positions)
-    return outputs if block.merged_tokens else (outputs, sizes)
 
 
 class Stages:
@@ -28,7 +19,6 @@ class Stages:
         patches: (batch, rows, columns, hidden_dim).
         block_outputs: (batch, tokens, hidden_dim) of each block but the last.
         last_block_inputs: arguments of the last block, with every token.
-        num_prefix: int, number of tokens before the patches.
     """
 
     def __init__(
@@ -36,12 +26,10 @@ class Stages:
         patches: Tensor,
         block_outputs: Sequence[Tensor],
         last_block_inputs: dict[str, Tensor],
-        num_prefix: int,
     ) -> None:
         self.patches = patches
         self.block_outputs = tuple(block_outputs)
         self.last_block_inputs = last_block_inputs
-        self.num_prefix = num_prefix
 
     def compute(
         self, model: keras.Model, images: Tensor, blocks: Sequence[int] = ()
@@ -68,7 +56,7 @@ class Stages:
         tokens, sizes = apply_block(block, **inputs)
         outputs = {name: found[name] for name in wanted} | {block.name: tokens}
         if any(layer.name == "encoder_norm" for layer in model.layers):
-            outputs["encoder_norm"] = model.get_layer("encoder_norm")(tokens)
+            outputs["encoder_norm"] = final_norm(model, tokens)
         return outputs, sizes, found["patches"]
 
     def features(
@@ -79,25 +67,15 @@ class Stages:
         as_maps: bool,
     ) -> dict[str, Tensor]:
         """Features as of `VisionTransformer.features`."""
-        arguments = model.arguments
         blocks = block_numbers(layers, len(self.block_outputs) + 1)
         if as_maps:
             _check_maps(model)
         outputs, sizes, patches = self.compute(model, images, blocks)
         *_, tokens = outputs.values()
-        features, prefix = {}, self.num_prefix
-        registers = arguments["num_registers"]
-        if prefix - registers > arguments["distilled"]:
-            features["class_token"] = tokens[:, 0]
-        if arguments["distilled"]:
-            features["distillation_token"] = tokens[:, 1]
-        if registers:
-            features["registers"] = tokens[:, prefix - registers : prefix]
-        features["patch_tokens"] = tokens[:, prefix:]
+        prefix = num_prefix(model.fields)
+        features = by_kind(model, tokens, sizes)
         if sizes is not None:
             features["patch_sizes"] = sizes[:, prefix:]
-        if arguments["pooling"]:
-            features["pooled"] = _pooled(model, tokens, sizes)
         features |= {f"block_{i}": outputs[f"block_{i}"] for i in blocks}
         if as_maps:
             starts = {f"block_{i}": prefix for i in blocks} | {"patch_tokens": 0}
@@ -106,11 +84,32 @@ class Stages:
         return features
 
 
-def _pooled(model, tokens, sizes):
-    if model.arguments["distilled"]:
-        return keras.ops.mean(tokens[:, :2], axis=1)
-    pooled = model.get_layer("pooling")(tokens, sizes=sizes)
-    return model.get_layer("fc_norm")(pooled) if model.arguments["fc_norm"] else pooled
+def by_kind(
+    model: keras.Model, tokens: Tensor, sizes: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Tokens by their kind, and what the model's pooling makes of them, each if it has it.
+
+    Args:
+        model: a `VisionTransformer`.
+        tokens: (batch, tokens, hidden_dim), as the pooling reads them.
+        sizes: int (batch, tokens), how often each token counts; `None` for once.
+    """
+    fields, prefix = model.fields, num_prefix(model.fields)
+    features = {}
+    if fields.class_token:
+        features["class_token"] = tokens[:, 0]
+    if fields.distilled:
+        features["distillation_token"] = tokens[:, 1]
+    if fields.num_registers:
+        features["registers"] = tokens[:, prefix - fields.num_registers : prefix]
+    features["patch_tokens"] = tokens[:, prefix:]
+    if fields.distilled:
+        features["pooled"] = keras.ops.mean(tokens[:, :2], axis=1)
+    elif fields.pooling:
+        pooled = model.get_layer("pooling")(tokens, sizes=sizes)
+        norm = model.get_layer("fc_norm") if fields.fc_norm else None
+        features["pooled"] = pooled if norm is None else norm(pooled)
+    return features
 
 
 def _as_map(tokens, patches):
@@ -129,12 +128,13 @@ def _check_maps(model):
         )
 
 
-def block_numbers(layers: Any, num_layers: int) -> list[int]:
+def block_numbers(layers: Any, num_layers: int, name: str = "layers") -> list[int]:
     """Numbers of blocks from 0, in order and each once.
 
     Args:
         layers: numbers, negative ones from the end; one number; `"all"`; `None` for none.
         num_layers: number of blocks.
+        name: name of the argument, for messages.
 
     Raises:
         ValueError: if there is no such block.
@@ -151,7 +151,7 @@ def block_numbers(layers: Any, num_layers: int) -> list[int]:
     is_bool = any(isinstance(number, bool) for number in several)
     if is_bool or not all(-num_layers <= number < num_layers for number in numbers):
         raise ValueError(
-            f"`layers` must be numbers of blocks from {-num_layers} to {num_layers - 1}, "
-            f"or 'all'. Received: layers={layers!r}"
+            f"`{name}` must be numbers of blocks from {-num_layers} to {num_layers - 1}, "
+            f"or 'all'. Received: {name}={layers!r}"
         )
     return sorted({number % num_layers for number in numbers})

@@ -24,6 +24,7 @@ from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.mlp import GATED
 from keras_vit.layers.normalization import NORMS
+from keras_vit.models.encoding import apply_block
 from keras_vit.models.fields import checked_fields, num_prefix
 from keras_vit.models.images import (
     ImageModel,
@@ -36,7 +37,7 @@ from keras_vit.models.images import (
 )
 from keras_vit.models.resnet_stem import resnet
 from keras_vit.models.sizes import grid_size
-from keras_vit.models.token_features import Stages, apply_block
+from keras_vit.models.token_features import Stages
 from keras_vit.types import Tensor
 from keras_vit.weight_paths import automatic_name
 
@@ -290,7 +291,7 @@ class VisionTransformer(ImageModel):
         self.fields: SimpleNamespace = fields  # the arguments, checked, without defaults
         # Symbolic tensors by name; read-only, as Keras wraps other dictionaries.
         self.first_block_inputs: Mapping[str, Tensor] = MappingProxyType(first_block_inputs)
-        self._stages = Stages(patches, *stages, num_prefix(fields))
+        self._stages = Stages(patches, *stages)
         resolved = (
             *("image_size", "patch_size", "data_format", "classifier_activation"),
             *("image_mean", "image_std", "pooling", "stem", "rope"),

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vit.models import VisionTransformer, encoding
 from keras_vit.models.fields import num_prefix
+from keras_vit.models.token_features import by_kind
 from keras_vit.types import Tensor
 
 # Argument of the encoder → its values that patches of several shapes can have.
@@ -73,11 +74,11 @@ class NaFlexModel(keras.Model):
 
     def call(self, inputs: Mapping[str, Tensor], training: bool | None = None) -> Tensor:
         tokens, sizes = self._encode(inputs)
-        layers = {layer.name: layer for layer in self.encoder.layers}
-        if "pooling" not in layers:
+        if not self.encoder.fields.pooling:
             return tokens
-        outputs = layers["pooling"](tokens, sizes=sizes)
-        for name in ("fc_norm", "pre_logits", "head"):
+        outputs = by_kind(self.encoder, tokens, sizes)["pooled"]
+        layers = {layer.name: layer for layer in self.encoder.layers}
+        for name in ("pre_logits", "head"):
             outputs = layers[name](outputs) if name in layers else outputs
         return outputs
 
@@ -91,20 +92,7 @@ class NaFlexModel(keras.Model):
             A dictionary of tensors as of `VisionTransformer.features`; `"patch_tokens"` are
             (batch, patches, hidden_dim), of which those of the padding mean nothing.
         """
-        tokens, sizes = self._encode(inputs)
-        fields, prefix = self.encoder.fields, num_prefix(self.encoder.fields)
-        features = {}
-        if fields.class_token:
-            features["class_token"] = tokens[:, 0]
-        if fields.num_registers:
-            features["registers"] = tokens[:, prefix - fields.num_registers : prefix]
-        features["patch_tokens"] = tokens[:, prefix:]
-        if fields.pooling:
-            pooled = self.encoder.get_layer("pooling")(tokens, sizes=sizes)
-            if fields.fc_norm:
-                pooled = self.encoder.get_layer("fc_norm")(pooled)
-            features["pooled"] = pooled
-        return features
+        return by_kind(self.encoder, *self._encode(inputs))
 
     def _encode(self, inputs):
         """Tokens (batch, tokens, hidden_dim), and how often each counts, 1 or 0."""
@@ -114,20 +102,14 @@ class NaFlexModel(keras.Model):
         for name in ("preprocessing", "patch_embedding", "patch_norm"):
             patches = layers[name](patches) if name in layers else patches
         # (batch, patches, 1, hidden_dim)
-        prefix = [
-            layers[name](patches) for name in ("class_token", "registers") if name in layers
-        ]
-        prefix = [ops.concatenate(prefix, axis=1)] if prefix else []
         options = {}
         if fields.position == "learned":
             options["shapes"] = inputs["spatial_shapes"]
-        tokens = layers["position_embedding"](patches, *prefix, **options)
-        for name in ("embedding_dropout", "pre_norm"):
-            tokens = layers[name](tokens) if name in layers else tokens
+        found = encoding.first_block_inputs(self.encoder, patches, **options)
         mask = ops.cast(inputs["mask"], "int32")
         sizes = ops.ones((ops.shape(mask)[0], num_prefix(fields)), "int32")
         sizes = ops.concatenate([sizes, mask], axis=1)  # (batch, tokens)
-        return encoding.encode(self.encoder, tokens, sizes=sizes), sizes
+        return encoding.encode(self.encoder, **found, sizes=sizes), sizes
 
     def _as_images(self, patches):
         """Patches as images that are one patch wide, in the encoder's data format."""
