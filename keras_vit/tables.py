@@ -24,3 +24,8 @@ def shape_text(shape: Iterable[int]) -> str:
 def percent(share: float | None) -> str:
     """A share in percent as text; a dash for `None`."""
     return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def percent_range(low: float, high: float) -> str:
+    """Two shares in percent as text, such as `"45.2–94.8 %"`."""
+    return f"{100 * low:.1f}–{percent(high)}"

@@ -313,11 +313,13 @@ def test_fine_tuning_is_resumed_within_a_task(checkpoint, data_dir, tmp_path, mo
 def test_other_settings_are_refused(checkpoint, data_dir, tmp_path, model):
     options = {"data_dir": data_dir, "tasks": ["dtd"], "verbose": 0}
     evaluate_vtab(checkpoint, tmp_path / "out", protocol="few-shot", **options)
-    with pytest.raises(ValueError, match="protocol 'few-shot' before, 'linear' now"):
+    with pytest.raises(
+        ValueError, match="protocol='few-shot' before, protocol='linear' now"
+    ):
         evaluate_vtab(checkpoint, tmp_path / "out", **options)
     model.weights[0].assign_add(np.ones(model.weights[0].shape))
     model.save(tmp_path / "other.keras")
-    with pytest.raises(ValueError, match="of other settings: model 'ViT of depth 2"):
+    with pytest.raises(ValueError, match="of other settings: model='ViT of depth 2"):
         evaluate_vtab(
             tmp_path / "other.keras", tmp_path / "out", protocol="few-shot", **options
         )
@@ -327,9 +329,11 @@ def test_other_settings_are_refused(checkpoint, data_dir, tmp_path, model):
     assert "dtd: finished earlier" not in said
     file = tmp_path / "out" / "dtd.json"
     assert json.loads(file.read_text())["settings"]["protocol"] == "linear"
-    file.write_text("{")
-    with pytest.raises(ValueError, match="is damaged.*overwrite=True"):
-        evaluate_vtab(checkpoint, tmp_path / "out", **{**options, "overwrite": False})
+    options["overwrite"] = False
+    for damaged in ("{", "[]", '{"score": {"correct": 1, "examples": 2}, "settings": []}'):
+        file.write_text(damaged)
+        with pytest.raises(ValueError, match="is damaged.*overwrite=True"):
+            evaluate_vtab(checkpoint, tmp_path / "out", **options)
 
 
 @one_backend

@@ -11,6 +11,7 @@ from keras_vit.cli.options import (
     RUN,
     add_batch_size,
     add_command,
+    add_images,
     add_merging,
     add_reading,
     given,
@@ -31,12 +32,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         commands, "embed", _embed, "compute a vector for each image, and compare images"
     )
     parser.add_argument("source", metavar="RUN", help=RUN)
-    parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="a file, a folder (with all images in it) or an address (https://…)",
-    )
+    add_images(parser)
     parser.add_argument(
         "--output",
         metavar="FILE",

@@ -13,7 +13,11 @@ from keras_vit.cli.options import (
     OK,
     add_command,
     add_data_options,
+    add_dtype,
     add_image_size,
+    add_numbers,
+    add_rematerialize,
+    add_seed,
     add_settings,
     data_options,
     given,
@@ -141,8 +145,7 @@ def _add_recipe(parser):
         "lora-rank": (int, "rank of LoRA's updates; trains them and the head only"),
         "ema-momentum": (float, "momentum of a moving average of the weights, as 0.999"),
     }
-    for name, (kind, text) in numbers.items():
-        group.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+    add_numbers(group, numbers)
     group.add_argument(
         "--freeze",
         metavar="WHAT",
@@ -156,18 +159,8 @@ def _add_recipe(parser):
 
 def _add_machine(parser):
     group = parser.add_argument_group("the machine")
-    group.add_argument(
-        "--dtype",
-        default="float32",
-        metavar="POLICY",
-        help="dtype policy, such as mixed_bfloat16 (default: %(default)s)",
-    )
-    group.add_argument(
-        "--rematerialize",
-        action="store_true",
-        default=None,
-        help="compute activations again for the gradients: slower, less memory",
-    )
+    add_dtype(group)
+    add_rematerialize(group)
     group.add_argument(
         "--strategy",
         default="auto",
@@ -183,9 +176,7 @@ def _add_machine(parser):
         "Open MPI or Kubernetes, or described by KERAS_DISTRIBUTION_JOB_ADDRESSES, "
         "_NUM_PROCESSES and _PROCESS_ID",
     )
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="random seed (default: 0)"
-    )
+    add_seed(group)
     group.add_argument(
         "--save-freq",
         type=int,

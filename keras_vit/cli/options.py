@@ -4,7 +4,7 @@ import argparse
 import ast
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_vit.data.duplicates import DUPLICATES
@@ -164,6 +164,50 @@ def add_settings(parser: Parser, example: str) -> None:
         default=[],
         metavar="NAME=VALUE",
         help=f"argument of VisionTransformer, such as {example}; may be repeated",
+    )
+
+
+def add_images(parser: Parser) -> None:
+    """Adds the images of commands that take any."""
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="a file, a folder (with all images in it) or an address (https://…)",
+    )
+
+
+def add_numbers(parser: Parser, numbers: Mapping[str, tuple[type, str]]) -> None:
+    """Adds options of one number each: its type and its help, by the option's name."""
+    for name, (kind, text) in numbers.items():
+        parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+
+
+def add_rematerialize(parser: Parser) -> None:
+    """Adds `--rematerialize`."""
+    parser.add_argument(
+        "--rematerialize",
+        action="store_true",
+        default=None,
+        help="compute activations again for the gradients: slower, less memory",
+    )
+
+
+def add_dtype(parser: Parser, default: str = "float32") -> None:
+    """Adds `--dtype`."""
+    other = "float32" if default != "float32" else "mixed_bfloat16"
+    parser.add_argument(
+        "--dtype",
+        default=default,
+        metavar="POLICY",
+        help=f"dtype policy, such as {other} (default: %(default)s)",
+    )
+
+
+def add_seed(parser: Parser) -> None:
+    """Adds `--seed`."""
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed (default: 0)"
     )
 
 

@@ -10,7 +10,10 @@ from keras_vit.cli.options import (
     DIFFERENT,
     OK,
     add_command,
+    add_dtype,
     add_image_size,
+    add_numbers,
+    add_rematerialize,
     add_settings,
     settings_of,
     size_of,
@@ -85,21 +88,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "epochs": "passes over the data, for pretraining and augreg",
         "classes": "classes of the head (default: those of the data)",
     }
-    for name, text in numbers.items():
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
-    parser.add_argument(
-        "--rematerialize",
-        action="store_true",
-        default=None,
-        help="compute activations again for the gradients",
-    )
+    add_numbers(parser, {name: (int, text) for name, text in numbers.items()})
+    add_rematerialize(parser)
     add_image_size(parser, "size of the images in pixels (default: the recipe's)")
-    parser.add_argument(
-        "--dtype",
-        default="mixed_bfloat16",
-        metavar="POLICY",
-        help="dtype policy, such as float32 (default: %(default)s)",
-    )
+    add_dtype(parser, default="mixed_bfloat16")
     add_settings(parser, "dropout_rate=0.1")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -11,6 +11,7 @@ from keras_vit.cli.options import (
     RUN,
     add_batch_size,
     add_command,
+    add_images,
     add_merging,
     add_reading,
     given,
@@ -27,12 +28,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Adds the sub-command to the parser."""
     parser = add_command(commands, "predict", _predict, "classify images")
     parser.add_argument("source", metavar="RUN", help=RUN)
-    parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="a file, a folder (with all images in it) or an address (https://…)",
-    )
+    add_images(parser)
     parser.add_argument(
         "--top",
         type=int,

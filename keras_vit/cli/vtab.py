@@ -10,11 +10,15 @@ from keras_vit.cli.options import (
     OK,
     RUN,
     add_command,
+    add_dtype,
+    add_numbers,
     add_overrides,
+    add_rematerialize,
+    add_seed,
     given,
     overrides_of,
 )
-from keras_vit.cli.output import warn
+from keras_vit.cli.output import verbosity, warn
 from keras_vit.runs import evaluate_vtab, vtab_states
 from keras_vit.runs.vtab import FINETUNE, VTAB_PROTOCOLS
 from keras_vit.tables import table
@@ -70,12 +74,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="images in a batch of features (default: 32), or in each update of the "
         "training (default: 512)",
     )
-    parser.add_argument(
-        "--dtype",
-        default="float32",
-        metavar="POLICY",
-        help="dtype policy, such as mixed_bfloat16 (default: %(default)s)",
-    )
+    add_dtype(parser)
     parser.add_argument(
         "--strategy", default="auto", metavar="NAME", help="as in `keras-vit finetune`"
     )
@@ -104,17 +103,9 @@ def _add_training(group):
         "micro-batch-size": (int, "images in memory at a time; accumulates gradients"),
         "base-learning-rate": (float, "learning rate after the warm-up (default: 0.01)"),
     }
-    for name, (kind, text) in numbers.items():
-        group.add_argument(f"--{name}", type=kind, metavar="N", help=text)
-    group.add_argument(
-        "--rematerialize",
-        action="store_true",
-        default=None,
-        help="compute activations again for the gradients: slower, less memory",
-    )
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="random seed (default: 0)"
-    )
+    add_numbers(group, numbers)
+    add_rematerialize(group)
+    add_seed(group)
 
 
 def _vtab(args):
@@ -124,7 +115,7 @@ def _vtab(args):
         args.model,
         args.output,
         recipe=_recipe(args),
-        verbose=1 if sys.stdout.isatty() and not args.json else 0,
+        verbose=verbosity(args),
         say=warn,
         **given(args, _ARGUMENTS),
         **overrides_of(args),

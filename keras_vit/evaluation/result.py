@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_vit.intervals import student_interval, wilson_interval
-from keras_vit.tables import percent, table
+from keras_vit.tables import percent, percent_range, table
 
 SEEDS = "seeds"
 
@@ -129,9 +129,9 @@ class ProtocolResult:
         names = [name for name in self.settings if name != SEEDS]
         rows = [(*names, "accuracy", "95 % interval")]
         for row in self.rows():
-            low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
+            interval = percent_range(row["accuracy_low"], row["accuracy_high"])
             settings = [f"{row[name]:g}" for name in names]
-            rows.append((*settings, percent(row["accuracy"]), f"{low:.1f}–{high:.1f} %"))
+            rows.append((*settings, percent(row["accuracy"]), interval))
         head = f"{self.protocol}; intervals: {self.interval_name}"
         chosen_by = [] if self.validation is None else [str(self.validation)]
         return "\n".join([head, table(rows, left=()), *self.notes, *chosen_by])

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_vit.data.wording import listed
 from keras_vit.intervals import wilson_interval
-from keras_vit.tables import percent
+from keras_vit.tables import percent, percent_range
 
 # Zero probabilities count as this in the loss. It is below any that a training's logits
 # give, as Keras computes the loss from logits, without a bound.
@@ -194,9 +194,9 @@ def _mean(shares: Sequence[float]) -> float:
 
 def accuracy_text(evaluation: Evaluation) -> str:
     """Accuracy, its interval and the number of examples, in one line."""
-    low, high = (100 * bound for bound in evaluation.interval)
     return (
-        f"{percent(evaluation.accuracy)} (95 % interval {low:.1f}–{high:.1f} %; "
+        f"{percent(evaluation.accuracy)} (95 % interval "
+        f"{percent_range(*evaluation.interval)}; "
         f"{evaluation.num_correct:,} of {evaluation.num_examples:,})"
     )
 

@@ -126,15 +126,10 @@ class RunFolder:
 
     def _check_same(self, arguments):
         before, now = self._arguments(), _as_json(arguments)
-        different = [
-            f"{_argument(before, name)} before, {_argument(now, name)} now"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if different:
+        if different := differences(before, now):
             raise ValueError(
                 f"The training in {os.fspath(self.path)!r} is not finished, and was begun "
-                f"with other arguments: {'; '.join(different)}. Give the same arguments to "
+                f"with other arguments: {different}. Give the same arguments to "
                 "resume it, pass `overwrite=True` to replace it, or choose another folder."
             )
 
@@ -253,6 +248,15 @@ def find_run(path: str | os.PathLike[str]) -> tuple[RunFolder, str] | None:
             "stopped before its first evaluation, or the file was moved."
         )
     return run, os.fspath(checkpoint)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The arguments that differ, with their values before and now; `""` if none does."""
+    return "; ".join(
+        f"{_argument(before, name)} before, {_argument(now, name)} now"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    )
 
 
 def _argument(arguments, name):

@@ -11,7 +11,7 @@ from keras_vit.evaluation.real_labels import real_accuracy
 from keras_vit.intervals import wilson_interval
 from keras_vit.presets import find_preset
 from keras_vit.runs.classifier import Classifier, load_classifier
-from keras_vit.tables import percent
+from keras_vit.tables import percent, percent_range
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ class TestSetResult:
         }
 
     def __str__(self) -> str:
-        low, high = map(percent, self.interval)
-        lines = [f"{self.test_set.title} top-1 accuracy {percent(self.accuracy)}"]
-        lines[0] += f" (95 % interval {low} to {high}, {self.num_scored:,} images)"
+        title, interval = self.test_set.title, percent_range(*self.interval)
+        lines = [
+            f"{title} top-1 accuracy {percent(self.accuracy)} (95 % interval {interval}; "
+            f"{self.num_correct:,} of {self.num_scored:,})"
+        ]
         if unlabeled := self.num_images - self.num_scored:
             lines.append(f"{unlabeled:,} images without a right label are left out")
         if not self.is_complete:

@@ -11,6 +11,8 @@ from typing import Any
 from keras_vit._version import __version__
 from keras_vit.evaluation.vtab.scores import TaskScore
 from keras_vit.output_paths import check_kind, partial_path
+from keras_vit.runs.folder import differences
+from keras_vit.runs.results import flatten
 
 RESUME, FEATURES, REPORT, RESULTS = "resume", "features", "report", "results.json"
 
@@ -48,10 +50,10 @@ class ScoresFolder:
         path = self.task_path(task)
         try:
             record = json.loads(path.read_text("utf-8"))
-            before, score = record["settings"], TaskScore(**record["score"])
+            before, score = flatten(record["settings"]), TaskScore(**record["score"])
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{os.fspath(path)!r} is damaged ({type(error).__name__}: {error}). Delete "
                 "it, or pass `overwrite=True`."
@@ -60,17 +62,12 @@ class ScoresFolder:
         return score
 
     def _check_same(self, path, before):
-        now = json.loads(json.dumps(self.settings))
-        different = [
-            f"{name} {before.get(name)!r} before, {now.get(name)!r} now"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if different:
+        now = flatten(json.loads(json.dumps(self.settings)))
+        if different := differences(before, now):
             raise ValueError(
-                f"{os.fspath(path)!r} is of other settings: {'; '.join(different)}. Give "
-                "the same, choose another `output`, or pass `overwrite=True` to replace "
-                "the results in it."
+                f"{os.fspath(path)!r} is of other settings: {different}. Give the same, "
+                "choose another `output`, or pass `overwrite=True` to replace the results "
+                "in it."
             )
 
     def write(self, task: str, score: TaskScore, facts: Mapping[str, Any]) -> None:

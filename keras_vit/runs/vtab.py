@@ -34,6 +34,7 @@ from keras_vit.runs.results import model_name
 from keras_vit.runs.scores_folder import FEATURES, REPORT, RESULTS, ScoresFolder
 from keras_vit.runs.vtab_report import write_vtab_report
 from keras_vit.runs.vtab_training import fine_tune_on_task
+from keras_vit.tables import percent
 from keras_vit.training import VTAB, Recipe
 
 FINETUNE = "finetune"
@@ -207,7 +208,7 @@ def _score(run, folder, source, say, task: Task) -> TaskScore:
             "machine": platform.platform(),
         }
         folder.write(task.name, score, facts)
-    say(f"{task.name}: accuracy {100 * score.accuracy:.1f} %")
+    say(f"{task.name}: accuracy {percent(score.accuracy)}")
     return score
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_vit.evaluation.vtab.tasks import GROUPS, TASKS
 from keras_vit.intervals import wilson_interval
-from keras_vit.tables import percent, table
+from keras_vit.tables import percent, percent_range, table
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,7 @@ class Scores:
         for name, task in TASKS.items():
             if name in self.scores and group in (None, task.group):
                 score = self.scores[name]
-                low, high = (100 * share for share in score.interval)
-                share, interval = percent(score.accuracy), f"{low:.1f}–{high:.1f} %"
+                share, interval = percent(score.accuracy), percent_range(*score.interval)
                 rows.append((name, share, interval, f"{score.examples:,}"))
         return rows
 
