@@ -103,6 +103,23 @@ def resize_grid(
     return resized.astype(grid.dtype)
 
 
+def resize_axis(values: np.ndarray, size: int, interpolation: str = "linear") -> np.ndarray:
+    """Resizes position embeddings of one axis.
+
+    Args:
+        values: array of shape (rows or columns, width).
+        size: the new number of rows or columns.
+        interpolation: `"linear"`, `"bilinear"` or `"bicubic"`, see `resize_matrix`.
+
+    Returns:
+        Array of shape (size, width) in the values' dtype; the values themselves, to the
+        last bit, where the size is the same.
+    """
+    if len(values) == size:
+        return values
+    return (resize_matrix(len(values), size, interpolation) @ values).astype(values.dtype)
+
+
 def resize_offsets(table: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
     """Resizes a table with a number for each offset between two patches of a grid.
 

@@ -84,6 +84,20 @@ def test_similarity_of_learned_positions(interpolation):
     assert_close(analysis.position_similarity(model, (3, 4)), cosines(resized))
 
 
+def test_similarity_of_positions_of_columns_and_rows():
+    model = tiny(image_size=(16, 40), position="learned2d")
+    layer = model.get_layer("position_embedding")
+
+    def grid(x, y):
+        x, y = np.broadcast_to(x, (len(y), *x.shape)), np.repeat(y[:, None], len(x), 1)
+        return np.concatenate([x, y], -1)
+
+    x, y = array(layer.columns), array(layer.rows)
+    assert_close(analysis.position_similarity(model), cosines(grid(x, y)))
+    x, y = (resize_grid(a[None], (1, n))[0] for a, n in ((x, 4), (y, 3)))
+    assert_close(analysis.position_similarity(model, (3, 4)), cosines(grid(x, y)))
+
+
 def test_similarity_of_fixed_positions():
     """It depends on the offset alone."""
     model = tiny(position="sincos2d")

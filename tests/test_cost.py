@@ -55,6 +55,7 @@ SMALL = {
     "rms": {**VIT, "norm": "rms", "patch_norm": True, "qk_norm": True, "mlp_bias": False},
     "rms, norms after": {**VIT, "norm": "rms", "norm_after": True, "layer_scale": 0.1},
     "norms after": {**VIT, "norm_after": True, "projection_bias": False, "pooling": "gap"},
+    "learned2d": {**VIT, "position": "learned2d", "image_size": (32, 48)},
     "relative": {**VIT, "position": "relative", "image_size": (32, 48), "fc_norm": True},
     "relative, mean": {**VIT, "position": "relative", "patch_size": 4, "pooling": "gap"},
     "rotary": {**VIT, "rope": "dinov3", "position": "none", "pooling": "gap"},

@@ -20,6 +20,10 @@ LAYERS = [
     (layers.PositionEmbedding(name="layer"), (2, 4, 3, 48)),
     (layers.PositionEmbedding(grid_size=(5, 7), interpolation="bicubic", name="layer"),
      (2, 4, 3, 48)),
+    (layers.PositionEmbedding("learned2d", name="layer"), (2, 4, 3, 48)),
+    (layers.PositionEmbedding("learned2d", grid_size=(5, 7), interpolation="bicubic",
+                              name="layer"), (2, 4, 3, 48)),
+    (layers.PositionEmbedding("sincos", name="layer"), (2, 4, 3, 48)),
     (layers.PositionEmbedding("sincos2d", name="layer"), (2, 4, 3, 48)),
     (layers.PositionEmbedding("none", name="layer"), (2, 4, 3, 48)),
     (layers.SelfAttention(4, dropout_rate=0.1, name="layer"), TOKENS),
@@ -202,7 +206,7 @@ def test_position_embedding_needs_the_tokens_that_own_positions():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"position": "fourier"}, "'learned', 'sincos2d', 'none'.*'fourier'"),
+        ({"position": "fourier"}, "'learned2d', 'sincos', 'sincos2d', 'none'.*'fourier'"),
         ({"interpolation": "nearest"}, "'linear', 'bilinear', 'bicubic'.*'nearest'"),
         ({"position": "sincos2d", "num_prefix": 1}, "num_prefix=1"),
         ({"grid_size": (4, 0)}, r"grid_size=\(4, 0\)"),
@@ -218,9 +222,17 @@ def test_position_embedding_takes_a_grid_not_a_sequence():
         layers.PositionEmbedding()(np.zeros((1, 16, 48)))
 
 
-def test_sincos2d_needs_a_width_divisible_by_4():
-    with pytest.raises(ValueError, match="divisible by 4.*hidden_dim=50"):
-        layers.PositionEmbedding("sincos2d")(np.zeros((1, 2, 2, 50)))
+@pytest.mark.parametrize(
+    ("position", "width", "message"),
+    [
+        ("sincos2d", 50, "divisible by 4.*hidden_dim=50"),
+        ("sincos", 49, "divisible by 2.*hidden_dim=49"),
+        ("learned2d", 49, "an even `hidden_dim`.*hidden_dim=49"),
+    ],
+)
+def test_positions_of_parts_need_a_width_that_can_be_parted(position, width, message):
+    with pytest.raises(ValueError, match=message):
+        layers.PositionEmbedding(position)(np.zeros((1, 2, 2, width)))
 
 
 def attention_by_hand(layer, tokens):

@@ -49,6 +49,8 @@ VARIANTS = {
     "representation": {"representation_size": 24},
     "registers": {"num_registers": 3, "layer_scale": 0.1},
     "gap of a class token model": {"pooling": "gap", "class_token": True},
+    "learned2d": {"position": "learned2d", "image_size": (32, 48), "num_registers": 1},
+    "sincos": {"position": "sincos", "image_size": (32, 48)},
     "sincos2d": {"position": "sincos2d"},
     "no positions": {"position": "none"},
     "non-square": {"image_size": (32, 48), "patch_size": (8, 16)},
@@ -347,7 +349,7 @@ def test_the_last_block_computes_the_class_token_alone_unless_told(fields):
     assert_close(cut(images()), full(images()), tolerance=2e-6)
 
 
-@pytest.mark.parametrize("position", ["learned", "sincos2d", "none"])
+@pytest.mark.parametrize("position", ["learned", "learned2d", "sincos", "sincos2d", "none"])
 def test_any_size_equals_the_model_of_that_size(position):
     any_size = tiny(input_shape=(None, None, 3), position=position)
     for height, width in [(32, 32), (64, 48), (16, 40)]:
@@ -599,7 +601,7 @@ def test_quantized_model_stays_close(fields):
         ({"final_norm": False, "fc_norm": True}, "fc_norm=True, final_norm=False"),
         (
             {"position": "rotary"},
-            "'learned', 'sincos2d', 'none', 'relative'. Received: position='rotary'",
+            "'learned2d', 'sincos', 'sincos2d', 'none', 'relative'. Received: position='rotary'",
         ),
         ({"position_interpolation": "area"}, "position_interpolation='area'"),
         ({"mlp": "reglu"}, "'swiglu', 'geglu'. Received: mlp='reglu'"),

@@ -6,10 +6,8 @@ from keras import ops
 
 from keras_vit import arguments
 from keras_vit.analysis.passes import transformer
-from keras_vit.layers.position import sincos2d
 from keras_vit.models import VisionTransformer
 from keras_vit.models.sizes import grid_size as grid_size_of
-from keras_vit.resize import resize_grid
 
 
 def position_similarity(
@@ -43,14 +41,13 @@ def position_similarity(
 
 def _positions(model: VisionTransformer, grid_size):
     layer, fields = model.get_layer("position_embedding"), model.arguments
-    if layer.position == "learned":
-        grid = ops.convert_to_numpy(layer.grid)
-        return resize_grid(grid, grid_size or grid.shape[:2], layer.interpolation)
-    if layer.position == "sincos2d":
-        own = grid_size_of(fields["image_size"], fields["patch_size"], fields["stem"])
-        return sincos2d(*(grid_size or own), fields["hidden_dim"])
-    raise ValueError(
-        "`position_similarity` is that of positions that are added to the patches. "
-        f"Received: a model with position={fields['position']!r}, rope={fields['rope']}, "
-        "whose attention has the positions: see `attention_maps`."
-    )
+    if layer.position == "none":
+        raise ValueError(
+            "`position_similarity` is that of positions that are added to the patches. "
+            f"Received: a model with position={fields['position']!r}, "
+            f"rope={fields['rope']}, whose attention has the positions: see "
+            "`attention_maps`."
+        )
+    own = grid_size_of(fields["image_size"], fields["patch_size"], fields["stem"])
+    found = layer.grid_positions(*(grid_size or own), fields["hidden_dim"])
+    return ops.convert_to_numpy(ops.cast(found, "float32"))

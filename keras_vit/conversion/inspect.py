@@ -14,11 +14,12 @@ from keras_vit.weights.architecture import (
     architecture_of,
     bit_architecture_of,
     efficientnet_architecture_of,
+    grid_of_positions,
 )
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
 from keras_vit.weights.files.opening import open_tensors
 from keras_vit.weights.files.tensor_file import TensorFile
-from keras_vit.weights.keras_files import CLASSES, GRID, KERAS, is_keras_hub
+from keras_vit.weights.keras_files import CLASSES, KERAS, is_keras_hub
 from keras_vit.weights.keras_tensors import KerasFile
 from keras_vit.weights.report import merge_blocks, shorten_names
 
@@ -170,7 +171,7 @@ def inspect(
         except ValueError as error:
             return Inspection(**facts, problem=str(error))
         facts["targets"] = _existing(checkpoint.tensors.targets, checkpoint.shapes)
-        grid = checkpoint.shapes.get(GRID, ())[:2] or None
+        grid = grid_of_positions(checkpoint.shapes)
         facts |= {"architecture": architecture, "origins": checkpoint.origins}
         return Inspection(**facts, grid=grid)
 
@@ -231,7 +232,7 @@ def _inspect_keras(file: KerasFile) -> Inspection:
     facts["dropped"] = dict.fromkeys(file.optimizer, "it belongs to the optimizer")
     facts["unused"] = tuple(set(file.shapes) - set(file.targets) - set(file.optimizer))
     shapes = {path: file.shapes[name] for name, path in file.targets.items()}
-    facts["grid"] = shapes.get(GRID, ())[:2] or None
+    facts["grid"] = grid_of_positions(shapes)
     if file.saved:
         return Inspection(**facts, architecture=file.saved.get("config"))
     return Inspection(**facts, **_guess(shapes, facts["grid"]))

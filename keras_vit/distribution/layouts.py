@@ -62,6 +62,7 @@ _TENSOR_PARALLEL = {
     r"(stem_)?root/conv/kernel": (None, None, None, None),
     "patch_embedding/kernel": (None, None, None, None),
     "position_embedding/grid": (None, None, None),
+    "position_embedding/(rows|columns)": (None, None),
 }
 
 # Outputs of layers.

@@ -1,7 +1,6 @@
 """Position embeddings of the patch grid and of the tokens before it."""
 
 import math
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -10,20 +9,30 @@ from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers.initial_values import ValuesByNumPy, initializer
-from keras_vit.resize import INTERPOLATIONS, resize_grid, resize_matrix, resize_weights
+from keras_vit.layers.sincos import FIXED, by_axes, namespace
+from keras_vit.resize import (
+    INTERPOLATIONS,
+    resize_axis,
+    resize_grid,
+    resize_matrix,
+    resize_weights,
+)
 from keras_vit.types import Shape, Tensor
 
-POSITIONS = ("learned", "sincos2d", "none")
+LEARNED = ("learned", "learned2d")
+POSITIONS = (*LEARNED, *FIXED, "none")
 
 
 class ResizableGrid:
-    """A base, before `keras.layers.Layer`, of layers that resize their weight `grid`.
+    """A base, before `keras.layers.Layer`, of layers that resize the weights of a grid.
 
-    A saved grid of another size is resized by Keras' loading as by ours.
+    Saved weights of another grid are resized by Keras' loading as by ours.
     """
 
-    def resized_grid(self, grid: np.ndarray) -> np.ndarray:
-        """A grid in the shape of the layer's; the grid itself if it has that shape."""
+    grids: tuple[str, ...] = ("grid",)  # names of these weights
+
+    def resized_grid(self, grid: np.ndarray, name: str) -> np.ndarray:
+        """The values of such a weight in the layer's shape; themselves if they have it."""
         raise NotImplementedError
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
@@ -38,51 +47,19 @@ class ResizableGrid:
                 f"file with {sorted(store.keys())}"
             )
         values = {name: np.asarray(store[name]) for name in names}
-        if "grid" in values:
-            values["grid"] = self.resized_grid(values["grid"])
+        for name in names.intersection(self.grids):
+            values[name] = self.resized_grid(values[name], name)
         for variable in self.weights:
             variable.assign(values[variable.name])
 
 
-@keras.saving.register_keras_serializable(package="keras_vit")
-class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
-    """Adds positions to a grid of patches and joins the tokens to one sequence.
+class Positions(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
+    """A base of layers that have positions of the patches of a grid, to be added.
 
-    Source: ViT (arXiv 2010.11929), section 3.1, equation 1, and section 3.2 for the
-    resizing; the sine-cosine positions are those of *Better plain ViT baselines for
-    ImageNet-1k* (arXiv 2205.01580).
-
-    Learned positions are two weights: `grid` (rows, columns, hidden_dim) and `prefix`
-    (num_prefix, hidden_dim). Loading resizes a saved grid of another size, by
-    `model.load_weights` as by `keras_vit.load_weights`. For patches in another grid than
-    `grid_size` the learned grid is resized inside the graph.
-
-    Args:
-        position: `"learned"`, `"sincos2d"` (fixed, no weights; `hidden_dim` divisible
-            by 4) or `"none"`.
-        grid_size: int or (rows, columns) of the learned grid; `None` takes that of
-            the patches the layer is built with.
-        num_prefix: int, number of tokens of the prefix, from the first, that own a
-            learned position. It must be 0 unless `position="learned"`.
-        interpolation: `"linear"` with aligned corners, as in the ViT paper's code;
-            `"bilinear"` or `"bicubic"` with aligned areas and antialiasing, as in
-            FlexiViT and in timm.
-
-    Call arguments:
-        patches: (batch, rows, columns, hidden_dim).
-        prefix: (batch, tokens, hidden_dim), class token and registers, or `None`.
-        shapes: int (batch, 2), rows and columns of the patches of each image, which are
-            then the first ones of a row (batch, patches, 1, hidden_dim), others behind
-            them; `None` where the patches of every image are a grid. The learned grid is
-            resized for each image.
-
-    Returns:
-        (batch, tokens + rows * columns, hidden_dim): the prefix, then the patches row
-        by row.
-
-    Raises:
-        ValueError: if the prefix has fewer tokens than `num_prefix`.
+    Args: see `PositionEmbedding`.
     """
+
+    grids = ("grid", "rows", "columns")
 
     def __init__(
         self,
@@ -103,28 +80,18 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
             interpolation, INTERPOLATIONS, "interpolation"
         )
         self.input_spec = keras.layers.InputSpec(ndim=4)
-        if num_prefix and position != "learned":
+        if num_prefix and position not in LEARNED:
             raise ValueError(
                 "Tokens of the prefix own a position only where positions are learned. "
                 f"Received: position={position!r}, num_prefix={num_prefix}. Use "
                 "position='learned', or num_prefix=0."
             )
 
-    def build(self, patches_shape: Shape, prefix_shape: Shape | None = None) -> None:
+    def build_positions(self, patches_shape: Shape) -> None:
+        """Adds the weights, for patches (batch, rows, columns, hidden_dim)."""
         hidden_dim = patches_shape[-1]
-        prefix_tokens = prefix_shape[1] if prefix_shape else 0
-        if prefix_tokens < self.num_prefix:
-            raise ValueError(
-                "`num_prefix` must not exceed the number of tokens of the prefix. "
-                f"Received: num_prefix={self.num_prefix} and a prefix of {prefix_tokens} "
-                "tokens"
-            )
-        if self.position == "sincos2d" and hidden_dim % 4:
-            raise ValueError(
-                "Sine-cosine positions need a `hidden_dim` divisible by 4 (sine and "
-                f"cosine of two axes). Received: hidden_dim={hidden_dim}"
-            )
-        if self.position != "learned":
+        check_width(self.position, hidden_dim)
+        if self.position not in LEARNED:
             return
         self.grid_size = self.grid_size or tuple(patches_shape[1:3])
         if None in self.grid_size:
@@ -134,12 +101,120 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
             )
         if self.num_prefix:
             self.prefix = self._add_positions("prefix", (self.num_prefix, hidden_dim))
-        self.grid = self._add_positions("grid", (*self.grid_size, hidden_dim))
+        rows, columns = self.grid_size
+        if self.position == "learned":
+            self.grid = self._add_positions("grid", (rows, columns, hidden_dim))
+        else:
+            self.rows = self._add_positions("rows", (rows, hidden_dim // 2))
+            self.columns = self._add_positions("columns", (columns, hidden_dim // 2))
 
     def _add_positions(self, name, shape):
         # An initializer draws the same numbers at each call, so each weight has its own.
         draw = initializer(keras.initializers.RandomNormal(stddev=0.02))
         return self.add_weight(name=name, shape=shape, initializer=draw)
+
+    def grid_positions(
+        self, rows: int | Tensor, columns: int | Tensor, hidden_dim: int
+    ) -> Tensor:
+        """The positions of a grid of patches, (rows, columns, hidden_dim); not of "none".
+
+        Args:
+            rows: int or scalar tensor, height of the grid.
+            columns: int or scalar tensor, width of the grid.
+            hidden_dim: int, width of the patches.
+        """
+        xp = namespace(rows, columns)
+        if self.position in FIXED:
+            function, _ = FIXED[self.position]
+            return ops.cast(function(rows, columns, hidden_dim, xp), self.compute_dtype)
+        is_own = xp is np and (rows, columns) == self.grid_size
+        if self.position == "learned" and is_own:
+            return ops.convert_to_tensor(self.grid)
+        to_rows, to_columns = (
+            ops.cast(resize_matrix(old, new, self.interpolation, xp), "float32")
+            for old, new in zip(self.grid_size, (rows, columns), strict=True)
+        )
+        if self.position == "learned":
+            grid = ops.cast(self.grid, "float32")
+            resized = ops.einsum("ir,rcd,jc->ijd", to_rows, grid, to_columns)
+            # (rows, columns, hidden_dim)
+            return ops.cast(resized, self.compute_dtype)
+        x, y = ops.convert_to_tensor(self.columns), ops.convert_to_tensor(self.rows)
+        if not is_own:
+            x = ops.matmul(to_columns, ops.cast(x, "float32"))
+            y = ops.matmul(to_rows, ops.cast(y, "float32"))
+        return ops.cast(by_axes(x, y, ops), self.compute_dtype)
+
+    def resized_grid(self, grid: np.ndarray, name: str) -> np.ndarray:
+        if name == "grid":
+            return resize_grid(grid, self.grid_size, self.interpolation)
+        axis = ("rows", "columns").index(name)
+        return resize_axis(grid, self.grid_size[axis], self.interpolation)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "position": self.position,
+            "grid_size": self.grid_size,
+            "num_prefix": self.num_prefix,
+            "interpolation": self.interpolation,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class PositionEmbedding(Positions):
+    """Adds positions to a grid of patches and joins the tokens to one sequence.
+
+    Source: ViT (arXiv 2010.11929), section 3.1, equation 1, section 3.2 for the resizing,
+    and appendix D.4 for the positions by axes; the sine-cosine positions in two dimensions
+    are those of *Better plain ViT baselines for ImageNet-1k* (arXiv 2205.01580), those in
+    one of *Attention Is All You Need* (arXiv 1706.03762), section 3.5.
+
+    Learned positions are two weights: `grid` (rows, columns, hidden_dim) and `prefix`
+    (num_prefix, hidden_dim). In two dimensions, `"learned2d"`, the weights `columns`
+    (columns, hidden_dim / 2) and `rows` (rows, hidden_dim / 2) stand in place of `grid`: a
+    patch has the embedding of its column (X), then that of its row (Y). Loading resizes
+    saved weights of another grid, by `model.load_weights` as by `keras_vit.load_weights`.
+    For patches in another grid than `grid_size` they are resized inside the graph.
+
+    Args:
+        position: `"learned"`, one vector for each patch; `"learned2d"`, half a vector for
+            each column and each row (`hidden_dim` even); `"sincos"`, fixed, by the place in
+            raster order (`hidden_dim` even); `"sincos2d"`, fixed, by column and row
+            (`hidden_dim` divisible by 4); or `"none"`. Fixed positions are no weights.
+        grid_size: int or (rows, columns) of the learned grid; `None` takes that of
+            the patches the layer is built with.
+        num_prefix: int, number of tokens of the prefix, from the first, that own a
+            learned position. It must be 0 unless positions are learned.
+        interpolation: `"linear"` with aligned corners, as in the ViT paper's code;
+            `"bilinear"` or `"bicubic"` with aligned areas and antialiasing, as in
+            FlexiViT and in timm.
+
+    Call arguments:
+        patches: (batch, rows, columns, hidden_dim).
+        prefix: (batch, tokens, hidden_dim), class token and registers, or `None`.
+        shapes: int (batch, 2), rows and columns of the patches of each image, which are
+            then the first ones of a row (batch, patches, 1, hidden_dim), others behind
+            them; `None` where the patches of every image are a grid. The grid of
+            `position="learned"`, which there must be, is resized for each image.
+
+    Returns:
+        (batch, tokens + rows * columns, hidden_dim): the prefix, then the patches row
+        by row.
+
+    Raises:
+        ValueError: if the prefix has fewer tokens than `num_prefix`.
+    """
+
+    def build(self, patches_shape: Shape, prefix_shape: Shape | None = None) -> None:
+        prefix_tokens = prefix_shape[1] if prefix_shape else 0
+        if prefix_tokens < self.num_prefix:
+            raise ValueError(
+                "`num_prefix` must not exceed the number of tokens of the prefix. "
+                f"Received: num_prefix={self.num_prefix} and a prefix of {prefix_tokens} "
+                "tokens"
+            )
+        self.build_positions(patches_shape)
 
     def call(
         self,
@@ -151,11 +226,8 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
         hidden_dim = patches.shape[-1]
         if shapes is not None:
             patches = patches + self._grids_of_shapes(shapes, rows)[:, :, None]
-        elif self.position == "learned":
-            patches = patches + self._grid_of_size(rows, columns)
-        elif self.position == "sincos2d":
-            positions = sincos2d(rows, columns, hidden_dim, namespace(rows, columns))
-            patches = patches + ops.cast(positions, self.compute_dtype)
+        elif self.position != "none":
+            patches = patches + self.grid_positions(rows, columns, hidden_dim)
         tokens = ops.reshape(patches, (-1, rows * columns, hidden_dim))
         if prefix is None:
             return tokens
@@ -166,20 +238,6 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
                 [prefix, others], axis=1
             )  # (batch, tokens, hidden_dim)
         return ops.concatenate([prefix, tokens], axis=1)
-
-    def _grid_of_size(self, rows, columns):
-        """The learned positions of a grid, (rows, columns, hidden_dim)."""
-        xp = namespace(rows, columns)
-        if xp is np and (rows, columns) == self.grid_size:
-            return ops.convert_to_tensor(self.grid)
-        to_rows, to_columns = (
-            ops.cast(resize_matrix(old, new, self.interpolation, xp), "float32")
-            for old, new in zip(self.grid_size, (rows, columns), strict=True)
-        )
-        grid = ops.cast(self.grid, "float32")
-        resized = ops.einsum("ir,rcd,jc->ijd", to_rows, grid, to_columns)
-        # (rows, columns, hidden_dim)
-        return ops.cast(resized, self.compute_dtype)
 
     def _grids_of_shapes(self, shapes, number):
         """The learned positions of grids in a row, (batch, number, hidden_dim)."""
@@ -217,57 +275,18 @@ class PositionEmbedding(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
         prefix_tokens = prefix_shape[1] if prefix_shape else 0
         return (batch, prefix_tokens + rows * columns, hidden_dim)
 
-    def resized_grid(self, grid: np.ndarray) -> np.ndarray:
-        return resize_grid(grid, self.grid_size, self.interpolation)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "position": self.position,
-            "grid_size": self.grid_size,
-            "num_prefix": self.num_prefix,
-            "interpolation": self.interpolation,
-        }
-
-
-def namespace(*sizes: Any) -> ModuleType:
-    """NumPy if all sizes are known while tracing, else `keras.ops`.
-
-    NumPy then computes once, on the host. Only TensorFlow has sizes that are tensors, in
-    graphs for images of any size.
-    """
-    return np if all(isinstance(size, int) for size in sizes) else ops
-
-
-def sincos2d(
-    rows: int | Tensor,
-    columns: int | Tensor,
-    hidden_dim: int,
-    xp: ModuleType = np,
-    endpoint: bool = True,
-) -> Tensor:
-    """Fixed positions: sine and cosine of x, then of y, at hidden_dim / 4 frequencies.
-
-    Args:
-        rows: int (or scalar tensor with `xp=keras.ops`), height of the grid.
-        columns: int (or scalar tensor with `xp=keras.ops`), width of the grid.
-        hidden_dim: int, divisible by 4.
-        xp: `numpy`, or `keras.ops` where the size is known only inside the graph.
-        endpoint: bool, whether the lowest frequency is 1 / 10,000, as in BigVision, or one
-            step above it, as in MAE (arXiv 2111.06377).
-
-    Returns:
-        Array of shape (rows, columns, hidden_dim).
-    """
-    quarter = hidden_dim // 4
-    steps = max(quarter - 1, 1) if endpoint else quarter
-    exponents = xp.arange(quarter, dtype="float32") / steps
-    frequencies = xp.power(10_000.0, -exponents)
-    y = xp.expand_dims(xp.arange(rows, dtype="float32"), 1) * frequencies
-    x = xp.expand_dims(xp.arange(columns, dtype="float32"), 1) * frequencies
-    x = xp.concatenate([xp.sin(x), xp.cos(x)], axis=-1)
-    y = xp.concatenate([xp.sin(y), xp.cos(y)], axis=-1)
-    halves = (rows, columns, hidden_dim // 2)
-    x = xp.broadcast_to(xp.expand_dims(x, 0), halves)
-    y = xp.broadcast_to(xp.expand_dims(y, 1), halves)
-    return xp.concatenate([x, y], axis=-1)
+def check_width(position: str, hidden_dim: int) -> None:
+    """Raises a ValueError if positions of a kind cannot be so wide."""
+    if position == "learned2d" and hidden_dim % 2:
+        raise ValueError(
+            "Positions with `learned2d` need an even `hidden_dim` (half for each axis). "
+            f"Received: hidden_dim={hidden_dim}"
+        )
+    _, divisor = FIXED.get(position, (None, 1))
+    if hidden_dim % divisor:
+        axes = "two axes" if position == "sincos2d" else "each frequency"
+        raise ValueError(
+            f"Sine-cosine positions need a `hidden_dim` divisible by {divisor} (sine and "
+            f"cosine of {axes}). Received: hidden_dim={hidden_dim}"
+        )

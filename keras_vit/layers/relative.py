@@ -116,7 +116,7 @@ class RelativePositionBias(ResizableGrid, ValuesByNumPy, keras.layers.Layer):
         shape = (self.num_heads, tokens.shape[1], self._num_tokens)
         return keras.KerasTensor(shape, "float32")
 
-    def resized_grid(self, grid: np.ndarray) -> np.ndarray:
+    def resized_grid(self, grid: np.ndarray, name: str) -> np.ndarray:
         return resize_offsets(grid, self.grid_size)
 
     def get_config(self) -> dict[str, Any]:

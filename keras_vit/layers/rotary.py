@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers import kernels
-from keras_vit.layers.position import namespace
+from keras_vit.layers.sincos import namespace
 from keras_vit.types import Shape, Tensor
 
 # What the models of each kind have in common, unless their `rope` says otherwise.

@@ -10,6 +10,7 @@ from keras_vit.layers.attention import QKV_BIASES
 from keras_vit.layers.merging import count_merged
 from keras_vit.layers.mlp import ACTIVATIONS
 from keras_vit.layers.normalization import NORMS
+from keras_vit.layers.position import LEARNED, check_width
 from keras_vit.layers.position import POSITIONS as ABSOLUTE
 from keras_vit.layers.rotary import checked_rope
 from keras_vit.models.images import check_head, check_images
@@ -45,6 +46,7 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
         arguments.rate(getattr(c, name), name)
     c.rope = checked_rope(c.rope, arguments.head_dim(c.hidden_dim, c.num_heads))
     arguments.one_of(c.position, POSITIONS, "position")
+    check_width(c.position, c.hidden_dim)
     arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
     arguments.one_of(c.norm, tuple(NORMS), "norm")
     arguments.one_of(c.qkv_bias, QKV_BIASES, "qkv_bias")
@@ -129,7 +131,7 @@ def _check_distillation(c):
 
 def _checked_prefix_positions(c) -> int:
     """Number of tokens of the prefix that own a learned position."""
-    learned = c.position == "learned"
+    learned = c.position in LEARNED
     if c.num_prefix_positions is None:
         return (c.class_token + c.distilled) * learned
     tokens = num_prefix(c)

@@ -275,6 +275,10 @@ def count_vit_parameters(
         "map": attends + mlp_block,
         "query": attends - (hidden_dim + 1 + 2 * (qkv_bias is not True)) * hidden_dim,
     }
+    positions = {  # of the patches, then of those of the tokens before them
+        "learned": (rows * columns + own) * hidden_dim,
+        "learned2d": (rows + columns) * (hidden_dim // 2) + own * hidden_dim,
+    }
     pooled = hidden_dim * (1 + (pooling == "token_gap"))
     features = representation_size or pooled
 
@@ -282,7 +286,7 @@ def count_vit_parameters(
         below
         + (channels * patch + patch_bias) * hidden_dim
         + (tokens + num_registers) * hidden_dim
-        + (rows * columns + own) * hidden_dim * (position == "learned")
+        + positions.get(position, 0)
         + one_norm * (patch_norm + pre_norm)
         + num_layers * block
         + parts * (pooled if fc_norm else hidden_dim) * final_norm

@@ -94,7 +94,9 @@ class VisionTransformer(ImageModel):
         representation_size: int, width of the tanh layer `pre_logits` before the head,
             or `None` for none.
         classifier_activation: activation of the head; `None` returns logits.
-        position: `"learned"`, `"sincos2d"` or `"none"`, see `layers.PositionEmbedding`; or
+        position: `"learned"` (the paper's 1-D), `"learned2d"` (half for the column, half
+            for the row; appendix D.4), `"sincos"`, `"sincos2d"` (fixed, in raster order or
+            by column and row) or `"none"`, see `layers.PositionEmbedding`; or
             `"relative"` (BEiT, arXiv 2106.08254): nothing is added to the tokens, and the
             attention of each block has a bias for each offset between two patches, see
             `layers.RelativePositionBias`.

@@ -10,7 +10,7 @@ from keras_vit import arguments
 from keras_vit.layers import EncoderBlock, LayerNormalization, PositionEmbedding, kernels
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial_values import ValuesByNumPy, initializer
-from keras_vit.layers.position import sincos2d
+from keras_vit.layers.sincos import sincos2d
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
 
@@ -20,7 +20,7 @@ class FixedPositions(PositionEmbedding):
     """Sine-cosine positions as weights that are never trained, as MAE's files store them.
 
     Source: MAE (arXiv 2111.06377), appendix A.1, and its code, whose frequencies are those
-    of `layers.position.sincos2d` without the endpoint. The positions of the tokens before
+    of `layers.sincos.sincos2d` without the endpoint. The positions of the tokens before
     the patches are zero.
 
     Args: see `PositionEmbedding`.

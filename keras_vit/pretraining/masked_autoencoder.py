@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_vit import weight_paths
 from keras_vit.layers import kernels
+from keras_vit.layers.position import POSITIONS as ABSOLUTE
 from keras_vit.models import VisionTransformer, encoding
 from keras_vit.pretraining.decoder import MaskedDecoder
 from keras_vit.pretraining.published import read_masked
@@ -95,12 +96,7 @@ class MaskedAutoencoder(SelfSupervision):
             dtype=dtype,
             name=name,
             trainable=trainable,
-            needed={
-                "position": (
-                    ("learned", "sincos2d", "none"),
-                    "positions of each patch alone",
-                )
-            },
+            needed={"position": (ABSOLUTE, "positions of each patch alone")},
         )
         fields = encoder.fields
         self.norm_pix_loss = norm_pix_loss

@@ -89,6 +89,21 @@ def efficientnet_architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, An
     }
 
 
+def grid_of_positions(shapes: Shapes) -> tuple[int, int] | None:
+    """(rows, columns) of the patches that have learned positions, or None.
+
+    Args:
+        shapes: path of a weight → its shape.
+    """
+    layer = "position_embedding"
+    if f"{layer}/grid" in shapes:
+        rows, columns = shapes[f"{layer}/grid"][:2]
+        return rows, columns
+    if f"{layer}/rows" in shapes and f"{layer}/columns" in shapes:
+        return shapes[f"{layer}/rows"][0], shapes[f"{layer}/columns"][0]
+    return None
+
+
 def count_blocks(names: Iterable[str]) -> int:
     """Number of encoder blocks among the paths of our weights."""
     return sum(bool(re.fullmatch(r"block_\d+/attention_norm/gamma", n)) for n in names)
@@ -139,6 +154,8 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         fields["qkv_bias"] = "qv"
     if OFFSETS[1].format(i=0) in shapes:
         fields["position"] = "relative"
+    if "position_embedding/rows" in shapes:
+        fields["position"] = "learned2d"
     if FREQUENCIES in shapes:
         fields["rope"] = "mixed"
     if "pre_logits/kernel" in shapes:

@@ -22,10 +22,11 @@ from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.report import LoadReport, log_fresh_head
 
 GRID = "position_embedding/grid"
+AXES = ("position_embedding/rows", "position_embedding/columns")  # in place of a grid
 TABLE = "attention/relative_position/grid"
 # End of our path → end of the name in Keras' files, of grids that are resized.
 _SAVED_GRIDS = {
-    GRID: "layers/position_embedding/vars/grid",
+    **{path: f"layers/{path.replace('/', '/vars/')}" for path in (GRID, *AXES)},
     TABLE: "attention/relative_position/vars/grid",
 }
 INTEGERS = ("int8", "uint8")  # of quantized kernels

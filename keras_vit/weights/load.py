@@ -17,6 +17,7 @@ from keras_vit.models.notes import OF_THE_HEAD
 from keras_vit.models.sizes import image_size_of
 from keras_vit.resize import (
     grid_of_offsets,
+    resize_axis,
     resize_grid,
     resize_offsets,
     resize_patch_kernel,
@@ -27,10 +28,12 @@ from keras_vit.weights.architecture import (
     ROOTS,
     STEM,
     Shapes,
+    grid_of_positions,
     num_units,
 )
 from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
+    AXES,
     GRID,
     KERAS,
     TABLE,
@@ -153,7 +156,7 @@ def check_no_key(source: str, key: str | None) -> None:
 def model_arguments(model: keras.Model) -> dict[str, Any]:
     """Numbers of heads, image size and missing positions, from the weights of a model."""
     shapes = {path: tuple(v.shape) for path, v in variables(model).items()}
-    arguments, grid = {}, shapes.get(GRID, ())[:2]
+    arguments, grid = {}, grid_of_positions(shapes)
     if (table := f"block_0/{TABLE}") in shapes:
         grid = grid_of_offsets(shapes[table])
     if "block_0/attention/qkv/kernel" in shapes:
@@ -268,32 +271,46 @@ def _one_by_one(model):
 def _resizers(model, shapes, ours, resize_patches):
     """Path → function that resizes the tensor to the variable's shape."""
     resizers = {}
-    tables = [path for path in ours if path.endswith(TABLE)]
-    grids = [path for path in ours if path.endswith(GRID)]
-    for path in (*grids, KERNEL, EFFICIENTNET_STEM, *ROOTS, *tables):
-        if path not in shapes or path not in ours:
-            continue
-        old, new = shapes[path], tuple(ours[path].shape)
+    for path in ours:
+        old, new = shapes.get(path, ()), tuple(ours[path].shape)
         if old == new or len(old) != len(new) or old[3:] != new[3:]:
             continue
-        same_size, same_channels = old[:2] == new[:2], old[2] == new[2]
-        if path in grids:
-            if same_channels:  # of the tokens
-                how = _interpolation(model, path)
-                resizers[path] = partial(resize_grid, size=new[:2], interpolation=how)
-        elif path in tables:
-            if same_channels and all(number % 2 for number in old[:2]):
-                size = grid_of_offsets(new)
-                resizers[path] = partial(resize_offsets, grid_size=size)
-        elif path == KERNEL:
-            if (same_size or resize_patches) and (same_channels or old[2] == RGB):
-                resizers[path] = partial(_fit_patches, shape=new)
-        elif same_size and old[2] == RGB:
-            if path == EFFICIENTNET_STEM:
-                resizers[path] = partial(extend_kernel, channels=new[2])
-            elif new[2] >= RGB:
-                resizers[path] = partial(extend_standardized_kernel, channels=new[2])
+        if path.endswith((GRID, *AXES, TABLE)):
+            resizer = _position_resizer(model, path, old, new)
+        else:
+            resizer = _kernel_resizer(path, old, new, resize_patches)
+        if resizer is not None:
+            resizers[path] = resizer
     return resizers
+
+
+def _position_resizer(model, path, old, new):
+    """Function that resizes positions of a grid of patches, or None if they differ more."""
+    if path.endswith(TABLE):
+        if old[2] == new[2] and all(number % 2 for number in old[:2]):
+            return partial(resize_offsets, grid_size=grid_of_offsets(new))
+    elif old[-1] == new[-1]:  # of the tokens
+        how = _interpolation(model, path)
+        if path.endswith(GRID):
+            return partial(resize_grid, size=new[:2], interpolation=how)
+        return partial(resize_axis, size=new[0], interpolation=how)
+    return None
+
+
+def _kernel_resizer(path, old, new, resize_patches):
+    """Function that fits a kernel to other patches or channels, or None."""
+    if path not in (KERNEL, EFFICIENTNET_STEM, *ROOTS):
+        return None
+    same_size, same_channels = old[:2] == new[:2], old[2] == new[2]
+    if path == KERNEL:
+        if (same_size or resize_patches) and (same_channels or old[2] == RGB):
+            return partial(_fit_patches, shape=new)
+    elif same_size and old[2] == RGB:
+        if path == EFFICIENTNET_STEM:
+            return partial(extend_kernel, channels=new[2])
+        if new[2] >= RGB:
+            return partial(extend_standardized_kernel, channels=new[2])
+    return None
 
 
 def _interpolation(model, path):

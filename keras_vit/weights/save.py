@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_vit.extras import require
 from keras_vit.keras_internals.sublayers import all_layers
-from keras_vit.layers.position import sincos2d
+from keras_vit.layers.sincos import FIXED, by_axes
 from keras_vit.log import log
 from keras_vit.models.notes import NOTES
 from keras_vit.models.quantized import quantization_of
@@ -316,7 +316,7 @@ def _fit_positions(ours, config, layout):
     of_classes = ("class_token/tokens" in ours) + config["distilled"]
     others = ("relative", layout.without_positions)
     if GRID not in ours and config["position"] not in others:
-        ours[GRID] = _fixed_positions(config)
+        ours[GRID] = _grid_of_positions(ours, config)
     if GRID not in ours:
         return
     hidden_dim = config["hidden_dim"]
@@ -343,13 +343,15 @@ def _fit_scales(ours, config, layout):
                 ours[f"block_{i}/{name}_scale/scale"] = ones
 
 
-def _fixed_positions(config):
-    """Grid of positions of a model without learned ones."""
+def _grid_of_positions(ours, config):
+    """Grid of the positions of a model that has no weights of this form."""
     rows, columns = _grid_size(config)
-    shape = (rows, columns, config["hidden_dim"])
-    if config["position"] == "none":
-        return np.zeros(shape, "float32")
-    return sincos2d(*shape).astype("float32")
+    if config["position"] == "learned2d":
+        return by_axes(*(ours.pop(f"position_embedding/{n}") for n in ("columns", "rows")))
+    if config["position"] in FIXED:
+        function, _ = FIXED[config["position"]]
+        return function(rows, columns, config["hidden_dim"]).astype("float32")
+    return np.zeros((rows, columns, config["hidden_dim"]), "float32")
 
 
 def _fit_norm(ours, config, layout):
