@@ -20,14 +20,17 @@ from keras_vit.analysis.pooling import class_attention, pooling_attention
 from keras_vit.analysis.positions import position_similarity
 from keras_vit.analysis.relevance import relevance
 from keras_vit.analysis.rollout import attention_rollout, rollout_map
+from keras_vit.analysis.summary import AttentionSummary, attention_summary
 
 __all__ = [
     "AttentionMaps",
+    "AttentionSummary",
     "BlockMaps",
     "TokenGrid",
     "attention_distance",
     "attention_maps",
     "attention_rollout",
+    "attention_summary",
     "class_attention",
     "embedding_filters",
     "feature_colors",

@@ -8,10 +8,9 @@ from keras import ops
 
 from keras_vit.layers import kernels
 from keras_vit.models import VisionTransformer
+from keras_vit.models.encoding import head_inputs
 from keras_vit.types import Tensor
 from keras_vit.weight_paths import HEADS
-
-_POOLINGS = ("pooling", "distillation_pooling")
 
 
 def check_heads(model: VisionTransformer) -> None:
@@ -20,17 +19,24 @@ def check_heads(model: VisionTransformer) -> None:
     Raises:
         ValueError: if it has none, or it is quantized.
     """
+    if reason := why_no_gradients(model):
+        raise ValueError(reason)
+
+
+def why_no_gradients(model: VisionTransformer) -> str:
+    """The reason why no gradients can be taken of a model's head; `""` if they can."""
     heads = [layer for layer in model.layers if layer.name in HEADS]
     if not heads:
-        raise ValueError(
+        return (
             "The relevance for a class needs a head. Received: a model with classes=0. "
             "Build it with one: keras_vit.from_pretrained(source) with its own classes."
         )
     if modes := [head.quantization_mode for head in heads if head.quantization_mode]:
-        raise ValueError(
+        return (
             "Gradients need a head that is not quantized. Received: a model quantized in "
             f"{modes[0]!r}. Use the model from before `quantize`."
         )
+    return ""
 
 
 def class_scores(
@@ -46,16 +52,10 @@ def class_scores(
     Returns:
         (batch, classes); with `distilled` the mean of both heads.
     """
-    layers = {layer.name: layer for layer in model.layers}
     scores = []
-    for pooling, head in zip(_POOLINGS, HEADS, strict=True):
-        if head not in layers:
-            continue
-        features = layers[pooling](tokens, sizes=sizes)
-        for name in ("fc_norm", "pre_logits"):
-            features = layers[name](features) if name in layers else features
-        features = ops.cast(features, layers[head].compute_dtype)
-        scores.append(kernels.dense(features, layers[head].kernel, layers[head].bias))
+    for head, features in head_inputs(model, tokens, sizes):
+        features = ops.cast(features, head.compute_dtype)
+        scores.append(kernels.dense(features, head.kernel, head.bias))
     return sum(scores) / len(scores)
 
 

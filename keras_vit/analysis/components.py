@@ -1,5 +1,7 @@
 """Principal components, and the pictures made of them: filters, and patch features."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -37,7 +39,7 @@ def embedding_filters(model: keras.Model, components: int = 28) -> np.ndarray:
     arguments.positive(components, "components")
     kernel = ops.convert_to_numpy(model.get_layer("patch_embedding").kernel)
     filters = np.float64(kernel).reshape(-1, kernel.shape[-1]).T  # (hidden_dim, pixels)
-    most = min(len(filters) - 1, filters.shape[1])
+    most = most_components(kernel.shape)
     if components > most:
         raise ValueError(
             f"`components` must be at most {most}: there are {len(filters)} filters of "
@@ -45,6 +47,12 @@ def embedding_filters(model: keras.Model, components: int = 28) -> np.ndarray:
         )
     _, found = principal_components(filters, components)
     return found.reshape(components, *kernel.shape[:3]).astype("float32")
+
+
+def most_components(kernel_shape: Sequence[int]) -> int:
+    """Number of components that filters (height, width, channels, filters) have."""
+    *pixels, filters = kernel_shape
+    return min(filters - 1, math.prod(pixels))
 
 
 def feature_colors(

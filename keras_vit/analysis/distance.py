@@ -50,15 +50,32 @@ def attention_distance(
     for block, _, weights in each_block(maps):
         _check_tokens(weights.shape[-1], grid_size, num_prefix)
         patches = weights[:, :, num_prefix:, num_prefix:]  # (batch, heads, patches, …)
-        found = np.einsum("bhqk,qk->bhq", patches, distances)
-        if renormalize:
-            shares = patches.sum(axis=-1)
-            # A query whose weights of the patches all round to zero reads none of them.
-            found = np.divide(found, shares, out=np.zeros_like(found), where=shares > 0)
+        found = query_distances(patches, distances, renormalize)
         totals[block] = totals.get(block, 0) + found.sum(axis=(0, 2), dtype="float64")
         queries[block] = queries.get(block, 0) + found.shape[0] * found.shape[2]
     means = [totals[block] / queries[block] for block in sorted(totals)]
     return np.stack(means).astype("float32")
+
+
+def query_distances(
+    patches: np.ndarray, distances: np.ndarray, renormalize: bool = True
+) -> np.ndarray:
+    """The mean distance of what each patch reads, by attention weight.
+
+    Args:
+        patches: (batch, heads, patches, patches), attention maps without the prefix.
+        distances: of `patch_distances`.
+        renormalize: bool, see `attention_distance`.
+
+    Returns:
+        (batch, heads, patches), in pixels.
+    """
+    found = np.einsum("bhqk,qk->bhq", patches, distances)
+    if not renormalize:
+        return found
+    shares = patches.sum(axis=-1)
+    # A query whose weights of the patches all round to zero reads none of them.
+    return np.divide(found, shares, out=np.zeros_like(found), where=shares > 0)
 
 
 def patch_distances(grid_size: tuple[int, int], patch_size: tuple[int, int]) -> np.ndarray:

@@ -175,6 +175,7 @@ class BatchPass:
     def __init__(self, embed: Embed, images: Any, grid: TokenGrid):
         with without_gradients():
             self.inputs: dict[str, Tensor] = embed(images)
+        self.grid = grid
         self.places = Places(len(images), grid.num_tokens)
 
     def enter(

@@ -10,12 +10,13 @@ import numpy as np
 from keras_vit.analysis.attention import collect, iterate_attention
 from keras_vit.analysis.backend import without_gradients
 from keras_vit.analysis.passes import (
+    TokenGrid,
     batches,
     final_tokens,
     token_grid,
     transformer,
 )
-from keras_vit.analysis.recorder import Recorder
+from keras_vit.analysis.recorder import Places, Recorder
 from keras_vit.layers.observation import observed_by
 from keras_vit.models import VisionTransformer
 from keras_vit.models.encoding import embedding
@@ -108,11 +109,25 @@ def pooling_weights(
         recorder = Recorder()
         with without_gradients(), observed_by(recorder):
             model.get_layer("pooling")(tokens, sizes=sizes)
-        weights = recorder.maps()  # (batch, heads, 1, keys)
-        left_out = tokens.shape[1] - weights.shape[3]  # the prefix, or none
-        weights = np.pad(weights, [(0, 0)] * 3 + [(left_out, 0)])
-        found.append(places.expand(weights)[:, :, 0])
+        found.append(recorded_pooling(recorder, tokens.shape[1], places))
     return np.concatenate(found)
+
+
+def recorded_pooling(recorder: Recorder, num_tokens: int, places: Places) -> np.ndarray:
+    """The weights of an attention pooling that a recorder has seen.
+
+    Args:
+        recorder: saw the pooling.
+        num_tokens: int, number of tokens that the pooling was given.
+        places: the places of these tokens.
+
+    Returns:
+        (batch, heads, places).
+    """
+    weights = recorder.maps()  # (batch, heads, 1, keys)
+    left_out = num_tokens - weights.shape[3]  # the prefix, or none
+    weights = np.pad(weights, [(0, 0)] * 3 + [(left_out, 0)])
+    return places.expand(weights)[:, :, 0]
 
 
 def pooled_shares(model: VisionTransformer, images: Any, batch_size: int = 8) -> np.ndarray:
@@ -126,10 +141,19 @@ def pooled_shares(model: VisionTransformer, images: Any, batch_size: int = 8) ->
     Raises:
         ValueError: if the model has neither a pooling nor a class token.
     """
-    fields, grid = model.arguments, token_grid(model, images)
-    pooling = fields["pooling"]
-    if pooling in WITH_HEADS:
+    if model.arguments["pooling"] in WITH_HEADS:
         return pooling_weights(model, images, batch_size).mean(axis=1)
+    return np.tile(fixed_shares(model, token_grid(model, images)), (len(images), 1))
+
+
+def fixed_shares(model: VisionTransformer, grid: TokenGrid) -> np.ndarray:
+    """`pooled_shares` of a pooling without attention, the same for any image: (tokens,).
+
+    Raises:
+        ValueError: if the model has neither a pooling nor a class token.
+    """
+    fields = model.arguments
+    pooling = fields["pooling"]
     shares = np.zeros(grid.num_tokens, "float32")
     if pooling in ("gap", "token_gap"):
         start = 0 if fields["pooling_prefix"] else grid.num_prefix
@@ -139,4 +163,4 @@ def pooled_shares(model: VisionTransformer, images: Any, batch_size: int = 8) ->
         token = np.zeros_like(shares)
         token[: 1 + fields["distilled"]] = 1 / (1 + fields["distilled"])
         shares = (shares + token) / (2 if pooling == "token_gap" else 1)
-    return np.tile(shares, (len(images), 1))
+    return shares

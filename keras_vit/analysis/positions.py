@@ -39,6 +39,11 @@ def position_similarity(
     return np.einsum("rcd,ijd->rcij", grid, grid, optimize=True).astype("float32")
 
 
+def adds_positions(model: VisionTransformer) -> bool:
+    """True if `position_similarity` has something to compare."""
+    return model.get_layer("position_embedding").position in ("learned", "sincos2d")
+
+
 def _positions(model: VisionTransformer, grid_size):
     layer, fields = model.get_layer("position_embedding"), model.arguments
     if layer.position == "none":

@@ -10,6 +10,7 @@ from keras_vit.cli import (
     checkpoints,
     embed,
     evaluate,
+    explain,
     export,
     finetune,
     plan,
@@ -78,7 +79,8 @@ def _parser():
         "--version", action="version", version=f"keras-vit {keras_vit.__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    modules = (finetune, evaluate, predict, embed, vtab, export, plan, checkpoints)
+    modules = (finetune, evaluate, predict, embed, explain, vtab, export, plan)
+    modules += (checkpoints,)
     for module in modules:
         module.add_to(commands)
     return parser

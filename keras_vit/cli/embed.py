@@ -14,6 +14,7 @@ from keras_vit.cli.options import (
     add_images,
     add_merging,
     add_reading,
+    add_top,
     given,
 )
 from keras_vit.cli.output import one_line, verbosity, warn
@@ -43,13 +44,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="IMAGE",
         help="print the images that are most like this one, by the cosine of the vectors",
     )
-    parser.add_argument(
-        "--top",
-        type=int,
-        default=10,
-        metavar="N",
-        help="images that --nearest prints (default: %(default)s)",
-    )
+    add_top(parser, "images that --nearest prints", 10)
     parser.add_argument(
         "--page",
         metavar="FILE",

@@ -177,6 +177,28 @@ def add_images(parser: Parser) -> None:
     )
 
 
+def add_top(parser: Parser, text: str, default: int = 5) -> None:
+    """Adds `--top` with a help text."""
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=default,
+        metavar="N",
+        help=f"{text} (default: %(default)s)",
+    )
+
+
+def add_class_index(parser: Parser) -> None:
+    """Adds `--class-index`."""
+    parser.add_argument(
+        "--class-index",
+        metavar="FILE",
+        help="names of the classes for a model that does not name them: a copy of Keras' "
+        "imagenet_class_index.json, or a text file with a line for each class (default: "
+        "download those of ImageNet-1k or -21k), or none for numbers",
+    )
+
+
 def add_numbers(parser: Parser, numbers: Mapping[str, tuple[type, str]]) -> None:
     """Adds options of one number each: its type and its help, by the option's name."""
     for name, (kind, text) in numbers.items():

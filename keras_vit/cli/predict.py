@@ -10,10 +10,12 @@ from keras_vit.cli.options import (
     OK,
     RUN,
     add_batch_size,
+    add_class_index,
     add_command,
     add_images,
     add_merging,
     add_reading,
+    add_top,
     given,
 )
 from keras_vit.cli.output import one_line, warn
@@ -29,24 +31,12 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = add_command(commands, "predict", _predict, "classify images")
     parser.add_argument("source", metavar="RUN", help=RUN)
     add_images(parser)
-    parser.add_argument(
-        "--top",
-        type=int,
-        default=5,
-        metavar="N",
-        help="classes to print for each image (default: %(default)s)",
-    )
+    add_top(parser, "classes to print for each image")
     parser.add_argument(
         "--json", action="store_true", help="print a line of JSON for each image"
     )
     add_batch_size(parser)
-    parser.add_argument(
-        "--class-index",
-        metavar="FILE",
-        help="names of the classes for a model that does not name them: a copy of Keras' "
-        "imagenet_class_index.json, or a text file with a line for each class (default: "
-        "download those of ImageNet-1k or -21k), or none for numbers",
-    )
+    add_class_index(parser)
     add_merging(parser)
     add_reading(parser)
 
@@ -58,11 +48,11 @@ def _predict(args):
         say=lambda text: warn(in_options(text, args.command)),
         **given(args, _ARGUMENTS),
     )
-    printed = _print_json if args.json else _print_table
+    printed = print_json if args.json else print_table
     return ERROR if printed(predictions, args.command) else OK
 
 
-def _print_json(predictions: Iterable[Prediction], command) -> bool:
+def print_json(predictions: Iterable[Prediction], command: argparse.ArgumentParser) -> bool:
     """Prints a line for each image at once; True if one of them failed."""
     failed = False
     for prediction in predictions:
@@ -78,7 +68,9 @@ def _print_json(predictions: Iterable[Prediction], command) -> bool:
     return failed
 
 
-def _print_table(predictions: Iterable[Prediction], command) -> bool:
+def print_table(
+    predictions: Iterable[Prediction], command: argparse.ArgumentParser
+) -> bool:
     """Prints a table of all images; True if one of them failed."""
     rows, failed = [], False
     for prediction in predictions:

@@ -250,6 +250,24 @@ def scaled(image: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
     return image * (1 / (255 * std)).astype("float32") - (mean / std).astype("float32")
 
 
+def pixels_of(images: np.ndarray, pipeline: Pipeline) -> np.ndarray:
+    """The pixels of images that `load_images` has prepared, to look at.
+
+    Args:
+        images: a batch in the pipeline's `data_format`.
+        pipeline: the pipeline that prepared it.
+
+    Returns:
+        uint8 (batch, height, width, channels).
+    """
+    if pipeline.data_format == "channels_first":
+        images = np.moveaxis(images, 1, -1)
+    if pipeline.image_mean is not None:
+        mean, std = np.asarray(pipeline.image_mean), np.asarray(pipeline.image_std)
+        images = 255 * (images * std + mean)
+    return np.clip(np.round(images), 0, 255).astype("uint8")
+
+
 def in_data_format(images: tf.Tensor | np.ndarray, pipeline: Pipeline) -> tf.Tensor:
     """Moves the channels of a batch to the place of the pipeline's `data_format`."""
     tf = tensorflow()

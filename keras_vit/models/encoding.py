@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_vit.types import Tensor
+from keras_vit.weight_paths import HEADS
 
 if TYPE_CHECKING:
     from keras_vit.models.vision_transformer import VisionTransformer
+
+_POOLINGS = ("pooling", "distillation_pooling")
 
 
 def embedding(model: VisionTransformer) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -113,3 +116,38 @@ def final_norm(model: VisionTransformer, tokens: Tensor) -> Tensor:
     """The tokens of the last block as the pooling reads them: normed, if the model does."""
     layers = {layer.name: layer for layer in model.layers}
     return layers["encoder_norm"](tokens) if "encoder_norm" in layers else tokens
+
+
+def head_inputs(
+    model: VisionTransformer, tokens: Tensor, sizes: Tensor | None = None
+) -> list[tuple[keras.layers.Layer, Tensor]]:
+    """The heads of a model, each with what it reads.
+
+    Args:
+        model: a model with a head.
+        tokens: (batch, tokens, hidden_dim), what the pooling reads.
+        sizes: int (batch, tokens), how many patches each stands for, or `None`.
+
+    Returns:
+        (head, features (batch, width)); of a model with `distilled` two of them.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    found = []
+    for pooling, head in zip(_POOLINGS, HEADS, strict=True):
+        if head in layers:
+            features = layers[pooling](tokens, sizes=sizes)
+            for name in ("fc_norm", "pre_logits"):
+                features = layers[name](features) if name in layers else features
+            found.append((layers[head], features))
+    return found
+
+
+def head_outputs(
+    model: VisionTransformer, tokens: Tensor, sizes: Tensor | None = None
+) -> Tensor:
+    """The outputs of a model with a head, float32 (batch, classes); see `head_inputs`."""
+    outputs = [head(features) for head, features in head_inputs(model, tokens, sizes)]
+    if len(outputs) == 1:
+        return outputs[0]
+    average = model.get_layer("head_average")(outputs)
+    return model.get_layer("head_activation")(average)

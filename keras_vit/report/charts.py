@@ -20,12 +20,14 @@ class Line:
         style: `"train"`, `"validation"` or `"rate"`, a class of the style sheet.
         x: numbers in rising order.
         y: as many numbers; NaN and infinity are left out.
+        is_joined: whether a line joins the points.
     """
 
     name: str
     style: str
     x: Sequence[float]
     y: Sequence[float]
+    is_joined: bool = True
 
     def points(self) -> list[tuple[float, float]]:
         """The pairs of finite numbers."""
@@ -136,7 +138,7 @@ def _number(value, digits):
 
 def _drawn(line, to_x, to_y) -> Markup:
     points = [(f"{to_x(x):.1f}", f"{to_y(y):.1f}") for x, y in line.points()]
-    path = " ".join(f"{x},{y}" for x, y in points)
-    marks = points if len(points) <= _MARKED else points[-1:]
+    path = " ".join(f"{x},{y}" for x, y in points) if line.is_joined else ""
+    marks = points if len(points) <= _MARKED or not line.is_joined else points[-1:]
     dots = join(render("chart/dot", x=x, y=y) for x, y in marks)
     return render("chart/line", style=line.style, points=path, dots=dots)

@@ -14,9 +14,17 @@ from keras_vit.runs.embedding import (
     load_embedder,
 )
 from keras_vit.runs.evaluation import evaluate
+from keras_vit.runs.explanation import (
+    Explainer,
+    Explanation,
+    Explanations,
+    explain,
+    load_explainer,
+)
 from keras_vit.runs.fine_tuning import FineTuningResult, fine_tune
 from keras_vit.runs.folder import RunFolder, find_run
 from keras_vit.runs.imagenet import TestSetResult, evaluate_imagenet
+from keras_vit.runs.model_pictures import ModelPictures
 from keras_vit.runs.prediction import ClassProbability, Prediction, predict
 from keras_vit.runs.representation import RepresentationResult, evaluate_representation
 from keras_vit.runs.results import EvaluationResult
@@ -30,7 +38,11 @@ __all__ = [
     "Embeddings",
     "EvaluationResult",
     "EventFiles",
+    "Explainer",
+    "Explanation",
+    "Explanations",
     "FineTuningResult",
+    "ModelPictures",
     "Neighbor",
     "Prediction",
     "Progress",
@@ -44,10 +56,12 @@ __all__ = [
     "evaluate_imagenet",
     "evaluate_representation",
     "evaluate_vtab",
+    "explain",
     "find_run",
     "fine_tune",
     "load_classifier",
     "load_embedder",
+    "load_explainer",
     "load_model",
     "predict",
     "vtab_states",

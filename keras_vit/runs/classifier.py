@@ -54,6 +54,10 @@ class Classifier:
         """
         with failures.named():
             outputs = np.asarray(self.model.predict(images, **options), "float32")
+        return self.as_probabilities(outputs)
+
+    def as_probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Probabilities of outputs of the model, float32 (images, classes)."""
         if _activation(self.model) != "linear":
             return outputs
         if self.activation == "sigmoid":
@@ -114,6 +118,20 @@ def load_classifier(
         ValueError: if the checkpoint has no head, or is damaged.
     """
     model, pipeline, run = load_model(source, batch_size, **overrides)
+    return as_classifier(model, pipeline, run, source)
+
+
+def as_classifier(
+    model: Model,
+    pipeline: Pipeline,
+    run: RunFolder | None,
+    source: str | os.PathLike[str],
+) -> Classifier:
+    """The classifier of what `load_model` returned; `source` names it in errors.
+
+    Raises:
+        ValueError: if the model has no head.
+    """
     config = _with_head(model, source).get_config()
     names, activation = config.get("class_names"), config.get("probabilities")
     return Classifier(model, pipeline, names, activation or "softmax", run)

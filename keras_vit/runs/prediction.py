@@ -99,11 +99,13 @@ def predict(
     classifier = replace(classifier, pipeline=replace(classifier.pipeline, **reading))
     if reason := unusual_values(sources, classifier.pipeline):
         say(reason)
-    names = _class_names(classifier, class_index)
+    names = class_names_of(classifier, class_index)
     return _predictions(classifier, sources, names, top)
 
 
-def _class_names(classifier: Classifier, class_index) -> tuple[str, ...]:
+def class_names_of(
+    classifier: Classifier, class_index: str | os.PathLike[str] | None = None
+) -> tuple[str, ...]:
     """Names of the classes; their indices as text if nothing names them."""
     if classifier.class_names is not None:
         return classifier.class_names
@@ -133,6 +135,19 @@ def _most_probable(classifier, images, names, top):
         return []
     batch = np.stack(images)
     probabilities = classifier.probabilities(batch, batch_size=len(batch), verbose=0)
+    return most_probable(probabilities, names, top)
+
+
+def most_probable(
+    probabilities: np.ndarray, names: Sequence[str], top: int
+) -> list[tuple[ClassProbability, ...]]:
+    """The most probable classes of each image, the most probable one first.
+
+    Args:
+        probabilities: (images, classes).
+        names: a name for each class.
+        top: number of classes for each image.
+    """
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         tuple(ClassProbability(int(i), names[i], float(row[i])) for i in best)
