@@ -53,6 +53,25 @@ def assert_close(actual, expected, tolerance=1e-5):
     assert error <= tolerance, f"relative error {error:.2e}"
 
 
+def gradient_of(function, x):
+    """The gradient at an array of a function of a tensor with a scalar result."""
+    if keras.backend.backend() == "torch":
+        x = keras.ops.convert_to_tensor(x).requires_grad_(True)
+        function(x).backward()
+        return array(x.grad)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return array(jax.grad(function)(x))
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = function(x)
+    return array(tape.gradient(value, x))
+
+
 def weights(model):
     """Copies of a model's weights by path, without the name of a model of ours."""
     return {path: array(weight).copy() for path, weight in named_weights(model)}

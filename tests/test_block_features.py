@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, assert_close, images, tiny
+from helpers import array, assert_close, gradient_of, images, tiny
 from keras import ops
 
 from keras_vit.models.fields import num_prefix
@@ -118,24 +118,6 @@ def test_gradients_flow_from_every_block_to_the_pixels():
     step = 1e-3 * gradient / np.linalg.norm(gradient)
     slope = (array(loss(x + step)) - array(loss(x - step))) / 2e-3
     assert slope == pytest.approx(np.linalg.norm(gradient), rel=1e-2)
-
-
-def gradient_of(function, x):
-    if keras.backend.backend() == "torch":
-        x = ops.convert_to_tensor(x).requires_grad_(True)
-        function(x).backward()
-        return array(x.grad)
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return array(jax.grad(function)(x))
-    import tensorflow as tf
-
-    x = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        value = function(x)
-    return array(tape.gradient(value, x))
 
 
 @pytest.mark.one_backend

@@ -20,6 +20,7 @@ import keras_vit
 from keras_vit.naflex import NaFlexModel, fitting_size, pack_images
 
 CASE = REFERENCE / "hf_siglip2_naflex"
+TIMM = REFERENCE / "timm_naflex_gap"
 SMALL = {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "mlp_dim": 32, "classes": 3}
 SHAPES = ((32, 48), (40, 24), (8, 16))  # pixels, in patches of 8
 
@@ -186,6 +187,25 @@ def test_transformers_reads_what_is_written(tmp_path):
             spatial_shapes=torch.tensor(batch["spatial_shapes"], dtype=torch.int64),
         )
     assert_close(NaFlexModel(encoder)(batch), outputs.pooler_output.numpy())
+
+
+@pytest.mark.one_backend
+def test_timms_naflexvit_goes_out_as_it_came(tmp_path):
+    path = tmp_path / "naflex.safetensors"
+    model = keras_vit.from_pretrained(TIMM, classifier_activation=None)
+    keras_vit.save_weights(model, path, layout="timm_naflex")
+    ours, theirs = load_file(path), load_file(TIMM / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
+    again = keras_vit.from_pretrained(path, classifier_activation=None)
+    assert_same_weights(weights(again), weights(model))
+    assert again.get_config() == {**model.get_config(), "name": again.name}
+    # Through timm's VisionTransformer, whose positions have no grid.
+    keras_vit.save_weights(again, tmp_path / "vit.safetensors", layout="timm")
+    plain = keras_vit.from_pretrained(tmp_path / "vit.safetensors")
+    keras_vit.save_weights(plain, path, layout="timm_naflex")
+    assert all(np.array_equal(load_file(path)[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.one_backend

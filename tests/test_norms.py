@@ -11,6 +11,7 @@ from helpers import (
     array,
     assert_close,
     assert_same_weights,
+    gradient_of,
     images,
     randomize,
     tiny,
@@ -44,6 +45,39 @@ def test_rms_norm_is_its_formula(dtype, bound):
     assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
     outputs = keras.ops.cast(outputs, "float32")
     np.testing.assert_allclose(array(outputs), TOKENS / size * array(gamma), atol=4 * bound)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [("float32", 1e-5), ("mixed_bfloat16", 0.02), ("bfloat16", 0.02)]
+)
+@pytest.mark.parametrize("scale", [1, 1e-4, 100])
+def test_gradients_of_rms_norm_are_those_of_its_formula(dtype, bound, scale):
+    layer = RMSNormalization(epsilon=1e-6, dtype=dtype)
+    layer.build(TOKENS.shape)
+    randomize(layer)
+    along = np.random.default_rng(1).normal(size=TOKENS.shape).astype("float32")
+    # What the layer computes with, in float64 from here.
+    inputs = rounded(scale * TOKENS, layer.compute_dtype)
+    gamma, weight = array(keras.ops.cast(layer.scale, "float32")), layer.scale
+
+    def loss(x, gamma):
+        with keras.StatelessScope([(weight, keras.ops.cast(gamma, weight.dtype))]):
+            outputs = layer(keras.ops.cast(x, layer.compute_dtype))
+        return keras.ops.sum(keras.ops.multiply(along, keras.ops.cast(outputs, "float32")))
+
+    x, scales, along64 = (a.astype("float64") for a in (inputs, gamma, along))
+    size = np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+    upper = along64 * scales / size
+    of_inputs = upper - x * np.mean(upper * x, axis=-1, keepdims=True) / size**2
+    of_gamma = np.sum(along64 * x / size, axis=(0, 1))
+    assert_close(gradient_of(lambda x: loss(x, gamma), inputs), of_inputs, bound)
+    assert_close(gradient_of(lambda g: loss(inputs, g), gamma), of_gamma, bound)
+
+
+def rounded(values, dtype):
+    """Values of a dtype, as float32."""
+    values = keras.ops.convert_to_tensor(values, "float32")
+    return array(keras.ops.cast(keras.ops.cast(values, dtype), "float32"))
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])

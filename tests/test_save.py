@@ -22,8 +22,8 @@ SIZE = {"image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "ml
 
 
 def path_for(folder, layout):
-    endings = {"google": ".npz", "timm": ".safetensors", "huggingface": ""}
-    return folder / f"{layout}{endings[layout]}"
+    endings = {"google": ".npz", "huggingface": ""}
+    return folder / f"{layout}{endings.get(layout, '.safetensors')}"
 
 
 def out_and_in(model, layout, folder, **overrides):
@@ -90,6 +90,13 @@ MODELS = {
         {"mlp": "geglu", "image_size": (32, 48)},
         {"representation_size": 48, "image_mean": (0.1, 0.2, 0.3)},
         {"pooling": "gap", "class_token": True, "position_interpolation": "bicubic"},
+    ],
+    "timm_naflex": [
+        {"num_prefix_positions": 0, "num_registers": 4, "image_size": (32, 48)},
+        {"pooling": "gap", "fc_norm": True, "num_registers": 4, "layer_scale": 1e-5},
+        {"pooling": "map", "position_interpolation": "bilinear", "qkv_bias": False},
+        {"pooling": "gap", "position": "none", "qk_norm": True, "mlp": "quick_gelu"},
+        {"pooling": "gap", "pre_norm": True, "layer_norm_epsilon": 1e-5},
     ],
     "huggingface": [
         {},
@@ -228,6 +235,16 @@ def test_half_precision_weights_go_out(tmp_path):
         ("huggingface", {"representation_size": 48}, "cannot have representation_size=48"),
         ("huggingface", {"mlp": "swiglu"}, "cannot have mlp='swiglu'"),
         ("huggingface", {"layer_scale": 1.0}, "cannot have classes=10"),
+        ("timm_naflex", {"mlp": "swiglu"}, "NaFlexVit cannot have mlp='swiglu'"),
+        ("timm_naflex", {"representation_size": 48}, "cannot have representation_size=48"),
+        ("timm_naflex", {"position": "relative"}, "cannot have position='relative'"),
+        ("timm_naflex", {"qkv_bias": "qv"}, "cannot have qkv_bias='qv'"),
+        ("timm_naflex", {"mlp_sub_norm": True}, "cannot have mlp_sub_norm=True"),
+        ("timm_naflex", {"rope": "axial"}, "no place here for rope=.*layout='timm'"),
+        ("timm_naflex", {"distilled": True}, "no place here for distilled=True"),
+        ("timm_naflex", {"norm": "rms"}, "no place here for norm='rms'"),
+        ("timm_naflex", {"patch_size": (8, 16)}, "patches in a row are squares of 3"),
+        ("timm_naflex", {"input_shape": (32, 32, 1)}, "are squares of 3 channels"),
         ("keras", {}, "must be one of 'google', 'timm', 'huggingface'"),
     ],
 )  # fmt: skip

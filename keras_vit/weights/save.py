@@ -46,15 +46,17 @@ from keras_vit.weights.layouts.moves import MOVES, Dims
 from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.layouts.timm_efficientnet import TIMM_EFFICIENTNET
 from keras_vit.weights.layouts.timm_eva import TIMM_EVA, check_eva, is_eva
+from keras_vit.weights.layouts.timm_naflex import TIMM_NAFLEX, check_naflex
 from keras_vit.weights.layouts.timm_resnet import TIMM_BIT
 from keras_vit.weights.load import variables
 from keras_vit.weights.masked_checkpoint import DECODER_KEY, UNTOLD, has_decoder
 from keras_vit.weights.notes import NOTES_KEY
 
-WRITTEN = ("google", "timm", "huggingface", "meta")
+WRITTEN = ("google", "timm", "huggingface", "meta", "timm_naflex")
 ENDINGS = {
     "google": (".npz",),
     "timm": (".safetensors",),
+    "timm_naflex": (".safetensors",),
     "meta": (".safetensors", ".pth"),
 }
 # Argument → its values that a file means without a word (None: BiT has no such argument),
@@ -62,8 +64,8 @@ ENDINGS = {
 _SAID = {
     "rope": ((None,), ("timm", "huggingface", "meta")),
     "pooling": ((None, "token", "gap", "map"), ("huggingface",)),
-    "pooling_prefix": ((None, False), ("timm",)),
-    "final_norm": ((None, True), ("timm",)),
+    "pooling_prefix": ((None, False), ("timm", "timm_naflex")),
+    "final_norm": ((None, True), ("timm", "timm_naflex")),
     "distilled": ((None, False), ("timm", "huggingface")),
     "norm": ((None, "layer"), ("huggingface",)),
     "norm_after": ((None, False), ("timm",)),
@@ -76,7 +78,11 @@ _LAYOUTS = {
     "BiTResNet": {"timm": TIMM_BIT, "google": BIT},
     "EfficientNet": {"timm": TIMM_EFFICIENTNET},
 }
-_OF_A_VIT = {"google": GOOGLE, "timm": TIMM}  # and others, by its arguments
+_OF_A_VIT = {
+    "google": GOOGLE,
+    "timm": TIMM,
+    "timm_naflex": TIMM_NAFLEX,
+}  # and others, by its arguments
 MASKED = {"meta": MAE, "huggingface": HF_MAE}  # of masked autoencoders
 
 
@@ -117,6 +123,10 @@ def save(model: keras.Model, path: str | os.PathLike[str], layout: str) -> None:
             check_eva(config)
             timm = TIMM_EVA
         tensors, dims = in_layout(model, timm)
+        _write_safetensors(path, tensors, _metadata(model, config, dims))
+    elif layout == "timm_naflex":
+        check_naflex(config)
+        tensors, dims = in_layout(model, TIMM_NAFLEX)
         _write_safetensors(path, tensors, _metadata(model, config, dims))
     elif layout == "huggingface":
         _save_folder(model, path, config)

@@ -190,14 +190,14 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str], *, layout: st
         model: a `VisionTransformer`, `BiTResNet` or `EfficientNet`, fine-tuned or not, or a
             `pretraining.MaskedAutoencoder`.
         path: path of an `.npz` file (`"google"`), of a `.safetensors` file (`"timm"`,
-            `"meta"`), of a `.pth` file (`"meta"`) or of a folder (`"huggingface"`), which
-            is created if it is missing.
+            `"timm_naflex"`, `"meta"`), of a `.pth` file (`"meta"`) or of a folder
+            (`"huggingface"`), which is created if it is missing.
         layout: `"google"` (that of the ViT paper's code, or of BigVision for its models),
-            `"timm"` (the state dict of its VisionTransformer or Eva), `"meta"` (the own
-            names of DINOv3, and of MAE with its decoder) or `"huggingface"` (config.json,
-            preprocessor_config.json and model.safetensors for transformers: ViT, DINOv2
-            with or without registers, DINOv3, MAE with its decoder, or the image tower of
-            CLIP, SigLIP or SigLIP 2 NaFlex).
+            `"timm"` (the state dict of its VisionTransformer or Eva), `"timm_naflex"` (of
+            its NaFlexVit), `"meta"` (the own names of DINOv3, and of MAE with its decoder)
+            or `"huggingface"` (config.json, preprocessor_config.json and model.safetensors
+            for transformers: ViT, DINOv2 with or without registers, DINOv3, MAE with its
+            decoder, or the image tower of CLIP, SigLIP or SigLIP 2 NaFlex).
 
     Raises:
         ValueError: if the layout cannot hold a part of the model, which it names, or
