@@ -10,7 +10,7 @@ from helpers import TINY, array, weights
 import keras_vit
 from keras_vit.data import Augmentation
 from keras_vit.training import SmallData, ViTFineTuning, finetune, prepare_data
-from keras_vit.training.finetune import split_into_epochs
+from keras_vit.training.fitting import split_into_epochs
 
 PLAIN = Augmentation(crop="resize", flip=False, evaluation_crop="resize")
 

@@ -15,6 +15,7 @@ from keras_vit.cli import (
     finetune,
     plan,
     predict,
+    pretrain,
     vtab,
 )
 from keras_vit.cli.options import (
@@ -79,8 +80,8 @@ def _parser():
         "--version", action="version", version=f"keras-vit {keras_vit.__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    modules = (finetune, evaluate, predict, embed, explain, vtab, export, plan)
-    modules += (checkpoints,)
+    modules = (finetune, pretrain, evaluate, predict, embed, explain, vtab, export)
+    modules += (plan, checkpoints)
     for module in modules:
         module.add_to(commands)
     return parser

@@ -4,7 +4,7 @@ import argparse
 import ast
 import difflib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from keras_vit.data.duplicates import DUPLICATES
@@ -278,9 +278,14 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     return overrides | settings_of(args.set)
 
 
-def settings_of(texts: Sequence[str]) -> dict[str, Any]:
-    """The arguments that `--set` gives, by name."""
-    return dict(_setting(text) for text in texts)
+def settings_of(texts: Sequence[str], more: Collection[str] = ()) -> dict[str, Any]:
+    """The arguments that `--set` gives, by name.
+
+    Args:
+        texts: `NAME=VALUE` each.
+        more: names that may be set beside those of the model.
+    """
+    return dict(_setting(text, more) for text in texts)
 
 
 def size_of(numbers: Sequence[int] | None) -> int | tuple[int, ...] | None:
@@ -292,9 +297,9 @@ def _tuple(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _setting(text):
+def _setting(text, more):
     name, equals, value = text.partition("=")
-    known = model_options()
+    known = model_options() | {*more}
     if not equals or name not in known:
         near = difflib.get_close_matches(name, known) or sorted(known)
         raise ValueError(

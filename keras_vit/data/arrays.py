@@ -20,11 +20,13 @@ def load_arrays(
     splits: Mapping[str, Any] | None,
     reading: Reading,
     known: Sequence[str] | None = None,
+    labelled: str = "required",
 ) -> tuple[dict[str, ImageArrays], tuple[str, ...]]:
     """Returns sources and class names of a pair (images, labels), or of one per split.
 
     If the classes are `known`, integer labels are indices into them, and a split may lack
-    some classes.
+    some classes. Where `labelled` is not `"required"`, images alone are taken as well, and
+    have no names.
 
     Raises:
         ValueError: if the arrays are not pairs of images and labels that fit.
@@ -40,6 +42,8 @@ def load_arrays(
             "Arrays by split must be a dictionary with 'train', and perhaps 'validation' "
             f"and 'test'. Received the keys: {sorted(map(str, pairs))}"
         )
+    if labelled == "none" or (labelled == "optional" and not _are_pairs(pairs)):
+        return _without_labels(pairs, reading), ()
     images, labels = {}, {}
     for split, pair in pairs.items():
         images[split], labels[split] = _checked_pair(pair, split, reading)
@@ -56,6 +60,22 @@ def load_arrays(
         if split in pairs
     }
     return sources, class_names
+
+
+def _are_pairs(pairs) -> bool:
+    return all(isinstance(pair, tuple | list) for pair in pairs.values())
+
+
+def _without_labels(pairs, reading: Reading) -> dict[str, ImageArrays]:
+    """Returns the images of each split, which have the label 0."""
+    sources = {}
+    for split in (split for split in SPLITS if split in pairs):
+        pair = pairs[split]
+        images = pair[0] if isinstance(pair, tuple | list) else pair
+        images = checked_images(images, f"The images of {split!r}", reading)
+        number = len(images)
+        sources[split] = ImageArrays(images, np.zeros(number, "int32"), np.arange(number))
+    return sources
 
 
 def _checked_pair(pair, split: str, reading: Reading):

@@ -19,7 +19,7 @@ from keras_vit.data.split_names import (
 )
 from keras_vit.data.wording import listed
 
-SPLIT_COLUMN = "split"
+LABEL_COLUMN, SPLIT_COLUMN = "label", "split"
 NO_COLUMN = "none"
 SEPARATORS = (",", ";", "\t")
 MOST_VALUES = 20  # distinct values of a column of splits
@@ -38,16 +38,20 @@ def load_csv(
     split_column: str | None,
     splits: Mapping[str, str | Sequence[str]] | None,
     known: Sequence[str] | None = None,
+    labels: str = "required",
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
     """Returns sources and class names; `splits` names the values of the split column.
 
-    If the classes are `known`, a split may lack some of them.
+    If the classes are `known`, a split may lack some of them. With `labels="none"`, or
+    `"optional"` where there is no column `"label"`, there are no names.
 
     Raises:
         FileNotFoundError: if the file, or an image that it names, does not exist.
         ValueError: if columns, splits or classes do not make a data set.
     """
     file = Path(file)
+    if labels == "none" or (labels == "optional" and _lacks_labels(file, label_column)):
+        label_column = None
     rows = _Rows(file, image_column, label_column, split_column, splits is not None)
     found = list(rows)
     split_of = _split_names(splits, {value for _, _, value, _ in found if value}, rows)
@@ -64,6 +68,8 @@ def load_csv(
         if split is not None:
             examples.setdefault(split, []).append((path, label))
     class_names = _class_names(file, examples, known)
+    if label_column is None:
+        class_names = ()
     sources = {
         split: _source(examples[split], class_names, file.parent)
         for split in KNOWN
@@ -72,12 +78,22 @@ def load_csv(
     return sources, class_names
 
 
+def _lacks_labels(file: Path, label_column: str) -> bool:
+    """Tells if no column of a file has the usual name; another name must be there."""
+    with open(file, encoding="utf-8-sig", newline="", errors="replace") as stream:
+        header = re.split("|".join(SEPARATORS), stream.readline())
+    names = {name.strip().strip('"') for name in header}
+    return label_column == LABEL_COLUMN and LABEL_COLUMN not in names
+
+
 class _Rows:
     """Rows of a CSV file as (path, label, split, place), each checked as it is read."""
 
     def __init__(self, file: Path, image_column, label_column, split_column, has_splits):
         self._file = file
-        self._columns = (image_column, label_column)
+        self._image_column, self._label_column = image_column, label_column
+        named = (image_column, label_column)
+        self._columns = tuple(column for column in named if column is not None)
         self._has_splits = has_splits
         self.split_column = split_column
         self._where = repr(os.fspath(file))
@@ -165,7 +181,8 @@ class _Rows:
         return [column for column, found in values.items() if _are_splits(found)]
 
     def _cells(self, row):
-        image, label = (row[column] for column in self._columns)
+        image = row[self._image_column]
+        label = row[self._label_column] if self._label_column else "no label"
         if None in row or None in row.values() or not image or not label.strip():
             raise ValueError(
                 f"{self._where} must have one value for each column; quote values that "
@@ -231,5 +248,5 @@ def _class_names(file: Path, examples, known) -> tuple[str, ...]:
 
 def _source(rows, class_names, root: Path) -> ImageFiles:
     index = {name: i for i, name in enumerate(class_names)}
-    labels = np.array([index[label] for _, label in rows], "int32")
+    labels = np.array([index[label] if index else 0 for _, label in rows], "int32")
     return ImageFiles(tuple(path for path, _ in rows), labels, root)

@@ -31,7 +31,8 @@ class ImageData:
 
     Attributes:
         name: name of the data set.
-        class_names: names of the classes, in the order of the labels.
+        class_names: names of the classes, in the order of the labels; empty for images
+            without labels.
         splits: the source of each split: `"train"`, perhaps `"validation"` and `"test"`.
         pipeline: settings that make batches of images.
         seed: random seed of order and augmentation.
@@ -65,8 +66,9 @@ class ImageData:
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {n}" for split, n in self.num_examples.items())
         height, width = self.pipeline.image_size
+        classes = f"{self.num_classes} classes" if self.class_names else "without labels"
         return (
-            f"ImageData({self.name!r}: {self.num_classes} classes, {counts}; images of "
+            f"ImageData({self.name!r}: {classes}, {counts}; images of "
             f"{height} × {width} × {self.pipeline.channels})"
         )
 

@@ -32,6 +32,7 @@ from keras_vit.data.tfds import load_tfds
 from keras_vit.log import log
 
 VALIDATION_SPLIT = 0.2
+LABELS = ("required", "optional", "none")
 TFDS_NAME = re.compile(r"[a-zA-Z]\w*(:[a-zA-Z]\w*)?(/[\w.\-]+)?(:[\d.*]+)?")
 LARGEST_SEED = 2**63 - 1
 
@@ -47,6 +48,7 @@ def load(
     label_column: str = "label",
     split_column: str | None = None,
     class_names: Sequence[str] | None = None,
+    labels: str = "required",
     bad_images: str = "raise",
     duplicates: str = "raise",
     seed: int = 0,
@@ -94,6 +96,13 @@ def load(
             a model to evaluate. The data may lack some of them, and integer labels of
             arrays are indices into them. `None` takes the names in the data, each of which
             must have images to train on.
+        labels: `"required"`; `"none"`, where images are all that is read: any files in a
+            folder and its sub-folders, a CSV file without a column of labels, a data set
+            of TensorFlow Datasets without classes, an array of images alone, or one for
+            each split; `"optional"`, where labels are read if there are any: if no image to
+            train on lies outside of two folders or more, if the CSV file has the column,
+            the data set a class, or arrays are pairs. Without labels `class_names` of the
+            result is empty, and every example has the label 0.
         bad_images: `"raise"` reads the header of every file, and fails if some are damaged.
             Damage later in a file, and any in a file of TensorFlow Datasets, fails when the
             image is decoded. `"skip"` decodes every image once, and leaves out those that
@@ -121,26 +130,32 @@ def load(
         ImportError: if a package of the `data` extra is missing.
     """
     arguments.one_of(duplicates, DUPLICATES, "duplicates")
+    arguments.one_of(labels, LABELS, "labels")
     _check_arguments(splits, validation_split, test_split, bad_images, seed)
+    if labels != "required" and class_names is not None:
+        raise ValueError(
+            "`class_names` are names of labels, which must be required then. Received: "
+            f"labels={labels!r}. Leave one of them out."
+        )
     settings = Pipeline(**pipeline)
     columns = (image_column, label_column, split_column)
     fractions = (validation_split, test_split)
     if isinstance(source, str | os.PathLike):
         name, sources, found = _found_files(
-            source, data_dir, splits, columns, fractions, class_names
+            source, data_dir, splits, columns, fractions, class_names, labels
         )
     else:
         name = "arrays"
-        sources, found = load_arrays(source, splits, settings.reading, class_names)
+        sources, found = load_arrays(source, splits, settings.reading, class_names, labels)
     _check_names(sources, found)
-    is_trained_on = class_names is None
+    is_trained_on = class_names is None and bool(found)
     if is_trained_on:
         _check_classes(sources, found, name)
     sources = {split: s.read_as(settings.reading) for split, s in sources.items()}
     if bad_images == "skip":
         sources = without_bad_images(sources, found if is_trained_on else None)
     check_values(sources, settings.reading, check_images(sources))
-    if is_trained_on:
+    if class_names is None:
         class_names = found
     else:
         sources, class_names = relabel(sources, found, class_names, name)
@@ -169,22 +184,24 @@ def find(source: str | os.PathLike[str], **pipeline: Any) -> ImageData:
         ValueError: if they do not make a data set.
     """
     columns, fractions = ("path", "label", None), (0.0, 0.0)
-    name, sources, found = _found_files(source, None, None, columns, fractions, None)
+    name, sources, found = _found_files(
+        source, None, None, columns, fractions, None, "required"
+    )
     ordered = {split: sources[split] for split in SPLITS if split in sources}
     return ImageData(name, found, ordered, Pipeline(**pipeline))
 
 
 def _found_files(
-    source: str | os.PathLike, data_dir, splits, columns, fractions, class_names
+    source: str | os.PathLike, data_dir, splits, columns, fractions, class_names, labels
 ) -> tuple[str, dict[str, Source], tuple[str, ...]]:
     """Name, sources and class names of a path or a data set of TensorFlow Datasets."""
     path = Path(source)
     if path.is_dir():
-        return path.resolve().name, *load_folder(source, splits, class_names)
+        return path.resolve().name, *load_folder(source, splits, class_names, labels)
     if path.suffix.lower() in (".csv", ".tsv"):
-        return path.stem, *load_csv(source, *columns, splits, class_names)
+        return path.stem, *load_csv(source, *columns, splits, class_names, labels)
     if isinstance(source, str) and TFDS_NAME.fullmatch(source):
-        sources, found, name = load_tfds(source, data_dir, splits, *fractions)
+        sources, found, name = load_tfds(source, data_dir, splits, *fractions, labels)
         return name, sources, found
     raise FileNotFoundError(f"There is no folder or CSV file {os.fspath(source)!r}")
 

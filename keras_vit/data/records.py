@@ -60,6 +60,14 @@ class StoredLabel:
         return int(values[self.key][0])
 
 
+@dataclass(frozen=True)
+class NoLabel:
+    """The label 0 of every record of a data set without classes."""
+
+    def __call__(self, values: Mapping[str, np.ndarray]) -> int:
+        return 0
+
+
 @dataclass(frozen=True, eq=False)
 class Records:
     """Source of records in the files of TFDS.
@@ -88,6 +96,8 @@ class Records:
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """Class of each example, int32 (n,); the first access reads the whole split."""
+        if isinstance(self.label, NoLabel):
+            return np.zeros(len(self), "int32")
         labels = map_indices(lambda index: self._features(index)[1], len(self))
         return np.array(labels, "int32")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_vit.data.packages import require, tensorflow
 from keras_vit.data.record_files import FILE_FORMATS
-from keras_vit.data.records import Label, Records, StoredLabel
+from keras_vit.data.records import Label, NoLabel, Records, StoredLabel
 from keras_vit.download.web import FORBIDDEN, is_offline
 from keras_vit.log import log
 
@@ -23,8 +23,11 @@ def load_tfds(
     splits: Mapping[str, str | Sequence[str]] | None,
     validation_split: float | None,
     test_split: float,
+    labels: str = "required",
 ) -> tuple[dict[str, Records], tuple[str, ...], str]:
     """Returns sources, class names and full name of a data set; prepares it if needed.
+
+    With `labels="none"`, or `"optional"` where it has none, there are no names.
 
     Raises:
         ValueError: if the data set, its features or `splits` do not fit.
@@ -38,11 +41,13 @@ def load_tfds(
         )
     tensorflow()
     builder = prepared_builder(name, data_dir)
-    image_key, label_key = _keys(builder)
+    image_key, label_key = _keys(builder, labels)
     if splits is None:
         splits = _default_splits(builder.info.splits, validation_split, test_split)
-    sources = records_of(builder, splits, image_key, StoredLabel(label_key))
-    return sources, tuple(builder.info.features[label_key].names), builder.info.full_name
+    label = StoredLabel(label_key) if label_key else NoLabel()
+    sources = records_of(builder, splits, image_key, label)
+    names = tuple(builder.info.features[label_key].names) if label_key else ()
+    return sources, names, builder.info.full_name
 
 
 def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Any | None:
@@ -181,15 +186,17 @@ def _prepare(builder):
     builder.download_and_prepare()
 
 
-def _keys(builder) -> tuple[str, str]:
-    """Returns the names of the features that are image and label."""
-    tfds, features = require("tensorflow_datasets"), builder.info.features
+def _keys(builder, labels) -> tuple[str, str | None]:
+    """Returns the names of the features that are image and label.
+
+    The label is `None` where `labels` does not require one.
+    """
+    features = builder.info.features
     keys = builder.info.supervised_keys or ("image", "label")
-    kinds = (tfds.features.Image, tfds.features.ClassLabel)
-    if len(keys) != 2 or not all(
-        isinstance(key, str) and key in features and isinstance(features[key], kind)
-        for key, kind in zip(keys, kinds, strict=True)
-    ):
+    are_found = _are_image_and_label(keys, features)
+    if labels != "required" and not (are_found and labels == "optional"):
+        keys = (_image_key(builder, keys), None)
+    elif not are_found:
         raise ValueError(
             f"The data set {builder.info.full_name!r} must have an image and a label of "
             f"one class. Received the features: {features}. Write its images to a folder "
@@ -201,6 +208,29 @@ def _keys(builder) -> tuple[str, str]:
             f"{np.dtype(features[keys[0]].np_dtype)}"
         )
     return keys
+
+
+def _are_image_and_label(keys, features) -> bool:
+    tfds = require("tensorflow_datasets")
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    return len(keys) == 2 and all(
+        isinstance(key, str) and key in features and isinstance(features[key], kind)
+        for key, kind in zip(keys, kinds, strict=True)
+    )
+
+
+def _image_key(builder, keys) -> str:
+    """Name of the feature that is the image: the supervised one, or the only one."""
+    kind, features = require("tensorflow_datasets").features.Image, builder.info.features
+    images = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if isinstance(keys[0], str) and keys[0] in images:
+        return keys[0]
+    if len(images) != 1:
+        raise ValueError(
+            f"The data set {builder.info.full_name!r} must have one image in each example. "
+            f"Received the features: {features}. Write its images to a folder instead."
+        )
+    return images[0]
 
 
 def _default_splits(available, validation_split: float | None, test_split: float):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.report import pictures
-from keras_vit.report.charts import Line, line_chart
+from keras_vit.report.curves import curve, positions
 from keras_vit.report.document import write_document
 from keras_vit.report.markup import Markup, facts, join, render, table
 from keras_vit.report.statistics import Evaluation, absent_note
@@ -112,11 +112,11 @@ def _interval_bar(accuracy, low, high) -> Markup:
 
 def _curves(history, loss_note) -> str:
     accuracies = np.nan_to_num(history.get("val_accuracy", []), nan=-1.0)
-    best = _positions(history)[int(np.argmax(accuracies))] if len(accuracies) else None
+    best = positions(history)[int(np.argmax(accuracies))] if len(accuracies) else None
     charts = [
-        _curve(history, "accuracy", "Accuracy", shares=True, marked_x=best),
-        _curve(history, "loss", "Loss", marked_x=best),
-        _curve(history, "learning_rate", "Learning rate"),
+        curve(history, "accuracy", "Accuracy", shares=True, marked_x=best),
+        curve(history, "loss", "Loss", marked_x=best),
+        curve(history, "learning_rate", "Learning rate"),
     ]
     if not any(charts):
         return ""
@@ -128,34 +128,6 @@ def _curves(history, loss_note) -> str:
         "those of validation." + (f" The loss above is {loss_note}." if loss_note else "")
     )
     return render("parts/charts", charts=join(charts), note=note)
-
-
-def _positions(history):
-    """The horizontal positions of the points: steps, or else epochs."""
-    length = max(map(len, history.values()))
-    return history.get("step") or range(1, length + 1)
-
-
-def _curve(history, metric, title, **options) -> str:
-    styles = {metric: ("training", "train"), f"val_{metric}": ("validation", "validation")}
-    if metric == "learning_rate":
-        styles = {metric: ("learning rate", "rate")}
-    lines = [
-        Line(name, style, _positions(history), history[key])
-        for key, (name, style) in styles.items()
-        if history.get(key)
-    ]
-    values = "; ".join(
-        f"{line.name} from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in lines
-    )
-    axis = "step" if "step" in history else "epoch"
-    description = f"{title} by {axis}: {values}"
-    chart = line_chart(lines, description=description, x_label=axis, **options)
-    if not chart:
-        return ""
-    keys = [render("parts/legend_key", style=line.style, name=line.name) for line in lines]
-    legend = join(keys) if len(lines) > 1 else ""
-    return render("parts/chart_figure", title=title, legend=legend, chart=chart)
 
 
 # The confusion matrix.

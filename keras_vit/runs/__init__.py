@@ -1,4 +1,4 @@
-"""Experiments from arguments to results: fine-tuning, evaluation and prediction."""
+"""Experiments from arguments to results: trainings, evaluation and prediction."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +26,7 @@ from keras_vit.runs.folder import RunFolder, find_run
 from keras_vit.runs.imagenet import TestSetResult, evaluate_imagenet
 from keras_vit.runs.model_pictures import ModelPictures
 from keras_vit.runs.prediction import ClassProbability, Prediction, predict
+from keras_vit.runs.pretraining import PreTrainingResult, pretrain
 from keras_vit.runs.representation import RepresentationResult, evaluate_representation
 from keras_vit.runs.results import EvaluationResult
 from keras_vit.runs.vtab import TaskState, VtabResult, evaluate_vtab, vtab_states
@@ -44,6 +45,7 @@ __all__ = [
     "FineTuningResult",
     "ModelPictures",
     "Neighbor",
+    "PreTrainingResult",
     "Prediction",
     "Progress",
     "RepresentationResult",
@@ -64,6 +66,7 @@ __all__ = [
     "load_explainer",
     "load_model",
     "predict",
+    "pretrain",
     "vtab_states",
 ]
 _OLD_NAMES = {

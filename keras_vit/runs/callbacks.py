@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vit.data.packages import tensorflow
 from keras_vit.distribution import gather_weights, is_first_process
-from keras_vit.runs.folder import BEST, LAST
+from keras_vit.runs.folder import BEST, LAST, OBJECTIVE
 from keras_vit.training.resume import event_files
 
 Epochs = Sequence[tuple[int, Mapping[str, Any]]]  # the number and the logs of each
@@ -40,24 +40,30 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         folder: where to write `best.keras` and `last.keras`.
-        monitor: metric whose highest value is the best.
+        monitor: metric whose best value is the best.
+        mode: `"max"` if its highest value is, `"min"` for its lowest.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], monitor: str = "val_accuracy"
+        self,
+        folder: str | os.PathLike[str],
+        monitor: str = "val_accuracy",
+        mode: str = "max",
     ) -> None:
         super().__init__()
         self.folder: str = os.fspath(folder)
         self.monitor = monitor
+        self.mode = mode
         self.best: float | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # The first value is the best so far, even if it is NaN.
-        value = float(np.nan_to_num(logs[self.monitor], nan=-np.inf))
+        sign = 1 if self.mode == "max" else -1
+        value = float(np.nan_to_num(sign * logs[self.monitor], nan=-np.inf))
         self._save(LAST)
-        if self.best is None or value > self.best:
-            self.best = value
-            self._save_without_optimizer(BEST)
+        if self.best is None or value > sign * self.best:
+            self.best = sign * value
+            self._save_best()
 
     def resume_state(self) -> dict[str, Any]:
         """State for `ExactResume` to save."""
@@ -66,6 +72,9 @@ class Checkpoints(keras.callbacks.Callback):
     def resume(self, state: Mapping[str, Any], epochs: Epochs) -> None:
         """Restores the state that `ExactResume` saved."""
         self.best = state.get("best")
+
+    def _save_best(self):
+        self._save_without_optimizer(BEST)
 
     def _save_without_optimizer(self, name):
         # `save` has no argument for it; Adam's state is twice the size of the weights.
@@ -76,12 +85,32 @@ class Checkpoints(keras.callbacks.Callback):
         finally:
             self.model.optimizer = optimizer
 
-    def _save(self, name):
+    def _save(self, name, part_of_model=None):
         with gather_weights(self.model):
             if is_first_process():
                 part = os.path.join(self.folder, f"part.{name}")
-                self.model.save(part)
+                (part_of_model or self.model).save(part)
                 os.replace(part, os.path.join(self.folder, name))
+
+
+def kept_encoder(model: keras.Model) -> keras.Model:
+    """The encoder that is kept of a model that is trained around one."""
+    return getattr(model, "kept_encoder", model.encoder)
+
+
+class EncoderCheckpoints(Checkpoints):
+    """Saves as the best checkpoint the encoder alone, and beside it the whole model.
+
+    Args:
+        folder: where to write `best.keras`, the encoder, `objective.keras`, the model of
+            the same step that was trained around it, and `last.keras`.
+        monitor: see `Checkpoints`.
+        mode: see `Checkpoints`.
+    """
+
+    def _save_best(self):
+        self._save_without_optimizer(OBJECTIVE)
+        self._save(BEST, kept_encoder(self.model))
 
 
 class EventFiles(keras.callbacks.Callback):

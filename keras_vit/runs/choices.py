@@ -57,6 +57,20 @@ def choose_recipe(
         _check_freeze(changes["freeze"])
     if not isinstance(recipe, Recipe):
         recipe = _recipe_by_name(recipe, data, known_name, changes.get("batch_size"))
+    return changed_recipe(recipe, data, options, epochs)
+
+
+def changed_recipe(
+    recipe: Recipe, data: ImageData, options: Options, epochs: float | None
+) -> Recipe:
+    """The recipe, changed as the options and the number of epochs say.
+
+    Args: see `choose_recipe`.
+
+    Raises:
+        ValueError: if a field is refused.
+    """
+    changes = dict(options.recipe)
     if options.augmentation:
         changes["augmentation"] = recipe.augmentation.replace(**options.augmentation)
     if epochs is not None:

@@ -19,10 +19,8 @@ def describe_data(data: ImageData) -> str:
     """Name, classes and number of images of each split."""
     names = ", ".join(data.class_names[:_MOST_NAMES])
     more = ", …" if len(data.class_names) > _MOST_NAMES else ""
-    return (
-        f"data    {data.name}: {data.num_classes} classes ({names}{more}); images: "
-        f"{describe_examples(data.num_examples)}"
-    )
+    classes = f"{data.num_classes} classes ({names}{more})" if names else "no labels"
+    return f"data    {data.name}: {classes}; images: {describe_examples(data.num_examples)}"
 
 
 def describe_examples(examples: Mapping[str, int]) -> str:

@@ -1,42 +1,29 @@
 """`fine_tune`: from images and a checkpoint to a run folder."""
 
-import contextlib
-import datetime
-import importlib.metadata
 import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_vit.data import ImageData
 from keras_vit.distribution import barrier, is_first_process
 from keras_vit.distribution import strategy as strategy_by_name
 from keras_vit.distribution.checks import check_batches
 from keras_vit.log import log
-from keras_vit.runs.callbacks import Checkpoints, EventFiles, Progress
+from keras_vit.runs.callbacks import Checkpoints
 from keras_vit.runs.choices import build_model, choose_recipe, find_known_name
-from keras_vit.runs.classifier import image_fields, load_classifier
-from keras_vit.runs.descriptions import (
-    describe_data,
-    describe_examples,
-    describe_model,
-    describe_recipe,
-    recipe_fields,
+from keras_vit.runs.classifier import load_classifier
+from keras_vit.runs.descriptions import describe_data, describe_recipe, recipe_fields
+from keras_vit.runs.experiment import (
+    begin,
+    check_same_images,
+    configuration,
+    run_callbacks,
+    with_size_of,
 )
-from keras_vit.runs.folder import (
-    BEST,
-    EXAMPLES,
-    METRICS,
-    REPORT,
-    RESUME,
-    TENSORBOARD,
-    RunFolder,
-)
-from keras_vit.runs.image_digests import image_digests
+from keras_vit.runs.folder import BEST, REPORT, RESUME, RunFolder
 from keras_vit.runs.images import absolute_source, load_data
 from keras_vit.runs.options import sort_options
 from keras_vit.runs.results import EvaluationResult
@@ -46,7 +33,6 @@ from keras_vit.zoo.description import describe
 
 # Options by which a model takes other image sizes than the architecture's.
 _RESIZING = {"input_shape", "patch_size", "stem"}
-_PACKAGES = ("keras", "numpy", "tensorflow", "jax", "torch", "pillow", "keras-cv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +151,7 @@ def fine_tune(
     images = load_data(data_arguments)
     _check_validation(images)
     if resumes:
-        _check_same_images(run, images)
+        check_same_images(run, images)
     chosen = choose_recipe(
         recipe, images, sorted_options, epochs=epochs, known_name=known_name
     )
@@ -179,15 +165,11 @@ def fine_tune(
         network = build_model(
             model, weights, images, chosen, dtype=dtype, overrides=sorted_options.model
         )
-        chosen = _with_size_of(network, chosen, sorted_options.model)
+        chosen = with_size_of(network, chosen, sorted_options.model)
         images = prepare_data(images, network, chosen)
         barrier()  # every process has checked the folder
-        if is_first_process():
-            if not resumes:
-                config = _config(arguments, data_arguments, images, network, chosen)
-                run.create(config)
-            run.lock()
-            _write_digests(run, images)
+        config = configuration(arguments, data_arguments, images, network, chosen)
+        begin(run, images, config, resumes)
         finetune(
             network,
             images,
@@ -195,7 +177,10 @@ def fine_tune(
             evaluations=evaluations,
             resume=run.file(RESUME),
             save_freq="epoch" if save_freq is None else save_freq,
-            callbacks=[*_callbacks(run, weights, say), *callbacks],
+            callbacks=[
+                *run_callbacks(run, Checkpoints(run.path), weights, say),
+                *callbacks,
+            ],
             verbose=verbose,
         )
     del network
@@ -213,63 +198,6 @@ def _check_validation(data):
         )
 
 
-def _check_same_images(run: RunFolder, data: ImageData) -> None:
-    """Raises a ValueError if the images of an unfinished training have changed."""
-    before = run.config()["data"]
-    if before["fingerprint"] == data.fingerprint:
-        return
-    counts = [
-        describe_examples(examples) for examples in (before["examples"], data.num_examples)
-    ]
-    changed = f"{counts[0]} before, {counts[1]} now"
-    if counts[0] == counts[1]:
-        changed = "as many, but some of them are different"
-    raise ValueError(
-        f"The training in {os.fspath(run.path)!r} is not finished, and the images have "
-        f"changed since: {changed}. Restore them to resume it, or pass `overwrite=True` "
-        "to train anew."
-    )
-
-
-def _with_size_of(network, recipe, overrides):
-    """The recipe with the image size that `input_shape` gave the model."""
-    size = network.get_config()["image_size"]
-    if "input_shape" in overrides and None not in size:
-        return recipe.replace(image_size=size)
-    return recipe
-
-
-def _callbacks(run, weights, say):
-    """Callbacks that write the run's files, and describe the model that is trained."""
-
-    class Announcement(keras.callbacks.Callback):
-        """Describes the model once the recipe has prepared it."""
-
-        def on_train_begin(self, logs=None):
-            say(describe_model(self.model, weights))
-
-        def resume(self, state, epochs):
-            say(f"resumes after step {int(self.model.optimizer.iterations):,}")
-
-    return [
-        Announcement(),
-        Progress(),
-        Checkpoints(run.path),
-        keras.callbacks.CSVLogger(run.file(METRICS)),
-        EventFiles(run.file(TENSORBOARD)),
-    ]
-
-
-def _write_digests(run, data):
-    """Writes the digests of the images, unless an earlier process did.
-
-    Of other images than the run's there are none: training refuses them.
-    """
-    is_same = run.config()["data"]["fingerprint"] == data.fingerprint
-    if is_same and not run.file(EXAMPLES).exists() and (found := image_digests(data)):
-        run.write_digests(found)
-
-
 def _finish(run, data):
     """Evaluates the best checkpoint, and writes the report and the results."""
     split = "test" if "test" in data.splits else "validation"
@@ -279,44 +207,3 @@ def _finish(run, data):
     result.write_report(run.file(REPORT))
     run.finish(result.summary())
     return result
-
-
-def _config(
-    arguments: Mapping[str, Any],
-    data_arguments: Mapping[str, Any],
-    data: ImageData,
-    network: keras.Model,
-    recipe: Recipe,
-) -> dict[str, Any]:
-    """The content of `config.json`."""
-    return {
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "arguments": arguments,
-        "seed": arguments["seed"],
-        "class_names": data.class_names,
-        "data": {
-            "arguments": data_arguments,
-            "name": data.name,
-            "examples": data.num_examples,
-            "fingerprint": data.fingerprint,
-        },
-        "images": image_fields(data.pipeline),
-        "activation": recipe.loss,
-        "recipe": recipe_fields(recipe),
-        "model": {
-            "weights": arguments.get("weights"),
-            "parameters": network.count_params(),
-            "config": network.get_config(),
-        },
-        "backend": keras.backend.backend(),
-        "machine": platform.platform(),
-        "packages": _versions(),
-    }
-
-
-def _versions():
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions

@@ -15,13 +15,16 @@ import numpy as np
 
 from keras_vit._version import __version__
 from keras_vit.training.resume.checkpoint_files import CheckpointFolder
+from keras_vit.weights.files.opening import BEST
 
-CONFIG, BEST, LAST = "config.json", "best.keras", "last.keras"
+CONFIG, LAST = "config.json", "last.keras"
+OBJECTIVE = "objective.keras"
 METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
 EXAMPLES = "examples.npz"
 REPORT, RESULTS = "report", "results.json"
 RESUME = "resume"
-_WRITTEN = (CONFIG, EXAMPLES, METRICS, TENSORBOARD, BEST, LAST, RESUME, REPORT, RESULTS)
+_WRITTEN = (CONFIG, EXAMPLES, METRICS, TENSORBOARD, BEST, LAST, OBJECTIVE, RESUME)
+_WRITTEN += (REPORT, RESULTS)
 _MARK = "keras_vit"  # the key of a run's configuration that no other config.json has
 # Arguments in configurations of earlier versions, and their names now.
 _RENAMED = {
@@ -39,9 +42,11 @@ class RunFolder:
 
     Its files are `config.json` (arguments, recipe, versions of packages), `examples.npz`
     (digests of the images in each split), `metrics.csv` (a row for each evaluation),
-    `tensorboard/`, `best.keras` (the checkpoint with the best validation accuracy),
-    `last.keras` (with the optimizer), `results.json` and `report/index.html`. Until the
-    training is finished `resume/` holds the checkpoints from which it resumes.
+    `tensorboard/`, `best.keras` (the checkpoint with the best validation result),
+    `last.keras` (with the optimizer), `results.json` and `report/index.html`. After
+    pre-training without labels `best.keras` is the encoder, and `objective.keras` the model
+    that was trained around it. Until the training is finished `resume/` holds the
+    checkpoints from which it resumes.
 
     Args:
         path: path of the folder.

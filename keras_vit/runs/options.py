@@ -1,8 +1,8 @@
-"""The keyword arguments of `fine_tune` that it hands on, sorted by who takes them."""
+"""Keyword arguments that a training hands on, sorted by who takes them."""
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import signature
 from typing import Any
 
@@ -26,12 +26,14 @@ class Options:
         augmentation: fields of `keras_vit.data.Augmentation`.
         recipe: fields of `keras_vit.training.Recipe`.
         model: arguments of `VisionTransformer` and `from_pretrained`.
+        objective: arguments of a model of `keras_vit.pretraining`.
     """
 
     data: Mapping[str, Any]
     augmentation: Mapping[str, Any]
     recipe: Mapping[str, Any]
     model: Mapping[str, Any]
+    objective: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def model_options() -> set[str]:
@@ -41,14 +43,24 @@ def model_options() -> set[str]:
     return names - {"source", "overrides", "input_tensor"}
 
 
-def sort_options(options: Mapping[str, Any]) -> Options:
+def sort_options(
+    options: Mapping[str, Any],
+    function: str = "fine_tune",
+    **more: Collection[str],
+) -> Options:
     """Sorts keyword arguments by who takes them.
+
+    Args:
+        options: the keyword arguments.
+        function: name of the function that was given them.
+        **more: further names by the attribute of `Options`, which come first.
 
     Raises:
         TypeError: if nobody takes one of them; it names those near it.
     """
     groups = {
-        "data": {*DATA, *READING},
+        "objective": {*more.get("objective", ())},
+        "data": {*DATA, *READING, *more.get("data", ())},
         "augmentation": {*AUGMENTATION},
         "recipe": RECIPE,
         "model": model_options(),
@@ -60,7 +72,7 @@ def sort_options(options: Mapping[str, Any]) -> Options:
             known = sorted(set().union(*groups.values()))
             near = difflib.get_close_matches(name, known) or known
             raise TypeError(
-                f"`fine_tune` has no argument {name!r}. Near it: {', '.join(near)}."
+                f"`{function}` has no argument {name!r}. Near it: {', '.join(near)}."
             )
         if value is not None:
             sorted_options[group][name] = value

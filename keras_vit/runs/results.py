@@ -1,7 +1,7 @@
 """The result of an evaluation: its numbers, how they are named, and its report."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +78,8 @@ class EvaluationResult:
             title=f"{self.data.name} · {model}",
             accuracy_name=self.accuracy_name,
             history=history,
-            settings=_settings(run.config()) if run else {},
-            names=_relative(self.data.names(self.split)),
+            settings=settings_of(run.config()) if run else {},
+            names=relative(self.data.names(self.split)),
             images=lambda indices: self.data.images(self.split, indices),
             remark=_checkpoint_remark(history, self.split),
             loss_note=self.loss_note,
@@ -110,7 +110,7 @@ def _checkpoint_remark(history, split):
     return f"{chosen} ({percent(accuracies[best])})."
 
 
-def _settings(config):
+def settings_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The report's tables of settings from a run's configuration."""
     data, recipe, model = config["data"], dict(config["recipe"]), config["model"]
     examples = ", ".join(f"{n:,} {split}" for split, n in data["examples"].items())
@@ -142,7 +142,7 @@ def flatten(fields: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _relative(names):
+def relative(names: Sequence[str]) -> Sequence[str]:
     """Paths relative to their common folder; other names as they are."""
     if not all(os.sep in name for name in names):
         return names

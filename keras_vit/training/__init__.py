@@ -10,6 +10,13 @@ from keras_vit.training.freezing import freeze
 from keras_vit.training.layerwise import learning_rate_multipliers, scale_learning_rates
 from keras_vit.training.lora import enable_lora
 from keras_vit.training.losses import SigmoidCrossentropy
+from keras_vit.training.pretrain import pretrain
+from keras_vit.training.pretraining_recipes import (
+    MAEPreTraining,
+    MaskedPatchPreTraining,
+    SelfSupervisedRecipe,
+    SmallPreTraining,
+)
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import (
     VTAB,
@@ -30,10 +37,14 @@ __all__ = [
     "BiTHyperRule",
     "BigVisionS16",
     "ExactResume",
+    "MAEPreTraining",
+    "MaskedPatchPreTraining",
     "PerUpdate",
     "Recipe",
+    "SelfSupervisedRecipe",
     "SigmoidCrossentropy",
     "SmallData",
+    "SmallPreTraining",
     "SwapAveragedWeights",
     "ViTFineTuning",
     "ViTPreTraining",
@@ -46,6 +57,7 @@ __all__ = [
     "freeze",
     "learning_rate_multipliers",
     "prepare_data",
+    "pretrain",
     "scale_learning_rates",
 ]
 _OLD_NAMES = {"configured": "keras_vit.training.prepare_data"}

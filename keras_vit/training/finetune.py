@@ -1,7 +1,6 @@
 """Training by a recipe: `compile` and `fit`."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +8,13 @@ from typing import Any
 import keras
 
 from keras_vit import arguments
-from keras_vit.data import Augmentation, ImageData, failures
+from keras_vit.data import Augmentation, ImageData
 from keras_vit.distribution.checks import check, check_batches, check_processes
 from keras_vit.log import log
 from keras_vit.models import ImageModel
+from keras_vit.training.fitting import fit
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import SmallData
-from keras_vit.training.resume import ExactResume
-
-MAX_EVALUATIONS = 20  # if `evaluations` is None
 
 
 def finetune(
@@ -88,26 +85,17 @@ def finetune(
         weighted_metrics=metrics(data.num_classes),
     )
     check(model)
-    saves = []
-    if isinstance(callbacks, keras.callbacks.Callback):
-        callbacks = [callbacks]
-    if resume is not None:
-        settings = {"recipe": type(recipe).__name__, **dataclasses.asdict(recipe)}
-        saves = [ExactResume(resume, save_freq, data=data, configuration=settings)]
-    epochs, steps_per_epoch = split_into_epochs(
-        recipe, data.num_examples["train"], evaluations
-    )
     model.note(**notes(model, data, recipe))  # after every check
-    with failures.named():
-        return model.fit(
-            data.train,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=data.validation,
-            callbacks=[*recipe.callbacks(), *saves, *callbacks],
-            shuffle=False,  # `data` shuffles by its own seed
-            verbose=verbose,
-        )
+    return fit(
+        model,
+        data,
+        recipe,
+        evaluations=evaluations,
+        resume=resume,
+        save_freq=save_freq,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
 
 
 def _check_data(data):
@@ -152,7 +140,9 @@ def _check_classes(model, data):
         )
 
 
-def prepare_data(data: ImageData, model: keras.Model, recipe: Recipe) -> ImageData:
+def prepare_data(
+    data: ImageData, model: keras.Model, recipe: Recipe, label_mode: str = "categorical"
+) -> ImageData:
     """A copy of the data with the batches and images that a recipe feeds to a model.
 
     Args:
@@ -161,6 +151,7 @@ def prepare_data(data: ImageData, model: keras.Model, recipe: Recipe) -> ImageDa
         model: a model of this package. It sets the image size and the value range; a
             model for any size takes `recipe.image_size`.
         recipe: `Recipe`. It sets the batch size and the augmentation.
+        label_mode: as in `keras_vit.data.Pipeline`.
 
     Raises:
         ValueError: if the recipe and the model have different image sizes, or the recipe
@@ -169,7 +160,7 @@ def prepare_data(data: ImageData, model: keras.Model, recipe: Recipe) -> ImageDa
     fields = {
         "batch_size": recipe.micro_batch_size or recipe.batch_size,
         "augmentation": _augmentation(data, recipe),
-        "label_mode": "categorical",
+        "label_mode": label_mode,
     }
     data = data.prepared_for(model, **fields)
     image_size = arguments.pair(recipe.image_size, "image_size")
@@ -238,6 +229,20 @@ def notes(model: keras.Model, data: ImageData, recipe: Recipe) -> dict[str, Any]
         data: the result of `prepare_data` for the model.
         recipe: `Recipe`.
     """
+    return {
+        "class_names": data.class_names,
+        "probabilities": recipe.loss,
+        "preprocessing": preprocessing_notes(model, data),
+    }
+
+
+def preprocessing_notes(model: keras.Model, data: ImageData) -> dict[str, Any]:
+    """The preparation of images that is saved with a trained model.
+
+    Args:
+        model: a model of this package.
+        data: the result of `prepare_data` for the model.
+    """
     pipeline = data.pipeline
     preprocessing = {
         "evaluation_crop": pipeline.augmentation.evaluation_crop,
@@ -250,11 +255,7 @@ def notes(model: keras.Model, data: ImageData, recipe: Recipe) -> dict[str, Any]
             preprocessing[name] = value
     if pipeline.image_size != model.get_config()["image_size"]:
         preprocessing["image_size"] = pipeline.image_size
-    return {
-        "class_names": data.class_names,
-        "probabilities": recipe.loss,
-        "preprocessing": preprocessing,
-    }
+    return preprocessing
 
 
 def metrics(num_classes: int) -> list[keras.metrics.Metric]:
@@ -263,23 +264,3 @@ def metrics(num_classes: int) -> list[keras.metrics.Metric]:
     if num_classes > 5:
         chosen.append(keras.metrics.TopKCategoricalAccuracy(k=5, name="top5_accuracy"))
     return chosen
-
-
-def split_into_epochs(
-    recipe: Recipe, num_examples: int, evaluations: int | None
-) -> tuple[int, int]:
-    """Keras' (epochs, steps_per_epoch) for all micro-batches of a recipe.
-
-    Args:
-        recipe: `Recipe`.
-        num_examples: int, images in the training set.
-        evaluations: number of epochs, see `finetune`.
-    """
-    if evaluations is None:
-        passes = recipe.steps * recipe.batch_size / num_examples
-        evaluations = min(MAX_EVALUATIONS, max(1, round(passes)))
-    arguments.positive(evaluations, "evaluations")
-    divisors = [d for d in range(1, recipe.steps + 1) if recipe.steps % d == 0]
-    epochs = min(divisors, key=lambda d: abs(math.log(d / evaluations)))
-    updates = recipe.steps // epochs
-    return epochs, updates * recipe.gradient_accumulation_steps

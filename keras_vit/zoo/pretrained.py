@@ -29,7 +29,7 @@ from keras_vit.presets import Preset, find_preset
 from keras_vit.weight_paths import HEADS
 from keras_vit.weights.architecture import CHECKS
 from keras_vit.weights.checkpoint import Checkpoint, split_subtree
-from keras_vit.weights.files.opening import ENDINGS
+from keras_vit.weights.files.opening import ENDINGS, in_folder
 from keras_vit.weights.keras_files import is_saved_model, is_weights_file, saved_model
 from keras_vit.weights.load import ModelTensors, assign, check_no_key, load_file
 from keras_vit.weights.masked_checkpoint import has_decoder
@@ -56,7 +56,8 @@ def from_pretrained(
             BiT; an address (`https://…`, `gs://…`, `hf://owner/name`); path of a file
             (`.npz` in Google's layout, `.safetensors` in timm's or Hugging Face's,
             `.pth`, `.bin`, `.ckpt` or `.pth.tar` of torch, `.keras`), or of a folder with
-            `model.safetensors`; or a model of this package in memory, which is copied.
+            `model.safetensors`, or of the folder of a run, for its best checkpoint; or a
+            model of this package in memory, which is copied.
             The architecture is inferred from names and shapes, and from a `config.json`
             beside the file. `"….npz:img"` takes a sub-tree of a file.
         key: the state dict or model to read from a file of several, such as
@@ -231,7 +232,7 @@ def locate(source: str | os.PathLike[str]) -> tuple[str, Preset | None]:
     source = os.fspath(source)
     if preset := named_preset(source):
         return fetch_preset(preset), preset
-    return fetch_file(source) if "://" in source else source, None
+    return fetch_file(source) if "://" in source else in_folder(source), None
 
 
 def named_preset(source: str) -> Preset | None:

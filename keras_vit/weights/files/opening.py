@@ -29,6 +29,14 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
     "model.weights.h5",
 )
+BEST = "best.keras"  # in the folder of a run
+
+
+def in_folder(path: str) -> str:
+    """The best checkpoint of a run's folder; another path as it is."""
+    best = os.path.join(path, BEST)
+    others = (os.path.join(path, name) for name in FOLDER_FILES)
+    return best if os.path.isfile(best) and not any(map(os.path.isfile, others)) else path
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:

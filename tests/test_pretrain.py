@@ -1,0 +1,293 @@
+"""`keras-vit pretrain`, as a user would run it."""
+
+import contextlib
+import io
+import json
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+from helpers import array, assert_same_weights, weights
+from test_transfer_cli import shape
+
+import keras_vit
+from keras_vit.cli import main
+from keras_vit.runs import Progress, RunFolder, fine_tune, pretrain
+from keras_vit.training import MAEPreTraining, MaskedPatchPreTraining, SmallPreTraining
+
+ENCODER = ("--model", "ViTTi16", "--image-size", 16)
+for setting in ("patch_size=4", "hidden_dim=16", "num_layers=1", "num_heads=2"):
+    ENCODER += ("--set", setting)
+ENCODER += ("--set", "mlp_dim=16")
+STEPS = ("--steps", 6, "--batch-size", 9, "--evaluations", 2, "--validation-split", 0.25)
+HOSTILE = "<script>alert(1)<"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of images in folders of classes, of which one has a hostile name."""
+    root, rng = tmp_path_factory.mktemp("images") / "shapes", np.random.default_rng(0)
+    for kind in ("circle", "square", HOSTILE):
+        (root / kind).mkdir(parents=True)
+        for i in range(12):
+            shape(kind, rng).save(root / kind / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def loose(folder, tmp_path_factory):
+    """The same images in one folder, without classes."""
+    root = tmp_path_factory.mktemp("loose")
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        shutil.copy(path, root / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """The folder of a short training, and what it printed."""
+    output = tmp_path_factory.mktemp("runs") / "mae"
+    status, text = printed("pretrain", folder, "--output", output, *ENCODER, *STEPS)
+    assert status == 0
+    return output, text
+
+
+def printed(*arguments):
+    """The exit status and the output of a command."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        status = main([str(argument) for argument in arguments])
+    return status, output.getvalue()
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs a command, and gives the one line of its error."""
+
+    def fails(*arguments):
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("keras-vit: error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return fails
+
+
+# A run, and what is done with it.
+
+
+def test_a_run_is_an_encoder_and_its_numbers(trained):
+    output, text = trained
+    assert "3 classes" in text
+    assert "masked autoencoder, MAE (arXiv 2111.06377)" in text
+    results = json.loads((output / "results.json").read_text())
+    history = RunFolder(output).history()
+    assert results["loss"] == min(history["val_loss"])
+    assert results["step"] in history["step"] == [3.0, 6.0]
+    assert 0 <= results["knn_accuracy_before"] <= 1
+    assert set(history["val_knn_accuracy"]) <= {n / 9 for n in range(10)}
+    assert f"validation loss {results['loss']:.4f}" in text
+    assert f"keras-vit finetune DATA --weights {output}" in text
+    assert not (output / "resume").exists()
+
+    model = keras.models.load_model(output / "objective.keras", compile=False)
+    assert isinstance(model, keras_vit.pretraining.MaskedAutoencoder)
+    # A decoder that suits the small encoder, and fixed positions, as in the paper.
+    assert (model.decoder.hidden_dim, model.decoder.num_layers) == (16, 1)
+    encoder = keras_vit.from_pretrained(output)
+    assert encoder.get_config()["position"] == "sincos2d"
+    assert encoder.get_config()["preprocessing"]["evaluation_crop"] == "center"
+    assert_same_weights(weights(encoder), weights(model.encoder))
+    config = RunFolder(output).config()
+    assert config["objective"]["name"] == "masked_autoencoder"
+    assert config["objective"]["mask_ratio"] == 0.75
+
+
+def test_the_last_model_can_be_trained_further(trained):
+    last = keras.models.load_model(trained[0] / "last.keras")
+    assert int(last.optimizer.iterations) == 6
+
+
+def test_the_encoder_is_fine_tuned_from_the_run(trained, folder, tmp_path):
+    output, _ = trained
+    status, _ = printed(
+        *("finetune", folder, "--output", tmp_path / "run", "--weights", output),
+        *("--image-size", 16, "--steps", 1, "--batch-size", 9),
+        *("--base-learning-rate", 1e-9),
+    )
+    assert status == 0
+    before, after = map(keras_vit.from_pretrained, (output, tmp_path / "run"))
+    assert after.get_config()["class_names"] == tuple(sorted((HOSTILE, "circle", "square")))
+    kernel = array(before.get_layer("patch_embedding").kernel)
+    tuned = array(after.get_layer("patch_embedding").kernel)
+    np.testing.assert_allclose(tuned, kernel, atol=1e-6)
+
+
+def test_other_commands_take_the_run(trained, folder, fails, tmp_path):
+    output, _ = trained
+    status, text = printed("evaluate", output, "--protocol", "knn", "--k", 3)
+    assert status == 0
+    assert "27 train, 9 validation" in text
+    status, _ = printed(
+        "embed", output, folder / "circle", "--output", tmp_path / "vectors.npz"
+    )
+    assert status == 0
+    assert "keras-vit finetune" in fails("evaluate", output)
+
+
+def test_training_goes_on_from_an_encoder(trained, loose, tmp_path):
+    """Another objective, on images without labels."""
+    status, text = printed(
+        *("pretrain", loose, "--output", tmp_path / "run", "--weights", trained[0]),
+        *("--objective", "masked_patch_prediction", "--target", "downsized"),
+        *("--image-size", 16, *STEPS),
+    )
+    assert status == 0
+    assert "no labels" in text
+    assert "nearest" not in text
+    history = RunFolder(tmp_path / "run").history()
+    assert "val_knn_accuracy" not in history
+    assert history["val_baseline_accuracy"][-1] > 0
+    model = keras.models.load_model(tmp_path / "run" / "objective.keras", compile=False)
+    assert model.target == "downsized"
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "predicted colours" in page
+    assert "Colours predicted" in page
+
+
+# Interruptions.
+
+
+def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch):
+    """Ended by SIGTERM before the first evaluation, and dead in the second."""
+    output, _ = trained
+    given = ("pretrain", folder, "--output", tmp_path / "run", *ENCODER, *STEPS)
+    given += ("--save-freq", 1)
+    step, evaluated = Progress.on_train_batch_end, Progress.on_epoch_end
+
+    def preempted(self, batch, logs=None):
+        step(self, batch, logs)
+        if int(self.model.optimizer.iterations) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    def dies(self, epoch, logs=None):
+        evaluated(self, epoch, logs)
+        if epoch == 1:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_train_batch_end", preempted)
+        with pytest.raises(SystemExit) as end:
+            printed(*given)
+        assert end.value.code == 75
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_epoch_end", dies)
+        with pytest.raises(MemoryError):
+            printed(*given)
+    message = fails(*given, "--mask-ratio", 0.5)
+    assert "begun with other arguments: `--mask-ratio` not given before" in message
+    status, text = printed(*given)
+    assert status == 0
+    assert "resumes after step 6" in text
+    for name in ("metrics.csv", "results.json"):
+        assert (tmp_path / "run" / name).read_text() == (output / name).read_text()
+    for name in ("best.keras", "objective.keras", "last.keras"):
+        whole, torn = (
+            keras.models.load_model(path / name) for path in (output, tmp_path / "run")
+        )
+        assert_same_weights(weights(torn), weights(whole))
+    assert "is not empty" in fails(*given)
+
+
+# The report.
+
+
+def test_the_report_shows_what_is_learned(trained):
+    page = (trained[0] / "report" / "index.html").read_text()
+    for heading in ("Learning curves", "What it has learned", "Where it looks", "Settings"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "Nearest-neighbour accuracy" in page
+    # Eight held-out images: image, seen, reconstructed; image, attention.
+    assert page.count('src="data:image/') == 8 * 5
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;" in page
+
+
+# Refusals.
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Nothing says which model to train"),
+        (("--model", "ViTX16"), "`--model` must be one of"),
+        ((*ENCODER, "--mask-ratio", 1.5), "`--mask-ratio`"),
+        ((*ENCODER, "--set", "freeze=norms"), "`--set` takes NAME=VALUE"),
+        ((*ENCODER, "--set", "pooling=map"), "no attention pooling"),
+        ((*ENCODER, "--target", "pixels"), "no argument 'target'"),
+        ((*ENCODER, "--validation-split", 0), "chosen on validation images"),
+        ((*ENCODER, "--steps", 5, "--warmup-steps", 5), "less than `--steps`"),
+    ],
+)
+def test_pretrain_refuses(arguments, message, folder, fails, tmp_path):
+    assert message in fails("pretrain", folder, "--output", tmp_path / "run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.one_backend
+def test_pretrain_refuses_in_words_of_python(folder, tmp_path):
+    def message(error=ValueError, **options):
+        with pytest.raises(error) as raised:
+            pretrain(folder, tmp_path / "run", model="ViTTi16", **options)
+        return str(raised.value)
+
+    assert "`objective` must be one of" in message(objective="mae")
+    assert "has no `label_smoothing`" in message(label_smoothing=0.1)
+    assert "Near it: mask_ratio" in message(TypeError, mask_ration=0.5)
+    assert "instance of `SelfSupervisedRecipe`" in message(
+        recipe=keras_vit.training.SmallData()
+    )
+
+
+@pytest.mark.one_backend
+def test_a_run_of_pretraining_is_none_of_fine_tuning(trained, folder):
+    (trained[0] / "results.json").rename(trained[0] / "kept.json")
+    try:
+        with pytest.raises(ValueError, match="begun with other arguments"):
+            fine_tune(folder, trained[0], model="ViTTi16", weights="none")
+    finally:
+        (trained[0] / "kept.json").rename(trained[0] / "results.json")
+
+
+# Recipes.
+
+
+@pytest.mark.one_backend
+def test_recipes_state_the_papers_numbers():
+    recipe = MAEPreTraining()
+    # 800 epochs of ImageNet, 40 of them the warm-up; 1.5e-4 for each 256 images.
+    assert (recipe.steps, recipe.warmup_steps) == (250_228, 12_511)
+    assert recipe.base_learning_rate == pytest.approx(2.4e-3)
+    assert (recipe.beta_1, recipe.beta_2, recipe.weight_decay) == (0.9, 0.95, 0.05)
+    assert recipe.augmentation.crop_area == (0.2, 1.0)
+    own = MAEPreTraining.for_examples(10_000, batch_size=512)
+    assert (own.steps, own.warmup_steps) == (15_625, 781)
+    assert own.base_learning_rate == pytest.approx(3e-4)
+    recipe = MaskedPatchPreTraining()
+    assert (recipe.steps, recipe.warmup_steps, recipe.batch_size) == (10**6, 10**4, 4096)
+    assert (recipe.base_learning_rate, recipe.decay) == (2e-4, "cosine")
+    assert recipe.global_clipnorm is None
+
+
+@pytest.mark.one_backend
+def test_the_small_recipe_follows_the_data():
+    few, many = map(SmallPreTraining.for_examples, (500, 100_000))
+    assert (few.batch_size, few.steps, few.warmup_steps) == (64, 2000, 100)
+    assert (many.batch_size, many.steps) == (256, 19_531)
+    assert many.base_learning_rate == 2 * few.base_learning_rate
+    with pytest.raises(ValueError, match="has no `label_smoothing`"):
+        few.replace(label_smoothing=0.1)
