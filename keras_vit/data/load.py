@@ -20,6 +20,8 @@ from keras_vit.data.duplicates import (
     without_duplicates,
 )
 from keras_vit.data.folder import load_folder
+from keras_vit.data.formula.source import FormulaImages, formula_splits
+from keras_vit.data.formula.spelling import formula_options, is_formula
 from keras_vit.data.image_data import ImageData
 from keras_vit.data.labels import relabel
 from keras_vit.data.pipeline import Pipeline
@@ -34,6 +36,7 @@ from keras_vit.log import log
 VALIDATION_SPLIT = 0.2
 LABELS = ("required", "optional", "none")
 TFDS_NAME = re.compile(r"[a-zA-Z]\w*(:[a-zA-Z]\w*)?(/[\w.\-]+)?(:[\d.*]+)?")
+WITH_SPLITS = (Records, FormulaImages)  # sources whose splits are drawn already
 LARGEST_SEED = 2**63 - 1
 
 
@@ -71,6 +74,8 @@ def load(
               numbers if all are whole numbers;
             - the name of a data set of TensorFlow Datasets that has an image and a label,
               such as `"cifar10"` or `"eurosat/rgb:2.0.0"`;
+            - `"formula"`, images by formula, with arguments of `formula_images` as in
+              `"formula:count=5000,kinds=fractals+strokes"`;
             - a pair of arrays (images, labels), or a dictionary of such pairs with the
               keys `"train"`, `"validation"`, `"test"`. Images are (n, height, width) or
               (n, height, width, 1, 3 or 4), with values from 0 to 255; labels are integers
@@ -84,8 +89,8 @@ def load(
             that the source has.
         validation_split: fraction in [0, 1) of the training examples of each class to use
             for validation, if there is no such split. `None` is 0.2, and 0 if `splits` are
-            given; for TensorFlow Datasets it is the last 0.02, as in the ViT paper's code.
-            Each class keeps at least one training example.
+            given, and for images by formula; for TensorFlow Datasets it is the last 0.02,
+            as in the ViT paper's code. Each class keeps at least one training example.
         test_split: the same for test.
         image_column: name of the CSV file's column of paths.
         label_column: name of its column of labels.
@@ -159,7 +164,7 @@ def load(
         class_names = found
     else:
         sources, class_names = relabel(sources, found, class_names, name)
-    if "train" in sources and not isinstance(sources["train"], Records):
+    if "train" in sources and not isinstance(sources["train"], WITH_SPLITS):
         if validation_split is None:
             validation_split = VALIDATION_SPLIT if splits is None else 0.0
         sources, groups = _without_duplicates(sources, duplicates)
@@ -200,10 +205,28 @@ def _found_files(
         return path.resolve().name, *load_folder(source, splits, class_names, labels)
     if path.suffix.lower() in (".csv", ".tsv"):
         return path.stem, *load_csv(source, *columns, splits, class_names, labels)
+    if is_formula(source):
+        return _formula_images(source, splits, fractions, labels)
     if isinstance(source, str) and TFDS_NAME.fullmatch(source):
         sources, found, name = load_tfds(source, data_dir, splits, *fractions, labels)
         return name, sources, found
     raise FileNotFoundError(f"There is no folder or CSV file {os.fspath(source)!r}")
+
+
+def _formula_images(
+    source: str, splits, fractions, labels
+) -> tuple[str, dict[str, Source], tuple[str, ...]]:
+    if splits is not None:
+        raise ValueError(
+            "Images by formula have no splits to choose from. Give a share: "
+            f"validation_split=0.1. Received: splits={splits}"
+        )
+    found = formula_splits(**formula_options(source), fractions=fractions)
+    names = found["train"].class_names
+    if labels != "none":
+        return source, dict(found), names
+    zeros = np.zeros(len(names), "int32")
+    return source, {split: one.relabel(zeros) for split, one in found.items()}, ()
 
 
 def _check_names(sources: Mapping[str, Source], class_names: Sequence[str]) -> None:
