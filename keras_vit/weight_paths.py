@@ -21,6 +21,7 @@ _PUBLIC = re.compile(
 )
 HEADS = ("head", "distillation_head")  # layers of our models
 _PREFIX = "_keras_vit_prefix"  # attribute of the layers of our models
+_PART = "_keras_vit_part"  # attribute of one of our models inside another
 
 
 def automatic_name(name: str) -> str:
@@ -42,6 +43,16 @@ def mark(layer: keras.layers.Layer, before: str) -> None:
     setattr(layer, _PREFIX, before)
 
 
+def mark_part(model: keras.Model, name: str) -> None:
+    """Tells apart the paths of two of our models inside another.
+
+    Args:
+        model: one of the two.
+        name: the first name of its paths, in the model around it.
+    """
+    setattr(model, _PART, name)
+
+
 def model_prefix(layer: keras.layers.Layer) -> str:
     """The beginning of the paths of the layer's model; `""` in other models than ours."""
     return getattr(layer, _PREFIX, "")
@@ -59,6 +70,10 @@ def inner_paths(model: keras.Model) -> dict[int, str]:
         if before:
             parts = (*layer.variables, *all_layers(layer))
             paths |= {id(part): (part.path or "").removeprefix(before) for part in parts}
+    for inside in all_layers(model, include_self=False):
+        if name := getattr(inside, _PART, ""):
+            parts = (*inside.variables, *all_layers(inside, include_self=False))
+            paths |= {id(part): f"{name}/{paths[id(part)]}" for part in parts}
     return paths
 
 

@@ -53,6 +53,13 @@ _TENSOR_PARALLEL = {
     "pre_logits/kernel": (None, MODEL),
     "pre_logits/bias": (MODEL,),
     "(distillation_)?head/kernel": (MODEL, None),
+    # Self-distillation: its outputs, of which there are many, are split.
+    "(teacher_)?projection_head/dense_1/kernel": (None, MODEL),
+    "(teacher_)?projection_head/dense_1/bias": (MODEL,),
+    "(teacher_)?projection_head/(dense_2|bottleneck)/kernel": (MODEL, None),
+    "(teacher_)?projection_head/last_layer/kernel": (None, MODEL),
+    "(teacher_)?projection_head/last_layer/scale": (MODEL,),
+    "center": (MODEL,),
     # ResNets: (height, width, inputs, outputs).
     r"(stem_)?stage_\d+_unit_\d+/conv_1/kernel": (None, None, None, MODEL),
     r"(stem_)?stage_\d+_unit_\d+/(conv_2|conv_3|shortcut_conv)/kernel": (

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_vit.keras_internals.assumption import private
+from keras_vit.types import Tensor
 
 _NAMES = (
     "_update_model_variables_moving_average",
@@ -28,6 +29,19 @@ def check_averages(optimizer: keras.optimizers.Optimizer) -> None:
 def num_steps(optimizer: keras.optimizers.Optimizer) -> int:
     """The steps that an optimizer has seen; `iterations` counts its updates."""
     return int(ops.convert_to_numpy(private(optimizer, "_iterations", "Counting steps")))
+
+
+def is_update(optimizer: keras.optimizers.Optimizer) -> Tensor:
+    """True after a step that has changed the weights, a scalar bool.
+
+    False after one that has only accumulated gradients.
+
+    Args:
+        optimizer: an optimizer of Keras, also a `LossScaleOptimizer`.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = optimizer.gradient_accumulation_steps or 1
+    return ops.equal(private(optimizer, "_iterations", "Counting steps") % steps, 0)
 
 
 class AveragesByUpdate:

@@ -31,6 +31,7 @@ _HOOKS = {
     "distributed_batches": "_get_distributed_iterator",  # on JAX
 }
 _FEATURE = "Training on several devices"
+_MARK = "keras_vit_for_several_devices"
 
 
 def replace_trainer(
@@ -53,16 +54,32 @@ def replace_trainer(
     replace_methods(methods, _FEATURE)
 
 
+def for_several_devices(method: Callable) -> Callable:
+    """Marks a method of a model, which may take the place of a trainer's on any device.
+
+    It is for methods that are right where devices divide a batch.
+    """
+    setattr(method, _MARK, True)
+    return method
+
+
 def overridden(model: keras.Model, names: Iterable[str]) -> list[str]:
-    """The methods that are not the trainer's in a model, of those with these names."""
+    """The methods that are not the trainer's in a model, of those with these names.
+
+    Methods of `for_several_devices` are left out.
+    """
     trainer = _class(0)
     # Keras calls `compute_loss` through the second one.
     return [
         name
         for name in (*names, "_compute_loss")
-        if getattr(type(model), name, None) is not getattr(trainer, name, None)
+        if not _is_of(trainer, getattr(type(model), name, None), name)
         or name in vars(model)
     ]
+
+
+def _is_of(trainer, method, name):
+    return method is getattr(trainer, name, None) or hasattr(method, _MARK)
 
 
 def is_validation(arguments: Mapping) -> bool:

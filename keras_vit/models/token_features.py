@@ -7,7 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit.models.encoding import apply_block, final_norm
+from keras_vit.models.encoding import (
+    apply_block,
+    blocks_of,
+    final_norm,
+    first_block_inputs,
+)
 from keras_vit.models.fields import num_prefix
 from keras_vit.types import Tensor
 
@@ -82,6 +87,37 @@ class Stages:
             for name, start in starts.items():
                 features[name] = _as_map(features[name][:, start:], patches)
         return features
+
+
+def pooled_features(model: keras.Model, images: Tensor) -> Tensor:
+    """The pooled features of images of another size than the model's.
+
+    Learned positions are resized inside the graph, and rotary ones follow the grid.
+
+    Args:
+        model: a `VisionTransformer` with a pooling, without a stem, relative positions
+            and merged tokens.
+        images: a batch of images as the model takes them, but of any size that the
+            patches divide.
+
+    Returns:
+        (batch, dim), as `features(images)["pooled"]` has them.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    for name in ("preprocessing", "patch_embedding", "patch_norm"):
+        if name in layers:
+            images = layers[name](images)
+    inputs = first_block_inputs(model, images)  # of patches (batch, rows, columns, d)
+    *blocks, last = blocks_of(model)
+    for block in blocks:
+        inputs["tokens"], _ = apply_block(block, **inputs)
+    tokens = inputs["tokens"]
+    if model.fields.pooling == "token" and not model.fields.full_last_block:
+        read = tokens[:, : 1 + model.fields.distilled]  # see `full_last_block`
+        tokens = last(**{**inputs, "tokens": read, "context": tokens})
+    else:
+        tokens, _ = apply_block(last, **inputs)
+    return by_kind(model, final_norm(model, tokens))["pooled"]
 
 
 def by_kind(

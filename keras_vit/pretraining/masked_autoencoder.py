@@ -13,14 +13,14 @@ from keras_vit.layers.position import POSITIONS as ABSOLUTE
 from keras_vit.models import VisionTransformer, encoding
 from keras_vit.pretraining.decoder import MaskedDecoder
 from keras_vit.pretraining.published import read_masked
-from keras_vit.pretraining.self_supervision import SelfSupervision
+from keras_vit.pretraining.self_supervision import MaskedSelfSupervision
 from keras_vit.types import Shape, Tensor
 
 _EPSILON = 1e-6  # added to the variance of a patch's pixels
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MaskedAutoencoder(SelfSupervision):
+class MaskedAutoencoder(MaskedSelfSupervision):
     """An encoder that learns without labels, from images of which most patches are removed.
 
     Source: *Masked Autoencoders Are Scalable Vision Learners* (MAE, arXiv 2111.06377).

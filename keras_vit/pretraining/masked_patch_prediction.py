@@ -8,12 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_vit import arguments, weight_paths
+from keras_vit.keras_internals.trainers import for_several_devices
 from keras_vit.layers import kernels
 from keras_vit.layers.dense import Dense
 from keras_vit.layers.initial_values import initializer
 from keras_vit.models import VisionTransformer, encoding
 from keras_vit.pretraining.corruption import PatchCorruption
-from keras_vit.pretraining.self_supervision import SelfSupervision
+from keras_vit.pretraining.self_supervision import MaskedSelfSupervision
 from keras_vit.types import Shape, Tensor
 
 _LEVELS = 8  # of each channel: 3 bits
@@ -22,7 +23,7 @@ _CELLS = {"mean_color": 1, "downsized": 4, "pixels": None}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MaskedPatchPrediction(SelfSupervision):
+class MaskedPatchPrediction(MaskedSelfSupervision):
     """An encoder that learns without labels, from the colours of corrupted patches.
 
     Source: ViT (arXiv 2010.11929), appendix B.1.2, *Self-supervision*. Half of the patch
@@ -196,6 +197,7 @@ class MaskedPatchPrediction(SelfSupervision):
             ops.sparse_categorical_crossentropy(targets, predictions, from_logits=True)
         )
 
+    @for_several_devices
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:

@@ -23,24 +23,23 @@ from keras_vit.types import Tensor
 _NEEDED = {
     "classes": ((0,), "no head (classes=0)"),
     "representation_size": ((None,), "no `pre_logits`"),
-    "pooling": (("token", "gap", "token_gap", None), "no attention pooling"),
-    "fc_norm": ((False,), "a final norm of every token"),
     "merged_tokens": ((0,), "every token in each block"),
     "stem": ((None,), "patches that know nothing of each other"),
+}
+_NEEDED_OF_TOKENS = {
+    "pooling": (("token", "gap", "token_gap", None), "no attention pooling"),
+    "fc_norm": ((False,), "a final norm of every token"),
 }
 
 
 class SelfSupervision(keras.Model):
     """A model around an encoder, with a loss of its own, which needs no labels.
 
-    A class of this kind returns a dictionary with the scalar `"loss"`, which it adds by
-    `add_loss`. It takes images with labels as well, and does not read these.
+    A class of this kind returns a dictionary with the scalar `"loss"`. It takes images with
+    labels as well, and does not read these.
 
     Args:
         encoder: a built `VisionTransformer` without a head, for images of one size.
-        mask_ratio: float in [0, 1), share of the patches that the encoder does not see as
-            they are.
-        seed: int, seed of the choice of patches; `None` for a random one.
         dtype: dtype policy of the layers beside the encoder, `None` for the encoder's.
         name: str, the model's name.
         trainable: bool, whether the model's weights are to be trained.
@@ -48,45 +47,34 @@ class SelfSupervision(keras.Model):
             and a phrase of what it should have.
 
     Raises:
-        ValueError: if `mask_ratio` is out of its range, or the encoder cannot be
-            pre-trained so.
+        ValueError: if the encoder cannot be pre-trained so.
     """
 
     def __init__(
         self,
         encoder: VisionTransformer,
         *,
-        mask_ratio: float,
-        seed: int | None,
         dtype: str | keras.DTypePolicy | None,
         name: str | None,
         trainable: bool,
         needed: Mapping[str, tuple[tuple, str]] | None = None,
     ):
         kind = type(self).__name__
-        fields = _checked_encoder(encoder, kind, {**_NEEDED, **(needed or {})})
+        _check_encoder(encoder, kind, {**_NEEDED, **(needed or {})})
         policy = keras.dtype_policies.get(dtype or encoder.dtype_policy)
         # Without `autocast`, which would round images and noise to half precision.
         super().__init__(dtype=policy, name=name, trainable=trainable, autocast=False)
         self.encoder = encoder
-        self.mask_ratio = arguments.rate(mask_ratio, "mask_ratio")
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-
-        self._num_prefix = num_prefix(fields)
-        self._grid_size = grid_size(fields.image_size, fields.patch_size)
-        self._num_patches = math.prod(self._grid_size)
-        self._channels = fields.input_shape[
-            -1 if fields.data_format == "channels_last" else 0
-        ]
         self._predictor = None
 
-    def _cut(self, images: Tensor) -> Tensor:
-        """The pixels of each patch, float32 (batch, patches, pixels)."""
-        fields = self.encoder.fields
-        images = ops.cast(images, "float32")
-        patches = cut_patches(images, fields.patch_size, fields.data_format)
-        return ops.reshape(patches, (-1, self._num_patches, patches.shape[-1]))
+    @property
+    def kept_encoder(self) -> VisionTransformer:
+        """The encoder to keep after the training: to evaluate, to save, to fine-tune."""
+        return self.encoder
+
+    def symbolic_inputs(self) -> Any:
+        """The `keras.Input` of `call`, or a dictionary of several."""
+        return keras.Input(self.encoder.input_shape[1:])
 
     # Training.
 
@@ -111,11 +99,11 @@ class SelfSupervision(keras.Model):
     def predict(self, x: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Predicts as Keras does, without the loss, which is one number for a batch."""
         if self._predictor is None:
-            images = keras.Input(self.encoder.input_shape[1:])
-            outputs = self(images)
+            inputs = self.symbolic_inputs()
+            outputs = self(inputs)
             del outputs["loss"]
             # As a method, which Keras does not track: the model is no part of this one.
-            self._predictor = keras.Model(images, outputs).predict
+            self._predictor = keras.Model(inputs, outputs).predict
         return self._predictor(x, *arguments, **options)
 
     # Configuration.
@@ -124,8 +112,6 @@ class SelfSupervision(keras.Model):
         """The arguments that make the same model, without its weights."""
         config = {
             "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "mask_ratio": self.mask_ratio,
-            "seed": self.seed,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
@@ -148,12 +134,63 @@ class SelfSupervision(keras.Model):
         return model
 
 
-def _checked_encoder(encoder, kind, needed):
-    """The fields of an encoder, if it can be pre-trained by a model of a kind.
+class MaskedSelfSupervision(SelfSupervision):
+    """A `SelfSupervision` in which the encoder does not see some patches as they are.
+
+    The loss is added by `add_loss`.
+
+    Args:
+        encoder: see `SelfSupervision`.
+        mask_ratio: float in [0, 1), share of the patches that the encoder does not see as
+            they are.
+        seed: int, seed of the choice of patches; `None` for a random one.
+        dtype: see `SelfSupervision`.
+        name: see `SelfSupervision`.
+        trainable: see `SelfSupervision`.
+        needed: see `SelfSupervision`.
 
     Raises:
-        ValueError: if it cannot, naming the argument.
+        ValueError: if `mask_ratio` is out of its range, or the encoder cannot be
+            pre-trained so.
     """
+
+    def __init__(
+        self,
+        encoder: VisionTransformer,
+        *,
+        mask_ratio: float,
+        seed: int | None,
+        needed: Mapping[str, tuple[tuple, str]] | None = None,
+        **options: Any,
+    ):
+        super().__init__(encoder, needed=_NEEDED_OF_TOKENS | dict(needed or {}), **options)
+        fields = encoder.fields
+        _check_rotary_positions(encoder, type(self).__name__)
+        self.mask_ratio = arguments.rate(mask_ratio, "mask_ratio")
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+        self._num_prefix = num_prefix(fields)
+        self._grid_size = grid_size(fields.image_size, fields.patch_size)
+        self._num_patches = math.prod(self._grid_size)
+        self._channels = fields.input_shape[
+            -1 if fields.data_format == "channels_last" else 0
+        ]
+
+    def _cut(self, images: Tensor) -> Tensor:
+        """The pixels of each patch, float32 (batch, patches, pixels)."""
+        fields = self.encoder.fields
+        images = ops.cast(images, "float32")
+        patches = cut_patches(images, fields.patch_size, fields.data_format)
+        return ops.reshape(patches, (-1, self._num_patches, patches.shape[-1]))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same model, without its weights."""
+        return {**super().get_config(), "mask_ratio": self.mask_ratio, "seed": self.seed}
+
+
+def _check_encoder(encoder, kind, needed):
+    """Raises a ValueError if an encoder cannot be pre-trained by a model of a kind."""
     if not isinstance(encoder, VisionTransformer):
         raise ValueError(
             "`encoder` must be a `VisionTransformer`. Received: "
@@ -171,16 +208,19 @@ def _checked_encoder(encoder, kind, needed):
                 f"{name}={values[0]!r}; `keras_vit.from_pretrained(model, classes=0)` is a "
                 "copy without a head."
             )
-    if fields.rope is not None and fields.rope["kind"] == "mixed":
-        raise ValueError(
-            f"`{kind}` needs rotary positions that are the same in each block. "
-            f"Received: {encoder.name!r} with rope={fields.rope}, learned ones. Use "
-            "another kind."
-        )
     if None in fields.input_shape:
         raise ValueError(
             f"`{kind}` must know the number of patches. Received: "
             f"{encoder.name!r} with input_shape={fields.input_shape}. Give height and "
             "width: `keras_vit.from_pretrained(model, image_size=…)`."
         )
-    return fields
+
+
+def _check_rotary_positions(encoder, kind):
+    rope = encoder.fields.rope
+    if rope is not None and rope["kind"] == "mixed":
+        raise ValueError(
+            f"`{kind}` needs rotary positions that are the same in each block. "
+            f"Received: {encoder.name!r} with rope={rope}, learned ones. Use "
+            "another kind."
+        )

@@ -16,7 +16,14 @@ NORMS = (
 POSITIONS = (PositionEmbedding, RelativePositionBias)
 UNDECAYED_LAYERS = (*NORMS, *POSITIONS, Registers, LayerScale)  # and class tokens
 # Attributes of layers.
-UNDECAYED_WEIGHTS = ("bias", "query_value_bias", "probe", "frequencies", "mask_token")
+UNDECAYED_WEIGHTS = (
+    "bias",
+    "query_value_bias",
+    "probe",
+    "frequencies",
+    "mask_token",
+    "scale",
+)
 
 
 def exclude_from_weight_decay(
@@ -27,7 +34,8 @@ def exclude_from_weight_decay(
     Source: the code of DeiT and MAE. Excluded are biases, the weights of norms and of
     `LayerScale`, the class token, registers, the mask token of a masked autoencoder, the
     probe of attention pooling and learned positions, also relative ones and the frequencies
-    of rotary ones. Unlike Keras' method of this name, this is saved with a compiled model.
+    of rotary ones, and the norms of weight-normalized kernels. Unlike Keras' method of this
+    name, this is saved with a compiled model.
 
     Args:
         optimizer: a Keras optimizer that has not been used, also a `LossScaleOptimizer`.

@@ -26,6 +26,7 @@ from keras_vit.layers.kernels.common import (
     split_heads,
     take_tokens,
     weight_from_numpy,
+    without_gradients,
 )
 
 if keras.backend.backend() == "jax":
@@ -60,6 +61,7 @@ elif keras.backend.backend() == "torch":
         split_heads,
         take_tokens,
         weight_from_numpy,
+        without_gradients,
     )
 
 __all__ = [
@@ -81,4 +83,5 @@ __all__ = [
     "split_heads",
     "take_tokens",
     "weight_from_numpy",
+    "without_gradients",
 ]

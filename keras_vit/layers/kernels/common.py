@@ -1,5 +1,6 @@
 """Every kernel in plain Keras operations."""
 
+import contextlib
 import math
 import re
 from collections.abc import Callable
@@ -429,3 +430,12 @@ def weight_from_numpy(
 def array_for_weights(shape: tuple[int, ...]) -> np.ndarray:
     """An empty float32 array for the values of a weight, of one axis."""
     return np.empty(math.prod(shape), "float32")
+
+
+def without_gradients() -> contextlib.AbstractContextManager:
+    """Context of computations whose gradients nobody asks for.
+
+    Their results are still to be given to `keras.ops.stop_gradient`, which alone suffices
+    where a graph is compiled.
+    """
+    return contextlib.nullcontext()
