@@ -18,7 +18,7 @@ def pair(value: int | Collection[int], name: str) -> tuple[int, int]:
     if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
         raise ValueError(
             f"`{name}` must be a positive integer or a pair (height, width) of "
-            f"positive integers. Received: {name}={value}"
+            f"positive integers. Received: {name}={value!r}"
         )
     return values
 
@@ -26,7 +26,7 @@ def pair(value: int | Collection[int], name: str) -> tuple[int, int]:
 def positive(value: int, name: str) -> int:
     """Returns `value`, if it is a positive integer; raises a ValueError otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return value
 
 

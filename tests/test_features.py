@@ -472,8 +472,14 @@ def test_damaged_features_are_computed_again(tmp_path, caplog):
     flip(folder / "features.npy", -3)
     again = extract(model, data, cache_dir=tmp_path)
     np.testing.assert_array_equal(again.features, first)
-    assert "are damaged" in caplog.text
+    assert sum("are damaged" in message for message in caplog.messages) == 1
     assert feature_files.read(folder)
+
+
+def test_a_cache_is_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file, and a folder is to be written"):
+        extract(peer(), loaded(), cache_dir=tmp_path / "file")
 
 
 # What was begun.

@@ -95,13 +95,21 @@ def test_few_shot_reads_memory_mapped_features(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"train_features": np.zeros((60, 6))}, "two arrays (examples, width)"),
+        ({"train_features": np.zeros((60, 6))}, "must have the same width"),
+        ({"train_features": np.zeros((60, 7, 1))}, "an array (examples, width)"),
+        ({"train_features": np.zeros((60, 7)) + 1j}, "of real numbers"),
+        ({"test_features": np.full((40, 7), "1")}, "of real numbers"),
+        ({"test_features": np.zeros((40, 0))}, "`test_features` must be an array"),
         ({"train_labels": np.zeros(60)}, "`train_labels` must be a whole number"),
         ({"test_labels": np.zeros(39, int)}, "`test_labels` must be a whole number"),
         ({"train_labels": np.full(60, -1)}, "classes from 0"),
         ({"train_features": np.full((60, 7), np.nan)}, "must be finite"),
         ({"test_features": np.full((40, 7), np.inf)}, "`test_features` must be finite"),
+        ({"train_labels": np.full(60, 10**12)}, "below 1,000,000. Received: train_labels"),
+        ({"test_labels": np.full(40, 2**63, "uint64")}, "with 9223372036854775808"),
         ({"num_classes": 3}, "num_classes=3 and the label 3"),
+        ({"num_classes": 4.0}, "`num_classes` must be positive whole numbers"),
+        ({"num_classes": 10**12}, "at most 1,000,000"),
         ({"shots": (0,)}, "`shots` must be positive whole numbers"),
         ({"shots": (2.5,)}, "`shots` must be positive whole numbers"),
         ({"l2": 0}, "`l2` must be positive numbers"),
@@ -182,12 +190,23 @@ def test_features_that_are_zero_are_like_no_other():
     np.testing.assert_array_equal(result.predictions, [[0, 1, 2]])
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_neighbors_do_not_depend_on_the_scale(scale):
+    """Squares of these numbers are no float32, which scikit-learn gives wrong votes for."""
+    train, labels, test, truth = examples()
+    expected = evaluation.nearest_neighbors(train, labels, test, truth)
+    scales = np.where(np.arange(60) % 2, np.float32(scale), np.float32(1))[:, None]
+    found = evaluation.nearest_neighbors(train * scales, labels, test / scales[:40], truth)
+    np.testing.assert_array_equal(found.predictions, expected.predictions)
+
+
 def test_nearest_neighbors_refuse():
     arrays = examples()
     for change, error in (
         ({"k": 61}, "k=61 and 60 examples"),
         ({"k": 0}, "`k` must be positive whole numbers"),
         ({"temperature": 0}, "`temperature` must be positive numbers"),
+        ({"temperature": [0.1, 0.2]}, "`temperature` must be one number"),
     ):
         with pytest.raises(ValueError, match=error):
             evaluation.nearest_neighbors(*arrays, **change)
@@ -272,7 +291,11 @@ def test_linear_probe_refuses(monkeypatch):
         ({"validation_split": 0.01}, "validation_split=0.01 (The test_size = 1 should"),
         ({"validation_data": (test[:, :3], truth)}, "(examples, 7), as those to train"),
         ({"validation_data": (test, truth[:3])}, "`labels of validation_data` must be"),
+        ({"validation_data": (test, truth, 1)}, "a pair (features, labels)"),
+        ({"validation_split": 5}, "validation_split=5.0 ("),
+        ({"seed": 1.5}, "`seed` must be"),
         ({"tolerance": -1}, "`tolerance` must be positive"),
+        ({"tolerance": (1e-4, 1e-3)}, "`tolerance` must be one number"),
         ({"max_iterations": 1.5}, "`max_iterations` must be positive whole"),
         ({"test_features": test * np.nan}, "`test_features` must be finite"),
     ):
@@ -306,6 +329,9 @@ def test_real_accuracy_refuses():
         ([0.5] * 7, RIGHT, "type float64"),
         (1, [[1]], "whole numbers"),
         ([1, 2], [[], []], "2 empty lists"),
+        ([1, 2], ["1", "2"], "Received: '1'"),
+        ([1, 2], [1, 2], "Received: 1"),
+        (np.zeros((2, 0)), [[1], [2]], r"shape \(2, 0\)"),
     ):
         with pytest.raises(ValueError, match=error):
             evaluation.real_accuracy(predictions, labels)

@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from keras_vit.data.wording import listed
 
+MOST_CLASSES = 1_000_000  # ImageNet-21k has 21,843; arrays (examples, classes) are made
+
 
 def check_examples(
     train_features: ArrayLike,
@@ -23,11 +25,12 @@ def check_examples(
     Raises:
         ValueError: if a shape or a type is another one, or there are no examples.
     """
-    train, test = np.asarray(train_features), np.asarray(test_features)
-    if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
+    train = check_features(train_features, "train_features")
+    test = check_features(test_features, "test_features")
+    if train.shape[1] != test.shape[1]:
         raise ValueError(
-            "Features must be two arrays (examples, width) of the same width. Received: "
-            f"shapes {train.shape} to train with and {test.shape} to test"
+            "Features to train with and to test must have the same width. Received: shapes "
+            f"{train.shape} and {test.shape}"
         )
     return (
         train,
@@ -35,6 +38,18 @@ def check_examples(
         test,
         check_labels(test_labels, len(test), "test_labels"),
     )
+
+
+def check_features(features: ArrayLike, name: str) -> NDArray:
+    """Returns features as an array; raises a ValueError if they are no real numbers."""
+    features = np.asarray(features)
+    is_real = features.dtype.kind not in "cSUOMm"  # "V" is bfloat16
+    if features.ndim != 2 or not features.shape[1] or not is_real:
+        raise ValueError(
+            f"`{name}` must be an array (examples, width) of real numbers, at least one "
+            f"for each example. Received: shape {features.shape} and type {features.dtype}"
+        )
+    return features
 
 
 def check_labels(labels: ArrayLike, examples: int, name: str) -> NDArray:
@@ -45,9 +60,11 @@ def check_labels(labels: ArrayLike, examples: int, name: str) -> NDArray:
             f"`{name}` must be a whole number for each example, of at least one. Received: "
             f"{name} of shape {labels.shape} and type {labels.dtype}, {examples} examples"
         )
-    if labels.min() < 0:
+    outside = [n for n in (labels.min(), labels.max()) if not 0 <= n < MOST_CLASSES]
+    if outside:
         raise ValueError(
-            f"`{name}` must be classes from 0. Received: {name} with {labels.min()}"
+            f"`{name}` must be classes from 0, below {MOST_CLASSES:,}. Received: {name} "
+            f"with {outside[0]}. np.unique(labels, return_inverse=True) numbers classes."
         )
     return labels.astype(np.int64)
 
@@ -56,17 +73,18 @@ def count_classes(num_classes: int | None, *labels: NDArray) -> int:
     """Returns `num_classes`, or one more than the largest label for `None`.
 
     Raises:
-        ValueError: if a label is no class of so few.
+        ValueError: if a label is no class of so few, or it is no whole number.
     """
     largest = max(int(array.max()) for array in labels)
     if num_classes is None:
         return largest + 1
-    if num_classes <= largest:
+    number = check_number(num_classes, "num_classes", whole=True)
+    if not largest < number <= MOST_CLASSES:
         raise ValueError(
-            "`num_classes` must be more than the largest label. Received: "
-            f"num_classes={num_classes} and the label {largest}"
+            "`num_classes` must be more than the largest label, and at most "
+            f"{MOST_CLASSES:,}. Received: num_classes={num_classes} and the label {largest}"
         )
-    return num_classes
+    return number
 
 
 def check_numbers(values: object, name: str, whole: bool = False) -> tuple:
@@ -84,6 +102,18 @@ def check_numbers(values: object, name: str, whole: bool = False) -> tuple:
     return numbers
 
 
+def check_number(value: object, name: str, whole: bool = False) -> float:
+    """Returns one positive number.
+
+    Raises:
+        ValueError: if it is no number, not positive, or not whole if it must be.
+    """
+    if np.ndim(value):
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"`{name}` must be one {kind}. Received: {name}={value!r}")
+    return check_numbers(value, name, whole)[0]
+
+
 def check_finite(numbers: NDArray, name: str) -> None:
     """Raises a ValueError if some of the numbers (examples, width) are not finite."""
     rows = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
@@ -95,7 +125,7 @@ def check_finite(numbers: NDArray, name: str) -> None:
         )
 
 
-def check_seeds(seeds: object) -> tuple[int, ...]:
+def check_seeds(seeds: object, name: str = "seeds") -> tuple[int, ...]:
     """Returns one seed or several as a tuple.
 
     Raises:
@@ -105,7 +135,7 @@ def check_seeds(seeds: object) -> tuple[int, ...]:
     is_seed = [type(seed) is int and seed >= 0 for seed in found]
     if not found or not all(is_seed) or len(set(found)) < len(found):
         raise ValueError(
-            "`seeds` must be whole numbers from 0, each once: two runs of one seed are the "
-            f"same run. Received: seeds={seeds!r}"
+            f"`{name}` must be whole numbers from 0, each once: two runs of one seed are "
+            f"the same run. Received: {name}={seeds!r}"
         )
     return found

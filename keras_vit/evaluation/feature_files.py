@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.log import log
+from keras_vit.output_paths import check_kind
 from keras_vit.weights.files.safetensors_files import checksum
 
 FORMAT = 1  # version of the files; it enters the key of the cache
@@ -216,12 +217,17 @@ class FeatureCache:
     Args:
         path: path of the folder, created when something is written.
         key: hexadecimal digits.
+
+    Raises:
+        ValueError: if there is a file at the path.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: str) -> None:
         self.path, self.key = Path(path).expanduser(), key
+        check_kind(os.fspath(self.path), is_folder=True)
         self.folder = self.path / key
         self.part = self.path / f"{key}.part"
+        self._is_told = False
 
     def read(self) -> Features | None:
         """Finished features; `None` if there are none, or they are damaged."""
@@ -230,10 +236,12 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            log.warning(
-                "The features in %s are damaged (%s), and are computed again.",
-                *(self.folder, error),
-            )
+            if not self._is_told:
+                log.warning(
+                    "The features in %s are damaged (%s), and are computed again.",
+                    *(self.folder, error),
+                )
+            self._is_told = True
             return None
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from keras_vit.evaluation.checks import (
     check_examples,
     check_finite,
+    check_number,
     check_numbers,
     count_classes,
 )
@@ -65,7 +66,7 @@ def nearest_neighbors(
     num_classes = count_classes(num_classes, train_labels, test_labels)
     k = check_numbers(k, "k", whole=True)
     if temperature is not None:
-        (temperature,) = check_numbers(temperature, "temperature")
+        temperature = check_number(temperature, "temperature")
     if max(k) > len(train):
         raise ValueError(
             "`k` must be at most the number of training examples. Received: "
@@ -115,7 +116,13 @@ def _unit(features, dtype, name) -> NDArray:
     """Features divided by their norms; those that are all zero stay so."""
     features = np.asarray(features, dtype)
     check_finite(features, name)
-    norms = np.sqrt(np.einsum("ij,ij->i", features, features))[:, None]
+    squares, limits = np.einsum("ij,ij->i", features, features), np.finfo(dtype)
+    is_normal = (squares > limits.tiny / limits.eps) & (squares <= limits.max)
+    if not is_normal.all():  # too large or too small to be squared, or zero
+        largest = np.abs(features).max(axis=1, keepdims=True)
+        features = features / np.where(is_normal[:, None] | (largest == 0), 1, largest)
+        squares = np.einsum("ij,ij->i", features, features)
+    norms = np.sqrt(squares)[:, None]
     return features / np.where(norms == 0, 1, norms)
 
 

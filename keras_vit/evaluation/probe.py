@@ -9,9 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from keras_vit.data.wording import listed
 from keras_vit.evaluation.checks import (
     check_examples,
+    check_features,
     check_finite,
     check_labels,
+    check_number,
     check_numbers,
+    check_seeds,
 )
 from keras_vit.evaluation.result import ProtocolResult
 from keras_vit.extras import require
@@ -78,13 +81,13 @@ def linear_probe(
     train, train_labels, test, test_labels = arrays
     fitting = {
         "standardize": standardize,
-        "tol": check_numbers(tolerance, "tolerance")[0],
-        "max_iter": check_numbers(max_iterations, "max_iterations", whole=True)[0],
+        "tol": check_number(tolerance, "tolerance"),
+        "max_iter": check_number(max_iterations, "max_iterations", whole=True),
     }
     grid = check_numbers(l2, "l2")
     examples = [_Examples(train, train_labels, "train_features")]
     if validation_data is not None:
-        examples.append(_validation_examples(train, *validation_data))
+        examples.append(_validation_examples(train, validation_data))
     validation, notes = None, []
     if len(grid) > 1:
         parts = examples if len(examples) > 1 else _split(*examples, validation_split, seed)
@@ -135,9 +138,15 @@ class _Examples:
             yield features
 
 
-def _validation_examples(train, features, labels) -> _Examples:
-    features = np.asarray(features)
-    if features.ndim != 2 or features.shape[1] != train.shape[1]:
+def _validation_examples(train, data) -> _Examples:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ValueError(
+            "`validation_data` must be a pair (features, labels). Received: a "
+            f"{type(data).__name__}"
+            + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
+        )
+    features, labels = check_features(data[0], "features of validation_data"), data[1]
+    if features.shape[1] != train.shape[1]:
         raise ValueError(
             "Features of `validation_data` must have the shape (examples, "
             f"{train.shape[1]}), as those to train with. Received: shape {features.shape}"
@@ -150,6 +159,8 @@ def _split(examples, share, seed) -> tuple[_Examples, _Examples]:
     """Examples to fit and to choose by, each class split alike."""
     split = require("sklearn.model_selection", "A linear probe", "evaluation")
     labels = examples.labels
+    (seed,) = check_seeds(seed, "seed")
+    share = float(check_number(share, "validation_split"))  # of scikit-learn an int counts
     names = listed(f"class {c}" for c in np.flatnonzero(np.bincount(labels) == 1))
     way_out = "Give `validation_data`, or a single `l2`, which needs no choice."
     if names:

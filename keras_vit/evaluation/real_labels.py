@@ -1,5 +1,6 @@
 """ImageNet-ReaL: accuracy where an image has several right labels."""
 
+import operator
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ def real_accuracy(predictions: ArrayLike, labels: Sequence[Iterable[int]]) -> fl
 
     Raises:
         ValueError: if there is not one prediction for each image, the predictions are
-            neither classes nor finite scores, or no image has a label.
+            neither classes nor finite scores, a label is no class, or no image has one.
 
     Example:
 
@@ -32,7 +33,7 @@ def real_accuracy(predictions: ArrayLike, labels: Sequence[Iterable[int]]) -> fl
     0.5
     """
     predictions = np.asarray(predictions)
-    is_known = predictions.ndim == 2 or (
+    is_known = (predictions.ndim == 2 and predictions.size > 0) or (
         predictions.ndim == 1 and predictions.dtype.kind in "iu"
     )
     if not is_known or len(predictions) != len(labels):
@@ -44,10 +45,21 @@ def real_accuracy(predictions: ArrayLike, labels: Sequence[Iterable[int]]) -> fl
     if predictions.ndim == 2:
         check_finite(predictions, "predictions")
         predictions = predictions.argmax(axis=1)
-    pairs = zip(predictions.tolist(), map(set, labels), strict=True)
+    pairs = zip(predictions.tolist(), map(_classes, labels), strict=True)
     correct = [prediction in right for prediction, right in pairs if right]
     if not correct:
         raise ValueError(
             f"At least one image must have a label. Received: {len(labels)} empty lists"
         )
     return sum(correct) / len(correct)
+
+
+def _classes(labels) -> set[int]:
+    """The right labels of an image."""
+    try:
+        return {operator.index(label) for label in labels}
+    except TypeError:
+        raise ValueError(
+            "The right labels of an image must be a list of classes, whole numbers. "
+            f"Received: {labels!r}"
+        ) from None
