@@ -270,3 +270,10 @@ def test_a_number_of_numpy_is_a_number():
 def test_images_are_a_batch(shape):
     with pytest.raises(ValueError, match=r"A single image is images\[None\]"):
         analysis.attention_maps(tiny(), np.zeros(shape))
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("function", [analysis.attention_maps, analysis.relevance])
+def test_images_are_an_array(function):
+    with pytest.raises(ValueError, match="Received: a list"):
+        function(tiny(), list(images()))

@@ -194,6 +194,9 @@ def test_a_foreground_that_does_not_fit_is_refused():
         analysis.feature_colors(model, batch, foreground=np.ones((2, 4, 4), "int64"))
     with pytest.raises(ValueError, match="Received: foreground='second'"):
         analysis.feature_colors(model, batch, foreground="second")
+    damaged = np.where(np.arange(len(batch))[:, None, None, None] == 1, np.nan, batch)
+    with pytest.raises(ValueError, match="infinity for the images 1"):
+        analysis.feature_colors(model, damaged)
     small = tiny(image_size=16)
     with pytest.raises(ValueError, match="images of 2 x 2 patches"):
         analysis.feature_colors(small, images(16, 16), foreground="first")

@@ -341,3 +341,6 @@ def test_models_and_classes_are_checked(function):
 def test_the_block_of_grad_cam_is_checked():
     with pytest.raises(ValueError, match="Received: blocks=2"):
         analysis.grad_cam(tiny(), images(), block=2)
+    for block in (None, [0, 1], "all"):
+        with pytest.raises(ValueError, match="`block` must be the number of one block"):
+            analysis.grad_cam(tiny(), images(), block=block)

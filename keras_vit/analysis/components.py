@@ -15,6 +15,7 @@ from keras_vit.analysis.passes import (
     token_grid,
     transformer,
 )
+from keras_vit.data.wording import listed
 from keras_vit.models.encoding import embedding
 
 
@@ -84,10 +85,17 @@ def feature_colors(
         float32 array (batch, rows, columns, 3), from 0 to 1.
 
     Raises:
-        ValueError: if the model is no `VisionTransformer`, or fewer than four patches are
-            in the foreground.
+        ValueError: if the model is no `VisionTransformer`, fewer than four patches are in
+            the foreground, or a feature is NaN or infinity.
     """
     features = patch_features(model, images, batch_size)
+    is_finite = np.isfinite(features).all(axis=(1, 2, 3))
+    if not is_finite.all():
+        raise ValueError(
+            "Patch features must be finite. Received: NaN or infinity for the images "
+            f"{listed(map(str, np.flatnonzero(~is_finite)))}. Their pixels are not finite, "
+            "or the model overflows in float16: compute in float32 or bfloat16."
+        )
     if foreground is None:
         is_shown = np.ones(features.shape[:3], bool)
     elif isinstance(foreground, str):

@@ -57,7 +57,7 @@ def grad_cam(
     """
     model = transformer(model, "Grad-CAM")
     check_heads(model)
-    (number,) = block_numbers(model, block)
+    number = _block_number(model, block)
     grid, embed, blocks = token_grid(model, images), embedding(model), blocks_of(model)
     wanted = class_numbers(classes, len(images), model.arguments["classes"])
 
@@ -82,6 +82,12 @@ def grad_cam(
         values = np.einsum("btd,bd->bt", tokens, slopes)  # (batch, tokens)
         found.append(grid.maps(batch.places.take(values, axis=1)))
     return np.maximum(np.concatenate(found), 0)
+
+
+def _block_number(model, block):
+    if block is None or isinstance(block, str) or np.ndim(block):
+        raise ValueError(f"`block` must be the number of one block. Received: {block!r}")
+    return block_numbers(model, block)[0]
 
 
 def _slopes(scores_of, inputs, classes):

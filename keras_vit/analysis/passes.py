@@ -87,9 +87,14 @@ def image_batch(images: Any) -> Any:
     """Returns the images, if they are a batch.
 
     Raises:
-        ValueError: if they have not four axes, or there is none.
+        ValueError: if they are no array, have not four axes, or there is none.
     """
-    shape = tuple(np.shape(images))
+    if not hasattr(images, "shape"):
+        raise ValueError(
+            "`images` must be an array or a tensor (batch, height, width, channels). "
+            f"Received: a {type(images).__name__}. np.stack makes one of several images."
+        )
+    shape = tuple(images.shape)
     if len(shape) != 4 or not shape[0]:
         raise ValueError(
             "`images` must be a batch of at least one image, (batch, height, width, "
