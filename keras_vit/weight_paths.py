@@ -16,8 +16,8 @@ from keras_vit.keras_internals.sublayers import all_layers
 # The layers of our models, whose names are public.
 _PUBLIC = re.compile(
     r"(?:.*?/)??((?:decoder/)?(?:stem_\w+|root|stage_\d+_unit_\d+(?:_\w+)?|top_\w+|patch_embedding"
-    r"|patch_norm|class_token|distillation_token|registers|position_embedding|pre_norm"
-    r"|block_\d+|encoder_norm|norm|pooling|fc_norm|pre_logits|head|distillation_head)/.+)"
+    r"|patch_norm|class_token|distillation_token|registers|position_embedding|layer_positions"
+    r"|pre_norm|block_\d+|encoder_norm|norm|pooling|fc_norm|pre_logits|head|distillation_head)/.+)"
 )
 HEADS = ("head", "distillation_head")  # layers of our models
 _PREFIX = "_keras_vit_prefix"  # attribute of the layers of our models

@@ -56,6 +56,11 @@ SMALL = {
     "rms, norms after": {**VIT, "norm": "rms", "norm_after": True, "layer_scale": 0.1},
     "norms after": {**VIT, "norm_after": True, "projection_bias": False, "pooling": "gap"},
     "learned2d": {**VIT, "position": "learned2d", "image_size": (32, 48)},
+    "positions of each layer": {**VIT, "position_at": "each_layer", "distilled": True},
+    "positions of all layers": {
+        **{**VIT, "position_at": "each_layer_shared", "pooling": "gap"},
+        **{"position": "learned2d", "image_size": (48, 64), "patch_size": 4},
+    },
     "relative": {**VIT, "position": "relative", "image_size": (32, 48), "fc_norm": True},
     "relative, mean": {**VIT, "position": "relative", "patch_size": 4, "pooling": "gap"},
     "rotary": {**VIT, "rope": "dinov3", "position": "none", "pooling": "gap"},

@@ -515,6 +515,7 @@ def test_look_alikes_are_refused(kind, tmp_path):
         ({"fc_norm": True}, "a final norm of every token.*fc_norm=True"),
         ({"merged_tokens": 2}, "merged_tokens"),
         ({"position": "relative"}, "position='relative'"),
+        ({"position_at": "each_layer_shared"}, "position_at='each_layer_shared'"),
         ({"rope": "mixed"}, "the same in each block"),
         ({"input_shape": (None, None, 3)}, "must know the number of patches"),
     ],

@@ -247,6 +247,7 @@ def test_packing():
     ("fields", "message"),
     [
         ({"position": "sincos2d"}, "position='sincos2d'"),
+        ({"position_at": "each_layer"}, "position_at='each_layer'"),
         ({"position": "none", "rope": "dinov3"}, "rope="),
         ({"distilled": True}, "distilled=True"),
         ({"merged_tokens": 2}, "keeps every token"),

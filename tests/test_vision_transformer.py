@@ -52,6 +52,11 @@ VARIANTS = {
     "learned2d": {"position": "learned2d", "image_size": (32, 48), "num_registers": 1},
     "sincos": {"position": "sincos", "image_size": (32, 48)},
     "sincos2d": {"position": "sincos2d"},
+    "positions of each layer": {"position_at": "each_layer", "distilled": True},
+    "positions of all layers": {
+        **{"position_at": "each_layer_shared", "position": "learned2d"},
+        **{"input_shape": (None, None, 3), "num_registers": 2},
+    },
     "no positions": {"position": "none"},
     "non-square": {"image_size": (32, 48), "patch_size": (8, 16)},
     "four channels": {"input_shape": (32, 32, 4)},

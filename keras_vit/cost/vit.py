@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from keras_vit.cost.operation import FLOAT32, Operation, head_operations, image_operations
 from keras_vit.cost.resnet import resnet_operations
 from keras_vit.layers.mlp import GATED
+from keras_vit.layers.position import LEARNED
+from keras_vit.layers.sincos import FIXED
 from keras_vit.models.fields import num_prefix
 from keras_vit.models.sizes import grid_size
 
@@ -29,7 +31,7 @@ def vit_operations(c: SimpleNamespace) -> Iterator[Operation]:
 
     prefix = num_prefix(c)
     tokens = prefix + patches
-    if c.position not in ("none", "relative"):
+    if c.position in (*LEARNED, *FIXED) and c.position_at == "stem":
         yield Operation("position_embedding", 2 * patches * hidden_dim * number)
     yield Operation("position_embedding", (patches + tokens) * hidden_dim * number)
     if c.pre_norm:
@@ -66,6 +68,10 @@ def _block(outputs, tokens, c, merged=0):
     """An encoder block; the first `outputs` tokens are queries, `merged` get merged."""
     size = c.hidden_dim * c.number_bytes
     inputs = tokens * size  # the queries' inputs are a view of them
+    if c.position_at != "stem":
+        queries = outputs * (outputs < tokens)  # with their positions no view any more
+        yield Operation("position_embedding", (2 * tokens + queries) * size)
+        inputs += queries * size
     if not c.norm_after:
         yield from _layer_norm("attention_norm", inputs, tokens * c.hidden_dim, c)
         if outputs < tokens:  # the queries' inputs have a norm of their own

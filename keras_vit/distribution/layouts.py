@@ -68,8 +68,8 @@ _TENSOR_PARALLEL = {
     # Replicated: 1 % of all weights in B/16, and their outputs would be gathered.
     r"(stem_)?root/conv/kernel": (None, None, None, None),
     "patch_embedding/kernel": (None, None, None, None),
-    "position_embedding/grid": (None, None, None),
-    "position_embedding/(rows|columns)": (None, None),
+    "(position_embedding|layer_positions)/grid": (None, None, None),
+    "(position_embedding|layer_positions)/(rows|columns)": (None, None),
 }
 
 # Outputs of layers.

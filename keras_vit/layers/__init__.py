@@ -2,6 +2,7 @@
 
 from keras_vit.layers.attention import SelfAttention
 from keras_vit.layers.encoder import EncoderBlock
+from keras_vit.layers.layer_positions import LayerPositions
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.normalization import (
     GroupNormalization,
@@ -33,6 +34,7 @@ __all__ = [
     "EncoderBlock",
     "GroupNormalization",
     "LayerNormalization",
+    "LayerPositions",
     "LayerScale",
     "MeanPooling",
     "PatchEmbedding",

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vit import arguments
 from keras_vit.layers.attention import SelfAttention
+from keras_vit.layers.layer_positions import own_positions as positions_of
 from keras_vit.layers.merging import count_merged, merge_tokens
 from keras_vit.layers.mlp import ACTIVATIONS, MLP
 from keras_vit.layers.normalization import NORMS
@@ -56,6 +57,10 @@ class EncoderBlock(Composite, keras.layers.Layer):
             those after the prefix; 0 for none.
         num_prefix: int, number of tokens before the patches (class token, registers),
             which are never merged, and whose offsets from others are all alike.
+        own_positions: learned positions that the block adds to its inputs (ViT, appendix
+            D.4), the layer `layer_positions`: a dictionary of arguments of
+            `LayerPositions`, `"grid_size"` among them; `None` for none. No block before
+            can have merged tokens.
 
     Call arguments:
         tokens: (batch, tokens, hidden_dim).
@@ -66,6 +71,8 @@ class EncoderBlock(Composite, keras.layers.Layer):
             of the `context`; `None` where blocks before have merged none.
         positions: float32, what `RotaryEmbedding` returns for the tokens, or for the
             `context`; it must be given where there is a `rope`.
+        layer_positions: (tokens, hidden_dim), what `LayerPositions` returns for the tokens,
+            or for the `context`, which the block adds to them; `None` for none.
         training: bool, whether dropout and drop path are active.
 
     Returns:
@@ -101,6 +108,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         rematerialize: bool = False,
         merged_tokens: int = 0,
         num_prefix: int = 0,
+        own_positions: Mapping[str, Any] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -124,6 +132,8 @@ class EncoderBlock(Composite, keras.layers.Layer):
         self.norm_after = norm_after
 
         policy = self.dtype_policy
+        self.own_positions = None if own_positions is None else dict(own_positions)
+        self.layer_positions = positions_of(own_positions, num_prefix, policy)
         options = {"epsilon": layer_norm_epsilon, "dtype": policy}
         self.attention_norm = NORMS[norm](**options, name="attention_norm")
         self.attention = SelfAttention(
@@ -170,6 +180,9 @@ class EncoderBlock(Composite, keras.layers.Layer):
                 "Build the model for images of one size, or use merged_tokens=0."
             )
         shape = (None, None, tokens_shape[-1])
+        if self.layer_positions is not None:
+            grid = self.layer_positions.grid_size
+            self.layer_positions.build((None, *grid, tokens_shape[-1]))
         self.attention_norm.build(shape)
         self.attention.build(shape)
         self.mlp_norm.build(shape)
@@ -185,13 +198,15 @@ class EncoderBlock(Composite, keras.layers.Layer):
         context: Tensor | None = None,
         sizes: Tensor | None = None,
         positions: Tensor | None = None,
+        layer_positions: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
+        inputs = {"tokens": tokens, "context": context, "added": layer_positions}
         if self.rematerialize and training:
-            return self._rematerialized(tokens, context, sizes, positions)
-        return self._encode(tokens, context, sizes, positions, training)
+            return self._rematerialized(inputs, sizes, positions)
+        return self._encode(**inputs, sizes=sizes, positions=positions, training=training)
 
-    def _rematerialized(self, tokens, context, sizes, positions):
+    def _rematerialized(self, inputs, sizes, positions):
         # Keras 3.15's own `RematScope` wraps `call`, and with it the steps of the seed
         # generators. With drop path it raises on JAX and TensorFlow, and on torch the
         # backward pass drops other branches than the forward pass. Here the wrapped
@@ -201,15 +216,18 @@ class EncoderBlock(Composite, keras.layers.Layer):
         # Copies, because torch assigns in place.
         before = [ops.copy(seed.value) for seed in seeds]
 
-        def encode(values, tokens, context=None):
+        inputs = _given(**inputs)  # in the order of the call's tensors
+        options = {"sizes": sizes, "positions": positions, "training": True}
+
+        def encode(values, *tensors):
             mapping = zip((*weights, *seeds), (*values, *before), strict=True)
+            given = dict(zip(inputs, tensors, strict=True))
             with keras.StatelessScope(mapping, initialize_variables=False) as scope:
-                outputs = self._encode(tokens, context, sizes, positions, training=True)
+                outputs = self._encode(**given, **options)
             return outputs, [scope.get_current_value(seed) for seed in seeds]
 
-        inputs = (tokens,) if context is None else (tokens, context)
         values = [weight.value for weight in weights]
-        outputs, after = keras.remat(encode)(values, *inputs)
+        outputs, after = keras.remat(encode)(values, *inputs.values())
         for seed, value in zip(seeds, after, strict=True):
             seed.assign(value)
         return outputs
@@ -219,8 +237,15 @@ class EncoderBlock(Composite, keras.layers.Layer):
         weights = {id(weight) for weight in self.weights}
         return [variable for variable in self.variables if id(variable) not in weights]
 
-    def _encode(self, tokens, context, sizes, positions, training):
+    def _encode(
+        self, tokens, context=None, added=None, sizes=None, positions=None, training=None
+    ):
         merges = self._merges(context)
+        if self.layer_positions is not None:
+            added = self._own_positions(tokens if context is None else context)
+        if added is not None:
+            context = None if context is None else context + added
+            tokens = tokens + added[: ops.shape(tokens)[1]]
         if context is not None and not self.norm_after:
             context = self.attention_norm(context)
         options = _given(
@@ -254,6 +279,18 @@ class EncoderBlock(Composite, keras.layers.Layer):
         tokens = tokens + drop(self.drop_path, branch, training)
         return (tokens, sizes) if merges else tokens
 
+    def _own_positions(self, tokens):
+        """The positions of a whole sequence, (tokens, hidden_dim)."""
+        rows, columns = self.layer_positions.grid_size
+        known = self.num_prefix + rows * columns
+        if tokens.shape[1] not in (None, known):
+            raise ValueError(
+                f"Positions of {rows} x {columns} patches with {self.num_prefix} tokens "
+                f"before them are for {known} tokens. Received: {tokens.shape[1]} tokens. "
+                "Build the block with the grid of the patches; merged tokens have no place."
+            )
+        return self.layer_positions.of_sequence(rows, columns, tokens.shape[-1])
+
     def _merges(self, context):
         return self.merged_tokens > 0 and context is None
 
@@ -272,6 +309,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         context: keras.KerasTensor | None = None,
         sizes: keras.KerasTensor | None = None,
         positions: keras.KerasTensor | None = None,
+        layer_positions: keras.KerasTensor | None = None,
         training: bool | None = None,
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, ...]:
         shape = self.compute_output_shape(tokens.shape, getattr(context, "shape", None))
@@ -304,6 +342,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
             "rematerialize": self.rematerialize,
             "merged_tokens": self.merged_tokens,
             "num_prefix": self.num_prefix,
+            "own_positions": self.own_positions,
         }
 
 

@@ -25,8 +25,9 @@ def embedding(model: VisionTransformer) -> Callable[[Tensor], dict[str, Tensor]]
 
     Returns:
         A function of a batch of images, as the model takes them, that gives the arguments
-        of its first block: `"tokens"` (batch, tokens, hidden_dim), and where the model has
-        a `rope` also `"positions"`, see `layers.RotaryEmbedding`.
+        of its first block: `"tokens"` (batch, tokens, hidden_dim), where the model has a
+        `rope` also `"positions"`, see `layers.RotaryEmbedding`, and where all blocks add
+        the same positions `"layer_positions"`, see `layers.LayerPositions`.
     """
     stage = keras.Model(model.input, dict(model.first_block_inputs))
     return lambda images: stage(images)  # no attribute for Keras to track
@@ -67,15 +68,19 @@ def first_block_inputs(
     for name in ("embedding_dropout", "pre_norm"):
         if name in layers:
             tokens = layers[name](tokens)
-    if "rotary_embedding" not in layers:
-        return {"tokens": tokens}
-    return {"tokens": tokens, "positions": layers["rotary_embedding"](patches)}
+    inputs = {"tokens": tokens}
+    if "rotary_embedding" in layers:
+        inputs["positions"] = layers["rotary_embedding"](patches)
+    if "layer_positions" in layers:
+        inputs["layer_positions"] = layers["layer_positions"](patches)
+    return inputs
 
 
 def encode(
     model: VisionTransformer,
     tokens: Tensor,
     positions: Tensor | None = None,
+    layer_positions: Tensor | None = None,
     sizes: Tensor | None = None,
 ) -> Tensor:
     """The tokens after every block and after `encoder_norm`, if the model has it.
@@ -84,6 +89,7 @@ def encode(
         model: a model that merges no tokens.
         tokens: (batch, tokens, hidden_dim).
         positions: what rotary positions add to queries and keys, see `layers.EncoderBlock`.
+        layer_positions: what each block adds to its inputs, see there.
         sizes: int (batch, tokens), how often each token counts in attention; `None` where
             each counts once.
 
@@ -91,7 +97,7 @@ def encode(
         (batch, tokens, hidden_dim).
     """
     for block in blocks_of(model):
-        tokens, _ = apply_block(block, tokens, sizes, positions)
+        tokens, _ = apply_block(block, tokens, sizes, positions, layer_positions)
     return final_norm(model, tokens)
 
 
@@ -106,9 +112,11 @@ def apply_block(
     tokens: Tensor,
     sizes: Tensor | None = None,
     positions: Tensor | None = None,
+    layer_positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The tokens of a block and their sizes, `None` as long as none is merged."""
-    outputs = block(tokens, sizes=sizes, positions=positions)
+    options = {"positions": positions, "layer_positions": layer_positions}
+    outputs = block(tokens, sizes=sizes, **options)
     return outputs if block.merged_tokens else (outputs, sizes)
 
 

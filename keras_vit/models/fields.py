@@ -13,12 +13,14 @@ from keras_vit.layers.normalization import NORMS
 from keras_vit.layers.position import LEARNED, check_width
 from keras_vit.layers.position import POSITIONS as ABSOLUTE
 from keras_vit.layers.rotary import checked_rope
+from keras_vit.layers.sincos import FIXED
 from keras_vit.models.images import check_head, check_images
 from keras_vit.models.resnet_stem import checked_stem, map_size
 from keras_vit.models.sizes import grid_size
 from keras_vit.resize import INTERPOLATIONS
 
 POSITIONS = (*ABSOLUTE, "relative")
+PLACES = ("stem", "each_layer", "each_layer_shared")  # at which positions are added
 POOLINGS = ("token", "gap", "map", "token_gap", "query", None)
 WITH_CLASS_TOKEN = ("token", "token_gap", None)  # poolings
 WITH_HEADS = ("map", "query")
@@ -47,6 +49,7 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
     c.rope = checked_rope(c.rope, arguments.head_dim(c.hidden_dim, c.num_heads))
     arguments.one_of(c.position, POSITIONS, "position")
     check_width(c.position, c.hidden_dim)
+    arguments.one_of(c.position_at, PLACES, "position_at")
     arguments.one_of(c.mlp, ACTIVATIONS, "mlp")
     arguments.one_of(c.norm, tuple(NORMS), "norm")
     arguments.one_of(c.qkv_bias, QKV_BIASES, "qkv_bias")
@@ -65,17 +68,35 @@ def checked_fields(config: dict[str, Any]) -> SimpleNamespace:
     _check_pooling(c)
     _check_distillation(c)
     c.num_prefix_positions = _checked_prefix_positions(c)
-    if c.position == "relative" and None in c.input_shape:
-        raise ValueError(
-            "A model with relative positions must know the number of patches. Received: "
-            f"position='relative', input_shape={c.input_shape}. Give height and width; "
-            "`keras_vit.from_pretrained(model, image_size=…)` makes a model of another "
-            "size, whose tables are resized."
-        )
+    _check_positions(c)
     if c.patch_bias is None:
         c.patch_bias = not c.pre_norm
     c.merged_tokens = _checked_merged_tokens(c)
     return c
+
+
+def _check_positions(c):
+    """Checks the place of positions, and that blocks with tables know the patches."""
+    if c.position_at != "stem" and c.position not in (*LEARNED, *FIXED):
+        raise ValueError(
+            "`position_at` is the place at which positions are added to the tokens. "
+            f"Received: position_at={c.position_at!r}, position={c.position!r}, which "
+            "adds none. Use position_at='stem'."
+        )
+    needs_grid = c.position == "relative" or has_own_positions(c)
+    if needs_grid and None in c.input_shape:
+        raise ValueError(
+            "A model with relative positions, or with learned ones in each layer, must "
+            f"know the number of patches. Received: position={c.position!r}, position_at="
+            f"{c.position_at!r}, input_shape={c.input_shape}. Give height and width; "
+            "`keras_vit.from_pretrained(model, image_size=…)` makes a model of another "
+            "size, whose tables are resized."
+        )
+
+
+def has_own_positions(c: SimpleNamespace) -> bool:
+    """True if each block has learned positions of its own."""
+    return c.position_at == "each_layer" and c.position in LEARNED
 
 
 def _check_pooling(c):
@@ -164,11 +185,12 @@ def _checked_merged_tokens(c) -> tuple[int, ...]:
             "`input_shape` with height and width (`keras_vit.from_pretrained` makes such "
             "a model of this one), or use merged_tokens=0."
         )
-    if any(numbers) and (c.rope is not None or c.position == "relative"):
+    reads_places = c.position == "relative" or c.position_at != "stem"
+    if any(numbers) and (c.rope is not None or reads_places):
         raise ValueError(
-            "Tokens whose places attention reads cannot be merged: a merged token has "
+            "Tokens whose places the blocks read cannot be merged: a merged token has "
             f"several. Received: merged_tokens={c.merged_tokens!r}, rope={c.rope}, "
-            f"position={c.position!r}. Use merged_tokens=0."
+            f"position={c.position!r}, position_at={c.position_at!r}. Use merged_tokens=0."
         )
     tokens = num_prefix(c) + prod(grid_size(c.image_size, c.patch_size, c.stem))
     merged = []

@@ -220,6 +220,7 @@ def count_vit_parameters(
     num_prefix_positions: int | None = None,
     representation_size: int | None = None,
     position: str = "learned",
+    position_at: str = "stem",
     patch_norm: bool = False,
     pre_norm: bool = False,
     fc_norm: bool = False,
@@ -286,7 +287,7 @@ def count_vit_parameters(
         below
         + (channels * patch + patch_bias) * hidden_dim
         + (tokens + num_registers) * hidden_dim
-        + positions.get(position, 0)
+        + positions.get(position, 0) * (num_layers if position_at == "each_layer" else 1)
         + one_norm * (patch_norm + pre_norm)
         + num_layers * block
         + parts * (pooled if fc_norm else hidden_dim) * final_norm

@@ -11,6 +11,7 @@ from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
     EncoderBlock,
+    LayerPositions,
     MeanPooling,
     PatchEmbedding,
     PositionEmbedding,
@@ -25,7 +26,12 @@ from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.mlp import GATED
 from keras_vit.layers.normalization import NORMS
 from keras_vit.models.encoding import apply_block
-from keras_vit.models.fields import checked_fields, num_prefix
+from keras_vit.models.fields import (
+    ABSOLUTE,
+    checked_fields,
+    has_own_positions,
+    num_prefix,
+)
 from keras_vit.models.images import (
     ImageModel,
     config_of,
@@ -49,7 +55,8 @@ class VisionTransformer(ImageModel):
     Source: ViT (arXiv 2010.11929), section 3.1. The layers, in the order in which an
     image passes them: `preprocessing` (if included), `patch_embedding`, `patch_norm`,
     `class_token`, `distillation_token`, `registers`, `position_embedding`,
-    `embedding_dropout`, `pre_norm`, `rotary_embedding` (of the patches, for the blocks),
+    `embedding_dropout`, `pre_norm`, `rotary_embedding` and `layer_positions` (of the
+    patches, for the blocks),
     `block_0`, `block_1`, …, `encoder_norm`, `pooling`, `fc_norm`, `pre_logits`, `head`,
     `distillation_head`. The arguments say which of them there are; it is either
     `encoder_norm` or `fc_norm`, or neither.
@@ -100,6 +107,10 @@ class VisionTransformer(ImageModel):
             `"relative"` (BEiT, arXiv 2106.08254): nothing is added to the tokens, and the
             attention of each block has a bias for each offset between two patches, see
             `layers.RelativePositionBias`.
+        position_at: the place at which positions are added (appendix D.4): at the `"stem"`,
+            to the embeddings of the patches; or at the beginning of each block, by weights
+            of its own (`"each_layer"`) or by the same ones (`"each_layer_shared"`), and
+            not at the stem. See `layers.LayerPositions`.
         position_interpolation: how a position grid is resized, `"linear"` (aligned
             corners, the ViT paper's code), `"bilinear"` (FlexiViT) or `"bicubic"`
             (antialiased, timm).
@@ -233,6 +244,7 @@ class VisionTransformer(ImageModel):
         representation_size: int | None = None,
         classifier_activation: str | Callable | None = "softmax",
         position: str = "learned",
+        position_at: str = "stem",
         position_interpolation: str = "linear",
         patch_bias: bool | None = None,
         patch_norm: bool = False,
@@ -283,9 +295,8 @@ class VisionTransformer(ImageModel):
             patches = _embed_patches(inputs, fields, policy)  # (b, rows, columns, d)
             tokens = _embed_positions(patches, fields, policy)  # (b, tokens, d)
             tokens = _drop_and_norm(tokens, fields, policy)
-            positions = _rotary_positions(patches, fields)
-            first_block_inputs = _block_inputs(tokens, positions=positions)
-            tokens, sizes, *stages = _encode(tokens, positions, fields, policy)
+            first_block_inputs = {"tokens": tokens, **_for_blocks(patches, fields, policy)}
+            tokens, sizes, *stages = _encode(first_block_inputs, fields, policy)
             features = _pool(tokens, sizes, fields, policy)  # (b, d)
             outputs = _head(features, fields, policy)  # (b, classes)
         super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
@@ -397,14 +408,20 @@ def _embed_positions(patches, c, policy):
         prefix.append(registers(patches))
     if len(prefix) > 1:
         prefix = [keras.layers.Concatenate(axis=1, dtype=policy, name="prefix")(prefix)]
-    return PositionEmbedding(
-        "none" if c.position == "relative" else c.position,
-        grid_size=grid_size(c.image_size, c.patch_size, c.stem),
-        num_prefix=c.num_prefix_positions,
-        interpolation=c.position_interpolation,
-        dtype=policy,
-        name="position_embedding",
-    )(patches, *prefix)
+    is_here = c.position in ABSOLUTE and c.position_at == "stem"
+    options = _position_options(c) if is_here else {"position": "none"}
+    layer = PositionEmbedding(**options, dtype=policy, name="position_embedding")
+    return layer(patches, *prefix)
+
+
+def _position_options(c):
+    """Arguments of a layer of positions that are added."""
+    return {
+        "position": c.position,
+        "grid_size": grid_size(c.image_size, c.patch_size, c.stem),
+        "num_prefix": c.num_prefix_positions,
+        "interpolation": c.position_interpolation,
+    }
 
 
 def _drop_and_norm(tokens, c, policy):
@@ -419,23 +436,34 @@ def _norm(name, c, policy):
     return NORMS[c.norm](epsilon=c.layer_norm_epsilon, dtype=policy, name=name)
 
 
-def _rotary_positions(patches, c):
-    """Rotary positions of the tokens for the blocks, or `None`."""
-    if c.rope is None:
-        return None
-    head_dim = c.hidden_dim // c.num_heads
-    embedding = RotaryEmbedding(
-        c.rope,
-        head_dim,
-        num_prefix=num_prefix(c),
-        dtype="float32",
-        name="rotary_embedding",
-    )
-    return embedding(patches)
+def _for_blocks(patches, c, policy):
+    """Inputs of every block beside the tokens: positions, by the argument of the block."""
+    given = {}
+    if c.rope is not None:
+        given["positions"] = RotaryEmbedding(
+            c.rope,
+            c.hidden_dim // c.num_heads,
+            num_prefix=num_prefix(c),
+            dtype="float32",
+            name="rotary_embedding",
+        )(patches)
+    if c.position_at != "stem" and not has_own_positions(c):
+        given["layer_positions"] = LayerPositions(
+            **_position_options(c),
+            num_tokens=num_prefix(c),
+            dtype=policy,
+            name="layer_positions",
+        )(patches)
+    return given
 
 
-def _encode(tokens, positions, c, policy):
+def _encode(inputs, c, policy):
     """Passes the tokens through the blocks and `encoder_norm`.
+
+    Args:
+        inputs: arguments of the first block.
+        c: the fields.
+        policy: dtype policy.
 
     Returns:
         Tokens (batch, tokens, hidden_dim); their sizes (batch, tokens), `None` if none is
@@ -470,16 +498,18 @@ def _encode(tokens, positions, c, policy):
             rematerialize=c.rematerialize,
             merged_tokens=merged,
             num_prefix=num_prefix(c),
+            own_positions=_position_options(c) if has_own_positions(c) else None,
             dtype=policy,
             name=f"block_{i}",
         )
         for i, (rate, merged) in enumerate(zip(rates, c.merged_tokens, strict=True))
     ]
-    sizes, outputs = None, []
+    tokens, sizes, outputs = inputs["tokens"], None, []
     for block in blocks[:-1]:
-        tokens, sizes = apply_block(block, tokens, sizes, positions)
+        tokens, sizes = apply_block(block, **{**inputs, "tokens": tokens, "sizes": sizes})
         outputs.append(tokens)
-    inputs = _block_inputs(tokens, sizes, positions)
+    merged = {} if sizes is None else {"sizes": sizes}
+    inputs = {**inputs, "tokens": tokens, **merged}
     if c.pooling == "token" and not c.full_last_block:
         read = tokens[:, : 1 + c.distilled]
         tokens = blocks[-1](**{**inputs, "tokens": read, "context": tokens})
@@ -489,11 +519,6 @@ def _encode(tokens, positions, c, policy):
     if c.final_norm and not c.fc_norm:
         tokens = _norm("encoder_norm", c, policy)(tokens)
     return tokens, sizes, outputs, inputs
-
-
-def _block_inputs(tokens, sizes=None, positions=None):
-    inputs = {"tokens": tokens, "sizes": sizes, "positions": positions}
-    return {name: tensor for name, tensor in inputs.items() if tensor is not None}
 
 
 def _pool(tokens, sizes, c, policy):

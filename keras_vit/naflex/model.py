@@ -14,6 +14,7 @@ from keras_vit.types import Tensor
 # Argument of the encoder → its values that patches of several shapes can have.
 _NEEDED = {
     "position": ("learned", "none"),
+    "position_at": ("stem",),
     "rope": (None,),
     "stem": (None,),
     "distilled": (False,),

@@ -96,7 +96,10 @@ class MaskedAutoencoder(MaskedSelfSupervision):
             dtype=dtype,
             name=name,
             trainable=trainable,
-            needed={"position": (ABSOLUTE, "positions of each patch alone")},
+            needed={
+                "position": (ABSOLUTE, "positions of each patch alone"),
+                "position_at": (("stem",), "positions that are added before the blocks"),
+            },
         )
         fields = encoder.fields
         self.norm_pix_loss = norm_pix_loss

@@ -12,7 +12,7 @@ from keras_vit.weight_paths import model_prefix
 BLOCK = re.compile(r"(block_\d+|stage_\d+_unit_\d+)(?:_[a-z]\w*)?")  # with its layers
 BEFORE_BLOCKS = re.compile(
     r"patch_embedding|patch_norm|class_token|distillation_token|registers"
-    r"|position_embedding|pre_norm|root|stem_.*"
+    r"|position_embedding|layer_positions|pre_norm|root|stem_.*"
 )
 
 

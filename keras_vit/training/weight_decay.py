@@ -3,7 +3,8 @@
 import keras
 
 from keras_vit.keras_internals.sublayers import all_layers
-from keras_vit.layers import LayerScale, PositionEmbedding, Registers, RelativePositionBias
+from keras_vit.layers import LayerScale, Registers, RelativePositionBias
+from keras_vit.layers.position import Positions
 from keras_vit.training.optimizers import adapt
 from keras_vit.weight_paths import inner_paths
 
@@ -13,7 +14,7 @@ NORMS = (
     keras.layers.BatchNormalization,
     keras.layers.RMSNormalization,
 )
-POSITIONS = (PositionEmbedding, RelativePositionBias)
+POSITIONS = (Positions, RelativePositionBias)
 UNDECAYED_LAYERS = (*NORMS, *POSITIONS, Registers, LayerScale)  # and class tokens
 # Attributes of layers.
 UNDECAYED_WEIGHTS = (

@@ -95,12 +95,12 @@ def grid_of_positions(shapes: Shapes) -> tuple[int, int] | None:
     Args:
         shapes: path of a weight → its shape.
     """
-    layer = "position_embedding"
-    if f"{layer}/grid" in shapes:
-        rows, columns = shapes[f"{layer}/grid"][:2]
-        return rows, columns
-    if f"{layer}/rows" in shapes and f"{layer}/columns" in shapes:
-        return shapes[f"{layer}/rows"][0], shapes[f"{layer}/columns"][0]
+    for layer in ("position_embedding", "layer_positions", "block_0/layer_positions"):
+        if f"{layer}/grid" in shapes:
+            rows, columns = shapes[f"{layer}/grid"][:2]
+            return rows, columns
+        if f"{layer}/rows" in shapes and f"{layer}/columns" in shapes:
+            return shapes[f"{layer}/rows"][0], shapes[f"{layer}/columns"][0]
     return None
 
 
@@ -154,8 +154,7 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         fields["qkv_bias"] = "qv"
     if OFFSETS[1].format(i=0) in shapes:
         fields["position"] = "relative"
-    if "position_embedding/rows" in shapes:
-        fields["position"] = "learned2d"
+    fields |= _learned_positions(shapes)
     if FREQUENCIES in shapes:
         fields["rope"] = "mixed"
     if "pre_logits/kernel" in shapes:
@@ -172,6 +171,22 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
             pooling_mlp_dim=shape("pooling/mlp/dense_2/kernel", 2)[0],
         )
     return fields
+
+
+def _learned_positions(shapes):
+    """Arguments of learned positions that differ from the default."""
+    places = {
+        "position_embedding": {},
+        "layer_positions": {"position_at": "each_layer_shared"},
+        "block_0/layer_positions": {"position_at": "each_layer"},
+    }
+    for layer, fields in places.items():
+        if f"{layer}/rows" in shapes:
+            return {"position": "learned2d", **fields}
+        if f"{layer}/grid" in shapes:
+            own = shapes.get(f"{layer}/prefix", (0,))[0]
+            return {**fields, "num_prefix_positions": own} if fields else {}
+    return {}
 
 
 def _other_sizes(fields, **sizes):

@@ -22,11 +22,15 @@ from keras_vit.weights.layouts.layout import Layout
 from keras_vit.weights.report import LoadReport, log_fresh_head
 
 GRID = "position_embedding/grid"
-AXES = ("position_embedding/rows", "position_embedding/columns")  # in place of a grid
+GRIDS = (GRID, "layer_positions/grid")
+AXES = tuple(  # in place of a grid
+    path.replace("grid", axis) for path in GRIDS for axis in ("rows", "columns")
+)
 TABLE = "attention/relative_position/grid"
 # End of our path → end of the name in Keras' files, of grids that are resized.
 _SAVED_GRIDS = {
-    **{path: f"layers/{path.replace('/', '/vars/')}" for path in (GRID, *AXES)},
+    **{path: f"/{path.replace('/', '/vars/')}" for path in (*GRIDS, *AXES)},
+    GRID: "layers/position_embedding/vars/grid",
     TABLE: "attention/relative_position/vars/grid",
 }
 INTEGERS = ("int8", "uint8")  # of quantized kernels

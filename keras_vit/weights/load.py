@@ -34,7 +34,7 @@ from keras_vit.weights.architecture import (
 from keras_vit.weights.checkpoint import Checkpoint
 from keras_vit.weights.keras_files import (
     AXES,
-    GRID,
+    GRIDS,
     KERAS,
     TABLE,
     is_saved_model,
@@ -275,7 +275,7 @@ def _resizers(model, shapes, ours, resize_patches):
         old, new = shapes.get(path, ()), tuple(ours[path].shape)
         if old == new or len(old) != len(new) or old[3:] != new[3:]:
             continue
-        if path.endswith((GRID, *AXES, TABLE)):
+        if path.endswith((*GRIDS, *AXES, TABLE)):
             resizer = _position_resizer(model, path, old, new)
         else:
             resizer = _kernel_resizer(path, old, new, resize_patches)
@@ -291,7 +291,7 @@ def _position_resizer(model, path, old, new):
             return partial(resize_offsets, grid_size=grid_of_offsets(new))
     elif old[-1] == new[-1]:  # of the tokens
         how = _interpolation(model, path)
-        if path.endswith(GRID):
+        if path.endswith(GRIDS):
             return partial(resize_grid, size=new[:2], interpolation=how)
         return partial(resize_axis, size=new[0], interpolation=how)
     return None

@@ -62,6 +62,7 @@ ENDINGS = {
 # Argument → its values that a file means without a word (None: BiT has no such argument),
 # and the layouts whose files can say another.
 _SAID = {
+    "position_at": ((None, "stem"), ()),
     "rope": ((None,), ("timm", "huggingface", "meta")),
     "pooling": ((None, "token", "gap", "map"), ("huggingface",)),
     "pooling_prefix": ((None, False), ("timm", "timm_naflex")),
