@@ -58,6 +58,7 @@ ROWS = (
     "conversion data exporting",
     "analysis evaluation pretraining report training",
     "planning runs",
+    "explorer",
     "cli",
 )
 LEVELS = {room: level for level, row in enumerate(ROWS) for room in row.split()}

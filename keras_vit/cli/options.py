@@ -167,13 +167,18 @@ def add_settings(parser: Parser, example: str) -> None:
     )
 
 
-def add_images(parser: Parser) -> None:
-    """Adds the images of commands that take any."""
-    parser.add_argument(
+def add_images(parser: Parser, more: str = "") -> argparse.Action:
+    """Adds the images of commands that take any.
+
+    Args:
+        parser: the parser.
+        more: text after the help on images.
+    """
+    return parser.add_argument(
         "images",
         metavar="IMAGE",
         nargs="+",
-        help="a file, a folder (with all images in it) or an address (https://…)",
+        help=f"a file, a folder (with all images in it) or an address (https://…){more}",
     )
 
 

@@ -49,7 +49,8 @@ def random_crop(
     The smaller side becomes `round(size * resize_factor)`, as in BigVision's
     `resize_small(448)|random_crop(384)`.
     """
-    return _random_part(image, size, _resized_small(image, size, resize_factor), seed)
+    resized = resized_small(tensorflow().shape(image), size, resize_factor)
+    return _random_part(image, size, resized, seed)
 
 
 def square_crop(
@@ -59,8 +60,7 @@ def square_crop(
 
     Source: BiT (arXiv 1912.11370), section 3.3; BigVision's `resize(512)|random_crop(480)`.
     """
-    resized = tensorflow().constant([round(side * resize_factor) for side in size])
-    return _random_part(image, size, resized, seed)
+    return _random_part(image, size, resized_whole(size, resize_factor), seed)
 
 
 def _random_part(image, size, resized, seed):
@@ -81,7 +81,7 @@ def center_crop(
 
     `interpolation` is that of `Augmentation.evaluation_interpolation`.
     """
-    resized = _resized_small(image, size, resize_factor)
+    resized = resized_small(tensorflow().shape(image), size, resize_factor)
     return _middle(image, size, resized, interpolation)
 
 
@@ -95,16 +95,20 @@ def whole_image(
 
     `interpolation` is that of `Augmentation.evaluation_interpolation`.
     """
-    resized = tensorflow().constant([round(side * resize_factor) for side in size])
-    return _middle(image, size, resized, interpolation)
+    return _middle(image, size, resized_whole(size, resize_factor), interpolation)
 
 
 def _middle(image, size, resized, interpolation):
     tf = tensorflow()
-    offset = tf.cast((resized - size) // 2, "float32")
+    offset = tf.cast(middle_offset(resized, size), "float32")
     if interpolation == "area":
         return _part_of_means(image, size, resized, offset)
     return _part_of_resized(image, size, resized, offset, _KERNELS[interpolation])
+
+
+def middle_offset(resized: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Rows and columns of a resized image before its middle part of a size."""
+    return (resized - size) // 2
 
 
 def plain_resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -112,11 +116,21 @@ def plain_resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tensorflow().image.resize(image, size, antialias=True)
 
 
-def _resized_small(image, size, resize_factor):
-    """Size of the image after its smaller side is resized."""
+def resized_whole(size: tuple[int, int], resize_factor: float) -> tf.Tensor:
+    """Size (height, width) of the resized image of which `whole_image` keeps the middle."""
+    return tensorflow().constant([round(side * resize_factor) for side in size])
+
+
+def resized_small(
+    shape: tf.Tensor | tuple[int, ...], size: tuple[int, int], resize_factor: float
+) -> tf.Tensor:
+    """Size (height, width) of the resized image of which `center_crop` keeps the middle.
+
+    `shape` is that of the image, of which its height and width are used.
+    """
     tf = tensorflow()
-    least = tf.constant([round(side * resize_factor) for side in size])
-    shape = tf.cast(tf.shape(image)[:2], "float64")
+    least = resized_whole(size, resize_factor)
+    shape = tf.cast(shape[:2], "float64")
     scale = tf.reduce_max(tf.cast(least, "float64") / shape)
     return tf.maximum(tf.cast(tf.round(shape * scale), "int32"), least)
 

@@ -232,6 +232,30 @@ def evaluation_crop(image: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
     return tensorflow().ensure_shape(image, (*size, pipeline.channels))
 
 
+def evaluation_part(
+    shape: tuple[int, ...], pipeline: Pipeline
+) -> tuple[float, float, float, float]:
+    """Part of an image that `evaluation_crop` keeps.
+
+    Args:
+        shape: (height, width, …) of the image.
+        pipeline: settings.
+
+    Returns:
+        (top, left, bottom, right) as shares of the image's height and width.
+    """
+    augmentation, size = pipeline.augmentation, pipeline.image_size
+    if augmentation.evaluation_crop == "resize":
+        return 0.0, 0.0, 1.0, 1.0
+    if augmentation.evaluation_crop == "square":
+        resized = crops.resized_whole(size, augmentation.resize_factor)
+    else:
+        resized = crops.resized_small(shape, size, augmentation.resize_factor)
+    start = crops.middle_offset(resized, size).numpy() / resized.numpy()
+    end = start + np.asarray(size) / resized.numpy()
+    return (*map(float, start), *map(float, end))
+
+
 def encoded(label: tf.Tensor, num_classes: int, pipeline: Pipeline) -> tf.Tensor:
     """Encodes a label by the pipeline's `label_mode`."""
     if pipeline.label_mode == "int":

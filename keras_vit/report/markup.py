@@ -65,9 +65,9 @@ def _fragments(file: str) -> dict[str, str]:
     return {"": page, **fragments}
 
 
-def style() -> Markup:
-    """The page's style sheet."""
-    return Markup((_FOLDER / "style.css").read_text("utf-8"))
+def style(name: str = "style") -> Markup:
+    """A style sheet: that of the report, or another one in `templates/`."""
+    return Markup((_FOLDER / f"{name}.css").read_text("utf-8"))
 
 
 def table(
