@@ -9,11 +9,12 @@ import signal
 import keras
 import numpy as np
 import pytest
-from helpers import array, assert_same_weights, weights
+from helpers import array, assert_same_weights, images, tiny, weights
 from test_transfer_cli import shape
 
 import keras_vit
 from keras_vit.cli import main
+from keras_vit.pretraining.pictures import colored, reconstructed
 from keras_vit.runs import Progress, RunFolder, fine_tune, pretrain
 from keras_vit.training import MAEPreTraining, MaskedPatchPreTraining, SmallPreTraining
 
@@ -195,9 +196,15 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
     for name in ("metrics.csv", "results.json"):
         assert (tmp_path / "run" / name).read_text() == (output / name).read_text()
     for name in ("best.keras", "objective.keras", "last.keras"):
+        is_last = name == "last.keras"  # with its optimizer
         whole, torn = (
-            keras.models.load_model(path / name) for path in (output, tmp_path / "run")
+            keras.models.load_model(path / name, compile=is_last)
+            for path in (output, tmp_path / "run")
         )
+        if is_last:
+            pairs = zip(torn.optimizer.variables, whole.optimizer.variables, strict=True)
+            for one, other in pairs:
+                np.testing.assert_array_equal(array(one), array(other))
         assert_same_weights(weights(torn), weights(whole))
     assert "is not empty" in fails(*given)
 
@@ -210,8 +217,9 @@ def test_the_report_shows_what_is_learned(trained):
     for heading in ("Learning curves", "What it has learned", "Where it looks", "Settings"):
         assert f"<h2>{heading}</h2>" in page
     assert "Nearest-neighbour accuracy" in page
-    # Eight held-out images: image, seen, reconstructed; image, attention.
-    assert page.count('src="data:image/') == 8 * 5
+    # Eight held-out images: image, seen, reconstructed; image, class token, rollout.
+    assert page.count('src="data:image/') == 8 * 3
+    assert page.count('href="data:image/') == 8 * 3
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;" in page
 
@@ -291,3 +299,77 @@ def test_the_small_recipe_follows_the_data():
     assert many.base_learning_rate == 2 * few.base_learning_rate
     with pytest.raises(ValueError, match="has no `label_smoothing`"):
         few.replace(label_smoothing=0.1)
+
+
+# Pictures.
+
+
+def _unit(images):
+    """Images in [-1, 1], as the tiny encoders take them, as pixel values."""
+    return np.round(255 * (images + 1) / 2)
+
+
+@pytest.mark.parametrize("norm_pix_loss", [True, False])
+@pytest.mark.parametrize("options", [{}, {"include_preprocessing": True}])
+def test_reconstructions_join_what_is_seen_and_what_is_predicted(norm_pix_loss, options):
+    encoder = tiny(classes=0, **options)
+    mae = keras_vit.pretraining.MaskedAutoencoder(
+        encoder,
+        decoder_hidden_dim=16,
+        decoder_num_layers=1,
+        decoder_num_heads=2,
+        norm_pix_loss=norm_pix_loss,
+    )
+    original = images()
+    given = _unit(original) if options else original
+    masked, reconstruction = reconstructed(mae, given, seed=3)
+    noise = np.random.default_rng(3).uniform(size=(2, 16)).astype("float32")
+    outputs = {name: array(v) for name, v in mae(given, noise).items()}
+    for i in range(2):
+        for number in range(16):  # patches of 8 × 8, in four rows
+            y, x = 8 * (number // 4), 8 * (number % 4)
+            true = original[i, y : y + 8, x : x + 8]
+            seen = masked[i][y : y + 8, x : x + 8]
+            shown = reconstruction[i][y : y + 8, x : x + 8].astype(int)
+            if not outputs["mask"][i, number]:
+                np.testing.assert_allclose(seen, _unit(true), atol=1)
+                np.testing.assert_allclose(shown, _unit(true), atol=1)
+                continue
+            assert (seen == 128).all()
+            predicted = outputs["reconstruction"][i, number].reshape(8, 8, 3)
+            if norm_pix_loss:
+                predicted = predicted * true.std(ddof=1) + true.mean()
+            np.testing.assert_allclose(shown, _unit(predicted.clip(-1, 1)), atol=1)
+
+
+@pytest.mark.parametrize("target", ["mean_color", "downsized", "pixels"])
+def test_colors_are_those_of_the_corrupted_patches(target):
+    encoder = tiny(classes=0)
+    model = keras_vit.pretraining.MaskedPatchPrediction(encoder, target=target)
+    original = images()
+    true, predicted = colored(model, original, seed=3)
+    noise = np.random.default_rng(3).uniform(size=(2, 16, 3)).astype("float32")
+    outputs = {name: array(v) for name, v in model(original, noise).items()}
+    for i in range(2):
+        for number in range(16):
+            y, x = 8 * (number // 4), 8 * (number % 4)
+            patch = (original[i, y : y + 8, x : x + 8] + 1) / 2
+            shown = true[i][y : y + 8, x : x + 8]
+            if number in outputs["corrupted"][i] and target != "pixels":
+                cells = {"mean_color": 1, "downsized": 4}[target]
+                side = 8 // cells
+                means = patch.reshape(cells, side, cells, side, 3).mean(axis=(1, 3))
+                # The middle of one of eight levels.
+                means = (np.floor(8 * means) + 0.5) / 8
+                patch = means.repeat(side, axis=0).repeat(side, axis=1)
+            np.testing.assert_allclose(shown, 255 * patch, atol=1)
+    place = outputs["corrupted"][0, 0]
+    y, x = 8 * (place // 4), 8 * (place % 4)
+    shown = predicted[0][y, x]
+    first = outputs["predictions"][0, 0]
+    if target == "pixels":
+        expected = first[:3].clip(0, 1)
+    else:
+        number = first.reshape(-1, 512)[0].argmax()
+        expected = (np.array([number // 64, number // 8 % 8, number % 8]) + 0.5) / 8
+    np.testing.assert_allclose(shown, 255 * expected, atol=1)

@@ -10,6 +10,7 @@ import numpy as np
 from keras_vit.report import pictures
 from keras_vit.report.curves import History, curve, positions
 from keras_vit.report.document import write_document
+from keras_vit.report.looks import Look, panels
 from keras_vit.report.markup import Markup, facts, join, render
 
 
@@ -57,6 +58,7 @@ def write_pretraining_page(
     best: int,
     note: str,
     examples: Sequence[PictureRows],
+    looks: tuple[str, Sequence[tuple[str, Look]]],
     settings: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Writes `index.html`, one page without scripts, other files or network.
@@ -72,6 +74,7 @@ def write_pretraining_page(
         best: index of the evaluation whose checkpoint was kept.
         note: a note below the charts.
         examples: sections of pictures.
+        looks: a note, and the name of each image with maps of what the encoder reads.
         settings: tables of names and values by their caption.
 
     Returns:
@@ -93,6 +96,7 @@ def write_pretraining_page(
         (f"examples-{i}", example.heading, _pictures(example))
         for i, example in enumerate(examples)
     ]
+    sections.append(("attention", "Where it looks", _looks(*looks)))
     tables = join(facts(rows.items(), caption=name) for name, rows in settings.items())
     sections.append(("settings", "Settings", tables))
     return write_document(folder, title, headline, sections)
@@ -120,6 +124,14 @@ def _pictures(example) -> Markup | str:
     ]
     columns = len(example.columns)
     return render("examples/rows", note=example.note, columns=columns, rows=join(rows))
+
+
+def _looks(note, looks) -> Markup:
+    rows = [
+        render("examples/looks", name=name, panels=panels(look, f"look-{number}", name))
+        for number, (name, look) in enumerate(looks)
+    ]
+    return render("examples/rows", note=note, columns=3, rows=join(rows))
 
 
 def _strip(name, shown, columns) -> Markup:

@@ -93,11 +93,6 @@ class Checkpoints(keras.callbacks.Callback):
                 os.replace(part, os.path.join(self.folder, name))
 
 
-def kept_encoder(model: keras.Model) -> keras.Model:
-    """The encoder that is kept of a model that is trained around one."""
-    return getattr(model, "kept_encoder", model.encoder)
-
-
 class EncoderCheckpoints(Checkpoints):
     """Saves as the best checkpoint the encoder alone, and beside it the whole model.
 
@@ -110,7 +105,7 @@ class EncoderCheckpoints(Checkpoints):
 
     def _save_best(self):
         self._save_without_optimizer(OBJECTIVE)
-        self._save(BEST, kept_encoder(self.model))
+        self._save(BEST, self.model.kept_encoder)
 
 
 class EventFiles(keras.callbacks.Callback):

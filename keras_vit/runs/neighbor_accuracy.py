@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_vit.data import ImageData
 from keras_vit.evaluation import extract_features, nearest_neighbors
-from keras_vit.runs.callbacks import Epochs, kept_encoder
+from keras_vit.runs.callbacks import Epochs
 
 METRIC = "val_knn_accuracy"
 NEIGHBORS = 10
@@ -52,7 +52,7 @@ class NeighborAccuracy(keras.callbacks.Callback):
         self.before = state.get("before")
 
     def _accuracy(self) -> float:
-        model = kept_encoder(self.model)
+        model = self.model.kept_encoder
         train, test = (
             extract_features(model, self._data, split=split, verbose=0) for split in _MOST
         )

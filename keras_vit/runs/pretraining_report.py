@@ -7,13 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit.analysis import attention_maps
+from keras_vit.analysis import attention_summary
 from keras_vit.data import ImageData
-from keras_vit.models.fields import num_prefix
-from keras_vit.models.sizes import grid_size
 from keras_vit.pretraining.pictures import displayed
+from keras_vit.report.looks import Look
 from keras_vit.report.pretraining_page import Curve, PictureRows, write_pretraining_page
-from keras_vit.runs.callbacks import kept_encoder
+from keras_vit.runs.explanation import look_of
 from keras_vit.runs.folder import OBJECTIVE, REPORT, RunFolder
 from keras_vit.runs.neighbor_accuracy import NEIGHBORS
 from keras_vit.runs.objectives import Objective
@@ -38,7 +37,7 @@ def write_pretraining_report(
         The path of the page.
     """
     model = keras.models.load_model(run.file(OBJECTIVE), compile=False)
-    encoder, config = kept_encoder(model), run.config()
+    encoder, config = model.kept_encoder, run.config()
     names, images = _held_out(data)
     history = run.history()
     result, figures, remarks = _headline(summary, objective)
@@ -52,10 +51,8 @@ def write_pretraining_report(
         curves=_curves(objective),
         best=list(map(int, history["step"])).index(summary["step"]),
         note=_note(data),
-        examples=[
-            *_learned(model, objective, names, images),
-            *_attention(encoder, names, images),
-        ],
+        examples=_learned(model, objective, names, images),
+        looks=_attention(encoder, names, images),
         settings=_settings(config),
     )
 
@@ -125,32 +122,24 @@ def _learned(model, objective, names, images) -> list[PictureRows]:
     return [PictureRows("What it has learned", found.note, found.columns, rows)]
 
 
-def _attention(encoder, names, images) -> list[PictureRows]:
-    """Pictures of where the last block looks, brighter where it looks more."""
-    maps = attention_maps(encoder, images, [-1])[0]  # (batch, heads, queries, tokens)
-    fields = encoder.fields
-    prefix, size = num_prefix(fields), grid_size(fields.image_size, fields.patch_size)
-    queries = maps[:, :, :1] if fields.class_token else maps[:, :, prefix:]
-    weights = queries.mean(axis=(1, 2))[:, prefix:].reshape(-1, *size)
-    of = "class token" if fields.class_token else "patches, on average,"
-    note = (
-        f"Attention of the last block: brighter patches are those that the {of} read more, "
-        "as a mean over heads. The brightest patch of each image is white."
-    )
-    shown = displayed(encoder, images)
-    rows = [
-        (name, (image, _brightened(image, weight)))
-        for name, image, weight in zip(names, shown, weights, strict=True)
+def _attention(encoder, names, images) -> tuple[str, list[tuple[str, Look]]]:
+    """A note, and each image with maps of what the encoder reads of it."""
+    found = attention_summary(encoder, images)
+    maps = [
+        [None] * len(images) if some is None else some
+        for some in (found.class_map, found.rollout)
     ]
-    return [PictureRows("Where it looks", note, ("image", "attention"), rows)]
-
-
-def _brightened(image, weights) -> np.ndarray:
-    """The weights of the patches as a grey picture of the image's size."""
-    rows, columns = (n // m for n, m in zip(image.shape[:2], weights.shape, strict=True))
-    shares = weights / max(weights.max(), np.finfo("float32").tiny)
-    grey = np.round(255 * shares).astype("uint8")
-    return np.kron(grey, np.ones((rows, columns), "uint8"))[..., None]
+    looks = [
+        (name, look_of(picture, *both, found.class_map_kind))
+        for name, picture, *both in zip(
+            names, displayed(encoder, images), *maps, strict=True
+        )
+    ]
+    note = (
+        "The same images, dark where the encoder reads little. Class token: attention of "
+        "the last block, the mean of its heads. Rollout: attention of all blocks together."
+    )
+    return note, looks
 
 
 def _settings(config) -> dict[str, dict[str, Any]]:

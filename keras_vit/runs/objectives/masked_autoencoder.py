@@ -42,7 +42,7 @@ def _small_decoder(encoder):
 
 def _pictures(model: keras.Model, images: np.ndarray) -> Pictures:
     masked, reconstruction = reconstructed(model, images)
-    shown = (displayed(model.encoder, part) for part in (images, masked, reconstruction))
+    shown = (displayed(model.encoder, images), masked, reconstruction)
     note = (
         "Held-out images; the patches that the encoder sees; and the decoder's "
         "reconstruction of the others between them."

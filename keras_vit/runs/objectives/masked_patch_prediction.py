@@ -19,7 +19,7 @@ def _paper_recipe(num_examples: int, **changes: Any) -> MaskedPatchPreTraining:
 
 def _pictures(model: keras.Model, images: np.ndarray) -> Pictures:
     true, predicted = colored(model, images)
-    shown = (displayed(model.encoder, part) for part in (images, true, predicted))
+    shown = (displayed(model.encoder, images), true, predicted)
     of = "pixels" if model.target == "pixels" else "colours"
     note = (
         f"Held-out images; the true {of} of the patches to predict, the others as they "
