@@ -45,9 +45,10 @@ def test_two_devices_give_the_weights_of_one(seen, policy, bound):
 
 
 @on_tensorflow
-def test_a_masked_autoencoder_learns_as_on_one_device(seen):
-    assert seen["pretrained"]["learned"] > 0.1
-    assert seen["pretrained"]["distance"] <= 1e-5
+@pytest.mark.parametrize("training", ["pretrained", "distilled"])
+def test_pre_training_learns_as_on_one_device(seen, training):
+    assert seen[training]["learned"] > 0.1
+    assert seen[training]["distance"] <= 1e-5
 
 
 @on_tensorflow

@@ -12,6 +12,7 @@ from keras_vit.training import (
     AugReg,
     BigVisionS16,
     BiTHyperRule,
+    DeiT,
     SmallData,
     ViTFineTuning,
     ViTPreTraining,
@@ -28,6 +29,7 @@ ALL = [
     ViTPreTraining.for_model("ViTH14", "imagenet2012"),
     AugReg.of("strong2", "imagenet2012"),
     BigVisionS16(),
+    DeiT(),
 ]
 
 
@@ -147,6 +149,24 @@ def test_augreg_by_the_words_of_its_file_names():
     assert AugReg.of("none", "imagenet2012").augmentation == Augmentation()
     with pytest.raises(ValueError, match=r"'strong2'. Received: augmentation='strong3'"):
         AugReg.of("strong3")
+
+
+@pytest.mark.one_backend
+def test_deit_is_table_9_of_its_paper():
+    recipe = DeiT()
+    assert (recipe.batch_size, recipe.base_learning_rate) == (1024, 5e-4 * 1024 / 512)
+    assert recipe.steps == round(300 * 1_281_167 / 1024)
+    assert recipe.warmup_steps == round(5 * 1_281_167 / 1024)
+    assert (recipe.algorithm, recipe.weight_decay) == ("adam", 0.05)
+    assert (recipe.label_smoothing, recipe.model_arguments()) == (
+        0.1,
+        {"drop_path_rate": 0.1},
+    )
+    augmentation = recipe.augmentation
+    assert (augmentation.mixup_alpha, augmentation.cutmix_alpha) == (0.8, 1.0)
+    smaller = DeiT.for_examples(5120, batch_size=256)
+    assert (smaller.steps, smaller.warmup_steps) == (300 * 20, 100)
+    assert smaller.base_learning_rate == 2.5e-4
 
 
 @pytest.mark.one_backend

@@ -79,6 +79,12 @@ def test_training_in_bfloat16_is_nearly_that_of_one_device(seen):
 
 
 @on_jax
+def test_a_student_learns_of_its_teacher_as_on_one_device(seen):
+    assert seen["taught"]["learned"] > 0.1
+    assert max(seen["taught"]["distances"]) <= 1e-5
+
+
+@on_jax
 @pytest.mark.parametrize("name", NAMES)
 def test_each_weight_and_what_the_optimizer_keeps_of_it_is_where_it_should_be(seen, name):
     run = seen["float32"][name]

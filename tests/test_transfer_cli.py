@@ -244,6 +244,39 @@ def test_evaluate_and_predict_give_what_the_commands_print(trained, folder):
         assert [(c.index, c.name, c.probability) for c in one.classes] == classes
 
 
+def test_a_run_teaches_another(trained, folder, fails, tmp_path):
+    output, size = tmp_path / "student", ("--image-size", 32, "--batch-size", 9)
+    given = ["finetune", folder, "--output", output, "--model", "ViTTi16"]
+    given += ["--weights", "none", "--set", "num_layers=1", "--set", "distilled=true"]
+    given += ["--recipe", "deit", "--steps", 4, "--evaluations", 2, *size]
+    given += ["--teacher", trained[0]]
+    status, text = printed(*given, "--distillation", "soft")
+    assert status == 0
+    assert "DeiT: 4 steps of 9 images" in text
+    config = RunFolder(output).config()
+    assert config["arguments"]["teacher"] == str(trained[0])
+    assert config["recipe"]["base_learning_rate"] == 5e-4 * 9 / 512
+    with open(output / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {"val_accuracy", "agreement", "val_agreement"} <= rows[0].keys()
+    results = json.loads((output / "results.json").read_text())
+    best = keras_vit.from_pretrained(output / "best.keras")
+    assert best.get_config()["distilled"]
+    assert best.get_config()["class_names"] == CLASSES
+    assert 0 <= results["accuracy"] <= 1
+    for name in ("best.keras", "last.keras"):
+        assert isinstance(keras.saving.load_model(output / name), type(best))
+    shutil.rmtree(output)
+    others = tmp_path / "others" / "disc"
+    shutil.copytree(folder, others.parent)
+    shutil.move(others.with_name("circle"), others)
+    message = fails(given[0], others.parent, *given[2:])
+    assert "3 classes (circle, square, triangle, …)" in message
+    assert not output.exists()
+    message = fails(*given[:-2], "--distillation", "soft")
+    assert "`--distillation` needs a teacher" in message
+
+
 @pytest.mark.one_backend
 def test_fine_tune_refuses_in_words_of_python(folder, tmp_path):
     given = {"data": folder, "output": tmp_path / "run", "weights": CHECKPOINT}

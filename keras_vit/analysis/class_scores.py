@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_vit.layers import kernels
 from keras_vit.models import VisionTransformer
-from keras_vit.models.encoding import head_inputs
+from keras_vit.models.encoding import head_inputs, head_logits
 from keras_vit.types import Tensor
 from keras_vit.weight_paths import HEADS
 
@@ -52,10 +51,7 @@ def class_scores(
     Returns:
         (batch, classes); with `distilled` the mean of both heads.
     """
-    scores = []
-    for head, features in head_inputs(model, tokens, sizes):
-        features = ops.cast(features, head.compute_dtype)
-        scores.append(kernels.dense(features, head.kernel, head.bias))
+    scores = [head_logits(*each) for each in head_inputs(model, tokens, sizes)]
     return sum(scores) / len(scores)
 
 

@@ -28,6 +28,7 @@ from keras_vit.cli.training_options import (
 )
 from keras_vit.runs import fine_tune
 from keras_vit.runs.choices import RECIPES
+from keras_vit.runs.teachers import DISTILLATIONS
 from keras_vit.tables import table
 
 # Options with the name of an argument of `fine_tune`, beside those for the data.
@@ -35,7 +36,7 @@ _ARGUMENTS = ("model", "weights", "recipe", "epochs", "evaluations", "dtype", "s
 _ARGUMENTS += ("seed", "save_freq", "overwrite", "flip", "crop", "evaluation_crop")
 _ARGUMENTS += ("steps", "batch_size", "micro_batch_size", "base_learning_rate", "freeze")
 _ARGUMENTS += ("warmup_steps", "weight_decay", "label_smoothing", "layerwise_decay")
-_ARGUMENTS += ("lora_rank", "ema_momentum", "rematerialize")
+_ARGUMENTS += ("lora_rank", "ema_momentum", "rematerialize", "teacher", "distillation")
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,6 +66,19 @@ def _add_model(parser):
     )
     add_image_size(group, "size of the images in pixels (default: the recipe's)")
     add_settings(group, "drop_path_rate=0.1")
+    group.add_argument(
+        "--teacher",
+        metavar="WEIGHTS",
+        help="a classifier of the same classes, from whose answers the model learns beside "
+        "the labels: a checkpoint, the name of a preset or the folder of a run; with --set "
+        "distilled=true through a distillation token, as DeiT",
+    )
+    group.add_argument(
+        "--distillation",
+        choices=DISTILLATIONS,
+        help="hard (default with --teacher): its answer counts as a label; soft: its "
+        "probabilities do",
+    )
 
 
 def _add_recipe(parser):
@@ -74,8 +88,8 @@ def _add_recipe(parser):
         choices=RECIPES,
         default="auto",
         help="auto (default): bit for the ResNets, else small; small: Adam, "
-        "hyperparameters chosen by the size of the data set; vit, vtab, bit, bigvision: "
-        "those of the papers",
+        "hyperparameters chosen by the size of the data set; vit, vtab, bit, bigvision, "
+        "deit: those of the papers",
     )
     add_schedule(group)
     numbers = {

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+from keras import ops
 
+from keras_vit.layers import kernels
 from keras_vit.types import Tensor
 from keras_vit.weight_paths import HEADS
 
@@ -148,6 +150,44 @@ def head_inputs(
                 features = layers[name](features) if name in layers else features
             found.append((layers[head], features))
     return found
+
+
+def head_logits(head: keras.layers.Layer, features: Tensor) -> Tensor:
+    """The output of a head before its activation, (batch, classes)."""
+    features = ops.cast(features, head.compute_dtype)
+    return kernels.dense(features, head.kernel, head.bias)
+
+
+def logits_of_heads(model: VisionTransformer) -> Callable[..., list[Tensor]]:
+    """The model up to its heads, without their activation.
+
+    Returns:
+        A function of a batch of images, as the model takes them, and of `training`, that
+        gives the logits of each head, float32 (batch, classes): of a model with `distilled`
+        two of them.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    heads = [_Logits(layers[name]) for name in HEADS if name in layers]
+    stage = keras.Model(model.input, [each.head.input for each in heads])
+
+    def logits(images, training=None):
+        features = keras.tree.flatten(stage(images, training=training))
+        return [head(each) for head, each in zip(heads, features, strict=True)]
+
+    return logits  # no attribute for Keras to track
+
+
+class _Logits(keras.layers.Layer):
+    """A head without its activation. A layer, in whose call Keras does not round weights
+    to the half precision of the model around it.
+    """
+
+    def __init__(self, head: keras.layers.Layer):
+        super().__init__(dtype=head.dtype_policy, autocast=False)
+        self.head = head
+
+    def call(self, features):
+        return head_logits(self.head, features)
 
 
 def head_outputs(

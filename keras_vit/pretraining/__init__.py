@@ -1,7 +1,15 @@
-"""Pre-training without labels: models around an encoder, for `compile` and `fit`."""
+"""Pre-training, without labels or with a teacher: models for `compile` and `fit`."""
 
+from keras_vit.pretraining.distillation import Distillation
+from keras_vit.pretraining.distillation_loss import DistillationLoss
 from keras_vit.pretraining.masked_autoencoder import MaskedAutoencoder
 from keras_vit.pretraining.masked_patch_prediction import MaskedPatchPrediction
 from keras_vit.pretraining.self_distillation import SelfDistillation
 
-__all__ = ["MaskedAutoencoder", "MaskedPatchPrediction", "SelfDistillation"]
+__all__ = [
+    "Distillation",
+    "DistillationLoss",
+    "MaskedAutoencoder",
+    "MaskedPatchPrediction",
+    "SelfDistillation",
+]

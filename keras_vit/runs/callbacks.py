@@ -108,6 +108,16 @@ class EncoderCheckpoints(Checkpoints):
         self._save(BEST, self.model.kept_encoder)
 
 
+class StudentCheckpoints(Checkpoints):
+    """Saves the student alone of a `pretraining.Distillation`, as any classifier.
+
+    Args: see `Checkpoints`.
+    """
+
+    def _save(self, name, part_of_model=None):
+        super()._save(name, part_of_model or self.model.student)
+
+
 class EventFiles(keras.callbacks.Callback):
     """Writes event files in the layout of `keras.callbacks.TensorBoard`.
 

@@ -17,6 +17,7 @@ from keras_vit.training.recipes import (
     VTAB,
     BigVisionS16,
     BiTHyperRule,
+    DeiT,
     SmallData,
     ViTFineTuning,
     num_steps,
@@ -26,7 +27,7 @@ from keras_vit.zoo.constructors import CONSTRUCTORS, preset_of
 from keras_vit.zoo.description import describe
 from keras_vit.zoo.pretrained import from_pretrained, named_preset
 
-RECIPES = ("auto", "small", "vit", "vtab", "bit", "bigvision")
+RECIPES = ("auto", "small", "vit", "vtab", "bit", "bigvision", "deit")
 NO_WEIGHTS = "none"
 FREEZE = ("linear", "norms")
 _SAMPLE = 16  # images whose median size counts as the size of the data's images
@@ -102,9 +103,9 @@ def _recipe_by_name(name, data, known_name, batch_size):
     if name == "auto":
         is_bit = known_name and "num_units" in describe(known_name).config()
         name = "bit" if is_bit else "small"
-    if name == "small":
+    if name in ("small", "deit"):
         given = {"batch_size": batch_size} if batch_size else {}
-        return SmallData.for_examples(examples, **given)
+        return {"small": SmallData, "deit": DeiT}[name].for_examples(examples, **given)
     if name == "bit":
         return BiTHyperRule.for_data(examples, _median_size(data))
     tfds_name = data.name.split("/")[0]  # without configuration and version

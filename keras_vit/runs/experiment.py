@@ -103,7 +103,9 @@ class _Announcement(keras.callbacks.Callback):
         self._weights, self._say = weights, say
 
     def on_train_begin(self, logs=None):
-        network = getattr(self.model, "encoder", self.model)
+        around = ("encoder", "student")  # a model that another trains
+        inside = (getattr(self.model, n) for n in around if hasattr(self.model, n))
+        network = next(inside, self.model)
         self._say(describe_model(network, self._weights))
 
     def resume(self, state, epochs):

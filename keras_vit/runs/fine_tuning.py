@@ -12,7 +12,7 @@ from keras_vit.distribution import barrier, is_first_process
 from keras_vit.distribution import strategy as strategy_by_name
 from keras_vit.distribution.checks import check_batches
 from keras_vit.log import log
-from keras_vit.runs.callbacks import Checkpoints
+from keras_vit.runs.callbacks import Checkpoints, StudentCheckpoints
 from keras_vit.runs.choices import build_model, choose_recipe, find_known_name
 from keras_vit.runs.classifier import load_classifier
 from keras_vit.runs.descriptions import describe_data, describe_recipe, recipe_fields
@@ -27,6 +27,7 @@ from keras_vit.runs.folder import BEST, REPORT, RESUME, RunFolder
 from keras_vit.runs.images import absolute_source, load_data
 from keras_vit.runs.options import sort_options
 from keras_vit.runs.results import EvaluationResult
+from keras_vit.runs.teachers import check_teacher, distilled
 from keras_vit.training.finetune import finetune, prepare_data
 from keras_vit.training.recipe import Recipe
 from keras_vit.zoo.description import describe
@@ -66,6 +67,8 @@ def fine_tune(
     model: str | None = None,
     weights: str | os.PathLike[str] | None = None,
     recipe: str | Recipe = "auto",
+    teacher: str | os.PathLike[str] | None = None,
+    distillation: str | None = None,
     epochs: float | None = None,
     evaluations: int | None = None,
     dtype: str = "float32",
@@ -93,7 +96,11 @@ def fine_tune(
         weights: with `model` one of its tags, `None` for its default or `"none"` to train
             from scratch; without it a preset, a file, an address or another run's folder.
         recipe: `"auto"` (`"bit"` for the ResNets, else `"small"`), `"small"`, `"vit"`,
-            `"vtab"`, `"bit"`, `"bigvision"`, or a `keras_vit.training.Recipe`.
+            `"vtab"`, `"bit"`, `"bigvision"`, `"deit"`, or a `keras_vit.training.Recipe`.
+        teacher: a classifier of the same classes from whose answers the model learns beside
+            the labels: a preset, a file, an address or another run's folder; see
+            `keras_vit.pretraining.Distillation`. `None` for the labels alone.
+        distillation: `"hard"` (the default with a teacher) or `"soft"`.
         epochs: passes over the training images, instead of `steps`.
         evaluations: number of evaluations on the validation images.
         dtype: name of the dtype policy, such as `"mixed_bfloat16"`.
@@ -127,6 +134,8 @@ def fine_tune(
     """
     # In the order of their cost: arguments, images, weights, training.
     weights = None if weights is None else os.fspath(weights)
+    teacher = None if teacher is None else os.fspath(teacher)
+    check_teacher(teacher, distillation)
     sorted_options = sort_options(options)
     source = absolute_source(data)
     arguments = {
@@ -134,6 +143,8 @@ def fine_tune(
         "model": model,
         "weights": weights,
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
+        "teacher": teacher,
+        "distillation": distillation,
         "epochs": epochs,
         "evaluations": evaluations,
         "dtype": dtype,
@@ -169,21 +180,25 @@ def fine_tune(
         images = prepare_data(images, network, chosen)
         barrier()  # every process has checked the folder
         config = configuration(arguments, data_arguments, images, network, chosen)
+        trained = network
+        if teacher is not None:
+            trained = distilled(network, teacher, distillation, images, chosen)
         begin(run, images, config, resumes)
+        checkpoints = (Checkpoints if teacher is None else StudentCheckpoints)(run.path)
         finetune(
-            network,
+            trained,
             images,
             chosen,
             evaluations=evaluations,
             resume=run.file(RESUME),
             save_freq="epoch" if save_freq is None else save_freq,
             callbacks=[
-                *run_callbacks(run, Checkpoints(run.path), weights, say),
+                *run_callbacks(run, checkpoints, weights, say),
                 *callbacks,
             ],
             verbose=verbose,
         )
-    del network
+    del network, trained
     result = _finish(run, images) if is_first_process() else None
     barrier()  # when one process ends, JAX ends the others
     return FineTuningResult(run, result)

@@ -31,8 +31,9 @@ def finetune(
     """Trains a model on images by a recipe: `recipe.prepare`, `compile` and `fit`.
 
     Args:
-        model: a model of this package with a head of `data.num_classes`. It is compiled
-            and trained in place.
+        model: a model of this package with a head of `data.num_classes`, or a
+            `pretraining.Distillation` around one, whose loss is its own. It is compiled and
+            trained in place.
         data: `keras_vit.data.ImageData`, see `keras_vit.data.load`. The model sets the
             image size and the value range, the recipe the batch size and the
             augmentation.
@@ -54,7 +55,8 @@ def finetune(
     Raises:
         ValueError: if the model is not one of this package, has another number of classes
             than the data, another image size than the recipe or other arguments than
-            `recipe.model_arguments()`; if the devices do not divide a batch, an image
+            `recipe.model_arguments()`; if a `Distillation` has another loss for the labels
+            than the recipe; if the devices do not divide a batch, an image
             cannot be read, no weight is trainable, or several processes train without a
             strategy.
 
@@ -67,25 +69,21 @@ def finetune(
     """
     check_processes(model)
     _check_data(data)
-    recipe = _default_recipe(model, data) if recipe is None else recipe
+    network = getattr(model, "student", model)  # of a `Distillation`
+    recipe = _default_recipe(network, data) if recipe is None else recipe
     _check_recipe(recipe)
-    _check_classes(model, data)
-    data = prepare_data(data, model, recipe)
+    _check_classes(network, data)
+    data = prepare_data(data, network, recipe)
     check_batches(data.pipeline.batch_size)
-    recipe.prepare(model)
+    recipe.prepare(network)
     if not model.trainable_weights:
         raise ValueError(
             f"A model must have trainable weights. Received: {model.name!r}, which is "
             "frozen. Use freeze(model, None), or a recipe with freeze='linear'."
         )
-    model.compile(
-        optimizer=recipe.optimizer(model),
-        loss=recipe.loss_function(model),
-        # Weighted: images that pad a batch have weight 0.
-        weighted_metrics=metrics(data.num_classes),
-    )
+    _compile(model, network, recipe, data.num_classes)
     check(model)
-    model.note(**notes(model, data, recipe))  # after every check
+    network.note(**notes(network, data, recipe))  # after every check
     return fit(
         model,
         data,
@@ -96,6 +94,32 @@ def finetune(
         callbacks=callbacks,
         verbose=verbose,
     )
+
+
+def _compile(model, network, recipe, num_classes):
+    optimizer = recipe.optimizer(network)
+    if model is not network:
+        _check_loss(model, recipe)
+        model.compile(optimizer)
+        return
+    model.compile(
+        optimizer=optimizer,
+        loss=recipe.loss_function(model),
+        # Weighted: images that pad a batch have weight 0.
+        weighted_metrics=metrics(num_classes),
+    )
+
+
+def _check_loss(model, recipe):
+    """Refuses a `Distillation` whose own loss is not what a recipe says of the labels."""
+    asked = {"loss": recipe.loss, "label_smoothing": recipe.label_smoothing}
+    own = {"loss": "softmax", "label_smoothing": model.label_smoothing}
+    if asked != own:
+        raise ValueError(
+            "A `Distillation` and its recipe must have the same loss for the labels. "
+            f"Received: {own} and {asked}. Build it with label_smoothing="
+            f"{recipe.label_smoothing}, or use recipe.replace(**{own})."
+        )
 
 
 def _check_data(data):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from resumed import outcome
-from trainings import SAVE_FREQ, Kept, distance, images, masked, vit
+from trainings import SAVE_FREQ, Kept, distance, distilled, images, masked, vit
 from uneven import BATCH, ONE_HOT, PIXELS, ROWS, on_several_devices
 
 import keras_vit
@@ -56,14 +56,15 @@ def compared(policy):
     return {"distance": distance(two, one), "learned": learned}
 
 
-def pretrained():
-    """The distance of a masked autoencoder's training from that on one device."""
+def pretrained(make, batch_size, *labels):
+    """The distance of a pre-training from that on one device."""
     rows, found = images()["train"][0] / np.float32(255), []
     for name in NAMES:
         keras.utils.set_random_seed(0)
         with strategy(name):
-            model = masked()
-        history = model.fit(rows, epochs=3, batch_size=8, shuffle=False, verbose=0)
+            model = make()
+        options = {"batch_size": batch_size, "shuffle": False, "verbose": 0}
+        history = model.fit(rows, *labels, epochs=3, **options)
         found.append(outcome(model, history))
     one, two = found
     return {"distance": distance(two, one), "learned": float(np.ptp(one["history/loss"]))}
@@ -190,7 +191,8 @@ def main(folder):
     seen = {
         "float32": compared("float32"),
         "mixed_bfloat16": compared("mixed_bfloat16"),
-        "pretrained": pretrained(),
+        "pretrained": pretrained(masked, 8),
+        "distilled": pretrained(distilled, 7, images()["train"][1]),  # of 16: 7, 7, 2
         "killed": killed(folder),
         "masks": masks(),
         "refusals": refusals(),

@@ -14,7 +14,8 @@ from collections import Counter
 import keras
 import numpy as np
 from helpers import path_of
-from trainings import commands, images, killed, photos
+from resumed import outcome
+from trainings import commands, distance, distilled, images, killed, photos
 from uneven import on_several_devices
 
 import keras_vit
@@ -420,6 +421,22 @@ def errors():
     }
 
 
+def taught():
+    """The distance of a student's training with a teacher from that on one device."""
+    (pixels, labels), found = images()["train"], []
+    for name in ("none", "data_parallel", "fully_sharded"):
+        keras.utils.set_random_seed(0)
+        with strategy(name):
+            model = distilled()
+            options = {"epochs": 3, "batch_size": 8, "shuffle": False, "verbose": 0}
+            history = model.fit(pixels / np.float32(255), labels, **options)
+        found.append(outcome(model, history))
+    return {
+        "learned": float(np.ptp(found[0]["history/loss"])),
+        "distances": [distance(each, found[0]) for each in found[1:]],
+    }
+
+
 PARTS = {
     "float32": lambda _: train(NAMES, RECIPE, "float32", 6),
     "initial": lambda _: initial(),
@@ -431,6 +448,7 @@ PARTS = {
     "killed": killed,
     "commands": of_commands,
     "uneven": lambda _: uneven(),
+    "taught": lambda _: taught(),
     "errors": lambda _: errors(),
 }
 

@@ -10,7 +10,7 @@ import sys
 
 import keras
 import numpy as np
-from trainings import commands, images, masked
+from trainings import commands, distilled, images, masked
 
 import keras_vit
 from keras_vit.cli import main as main_of_command
@@ -146,6 +146,16 @@ def pretrained(folder):
     model, losses = masked(), Losses()
     rows = images()["train"][0] / np.float32(255)
     history = model.fit(rows, epochs=3, batch_size=8, callbacks=[losses], verbose=0)
+    return outcome(model, losses, history)
+
+
+def taught(folder):
+    """A student of a teacher, on batches that two processes do not divide."""
+    keras.utils.set_random_seed(3)
+    model, losses = distilled(), Losses()
+    pixels, labels = images()["train"]
+    options = {"epochs": 3, "batch_size": 7, "callbacks": [losses], "verbose": 0}
+    history = model.fit(pixels / np.float32(255), labels, **options)
     return outcome(model, losses, history)
 
 
@@ -292,7 +302,7 @@ def refused_command(folder):
     return main_of_command([str(word) for word in given]), os.path.exists(output)
 
 
-COMPARED = (by_hand, other_data, finetuned, in_bfloat16, pretrained)
+COMPARED = (by_hand, other_data, finetuned, in_bfloat16, pretrained, taught)
 TOGETHER = (uneven_rows, with_dropout, masks, refusals, resumed)
 
 

@@ -70,6 +70,22 @@ def masked():
     return model
 
 
+def distilled():
+    """A student and its teacher with a batch norm, whose training has nothing random."""
+    teacher = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Conv2D(4, 8, 8),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model = keras_vit.pretraining.Distillation(vit(distilled=True), teacher, kind="soft")
+    model.compile(keras.optimizers.Adam(3e-2, epsilon=1e-3, global_clipnorm=1.0))
+    return model
+
+
 class Kept(keras.callbacks.Callback):
     """Keeps what a kill in an epoch would leave, within an update and between two saves."""
 
