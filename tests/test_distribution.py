@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import PROGRAMS, tiny
+from trainings import PRETRAINED
 from uneven import HAS_TORCH
 
 import keras_vit
@@ -45,10 +46,16 @@ def test_two_devices_give_the_weights_of_one(seen, policy, bound):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("training", ["pretrained", "distilled"])
-def test_pre_training_learns_as_on_one_device(seen, training):
-    assert seen[training]["learned"] > 0.1
-    assert seen[training]["distance"] <= 1e-5
+@pytest.mark.parametrize("kind", PRETRAINED)
+def test_models_without_labels_learn_as_on_one_device(seen, kind):
+    assert seen["pretrained"][kind]["learned"] > 0.1
+    assert seen["pretrained"][kind]["distance"] <= 1e-5
+
+
+@on_tensorflow
+def test_a_student_learns_from_its_teacher_as_on_one_device(seen):
+    assert seen["distilled"]["learned"] > 0.1
+    assert seen["distilled"]["distance"] <= 1e-5
 
 
 @on_tensorflow

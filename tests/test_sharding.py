@@ -53,6 +53,14 @@ def seen(tmp_path_factory):
 
 
 @on_jax
+@pytest.mark.parametrize("name", ["data_parallel", "fully_sharded:4"])
+def test_self_distillation_learns_as_on_one_device(seen, name):
+    """With centre and teacher, which no gradient reaches."""
+    assert seen["self-distilled"][name]["learned"] > 0.1
+    assert seen["self-distilled"][name]["distance"] <= 1e-5
+
+
+@on_jax
 @pytest.mark.parametrize("name", ["data_parallel", *NAMES])
 def test_initial_values_are_those_of_one_device(seen, name):
     assert seen["initial"][name] == 0

@@ -81,6 +81,8 @@ def differences(one, other):
         (torch_ranks.in_bfloat16, 2e-2),
         (torch_ranks.pretrained, 1e-5),
         (torch_ranks.taught, 1e-5),
+        (torch_ranks.predicting, 1e-5),
+        (torch_ranks.distilling, 1e-5),
     ],
 )
 def test_two_processes_do_what_one_does(ranks, tmp_path, training, bound):

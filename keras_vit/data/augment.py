@@ -1,6 +1,8 @@
 """Augmentation of training images, as a record of settings."""
 
 import dataclasses
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +60,8 @@ class Augmentation:
         arguments.one_of(self.evaluation_crop, EVALUATION_CROPS, "evaluation_crop")
         chosen = self.evaluation_interpolation
         arguments.one_of(chosen, INTERPOLATIONS, "evaluation_interpolation")
-        object.__setattr__(self, "crop_area", _range(self.crop_area, 1, "crop_area"))
-        ratio = _range(self.crop_ratio, float("inf"), "crop_ratio")
+        object.__setattr__(self, "crop_area", checked_range(self.crop_area, 1, "crop_area"))
+        ratio = checked_range(self.crop_ratio, float("inf"), "crop_ratio")
         object.__setattr__(self, "crop_ratio", ratio)
         if not 1 <= self.resize_factor < float("inf"):
             raise ValueError(
@@ -85,12 +87,18 @@ class Augmentation:
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
 
-def _range(value, largest: float, name: str) -> tuple[float, float]:
+def checked_range(value: Iterable[float], largest: float, name: str) -> tuple[float, float]:
+    """Returns a pair (smallest, largest) as two floats.
+
+    Raises:
+        ValueError: if it is no pair of positive numbers up to `largest`.
+    """
     values = tuple(float(v) for v in value)
     if len(values) != 2 or not 0 < values[0] <= values[1] <= largest:
+        limit = "" if largest == math.inf else f" up to {largest}"
         raise ValueError(
-            f"`{name}` must be a pair (smallest, largest) of positive numbers"
-            f"{' up to 1' if largest == 1 else ''}. Received: {name}={value}"
+            f"`{name}` must be a pair (smallest, largest) of positive numbers{limit}. "
+            f"Received: {name}={value}"
         )
     return values
 

@@ -296,7 +296,8 @@ def in_data_format(images: tf.Tensor | np.ndarray, pipeline: Pipeline) -> tf.Ten
     """Moves the channels of a batch to the place of the pipeline's `data_format`."""
     tf = tensorflow()
     if pipeline.data_format == "channels_first":
-        return tf.transpose(images, (0, 3, 1, 2))
+        *outer, height, width, channels = range(len(images.shape))
+        return tf.transpose(images, (*outer, channels, height, width))
     return tf.convert_to_tensor(images)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def training_stream(
     seed: int,
     start: int | StreamStart,
     part: tuple[int, int] = (0, 1),
+    augment: Callable[[tf.Tensor, tf.Tensor], Any] | None = None,
 ) -> tf.data.Dataset[Any]:
     """Returns the endless `tf.data.Dataset` of training batches, from a step on.
 
@@ -75,13 +77,17 @@ def training_stream(
         part: (index, count) of a process among those that share a batch. The stream
             computes its own rows only (`process_rows`), and if examples are mixed the row
             before them.
+        augment: makes of an image and a seed, as `Augment` does, one tensor or a dictionary
+            of several; `None` for the pipeline's augmentation.
     """
     tf = tensorflow()
     order = ExampleOrder(len(source), seed)
-    augment = Augment(pipeline)
+    whole = functools.partial(
+        training_stream, source, num_classes, pipeline, seed, start, augment=augment
+    )
+    augment = augment or Augment(pipeline)
     augmentation, batch_size = pipeline.augmentation, pipeline.batch_size
     alphas = (augmentation.mixup_alpha, augmentation.cutmix_alpha)
-    whole = functools.partial(training_stream, source, num_classes, pipeline, seed, start)
     seed = tf.constant(seed, "int64")
     rows = process_rows(batch_size, *part)
     if augmentation.mixes and part != (0, 1):
@@ -96,7 +102,7 @@ def training_stream(
         image, label = _read(source, index, pipeline.channels)
         image = augment(image, tf.stack([seed, 2 * position]))
         label = encoded(label, num_classes, pipeline)
-        return position, scaled(image, pipeline), label
+        return position, _scaled(image, pipeline), label
 
     def batch(positions, images, labels):
         step = positions[0] // batch_size
@@ -104,14 +110,54 @@ def training_stream(
             images, labels = mix(images, labels, *alphas, tf.stack([seed, 2 * step + 1]))
             if part != (0, 1):
                 images, labels = images[1:], labels[1:]
-        return in_data_format(images, pipeline), labels
+        return _in_data_format(images, pipeline), labels
 
     stream = _steps(start).map(positions).unbatch()
     stream = stream.map(example, **_parallel(pipeline))
     stream = stream.batch(len(rows), drop_remainder=True)
     stream = _prefetched(stream.map(batch))
-    setattr(stream, SHARD, lambda *part: (whole(part), batch_size))
+    setattr(stream, SHARD, lambda *part: (whole(part=part), batch_size))
     return stream
+
+
+def view_stream(
+    source: Source,
+    num_classes: int,
+    pipeline: Pipeline,
+    seed: int,
+    augment: Callable[[tf.Tensor, tf.Tensor], Any],
+) -> tf.data.Dataset[Any]:
+    """Returns the finite `tf.data.Dataset` of a split whose images are augmented.
+
+    They are augmented by the seed and their number, and so in the same way at each reading.
+    All batches have the same size: the last images are left out, if they do not fill one,
+    unless there are no others.
+    """
+    tf = tensorflow()
+    seed = tf.constant(seed, "int64")
+
+    def example(index):
+        image, label = _read(source, index, pipeline.channels)
+        image = augment(image, tf.stack([seed, -1 - index]))  # no seed of the training
+        return _scaled(image, pipeline), encoded(label, num_classes, pipeline)
+
+    def batch(images, labels):
+        return _in_data_format(images, pipeline), labels
+
+    size = min(pipeline.batch_size, len(source))
+    stream = tf.data.Dataset.range(len(source)).map(example, **_parallel(pipeline))
+    return _prefetched(stream.batch(size, drop_remainder=True).map(batch))
+
+
+def _scaled(images, pipeline):
+    """`scaled` of an image or of each in a dictionary."""
+    return tensorflow().nest.map_structure(lambda one: scaled(one, pipeline), images)
+
+
+def _in_data_format(images, pipeline):
+    """`in_data_format` of images or of each kind of them in a dictionary."""
+    nest = tensorflow().nest
+    return nest.map_structure(lambda one: in_data_format(one, pipeline), images)
 
 
 def _steps(start: int | StreamStart):

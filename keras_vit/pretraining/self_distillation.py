@@ -106,9 +106,9 @@ class SelfDistillation(AfterUpdate, SelfSupervision):
     >>> encoder = keras_vit.ViTS16(weights=None, include_top=False, drop_path_rate=0.1)
     >>> steps = 100 * data.steps_per_epoch
     >>> model = SelfDistillation(encoder, steps=steps)
-    >>> views = keras_vit.data.multi_crop(data.prepared_for(encoder), model)
+    >>> train, _ = keras_vit.data.multi_crop(data.prepared_for(encoder), model)
     >>> model.compile(keras.optimizers.AdamW(5e-4, weight_decay=0.04, clipnorm=3.0))
-    >>> model.fit(views.train, steps_per_epoch=data.steps_per_epoch, epochs=100)
+    >>> model.fit(train, steps_per_epoch=data.steps_per_epoch, epochs=100)
     >>> classifier = keras_vit.from_pretrained(model.teacher, classes=102)
     """
 

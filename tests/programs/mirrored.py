@@ -12,7 +12,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 from resumed import outcome
-from trainings import SAVE_FREQ, Kept, distance, distilled, images, masked, vit
+from trainings import (
+    PRETRAINED,
+    SAVE_FREQ,
+    Kept,
+    distance,
+    distilled,
+    images,
+    pretraining,
+    vit,
+)
 from uneven import BATCH, ONE_HOT, PIXELS, ROWS, on_several_devices
 
 import keras_vit
@@ -56,18 +65,31 @@ def compared(policy):
     return {"distance": distance(two, one), "learned": learned}
 
 
-def pretrained(make, batch_size, *labels):
-    """The distance of a pre-training from that on one device."""
-    rows, found = images()["train"][0] / np.float32(255), []
+def pretrained(make, batch_size=8, *labels):
+    """The distance of a pre-training from that on one device.
+
+    Args:
+        make: makes the model and its data.
+        batch_size: rows of a batch.
+        *labels: a label for each row, if it is trained on them.
+    """
+    found = []
     for name in NAMES:
         keras.utils.set_random_seed(0)
         with strategy(name):
-            model = make()
+            model, rows = make()
         options = {"batch_size": batch_size, "shuffle": False, "verbose": 0}
         history = model.fit(rows, *labels, epochs=3, **options)
         found.append(outcome(model, history))
+        copies = [getattr(v.value, "values", [v.value]) for v in model.weights]
+        assert all(np.array_equal(values[0], values[-1]) for values in copies)
     one, two = found
     return {"distance": distance(two, one), "learned": float(np.ptp(one["history/loss"]))}
+
+
+def student():
+    """A student of a teacher, and its images."""
+    return distilled(), images()["train"][0] / np.float32(255)
 
 
 def killed(folder):
@@ -191,8 +213,8 @@ def main(folder):
     seen = {
         "float32": compared("float32"),
         "mixed_bfloat16": compared("mixed_bfloat16"),
-        "pretrained": pretrained(masked, 8),
-        "distilled": pretrained(distilled, 7, images()["train"][1]),  # of 16: 7, 7, 2
+        "pretrained": {k: pretrained(lambda k=k: pretraining(k)) for k in PRETRAINED},
+        "distilled": pretrained(student, 7, images()["train"][1]),  # of 16: 7, 7, 2
         "killed": killed(folder),
         "masks": masks(),
         "refusals": refusals(),

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from helpers import path_of
 from resumed import outcome
-from trainings import commands, distance, distilled, images, killed, photos
+from trainings import commands, distance, distilled, images, killed, photos, pretraining
 from uneven import on_several_devices
 
 import keras_vit
@@ -276,6 +276,26 @@ def bit():
     return noisy(keras_vit.BiTResNet(32, (1,), 0.5, **fields))
 
 
+def self_distilled():
+    """Distances of a self-distillation from that of one device, by strategy."""
+    seen = {}
+    for name in ("none", "data_parallel", "fully_sharded:4"):
+        keras.utils.set_random_seed(0)
+        with strategy(name):
+            model, views = pretraining("distilling")
+            history = model.fit(views, epochs=3, batch_size=8, shuffle=False, verbose=0)
+            check(model)
+            found = outcome(model, history)
+        if name == "none":
+            expected = found
+            continue
+        seen[name] = {
+            "distance": distance(found, expected),
+            "learned": float(np.ptp(found["history/loss"])),
+        }
+    return seen
+
+
 def of_commands(folder):
     photos(folder)
     return commands(folder, COMMANDS, ended="fully_sharded")
@@ -445,6 +465,7 @@ PARTS = {
     "tensor collectives": lambda _: collectives("tensor_parallel:4", pooling="token"),
     "sharded collectives": lambda _: collectives("fully_sharded"),
     "others": lambda _: others(),
+    "self-distilled": lambda _: self_distilled(),
     "killed": killed,
     "commands": of_commands,
     "uneven": lambda _: uneven(),

@@ -10,7 +10,7 @@ import sys
 
 import keras
 import numpy as np
-from trainings import commands, distilled, images, masked
+from trainings import commands, distilled, images, pretraining
 
 import keras_vit
 from keras_vit.cli import main as main_of_command
@@ -140,11 +140,10 @@ def in_bfloat16(folder):
     return finetuned(folder, "mixed_bfloat16")
 
 
-def pretrained(folder):
-    """A masked autoencoder, whose loss a layer adds, of images without labels."""
+def pretrained(folder, kind="masked"):
+    """A model with a loss of its own, of images without labels."""
     keras.utils.set_random_seed(3 + process_index())
-    model, losses = masked(), Losses()
-    rows = images()["train"][0] / np.float32(255)
+    (model, rows), losses = pretraining(kind), Losses()
     history = model.fit(rows, epochs=3, batch_size=8, callbacks=[losses], verbose=0)
     return outcome(model, losses, history)
 
@@ -157,6 +156,14 @@ def taught(folder):
     options = {"epochs": 3, "batch_size": 7, "callbacks": [losses], "verbose": 0}
     history = model.fit(pixels / np.float32(255), labels, **options)
     return outcome(model, losses, history)
+
+
+def predicting(folder):
+    return pretrained(folder, "predicting")
+
+
+def distilling(folder):
+    return pretrained(folder, "distilling")
 
 
 def with_dropout(folder):
@@ -302,7 +309,8 @@ def refused_command(folder):
     return main_of_command([str(word) for word in given]), os.path.exists(output)
 
 
-COMPARED = (by_hand, other_data, finetuned, in_bfloat16, pretrained, taught)
+COMPARED = (by_hand, other_data, finetuned, in_bfloat16)
+COMPARED += (pretrained, predicting, distilling, taught)
 TOGETHER = (uneven_rows, with_dropout, masks, refusals, resumed)
 
 

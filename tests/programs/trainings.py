@@ -62,12 +62,40 @@ class ByBrightness(keras_vit.pretraining.MaskedAutoencoder):
         return super().encode(images, noise)
 
 
-def masked():
-    """A masked autoencoder whose training has nothing random."""
-    decoder = {"decoder_hidden_dim": 16, "decoder_num_layers": 1, "decoder_num_heads": 2}
-    model = ByBrightness(vit(classes=0, position="sincos2d"), mask_ratio=0.5, **decoder)
+class InTheSamePlaces(keras_vit.pretraining.MaskedPatchPrediction):
+    """Corrupts the same patches of each image, in the same way."""
+
+    def call(self, images):
+        noise = np.random.default_rng(0).uniform(size=(1, 4, 3)).astype("float32")
+        batch = keras.ops.shape(images)[0]
+        return super().call(images, keras.ops.tile(noise, (batch, 1, 1)))
+
+
+PRETRAINED = ("masked", "predicting", "distilling")
+
+
+def pretraining(kind):
+    """A model without labels whose training has nothing random, and its data."""
+    rows = images()["train"][0] / np.float32(255)
+    if kind == "masked":
+        own = {"decoder_hidden_dim": 16, "decoder_num_layers": 1, "decoder_num_heads": 2}
+        model = ByBrightness(vit(classes=0, position="sincos2d"), mask_ratio=0.5, **own)
+    elif kind == "predicting":
+        model = InTheSamePlaces(vit(classes=0))
+    else:
+        own = {"output_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8}
+        own |= {"num_local_views": 3, "local_image_size": 8, "teacher_momentum": 0.9}
+        model = keras_vit.pretraining.SelfDistillation(vit(classes=0), steps=10, **own)
+        rows = views(rows)
     model.compile(keras.optimizers.Adam(3e-2, epsilon=1e-3, global_clipnorm=1.0))
-    return model
+    return model, rows
+
+
+def views(rows):
+    """Two views of each image, and three of its quarters."""
+    quarters = [rows[:, :8, :8], rows[:, 8:, :8], rows[:, :8, 8:]]
+    both = [rows, rows[:, :, ::-1]]
+    return {"global": np.stack(both, axis=1), "local": np.stack(quarters, axis=1)}
 
 
 def distilled():
