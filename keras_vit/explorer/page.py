@@ -8,7 +8,7 @@ from keras_vit.explorer.explored import ExploredModel
 from keras_vit.explorer.panel import Choice, Contents
 from keras_vit.explorer.view import Place
 from keras_vit.extras import require
-from keras_vit.runs.explanation import MAP_NAMES
+from keras_vit.report.looks import CLASS_MAPS
 
 MEAN = "mean"  # of the heads
 HINT = "Drop an image. Then click a patch in a picture to see what it attends to."
@@ -37,7 +37,7 @@ class Panel:
         self._add_picture("patch", "The clicked patch attends to", "kv-click")
         self.parts["reading"] = text(gr, "", f"reading-{number}")
         if model.class_map_kind:  # else there is neither
-            name = MAP_NAMES[model.class_map_kind]
+            name = CLASS_MAPS[model.class_map_kind][0]
             with gr.Row(elem_classes="kv-maps"):
                 self._add_picture("class_map", name[0].upper() + name[1:])
                 self._add_picture("rollout", "Rollout of all blocks")

@@ -9,27 +9,9 @@ import numpy as np
 from keras_vit.report import pictures
 from keras_vit.report.charts import Line, line_chart
 from keras_vit.report.document import write_document
-from keras_vit.report.looks import Look, panels
+from keras_vit.report.looks import Look, explain_maps, look_tiles
 from keras_vit.report.markup import Markup, join, render
 from keras_vit.tables import percent
-
-# What a picture's maps are, by the kind of the first.
-MAPS = {
-    "class token": "The class map is what the class token reads in the last block: its "
-    "attention to the patches, the mean of the heads.",
-    "pooling": "The class map is what the pooling head reads: its attention to the "
-    "patches, the mean of its heads.",
-    "relevance": "The class map is the relevance of the patches for the most probable "
-    "class (arXiv 2103.15679): attention weighted by its gradient. This model averages its "
-    "patches, so no attention is that of a class.",
-    "": "This model has neither a class token nor a pooling head: there is no class map.",
-}
-ROLLOUT = (
-    "Rollout (arXiv 2005.00928) follows the attention through all blocks, from what the "
-    "head reads down to the image."
-)
-NO_ROLLOUT = "It pools no tokens, so there is no rollout either."
-SHADE = "A picture is dark where its map is small, next to the map's largest value."
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +36,6 @@ def write_explanation(
     images: Sequence[ExplainedImage],
     *,
     model: str,
-    class_map_kind: str,
     filters: np.ndarray | None,
     similarity: np.ndarray | None,
     distances: np.ndarray | None,
@@ -66,7 +47,6 @@ def write_explanation(
         folder: where to write the page; created if missing.
         images: the images, in the order of the page.
         model: name of the model.
-        class_map_kind: a key of `MAPS`.
         filters: (components, height, width, channels), or `None`.
         similarity: of positions, (rows, columns, rows, columns), or `None`.
         distances: mean attention distances in pixels, (blocks, heads), or `None`.
@@ -77,11 +57,7 @@ def write_explanation(
     """
     shown = [image for image in images if image.look is not None]
     failed = [image for image in images if image.look is None]
-    maps = [MAPS[class_map_kind]]
-    if shown:
-        has_rollout = any(name == "rollout" for name, _ in shown[0].look.maps)
-        maps += [ROLLOUT if has_rollout else NO_ROLLOUT, SHADE]
-    headline = render("parts/remark", text=" ".join(maps)) if shown else join([])
+    maps = [render("parts/remark", text=explain_maps(one.look)) for one in shown[:1]]
     inside = join(
         [
             _filters(filters, remarks),
@@ -90,11 +66,15 @@ def write_explanation(
         ]
     )
     sections = [
-        ("images", "Images", join(_image(one, i) for i, one in enumerate(shown))),
+        ("images", "Images", _images(shown)),
         ("failed", "Images that cannot be read", _failed(failed)),
         ("inside", "Inside the model", render("explanation/sheets", sheets=inside)),
     ]
-    return write_document(folder, f"{model}: what it looks at", headline, sections)
+    return write_document(folder, f"{model}: what it looks at", join(maps), sections)
+
+
+def _images(images) -> Markup:
+    return join(_image(image, i) for i, image in enumerate(images))
 
 
 def _image(image, number) -> Markup:
@@ -104,7 +84,7 @@ def _image(image, number) -> Markup:
     )
     return render(
         "explanation/image",
-        looks=panels(image.look, f"picture-{number}", image.name),
+        looks=look_tiles(image.look, f"picture-{number}", image.name),
         name=image.name,
         classes=render("explanation/classes", rows=rows) if rows else "",
     )

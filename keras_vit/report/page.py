@@ -9,7 +9,9 @@ import numpy as np
 from keras_vit.report import pictures
 from keras_vit.report.curves import curve, positions
 from keras_vit.report.document import write_document
+from keras_vit.report.looks import Look
 from keras_vit.report.markup import Markup, facts, join, render, table
+from keras_vit.report.mistakes import mistakes
 from keras_vit.report.statistics import Evaluation, absent_note
 from keras_vit.tables import percent
 
@@ -30,6 +32,7 @@ def write_report(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     names: Sequence[str] | None = None,
     images: Callable[[Sequence[int]], Sequence[np.ndarray]] | None = None,
+    looks: Callable[[Sequence[np.ndarray]], Sequence[Look] | None] | None = None,
     num_mistakes: int = 24,
     remark: str = "",
     loss_note: str = "",
@@ -48,6 +51,8 @@ def write_report(
         names: name of each example, such as its path, in the order of the labels.
         images: returns the images of the examples of given indices, uint8 (height, width,
             channels), to show the most confident mistakes.
+        looks: returns, for the images of these mistakes, maps of what the model reads of
+            them, or `None` if there are none.
         num_mistakes: number of mistakes to show.
         remark: a sentence below the headline.
         loss_note: how the evaluation's loss differs from `val_loss`, if it does.
@@ -62,7 +67,7 @@ def write_report(
         (
             "mistakes",
             "The most confident mistakes",
-            _mistakes(evaluation, names, images, num_mistakes),
+            mistakes(evaluation, names, images, looks, num_mistakes),
         ),
         ("settings", "Settings", _settings(settings or {})),
     ]
@@ -263,42 +268,6 @@ def _class_table(rows, caption) -> Markup:
 def _meter(share) -> Markup:
     width = 0 if share is None else 100 * share
     return render("parts/meter", width=f"{width:.0f}", text=percent(share))
-
-
-# The mistakes.
-
-
-def _mistakes(evaluation, names, images, most) -> str:
-    chosen = evaluation.confident_mistakes(most)
-    if images is None or not most:
-        return ""
-    if not len(chosen):
-        return render("parts/note", text="There are none.")
-    shown = images([int(i) for i in chosen])
-    figures = [
-        _mistake(evaluation, i, image, names[i] if names is not None else f"example {i}")
-        for i, image in zip(chosen, shown, strict=True)
-    ]
-    wrong = evaluation.num_examples - evaluation.num_correct
-    of_all = f"{len(chosen)} of the {wrong:,} mistakes" if wrong > len(chosen) else "All"
-    return render("mistakes/mistakes", shown=of_all, figures=join(figures))
-
-
-def _mistake(evaluation, i, image, name) -> Markup:
-    true, predicted = (
-        evaluation.class_names[k] for k in (evaluation.labels[i], evaluation.predictions[i])
-    )
-    confidence = percent(float(evaluation.probabilities[i].max())).replace(" ", "\xa0")
-    return render(
-        "mistakes/mistake",
-        kind=pictures.kind(image),
-        address=pictures.photograph(image),
-        description=f"{name}: {true}, predicted as {predicted}",
-        true=true,
-        predicted=predicted,
-        confidence=confidence,
-        name=name,
-    )
 
 
 def _settings(settings) -> Markup:

@@ -10,7 +10,7 @@ import numpy as np
 from keras_vit.report import pictures
 from keras_vit.report.curves import History, curve, positions
 from keras_vit.report.document import write_document
-from keras_vit.report.looks import Look, panels
+from keras_vit.report.looks import Look, look_tiles
 from keras_vit.report.markup import Markup, facts, join, render
 
 
@@ -128,7 +128,7 @@ def _pictures(example) -> Markup | str:
 
 def _looks(note, looks) -> Markup:
     rows = [
-        render("examples/looks", name=name, panels=panels(look, f"look-{number}", name))
+        render("examples/looks", name=name, panels=look_tiles(look, f"look-{number}", name))
         for number, (name, look) in enumerate(looks)
     ]
     return render("examples/rows", note=note, columns=3, rows=join(rows))

@@ -1,5 +1,6 @@
 """`explain`: what a model predicts of images, and which parts of them it reads."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +20,10 @@ from keras_vit.report.explanation_page import ExplainedImage, write_explanation
 from keras_vit.report.looks import Look
 from keras_vit.runs.classifier import Classifier, as_classifier, load_model
 from keras_vit.runs.given_images import expand, read_batches, unusual_values
-from keras_vit.runs.model_pictures import ModelPictures, model_pictures
+from keras_vit.runs.looks import as_looks
+from keras_vit.runs.model_pictures import ModelPictures, model_pictures, with_distances
 from keras_vit.runs.prediction import Prediction, class_names_of, most_probable
 from keras_vit.runs.results import model_name
-
-MAP_NAMES = {
-    "class token": "class token",
-    "pooling": "pooling head",
-    "relevance": "relevance for the class",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +78,6 @@ class Explanations:
             folder,
             [self._shown(image) for image in self.images],
             model=self.model,
-            class_map_kind=self.class_map_kind,
             filters=self.pictures.filters,
             similarity=self.pictures.similarity,
             distances=self.pictures.distances,
@@ -94,21 +89,9 @@ class Explanations:
         classes = tuple((row.name, row.probability) for row in prediction.classes)
         look = None
         if image.picture is not None:
-            look = look_of(
-                image.picture, image.class_map, image.rollout, self.class_map_kind
-            )
+            maps = (image.class_map, image.rollout)
+            look = Look(image.picture, *maps, self.class_map_kind)
         return ExplainedImage(prediction.image, look, classes, prediction.error)
-
-
-def look_of(
-    picture: np.ndarray,
-    class_map: np.ndarray | None,
-    rollout: np.ndarray | None,
-    class_map_kind: str,
-) -> Look:
-    """A picture with its maps and their names."""
-    named = ((MAP_NAMES.get(class_map_kind), class_map), ("rollout", rollout))
-    return Look(picture, tuple((name, one) for name, one in named if one is not None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,25 +124,33 @@ class Explainer:
             say(reason)
         found, distances = [], []
         for batch in read_batches(sources, self.pipeline):
-            pixels = [image.pixels for image in batch if not image.error]
-            explained, by_image = (
-                self.explain_pixels(np.stack(pixels)) if pixels else ((), ())
-            )
-            distances += list(by_image)
-            rows = iter(explained)
-            for image in batch:
-                if image.error:
-                    found.append(Explanation(Prediction(image.name, error=image.error)))
-                else:
-                    one = next(rows)
-                    named = replace(one.prediction, image=image.name)
-                    found.append(replace(one, prediction=named))
+            explained, by_image = self._explain_read(batch)
+            found += explained
+            distances += by_image
         return Explanations(
             tuple(found),
             model_name(self.model.get_config()),
             class_map_kind(self.model),
-            model_pictures(self.model, np.mean(distances, axis=0) if distances else None),
+            with_distances(self.pictures, distances),
         )
+
+    @functools.cached_property
+    def pictures(self) -> ModelPictures:
+        """Pictures of the model, without images; half a second of B/16."""
+        return model_pictures(self.model)
+
+    def _explain_read(self, batch):
+        """Explanations of a batch, and distances of the images that were read."""
+        pixels = [image.pixels for image in batch if not image.error]
+        explained, distances = self.explain_pixels(np.stack(pixels)) if pixels else ([], [])
+        rows = iter(explained)
+        found = []
+        for image in batch:
+            error = Explanation(Prediction("", error=image.error)) if image.error else None
+            one = error or next(rows)
+            named = replace(one.prediction, image=image.name)
+            found.append(replace(one, prediction=named))
+        return found, list(distances)
 
     def explain_pixels(self, pixels: np.ndarray) -> tuple[list[Explanation], np.ndarray]:
         """Explains a batch of prepared images, without names.
@@ -172,20 +163,14 @@ class Explainer:
             heads).
         """
         found = analysis.attention_summary(self.model, pixels)
-        nothing = [None] * len(pixels)
         classes = [()] * len(pixels)
+        looks = as_looks(found, pixels_of(pixels, self.pipeline))
         if self.classifier is not None:
             probabilities = self.classifier.as_probabilities(found.outputs)
             classes = most_probable(probabilities, self.class_names, self.top)
         explained = [
-            Explanation(Prediction("", rows), picture, class_map, rollout)
-            for rows, picture, class_map, rollout in zip(
-                classes,
-                pixels_of(pixels, self.pipeline),
-                nothing if found.class_map is None else found.class_map,
-                nothing if found.rollout is None else found.rollout,
-                strict=True,
-            )
+            Explanation(Prediction("", rows), look.picture, look.class_map, look.rollout)
+            for rows, look in zip(classes, looks, strict=True)
         ]
         return explained, found.distances
 

@@ -1,6 +1,7 @@
 """The three pictures of a model in figure 7 of the ViT paper, each where it has one."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from keras_vit import analysis
 from keras_vit.analysis.components import most_components
 from keras_vit.analysis.positions import adds_positions
 from keras_vit.models import VisionTransformer
+from keras_vit.models.fields import has_own_positions
 
 _FILTERS = 28  # as in the figure
 
@@ -32,19 +34,12 @@ class ModelPictures:
     remarks: dict[str, str]
 
 
-def model_pictures(
-    model: VisionTransformer, distances: np.ndarray | None = None
-) -> ModelPictures:
-    """Computes the pictures of a model.
-
-    Args:
-        model: the model.
-        distances: float32 (blocks, heads), the mean of some images.
-    """
+def model_pictures(model: VisionTransformer) -> ModelPictures:
+    """Computes the pictures of a model that need no image."""
     remarks = {
         "filters": _why_no_filters(model),
         "similarity": _why_no_similarity(model),
-        "distances": "No image could be read." if distances is None else "",
+        "distances": "No image could be read.",
     }
     filters = similarity = None
     if not remarks["filters"]:
@@ -54,7 +49,22 @@ def model_pictures(
     if not remarks["similarity"]:
         similarity = analysis.position_similarity(model)
     remarks = {name: text for name, text in remarks.items() if text}
-    return ModelPictures(filters, similarity, distances, remarks)
+    return ModelPictures(filters, similarity, None, remarks)
+
+
+def with_distances(
+    pictures: ModelPictures, by_image: Sequence[np.ndarray]
+) -> ModelPictures:
+    """Pictures of a model with the mean attention distance of images.
+
+    Args:
+        pictures: without distances.
+        by_image: float32 (blocks, heads) of each image.
+    """
+    if not by_image:
+        return pictures
+    remarks = {name: text for name, text in pictures.remarks.items() if name != "distances"}
+    return replace(pictures, distances=np.mean(by_image, axis=0), remarks=remarks)
 
 
 def _why_no_filters(model):
@@ -75,6 +85,10 @@ def _why_no_similarity(model):
     if adds_positions(model):
         return ""
     fields = model.arguments
+    if has_own_positions(model.fields):
+        return (
+            "Each block of this model adds positions of its own: there is no one picture."
+        )
     if fields["rope"]:
         place = "It rotates queries and keys by them inside the attention (RoPE)."
     elif fields["position"] == "relative":

@@ -100,7 +100,7 @@ def predict(
     if reason := unusual_values(sources, classifier.pipeline):
         say(reason)
     names = class_names_of(classifier, class_index)
-    return _predictions(classifier, sources, names, top)
+    return predict_images(classifier, sources, names, top)
 
 
 def class_names_of(
@@ -118,7 +118,20 @@ def class_names_of(
     return tuple(name for _, name, _ in decoded[0])
 
 
-def _predictions(classifier, sources, names, top) -> Iterator[Prediction]:
+def predict_images(
+    classifier: Classifier,
+    sources: Sequence[tuple[str, str]],
+    names: Sequence[str],
+    top: int,
+) -> Iterator[Prediction]:
+    """Yields a `Prediction` for each image; see `predict`.
+
+    Args:
+        classifier: the model and the preparation of its images.
+        sources: of `given_images.expand`.
+        names: a name for each class.
+        top: number of classes for each image.
+    """
     for batch in read_batches(sources, classifier.pipeline):
         pixels = [image.pixels for image in batch if not image.error]
         rows = iter(_most_probable(classifier, pixels, names, top))

@@ -10,10 +10,10 @@ import numpy as np
 from keras_vit.analysis import attention_summary
 from keras_vit.data import ImageData
 from keras_vit.pretraining.pictures import displayed
-from keras_vit.report.looks import Look
+from keras_vit.report.looks import Look, explain_maps
 from keras_vit.report.pretraining_page import Curve, PictureRows, write_pretraining_page
-from keras_vit.runs.explanation import look_of
 from keras_vit.runs.folder import OBJECTIVE, REPORT, RunFolder
+from keras_vit.runs.looks import as_looks
 from keras_vit.runs.neighbor_accuracy import NEIGHBORS
 from keras_vit.runs.objectives import Objective
 from keras_vit.runs.results import flatten, model_name, relative, settings_of
@@ -125,21 +125,9 @@ def _learned(model, objective, names, images) -> list[PictureRows]:
 def _attention(encoder, names, images) -> tuple[str, list[tuple[str, Look]]]:
     """A note, and each image with maps of what the encoder reads of it."""
     found = attention_summary(encoder, images)
-    maps = [
-        [None] * len(images) if some is None else some
-        for some in (found.class_map, found.rollout)
-    ]
-    looks = [
-        (name, look_of(picture, *both, found.class_map_kind))
-        for name, picture, *both in zip(
-            names, displayed(encoder, images), *maps, strict=True
-        )
-    ]
-    note = (
-        "The same images, dark where the encoder reads little. Class token: attention of "
-        "the last block, the mean of its heads. Rollout: attention of all blocks together."
-    )
-    return note, looks
+    looks = as_looks(found, displayed(encoder, images))
+    note = f"The same images. {explain_maps(looks[0])}"
+    return note, list(zip(names, looks, strict=True))
 
 
 def _settings(config) -> dict[str, dict[str, Any]]:

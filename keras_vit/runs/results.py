@@ -9,6 +9,7 @@ from keras_vit.data import ImageData
 from keras_vit.models.sizes import size_name
 from keras_vit.report import Evaluation, write_report
 from keras_vit.runs.classifier import Classifier
+from keras_vit.runs.looks import looks_of
 from keras_vit.tables import percent
 
 UNSEEN = "unseen"  # the split of images that the model was not trained on
@@ -81,6 +82,7 @@ class EvaluationResult:
             settings=settings_of(run.config()) if run else {},
             names=relative(self.data.names(self.split)),
             images=lambda indices: self.data.images(self.split, indices),
+            looks=lambda images: looks_of(self.classifier, images),
             remark=_checkpoint_remark(history, self.split),
             loss_note=self.loss_note,
         )
