@@ -79,8 +79,9 @@ class Distillation(keras.Model):
 
     Example:
 
-    >>> teacher = keras_vit.from_pretrained("BiT-M-R50x1-…", classes=…)
-    >>> student = keras_vit.ViTS16(weights=None, distilled=True)
+    >>> teacher = keras_vit.from_pretrained("runs/teacher")
+    >>> classes = teacher.output_shape[-1]
+    >>> student = keras_vit.ViTS16(weights=None, classes=classes, distilled=True)
     >>> model = Distillation(student, teacher, label_smoothing=0.1)
     >>> model.compile(keras.optimizers.AdamW(5e-4, weight_decay=0.05))
     >>> model.fit(images, labels, epochs=300)
