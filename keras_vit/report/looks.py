@@ -101,7 +101,8 @@ def _tiles(look, layers, key, description) -> Markup:
     )
     tiles = []
     for name, address in layers:
-        layer = render("looks/layer", address=address, **size) if address else ""
+        # A little larger than the picture, whose edges would shine through.
+        layer = render("looks/layer", address=address) if address else ""
         text = f"{description}: {name}"
         tiles.append(
             render(
