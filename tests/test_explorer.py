@@ -149,13 +149,14 @@ def test_an_overlay_of_a_map_of_zeros_is_grey():
 @pytest.mark.parametrize(
     ("shape", "size"),
     [
-        ((32, 32, 3), (448, 448)),
-        ((16, 32, 1), (224, 448)),
-        ((224, 224, 3), (448, 448)),
-        ((518, 518, 3), (518, 518)),
+        ((32, 32, 3), (640, 640)),
+        ((14, 28, 1), (322, 644)),
+        ((224, 224, 3), (640, 640)),
+        ((224, 112, 3), (640, 320)),
+        ((728, 700, 3), (728, 700)),
     ],
 )
-def test_pictures_are_enlarged_by_a_whole_number(shape, size):
+def test_pictures_are_enlarged_and_small_ones_by_a_whole_number(shape, size):
     picture = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
     large = enlarged(picture)
     assert large.shape == (*size, 3)
@@ -315,7 +316,7 @@ def test_a_click_in_one_picture_moves_the_patch_of_both_models(gradio, two_model
     images = opened[page._images]
     # The picture is 30 × 50, of which the first model sees the middle.
     assert [seen.view.part for seen in images][1] == (0, 0, 1, 1)
-    event = gradio.SelectData(None, {"index": [0, 447], "value": None})  # bottom left
+    event = gradio.SelectData(None, {"index": [0, 639], "value": None})  # bottom left
     moved = page._clicked(0)(images, event, *state)
     first, second = (one.parts for one in page._panels)
     down, across = (moved[slider] / 100 for slider in page._place)
@@ -504,6 +505,14 @@ def test_a_patch_is_clicked_in_a_browser(served, browser, picture, two_models):
         found = browser.find_elements(By.CSS_SELECTOR, f"#patch-{number} img")
         return found and found[0].get_attribute("src")
 
+    def click(column, row):
+        """Clicks the middle of a patch in the first picture, which has 4 × 4."""
+        image = find("#patch-0 img")
+        width, height = image.size["width"], image.size["height"]
+        offset = (round(width * (column - 1.5) / 4), round(height * (row - 1.5) / 4))
+        move = ActionChains(browser).move_to_element_with_offset(image, *offset)
+        move.click().perform()
+
     def changes(act):
         """Does something that changes the first picture; the text beside it."""
         before = shown(0)
@@ -526,13 +535,8 @@ def test_a_patch_is_clicked_in_a_browser(served, browser, picture, two_models):
         assert f"{100 * row.probability:.1f} %" in text
 
     # A click on the patch in row 0 and column 3, of four.
-    image = find("#patch-0 img")
-    width, height = image.size["width"], image.size["height"]
-    corner = ActionChains(browser).move_to_element_with_offset(
-        *(image, round(width * 3 / 8), round(-height * 3 / 8))
-    )
-    assert changes(corner.click().perform).startswith("Patch 0, 3 (row, column)")
-    other = opened[1].view.patch_at(opened[0].view.place_at((392, 56), (448, 448)))
+    assert changes(lambda: click(3, 0)).startswith("Patch 0, 3 (row, column)")
+    other = opened[1].view.patch_at(opened[0].view.place_at((560, 80), (640, 640)))
     reading = "Patch {}, {} (row, column)".format(*other)
     until(lambda: find("#reading-1").text.startswith(reading))
 
@@ -551,6 +555,10 @@ def test_a_patch_is_clicked_in_a_browser(served, browser, picture, two_models):
     block = find("#block-0 input[type=number]")
     changes(lambda: block.send_keys("\ue003" * 3 + "0\ue007"))  # backspaces, 0, enter
     assert told() == numbers(0, 2)
+
+    browser.set_window_size(2600, 1400)  # where pictures are narrower than their boxes
+    assert changes(lambda: click(0, 3)).startswith("Patch 3, 0 (row, column)")
+    assert changes(lambda: click(3, 3)).startswith("Patch 3, 3 (row, column)")
 
     hosts = {url.split("/")[2] for url in requests_of(browser) if url.startswith("http")}
     assert hosts == {served.split("/")[2]}

@@ -1,11 +1,15 @@
 """Maps over a picture, and the patch that was clicked."""
 
+import math
+
 import numpy as np
 
 from keras_vit.explorer.view import View
 from keras_vit.report.pictures import kind
 
-_SIDE = 448  # pixels of the longer side, at least about
+# Pixels of the longer side, at least. The page never enlarges a picture: Gradio finds the
+# clicked pixel only in one of its own size or smaller.
+_SIDE = 640
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 _COLOR = (255, 150, 30)  # of the largest value
 _DIM = 0.55  # brightness of the picture below
@@ -20,12 +24,12 @@ def enlarged(picture: np.ndarray) -> np.ndarray:
     """
     from PIL import Image
 
-    longest = max(picture.shape[:2])
-    factor = max(1, round(_SIDE / longest))
-    picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
-    is_small = kind(picture) == "pixels"  # whose pixels are shown as squares
-    how = Image.Resampling.NEAREST if is_small else Image.Resampling.BICUBIC
-    size = (picture.shape[1] * factor, picture.shape[0] * factor)
+    height, width = picture.shape[:2]
+    factor, how = max(1, _SIDE / max(height, width)), Image.Resampling.BICUBIC
+    if kind(picture) == "pixels":  # which are shown as squares
+        factor, how = math.ceil(factor), Image.Resampling.NEAREST
+    picture = np.broadcast_to(picture, (height, width, 3))
+    size = (round(width * factor), round(height * factor))
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, how))
 
 

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import socket
 import tempfile
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +57,7 @@ def explore(
         ValueError: if a model has no attention, or an argument is out of range.
         OSError: if the port is taken.
         KeyboardInterrupt: when it is interrupted.
+        SystemExit: with 143, when it is terminated (SIGTERM).
 
     Example:
 
@@ -66,7 +69,7 @@ def explore(
         raise ValueError("`sources` must be at least one model. Received: none")
     require("gradio", "The explorer", "explorer")
     tensorflow()  # reads images; missing packages are told before models are loaded
-    with _listening(port) as listener, _own_folder():
+    with _listening(port) as listener, _termination_raised(), _own_folder():
         models = [explored_model(source, **options) for source in sources]
         address = f"http://{HOST}:{listener.getsockname()[1]}"
 
@@ -151,6 +154,26 @@ def _listening(port: int | None) -> Iterator[socket.socket]:
             f"`port` must be free. Received: port={port}, on which another program "
             "listens. Give another, or port=0 for any that is free."
         )
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Makes SIGTERM raise `SystemExit`, so that what is open is closed.
+
+    The server catches it while it runs, and sends it again when it has ended.
+    """
+
+    def ended(number, frame):
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set what signals do
+        return
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
