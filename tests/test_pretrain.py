@@ -373,3 +373,29 @@ def test_colors_are_those_of_the_corrupted_patches(target):
         number = first.reshape(-1, 512)[0].argmax()
         expected = (np.array([number // 64, number // 8 % 8, number % 8]) + 0.5) / 8
     np.testing.assert_allclose(shown, 255 * expected, atol=1)
+
+
+def test_self_distillation_keeps_the_teacher_of_the_last_step(folder, tmp_path):
+    """As the best checkpoint, though the loss rises with the teacher's temperature."""
+    output = tmp_path / "dino"
+    heads = ("output_dim=12", "projection_hidden_dim=8", "bottleneck_dim=4")
+    heads += ("num_local_views=2", "local_image_size=8")
+    given = [word for one in heads for word in ("--set", one)]
+    status, text = printed(
+        *("pretrain", folder, "--objective", "self_distillation", "--output", output),
+        *ENCODER,
+        *STEPS,
+        *given,
+    )
+    assert status == 0
+    assert "self-distillation, DINO (arXiv 2104.14294)" in text
+    assert json.loads((output / "results.json").read_text())["step"] == 6
+    model = keras.models.load_model(output / "last.keras")
+    assert (model.steps, int(array(model.step))) == (6, 6)
+    assert model.encoder.get_config()["drop_path_rate"] == 0.1
+    assert_same_weights(weights(keras_vit.from_pretrained(output)), weights(model.teacher))
+    history = RunFolder(output).history()
+    assert np.isfinite(history["val_kl_divergence"]).all()
+    # Cosine decay, to a millionth.
+    assert history["learning_rate"][-1] == pytest.approx(1e-6)
+    assert "Entropy of the teacher" in (output / "report/index.html").read_text()

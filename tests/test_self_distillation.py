@@ -18,11 +18,17 @@ from helpers import (
 
 import keras_vit
 from keras_vit.pretraining import SelfDistillation
-from keras_vit.training import ExactResume, average_weights, exclude_from_weight_decay
+from keras_vit.training import (
+    DINOPreTraining,
+    ExactResume,
+    average_weights,
+    exclude_from_weight_decay,
+    raise_weight_decay,
+)
 
 SMALL = {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "mlp_dim": 32, "classes": 0}
 OWN = {
-    **{"steps": 10, "output_dim": 24, "hidden_dim": 20, "bottleneck_dim": 8},
+    **{"steps": 10, "output_dim": 24, "projection_hidden_dim": 20, "bottleneck_dim": 8},
     **{"num_local_views": 3, "local_image_size": 16},
     # Entropies near 0, of lower ones, are badly conditioned.
     **{"initial_teacher_temperature": 0.2, "teacher_temperature": 0.6},
@@ -344,6 +350,47 @@ def test_weight_decay_is_of_kernels_of_the_student_alone():
     decayed = {paths[id(v)] for v in model.trainable_variables if optimizer._use_weight_decay(v)}  # fmt: skip
     assert "projection_head/last_layer/kernel" in decayed
     assert all(path.endswith("/kernel") for path in decayed), decayed
+
+
+def test_the_papers_weight_decay_rises_by_half_a_cosine():
+    """Without gradients a kernel shrinks by the decay alone; also after loading."""
+    recipe = DINOPreTraining(
+        steps=8, warmup_steps=0, base_learning_rate=0.5, decay="linear", batch_size=4
+    )
+    model = distilling()
+    optimizer = recipe.optimizer(model)
+    assert (optimizer.clipnorm, optimizer.global_clipnorm) == (3.0, None)
+    kernel = model.projection_head.dense_1.kernel
+    expected = np.float64(array(kernel))
+    weights_ = model.trainable_weights
+    for step in range(10):
+        if step == 4:  # as a file does
+            again = type(optimizer).from_config(optimizer.get_config())
+            again.build(weights_)
+            for own, other in zip(again.variables, optimizer.variables, strict=True):
+                own.assign(other)
+            optimizer = again
+        rate = float(recipe.schedule()(step))
+        decay = 0.04 + 0.36 * (1 - math.cos(math.pi * min(step / 8, 1))) / 2
+        expected = expected * (1 - rate * decay)
+        optimizer.apply([keras.ops.zeros(w.shape) for w in weights_], weights_)
+        assert_close(kernel, expected)
+    assert np.abs(expected).max() < 0.9 * np.abs(array(distilling().projection_head.dense_1.kernel)).max()  # fmt: skip
+
+
+@pytest.mark.one_backend
+def test_the_papers_recipe():
+    recipe = DINOPreTraining.for_examples(1_281_167)
+    assert recipe == DINOPreTraining()
+    assert recipe.steps == pytest.approx(300 * 1_281_167 / 1024, abs=1)
+    schedule = recipe.schedule()
+    assert float(schedule(recipe.warmup_steps)) == pytest.approx(2e-3)
+    assert float(schedule(recipe.steps)) == pytest.approx(1e-6, rel=1e-3)
+    assert DINOPreTraining.for_one_machine(1000).batch_size == 64
+    with pytest.raises(ValueError, match="one by one or all together"):
+        DINOPreTraining(global_clipnorm=1.0)
+    with pytest.raises(ValueError, match="Give it one, such as 0.04"):
+        raise_weight_decay(keras.optimizers.SGD(0.1), 0.4, 10)
 
 
 # Keras' files.

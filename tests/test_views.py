@@ -19,7 +19,7 @@ SMALL = {"hidden_dim": 8, "num_layers": 1, "num_heads": 2, "mlp_dim": 16, "class
 
 def distilling(**fields):
     keras.utils.set_random_seed(0)
-    own = {"steps": 8, "output_dim": 12, "hidden_dim": 8, "bottleneck_dim": 4}
+    own = {"steps": 8, "output_dim": 12, "projection_hidden_dim": 8, "bottleneck_dim": 4}
     own |= {"num_local_views": 3, "local_image_size": 16}
     return SelfDistillation(tiny(**SMALL, **fields), **own)
 

@@ -30,11 +30,12 @@ def check_steps(optimizer: keras.optimizers.Optimizer) -> None:
 class StepsByVariable:
     """A base, before an optimizer of Keras, with rules for single variables.
 
-    Subclasses have two methods more: `multiplier(variable)`, a factor of the learning rate
-    and with it of the weight decay; and `is_decayed(variable)`.
+    Subclasses have three methods more: `multiplier(variable)`, a factor of the learning
+    rate and with it of the weight decay; `is_decayed(variable)`; and `decay_factor()`, a
+    factor of the weight decay in this step.
     """
 
-    _decay_multiplier = 1.0  # while weight decay is applied
+    _decay_multiplier = None  # of the learning rate, while weight decay is applied
 
     def position(self, variable: keras.Variable) -> int:
         """The place of a variable in the list that the optimizer was built with."""
@@ -61,11 +62,16 @@ class StepsByVariable:
         for multiplier, group in self._groups(decayed):
             self._decay_multiplier = multiplier
             super()._apply_weight_decay(group)
-        self._decay_multiplier = 1.0
+        self._decay_multiplier = None
 
     def _get_current_learning_rate(self):
         # Each backend's weight decay asks for it itself, of one group at a time.
-        return _times(super()._get_current_learning_rate(), self._decay_multiplier)
+        learning_rate = super()._get_current_learning_rate()
+        if self._decay_multiplier is None:
+            return learning_rate
+        learning_rate = _times(learning_rate, self._decay_multiplier)
+        factor = self.decay_factor()
+        return learning_rate if factor is None else learning_rate * factor
 
     def _use_weight_decay(self, variable):
         return self.is_decayed(variable) and super()._use_weight_decay(variable)

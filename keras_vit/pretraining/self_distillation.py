@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_vit import arguments, weight_paths
@@ -18,13 +17,13 @@ from keras_vit.layers.position import POSITIONS as ABSOLUTE
 from keras_vit.layers.trainability import TRAINABLE_PARTS
 from keras_vit.models import VisionTransformer
 from keras_vit.models.token_features import pooled_features
+from keras_vit.pretraining import self_distillation_checks as checks
 from keras_vit.pretraining.after_update import AfterUpdate
 from keras_vit.pretraining.projection_head import ProjectionHead
 from keras_vit.pretraining.self_supervision import SelfSupervision
 from keras_vit.types import Shape, Tensor
 
 GLOBAL_VIEWS = 2
-_LOCAL_SHARE = 3 / 7  # of a side of the global views: 96 of 224 pixels
 _NEEDED = {
     "pooling": (("token", "gap", "token_gap", "map", "query"), "a pooling"),
     "position": (
@@ -62,7 +61,7 @@ class SelfDistillation(AfterUpdate, SelfSupervision):
             teacher drops nothing.
         steps: int, updates of the whole training, the length of the momentum's schedule.
         output_dim: int, number of outputs.
-        hidden_dim: int, see `ProjectionHead`.
+        projection_hidden_dim: int, `hidden_dim` of `ProjectionHead`.
         bottleneck_dim: int, see `ProjectionHead`.
         norm_last_layer: bool, see `ProjectionHead`. `False` can be better for small
             encoders (ViT-S), and less stable for large ones.
@@ -118,7 +117,7 @@ class SelfDistillation(AfterUpdate, SelfSupervision):
         *,
         steps: int,
         output_dim: int = 65536,
-        hidden_dim: int = 2048,
+        projection_hidden_dim: int = 2048,
         bottleneck_dim: int = 256,
         norm_last_layer: bool = True,
         freeze_last_layer_steps: int | None = None,
@@ -137,31 +136,35 @@ class SelfDistillation(AfterUpdate, SelfSupervision):
         super().__init__(
             encoder, dtype=dtype, name=name, trainable=trainable, needed=_NEEDED
         )
-        _check_precision(encoder)
+        checks.check_precision(encoder)
         self.steps = arguments.positive(steps, "steps")
-        self.freeze_last_layer_steps = _count(
+        self.freeze_last_layer_steps = checks.count(
             steps // 100 if freeze_last_layer_steps is None else freeze_last_layer_steps,
             "freeze_last_layer_steps",
         )
-        self.student_temperature = _temperature(student_temperature, "student_temperature")
-        self.teacher_temperature = _temperature(teacher_temperature, "teacher_temperature")
-        self.initial_teacher_temperature = _temperature(
+        self.student_temperature = checks.temperature(
+            student_temperature, "student_temperature"
+        )
+        self.teacher_temperature = checks.temperature(
+            teacher_temperature, "teacher_temperature"
+        )
+        self.initial_teacher_temperature = checks.temperature(
             initial_teacher_temperature, "initial_teacher_temperature"
         )
         warmup = warmup_teacher_temperature_steps
-        self.warmup_teacher_temperature_steps = _count(
+        self.warmup_teacher_temperature_steps = checks.count(
             steps // 10 if warmup is None else warmup, "warmup_teacher_temperature_steps"
         )
         self.teacher_momentum = arguments.rate(teacher_momentum, "teacher_momentum")
         self.center_momentum = arguments.rate(center_momentum, "center_momentum")
-        self.num_local_views = _count(num_local_views, "num_local_views")
-        self.local_image_size = _local_size(encoder, local_image_size)
+        self.num_local_views = checks.count(num_local_views, "num_local_views")
+        self.local_image_size = checks.local_size(encoder, local_image_size)
 
         self.teacher_entropy = keras.metrics.Mean(name="teacher_entropy")
         self.kl_divergence = keras.metrics.Mean(name="kl_divergence")
         head = {
             "output_dim": output_dim,
-            "hidden_dim": hidden_dim,
+            "hidden_dim": projection_hidden_dim,
             "bottleneck_dim": bottleneck_dim,
             "norm_last_layer": norm_last_layer,
             "dtype": self.dtype_policy,
@@ -237,7 +240,7 @@ class SelfDistillation(AfterUpdate, SelfSupervision):
             of the global views, then the local ones, and `"teacher"`, float32 (batch, 2,
             output_dim), of which no gradient is taken.
         """
-        _check_views(views, self._view_shapes())
+        checks.check_views(views, self._view_shapes())
         features = [self._features(views[name], training) for name in self._view_shapes()]
         features = features[0] if len(features) == 1 else ops.concatenate(features, axis=1)
         is_frozen = None
@@ -373,11 +376,12 @@ class SelfDistillation(AfterUpdate, SelfSupervision):
             *("warmup_teacher_temperature_steps", "teacher_momentum", "center_momentum"),
             *("num_local_views", "local_image_size"),
         )
-        head = ("output_dim", "hidden_dim", "bottleneck_dim", "norm_last_layer")
+        head = ("output_dim", "bottleneck_dim", "norm_last_layer")
         return {
             **super().get_config(),
             **{name: getattr(self, name) for name in own},
             **{name: getattr(self.projection_head, name) for name in head},
+            "projection_hidden_dim": self.projection_head.hidden_dim,
         }
 
 
@@ -420,60 +424,3 @@ def _mean_cross_entropy(teacher, student):
         for i in range(views)
     ]
     return sum(parts) / number
-
-
-# Checks.
-
-
-def _count(value, name):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(
-            f"`{name}` must be an integer of 0 or more. Received: {name}={value!r}"
-        )
-    return value
-
-
-def _temperature(value, name):
-    if isinstance(value, str) or not 0 < value < float("inf"):
-        raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
-    return value
-
-
-def _check_precision(encoder):
-    dtype = encoder.dtype_policy.variable_dtype
-    if dtype not in ("float32", "float64"):
-        raise ValueError(
-            "The teacher moves by less than weights of half precision can tell. Received: "
-            f"{encoder.name!r} with weights in {dtype}. Use the policy 'mixed_{dtype}', "
-            "whose weights are float32."
-        )
-
-
-def _local_size(encoder, size):
-    fields = encoder.fields
-    if size is None:
-        sides = zip(fields.image_size, fields.patch_size, strict=True)
-        return tuple(
-            max(1, round(side / patch * _LOCAL_SHARE)) * patch for side, patch in sides
-        )
-    size = arguments.pair(size, "local_image_size")
-    if any(np.remainder(size, fields.patch_size)):
-        raise ValueError(
-            "`local_image_size` must be divisible by the patches. Received: "
-            f"local_image_size={size} for {encoder.name!r} with patches of "
-            f"{fields.patch_size}"
-        )
-    return size
-
-
-def _check_views(views, shapes):
-    is_dictionary = isinstance(views, Mapping)
-    found = {name: tuple(v.shape[1:]) for name, v in views.items()} if is_dictionary else ()
-    if not is_dictionary or found != shapes:
-        expected = ", ".join(f"{n!r}: (batch, {str(s)[1:]}" for n, s in shapes.items())
-        given = ", ".join(f"{n!r}: (batch, {str(s)[1:]}" for n, s in dict(found).items())
-        raise ValueError(
-            f"`views` must be a dictionary of {expected}. Received: "
-            f"{given or type(views).__name__}. `keras_vit.data.multi_crop(data, model)` "
-            "makes views of a data set."
-        )

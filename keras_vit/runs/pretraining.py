@@ -99,8 +99,10 @@ def pretrain(
         data: a folder of images, a CSV file, or the name of a data set of TensorFlow
             Datasets, as in `keras_vit.data.load`.
         output: the run folder.
-        objective: `"masked_autoencoder"` (MAE, arXiv 2111.06377) or
-            `"masked_patch_prediction"` (ViT, arXiv 2010.11929, appendix B.1.2).
+        objective: `"masked_autoencoder"` (MAE, arXiv 2111.06377),
+            `"masked_patch_prediction"` (ViT, arXiv 2010.11929, appendix B.1.2) or
+            `"self_distillation"` (DINO, arXiv 2104.14294), whose teacher is kept, of the
+            last evaluation.
         model: name of a constructor, such as `"ViTB16"`; `None` for the architecture of
             the checkpoint in `weights`.
         weights: `None` or `"none"` for new weights. With `model` one of its tags, without

@@ -75,10 +75,11 @@ def _headline(summary, objective):
     if "baseline_accuracy" in summary:
         figures["by the most frequent colour"] = percent(summary["baseline_accuracy"])
     figures["steps"] = f"{summary['steps']:,}"
-    remarks = [
-        f"The checkpoint is that of step {summary['step']:,} of {summary['steps']:,}, "
-        f"which has the best {objective.monitor}."
-    ]
+    checkpoint = (
+        f"The checkpoint is that of step {summary['step']:,} of {summary['steps']:,}"
+    )
+    best = f", which has the best {objective.monitor}"
+    remarks = [f"{checkpoint}{'' if objective.monitor == 'step' else best}."]
     if "knn_accuracy" not in summary:
         return (figures.pop("validation loss"), "validation loss"), figures, remarks
     if (before := summary["knn_accuracy_before"]) is not None:

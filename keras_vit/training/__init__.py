@@ -12,6 +12,7 @@ from keras_vit.training.lora import enable_lora
 from keras_vit.training.losses import SigmoidCrossentropy
 from keras_vit.training.pretrain import pretrain
 from keras_vit.training.pretraining_recipes import (
+    DINOPreTraining,
     MAEPreTraining,
     MaskedPatchPreTraining,
     SelfSupervisedRecipe,
@@ -30,13 +31,14 @@ from keras_vit.training.recipes import (
 )
 from keras_vit.training.resume import ExactResume
 from keras_vit.training.schedules import PerUpdate, WarmupLinearDecay, WarmupStepDecay
-from keras_vit.training.weight_decay import exclude_from_weight_decay
+from keras_vit.training.weight_decay import exclude_from_weight_decay, raise_weight_decay
 
 __all__ = [
     "VTAB",
     "AugReg",
     "BiTHyperRule",
     "BigVisionS16",
+    "DINOPreTraining",
     "DeiT",
     "ExactResume",
     "MAEPreTraining",
@@ -60,6 +62,7 @@ __all__ = [
     "learning_rate_multipliers",
     "prepare_data",
     "pretrain",
+    "raise_weight_decay",
     "scale_learning_rates",
 ]
 _OLD_NAMES = {"configured": "keras_vit.training.prepare_data"}

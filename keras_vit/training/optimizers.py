@@ -1,10 +1,12 @@
 """Keras' optimizers with rules per variable and averages of the weights per update."""
 
 import functools
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_vit.distribution.replicas import clip_over_replicas
 from keras_vit.keras_internals.gradient_clipping import ClippedInFloat32
@@ -22,6 +24,7 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
       path. Weight decay, which Keras multiplies by the learning rate, follows it.
     - Variables without weight decay, by path. They are saved, unlike those of Keras'
       `exclude_from_weight_decay`. Paths may lack the name of the model, as in older files.
+    - Weight decay that rises during the training, see `raise_weight_decay`.
     - Clipping in float32, and of the summed gradient under `tf.distribute`, see
       `clip_over_replicas`.
     - `use_ema=True` averages the weights once per update, also under gradient
@@ -64,11 +67,22 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
     def is_decayed(self, variable: keras.Variable) -> bool:
         return self._adapted.decays[self.position(variable)]
 
+    def decay_factor(self) -> Any:
+        """Factor of the weight decay in this step; `None` for 1."""
+        if self._adapted.rising_decay is None:
+            return None
+        final, steps = self._adapted.rising_decay
+        done = ops.minimum(ops.cast(self.iterations, "float32") / steps, 1.0)
+        rise = final / self.weight_decay - 1
+        return 1 + rise * (1 - ops.cos(math.pi * done)) / 2
+
     def get_config(self) -> dict[str, Any]:
+        rising = self._adapted.rising_decay
         return {
             "optimizer": _serialized(_public_class(self), super().get_config()),
             "multipliers": self._adapted.multipliers,
             "undecayed": sorted(self._adapted.undecayed),
+            **({} if rising is None else {"rising_decay": list(rising)}),
         }
 
     @classmethod
@@ -82,6 +96,7 @@ class AdaptedOptimizer(StepsByVariable, AveragesByUpdate, ClippedInFloat32):
             optimizer,
             multipliers=config["multipliers"],
             undecayed=frozenset(config["undecayed"]),
+            rising_decay=tuple(config.get("rising_decay", ())) or None,
         )
         return optimizer
 
@@ -93,7 +108,8 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules: Any) -> None:
         optimizer: a Keras optimizer that has not been used. Inside a
             `LossScaleOptimizer`, the inner one is adapted.
         **rules: `multipliers`, a dictionary of multipliers by path or `None`;
-            `undecayed`, a set of paths.
+            `undecayed`, a set of paths; `rising_decay`, the last weight decay and the
+            updates until then, or `None`.
 
     Raises:
         ValueError: if the optimizer has been built or is a `MultiOptimizer`.
@@ -119,7 +135,11 @@ def adapt(optimizer: keras.optimizers.Optimizer, **rules: Any) -> None:
         optimizer.__class__ = _adapted_class(_base_class(optimizer))
         # A namespace, as Keras wraps attributes that are dictionaries or lists.
         optimizer._adapted = SimpleNamespace(
-            multipliers=None, undecayed=frozenset(), factors=(), decays=()
+            multipliers=None,
+            undecayed=frozenset(),
+            rising_decay=None,
+            factors=(),
+            decays=(),
         )
     vars(optimizer._adapted).update(rules)
 

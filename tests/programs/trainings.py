@@ -83,7 +83,7 @@ def pretraining(kind):
     elif kind == "predicting":
         model = InTheSamePlaces(vit(classes=0))
     else:
-        own = {"output_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8}
+        own = {"output_dim": 32, "projection_hidden_dim": 16, "bottleneck_dim": 8}
         own |= {"num_local_views": 3, "local_image_size": 8, "teacher_momentum": 0.9}
         model = keras_vit.pretraining.SelfDistillation(vit(classes=0), steps=10, **own)
         rows = views(rows)
