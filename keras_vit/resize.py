@@ -3,6 +3,7 @@
 In NumPy, and for position grids also inside a graph.
 """
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -148,8 +149,53 @@ def resize_offsets(table: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
     return resized.astype(table.dtype)
 
 
+def resize_raster_offsets(table: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
+    """Resizes a table with a vector for each offset of two places in raster order.
+
+    In raster order an offset is that of up to two pairs of rows and columns, such as three
+    columns right, or one row down and the others left. The vectors of all such pairs are
+    resized as by `resize_offsets`, and an offset gets the mean over all pairs of patches
+    that have it.
+
+    Args:
+        table: array of shape (2 rows, columns, …), whose first entry is that of no pair.
+        grid_size: the new (rows, columns) of the patches.
+
+    Returns:
+        Array of shape (2 rows, columns, …) for the new grid, in the table's dtype; the
+        table itself, to the last bit, where the size is the same.
+    """
+    rows, columns = len(table) // 2, table.shape[1]
+    if (rows, columns) == tuple(grid_size):
+        return table
+    vectors = table.reshape(2 * rows * columns, -1)
+    places, _ = _raster_offsets(rows, columns)
+    pairs = resize_offsets(vectors[places].astype("float64"), grid_size)
+    places, numbers = _raster_offsets(*grid_size)
+    resized = np.zeros((2 * math.prod(grid_size), vectors.shape[1]))
+    total = np.zeros(len(resized))
+    np.add.at(resized, places, pairs * numbers[..., None])
+    np.add.at(total, places, numbers)
+    resized /= np.maximum(total, 1)[:, None]
+    shape = (2 * grid_size[0], grid_size[1], *table.shape[2:])
+    return resized.reshape(shape).astype(table.dtype)
+
+
+def _raster_offsets(rows, columns):
+    """For each offset in rows and columns its place in a table, and how many pairs have it.
+
+    Returns:
+        Two arrays (2 rows - 1, 2 columns - 1).
+    """
+    down, right = np.mgrid[1 - rows : rows, 1 - columns : columns]
+    numbers = (rows - abs(down)) * (columns - abs(right))
+    return (rows + down) * columns + right, numbers
+
+
 def grid_of_offsets(shape: tuple[int, ...]) -> tuple[int, int]:
     """(rows, columns) of the patches whose table of offsets has a shape."""
+    if len(shape) == 4:  # in raster order
+        return shape[0] // 2, shape[1]
     rows, columns = ((number + 1) // 2 for number in shape[:2])
     return rows, columns
 

@@ -69,15 +69,37 @@ def offset_bias(layer):
     return bias
 
 
+def offset_logits(layer, query):
+    """Relative attention, one pair of tokens after the other: (batch, heads, …, tokens)."""
+    rows, columns = layer.grid_size
+    patches, width = rows * columns, query.shape[-1]
+    places = [None] * layer.num_prefix + list(range(patches))
+    table = np.float64(array(layer.grid)).reshape(2 * patches, -1, width)
+    logits = np.zeros((*query.shape[:3], len(places)))
+    for q, query_place in enumerate(places):
+        for k, key_place in enumerate(places):
+            if query_place is None or key_place is None:
+                both = query_place is None and key_place is None
+                kind = 2 if both else 0 if query_place is None else 1
+                embedding = array(layer.prefix)[kind]
+            else:
+                embedding = table[patches + key_place - query_place]
+            logits[:, :, q, k] = (query[:, :, q] * embedding).sum(-1)
+    return logits / math.sqrt(width)
+
+
 def scores(attention, tokens, grid=None, sizes=None):
     """(batch, heads, tokens, tokens), before the softmax."""
     query, key, _ = projected(attention, tokens)
+    unturned = query
     if attention.rope:
         quarter = query.shape[-1] // 4
         frequencies = 100.0 ** (-np.arange(quarter) / quarter)
         query, key = turned(query, grid, frequencies), turned(key, grid, frequencies)
     found = query @ key.swapaxes(2, 3) / math.sqrt(query.shape[-1])
-    if attention.relative_grid:
+    if attention.relative_kind == "keys":
+        found = found + offset_logits(attention.relative_keys, unturned)
+    elif attention.relative_grid:
         found = found + offset_bias(attention.relative_position)
     return found if sizes is None else found + np.log(sizes)[:, None, None]
 

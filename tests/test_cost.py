@@ -63,6 +63,7 @@ SMALL = {
     },
     "relative": {**VIT, "position": "relative", "image_size": (32, 48), "fc_norm": True},
     "relative, mean": {**VIT, "position": "relative", "patch_size": 4, "pooling": "gap"},
+    "relative keys": {**VIT, "position": "relative_key", "image_size": (32, 48)},
     "rotary": {**VIT, "rope": "dinov3", "position": "none", "pooling": "gap"},
     "rotary, neighbours": {**VIT, "rope": "axial", "num_heads": 3, "qk_norm": True},
     "rotary, learned": {**VIT, "rope": "mixed", "image_size": (48, 64), "patch_size": 4},

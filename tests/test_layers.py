@@ -80,7 +80,7 @@ def inputs_of(shape):
 def test_every_public_layer_is_tested_here():
     # Angles and biases of scores have no batch and are float32 always: test_rotary.py,
     # test_relative.py. Positions of layers have no batch, either: test_positions.py.
-    others = {"RotaryEmbedding", "RelativePositionBias", "LayerPositions"}
+    others = {"RotaryEmbedding", "RelativePositionBias", "RelativeKeys", "LayerPositions"}
     assert {type(layer).__name__ for layer, _ in LAYERS} | others == set(layers.__all__)
 
 

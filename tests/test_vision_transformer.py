@@ -57,6 +57,11 @@ VARIANTS = {
         **{"position_at": "each_layer_shared", "position": "learned2d"},
         **{"input_shape": (None, None, 3), "num_registers": 2},
     },
+    "relative keys": {
+        "position": "relative_key",
+        "image_size": (32, 48),
+        "num_registers": 1,
+    },
     "no positions": {"position": "none"},
     "non-square": {"image_size": (32, 48), "patch_size": (8, 16)},
     "four channels": {"input_shape": (32, 32, 4)},
@@ -606,7 +611,7 @@ def test_quantized_model_stays_close(fields):
         ({"final_norm": False, "fc_norm": True}, "fc_norm=True, final_norm=False"),
         (
             {"position": "rotary"},
-            "'learned2d', 'sincos', 'sincos2d', 'none', 'relative'. Received: position='rotary'",
+            "'learned2d', 'sincos', 'sincos2d', 'none', 'relative', 'relative_key'. Received",
         ),
         ({"position_interpolation": "area"}, "position_interpolation='area'"),
         ({"mlp": "reglu"}, "'swiglu', 'geglu'. Received: mlp='reglu'"),

@@ -87,6 +87,7 @@ def _block(outputs, tokens, c, merged=0):
         held += numbers * c.number_bytes
     attention = {"norm": c.qk_norm, "sub_norm": c.attention_sub_norm}
     attention["turns"] = c.rope is not None
+    attention["relative"] = c.position == "relative_key"
     yield from _attention(held, outputs, tokens, c, **attention)
     if c.norm_after:
         numbers = outputs * c.hidden_dim
@@ -133,6 +134,7 @@ def _attention(
     *,
     norm=False,
     turns=False,
+    relative=False,
     sub_norm=False,
     part=None,
     heads=None,
@@ -160,6 +162,9 @@ def _attention(
         normed = held + kept + queries * size
         yield from _layer_norm(projections, normed, keys * width, c)
         separate = (queries + keys) * size
+    if relative:
+        before = held + kept + separate
+        held += yield from _relative_keys(before, queries, keys, c)
     if turns:  # in float32: the products with cosines and sines, and their sum
         for tokens in (keys, queries):
             separate -= tokens * size if norm else 0  # read for the last time
@@ -173,6 +178,23 @@ def _attention(
     if sub_norm:
         yield from _layer_norm(projections, held, queries * width, c, kept=False)
     yield from _dense(projections, held, queries, width, width, c)
+
+
+def _relative_keys(held, queries, keys, c):
+    """Products of queries and embeddings of offsets; returns the bytes of the logits."""
+    prefix, part, number = num_prefix(c), "attention_scores", c.number_bytes
+    patches = keys - prefix
+    logits = c.num_heads * queries * keys * number
+    scaled = queries * c.hidden_dim * number
+    if prefix:
+        yield Operation(part, held + scaled, 3 * queries * c.hidden_dim)
+    if queries > prefix:
+        offsets = 2 * patches * patches * c.num_heads * number  # their shift is a view
+        products = 2 * patches * patches * c.hidden_dim
+        yield Operation(part, held + scaled + offsets, products)
+        held += offsets + (patches * keys * c.num_heads * number if prefix else 0)
+    yield Operation(part, held + logits)
+    return logits
 
 
 def _attend(held, kept, separate, queries, keys, heads, c, part):

@@ -33,6 +33,8 @@ _TENSOR_PARALLEL = {
     "attention/frequencies": (None, MODEL, None),
     "attention/relative_position/grid": (None, None, MODEL),
     "attention/relative_position/prefix": (None, MODEL),
+    "attention/relative_keys/grid": (None, None, MODEL, None),
+    "attention/relative_keys/prefix": (None, MODEL, None),
     "attention/qkv/lora_kernel_a": (None, None, MODEL, None),
     "attention/qkv/lora_kernel_b": (None, None),
     "attention/projection/kernel": (MODEL, None, None),

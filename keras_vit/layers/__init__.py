@@ -20,6 +20,7 @@ from keras_vit.layers.pooling import (
 from keras_vit.layers.position import PositionEmbedding
 from keras_vit.layers.regularization import DropPath, LayerScale
 from keras_vit.layers.relative import RelativePositionBias
+from keras_vit.layers.relative_keys import RelativeKeys
 from keras_vit.layers.resnet import BottleneckUnit, PreActivationUnit, ResNetRoot
 from keras_vit.layers.rotary import RotaryEmbedding
 from keras_vit.layers.standardized_conv import StandardizedConv2D
@@ -43,6 +44,7 @@ __all__ = [
     "QueryPooling",
     "RMSNormalization",
     "Registers",
+    "RelativeKeys",
     "RelativePositionBias",
     "ResNetRoot",
     "RotaryEmbedding",

@@ -13,11 +13,13 @@ from keras_vit.layers.dense import EinsumDense
 from keras_vit.layers.initial_values import initializer
 from keras_vit.layers.normalization import NORMS
 from keras_vit.layers.relative import RelativePositionBias
+from keras_vit.layers.relative_keys import RelativeKeys
 from keras_vit.layers.rotary import checked_rope, mixed_frequencies, rotate, turns
 from keras_vit.layers.trainability import Composite
 from keras_vit.types import Shape, Tensor
 
 QKV_BIASES = (True, False, "qv")
+KINDS = ("bias", "keys")  # of relative positions
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -41,7 +43,10 @@ class SelfAttention(Composite, keras.layers.Layer):
         relative_grid: (rows, columns) of the patches, whose offsets have a learned bias of
             their own in each head, the layer `relative_position`, see
             `RelativePositionBias`; `None` for none.
-        num_prefix: int, number of tokens before the patches, which only that layer reads.
+        relative_kind: `"bias"`, or `"keys"` for an embedding of each offset, to which the
+            queries attend (after a q/k norm), the layer `relative_keys`, see
+            `RelativeKeys`; read only with a `relative_grid`.
+        num_prefix: int, number of tokens before the patches, which only these layers read.
         norm: `"layer"` or `"rms"`, the kind of those norms.
         layer_norm_epsilon: float, added to the variance in those norms.
         rope: rotary positions of queries and keys, a dictionary as `RotaryEmbedding` takes
@@ -83,6 +88,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         qkv_bias: bool | str = True,
         qk_norm: bool = False,
         relative_grid: tuple[int, int] | None = None,
+        relative_kind: str = "bias",
         num_prefix: int = 0,
         norm: str = "layer",
         layer_norm_epsilon: float = 1e-6,
@@ -101,6 +107,7 @@ class SelfAttention(Composite, keras.layers.Layer):
             if relative_grid is None
             else arguments.pair(relative_grid, "relative_grid")
         )
+        self.relative_kind = arguments.one_of(relative_kind, KINDS, "relative_kind")
         self.num_prefix = num_prefix
         self.norm = arguments.one_of(norm, tuple(NORMS), "norm")
         self.layer_norm_epsilon = layer_norm_epsilon
@@ -139,14 +146,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         if self.sub_norm:
             self.values_norm = self._norm("sub_norm", hidden_dim)
         if self.relative_grid is not None:
-            self.relative_position = RelativePositionBias(
-                self.relative_grid,
-                self.num_heads,
-                num_prefix=self.num_prefix,
-                dtype=self.dtype_policy,
-                name="relative_position",
-            )
-            self.relative_position.build((None, None, hidden_dim))
+            self._build_relative(hidden_dim, head_dim)
         if checked_rope(self.rope, head_dim) and self.rope["kind"] == "mixed":
             self.frequencies = self.add_weight(
                 name="frequencies",
@@ -162,6 +162,19 @@ class SelfAttention(Composite, keras.layers.Layer):
             name="projection",
         )
         self.projection.build((None, None, self.num_heads, head_dim))
+
+    def _build_relative(self, hidden_dim, head_dim):
+        options = {"num_prefix": self.num_prefix, "dtype": self.dtype_policy}
+        if self.relative_kind == "keys":
+            self.relative_keys = RelativeKeys(
+                self.relative_grid, name="relative_keys", **options
+            )
+            self.relative_keys.build((None, self.num_heads, None, head_dim))
+            return
+        self.relative_position = RelativePositionBias(
+            self.relative_grid, self.num_heads, name="relative_position", **options
+        )
+        self.relative_position.build((None, None, hidden_dim))
 
     def _norm(self, name, width):
         norm = NORMS[self.norm](
@@ -183,12 +196,12 @@ class SelfAttention(Composite, keras.layers.Layer):
         query, key, value = self._project(tokens, context)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
+        bias = self._score_bias(query, tokens, context, sizes)
         if self.rope is not None:
             query, key = self._turn(query, key, positions)
         # Before attention, which then holds no projected tensor for it.
         keys = ops.mean(key, axis=1) if return_keys else None  # (batch, others, head_dim)
         dropout = self._drop if training and self.dropout_rate else None
-        bias = self._score_bias(tokens, context, sizes)
         attended = observation.attend(
             query, key, value, bias=bias, dropout=dropout, training=training
         )  # (batch, tokens, heads, head_dim)
@@ -223,7 +236,7 @@ class SelfAttention(Composite, keras.layers.Layer):
         both = ops.convert_to_tensor(self.query_value_bias)
         return ops.stack([both[0], ops.zeros_like(both[0]), both[1]])
 
-    def _score_bias(self, tokens, context, sizes):
+    def _score_bias(self, query, tokens, context, sizes):
         """Bias of the scores, of a shape that broadcasts to theirs, or `None`."""
         bias = None
         if sizes is not None:
@@ -231,8 +244,12 @@ class SelfAttention(Composite, keras.layers.Layer):
             bias = bias[:, None, None]  # (batch, 1, 1, others)
         if self.relative_grid is None:
             return bias
-        # (1, heads, tokens, others)
-        offsets = self.relative_position(tokens, context)[None]
+        # (batch or 1, heads, tokens, others)
+        if self.relative_kind == "keys":
+            others = tokens if context is None else context
+            offsets = self.relative_keys(query, num_keys=others.shape[1])
+        else:
+            offsets = self.relative_position(tokens, context)[None]
         return offsets if bias is None else offsets + bias
 
     def _turn(self, query, key, positions):
@@ -283,6 +300,7 @@ class SelfAttention(Composite, keras.layers.Layer):
             "qkv_bias": self.qkv_bias,
             "qk_norm": self.qk_norm,
             "relative_grid": self.relative_grid,
+            "relative_kind": self.relative_kind,
             "num_prefix": self.num_prefix,
             "norm": self.norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,

@@ -35,6 +35,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         qk_norm: bool, see `SelfAttention`.
         relative_grid: (rows, columns) of the patches, see `SelfAttention`; no block
             before can have merged tokens.
+        relative_kind: `"bias"` or `"keys"`, see `SelfAttention`.
         rope: rotary positions, see `SelfAttention`.
         attention_sub_norm: bool, `sub_norm` of `SelfAttention`.
         mlp_sub_norm: bool, `sub_norm` of `MLP`.
@@ -93,6 +94,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
         qkv_bias: bool | str = True,
         qk_norm: bool = False,
         relative_grid: tuple[int, int] | None = None,
+        relative_kind: str = "bias",
         rope: Mapping | str | None = None,
         attention_sub_norm: bool = False,
         mlp_sub_norm: bool = False,
@@ -141,6 +143,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
             relative_grid=relative_grid,
+            relative_kind=relative_kind,
             num_prefix=num_prefix,
             rope=rope,
             sub_norm=attention_sub_norm,
@@ -327,6 +330,7 @@ class EncoderBlock(Composite, keras.layers.Layer):
             "qkv_bias": self.qkv_bias,
             "qk_norm": self.qk_norm,
             "relative_grid": self.attention.relative_grid,
+            "relative_kind": self.attention.relative_kind,
             "rope": self.attention.rope,
             "attention_sub_norm": self.attention.sub_norm,
             "mlp_sub_norm": self.mlp.sub_norm,

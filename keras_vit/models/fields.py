@@ -19,7 +19,8 @@ from keras_vit.models.resnet_stem import checked_stem, map_size
 from keras_vit.models.sizes import grid_size
 from keras_vit.resize import INTERPOLATIONS
 
-POSITIONS = (*ABSOLUTE, "relative")
+RELATIVE = ("relative", "relative_key")
+POSITIONS = (*ABSOLUTE, *RELATIVE)
 PLACES = ("stem", "each_layer", "each_layer_shared")  # at which positions are added
 POOLINGS = ("token", "gap", "map", "token_gap", "query", None)
 WITH_CLASS_TOKEN = ("token", "token_gap", None)  # poolings
@@ -83,7 +84,7 @@ def _check_positions(c):
             f"Received: position_at={c.position_at!r}, position={c.position!r}, which "
             "adds none. Use position_at='stem'."
         )
-    needs_grid = c.position == "relative" or has_own_positions(c)
+    needs_grid = c.position in RELATIVE or has_own_positions(c)
     if needs_grid and None in c.input_shape:
         raise ValueError(
             "A model with relative positions, or with learned ones in each layer, must "
@@ -185,7 +186,7 @@ def _checked_merged_tokens(c) -> tuple[int, ...]:
             "`input_shape` with height and width (`keras_vit.from_pretrained` makes such "
             "a model of this one), or use merged_tokens=0."
         )
-    reads_places = c.position == "relative" or c.position_at != "stem"
+    reads_places = c.position in RELATIVE or c.position_at != "stem"
     if any(numbers) and (c.rope is not None or reads_places):
         raise ValueError(
             "Tokens whose places the blocks read cannot be merged: a merged token has "

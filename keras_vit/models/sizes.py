@@ -266,6 +266,8 @@ def count_vit_parameters(
     if position == "relative":
         offsets = (2 * rows - 1) * (2 * columns - 1)
         attention += (offsets + 3 * bool(tokens + num_registers)) * num_heads
+    if position == "relative_key":
+        attention += (2 * rows * columns + 3 * bool(tokens + num_registers)) * hidden_dim
     rope = checked_rope(rope)
     attention += hidden_dim * (rope is not None and rope["kind"] == "mixed")
     block = 2 * one_norm + attention + _mlp(hidden_dim, mlp_dim, mlp in GATED, mlp_bias)

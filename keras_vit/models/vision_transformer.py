@@ -28,6 +28,7 @@ from keras_vit.layers.normalization import NORMS
 from keras_vit.models.encoding import apply_block
 from keras_vit.models.fields import (
     ABSOLUTE,
+    RELATIVE,
     checked_fields,
     has_own_positions,
     num_prefix,
@@ -106,7 +107,9 @@ class VisionTransformer(ImageModel):
             by column and row) or `"none"`, see `layers.PositionEmbedding`; or
             `"relative"` (BEiT, arXiv 2106.08254): nothing is added to the tokens, and the
             attention of each block has a bias for each offset between two patches, see
-            `layers.RelativePositionBias`.
+            `layers.RelativePositionBias`; or `"relative_key"` (the relative positions of
+            appendix D.4): the queries of each block also attend to an embedding of each
+            offset in raster order, see `layers.RelativeKeys`.
         position_at: the place at which positions are added (appendix D.4): at the `"stem"`,
             to the embeddings of the patches; or at the beginning of each block, by weights
             of its own (`"each_layer"`) or by the same ones (`"each_layer_shared"`), and
@@ -471,7 +474,7 @@ def _encode(inputs, c, policy):
         every token.
     """
     grid = None
-    if c.position == "relative":
+    if c.position in RELATIVE:
         grid = grid_size(c.image_size, c.patch_size, c.stem)
     rates = np.linspace(0, c.drop_path_rate, c.num_layers).tolist()
     blocks = [
@@ -483,6 +486,7 @@ def _encode(inputs, c, policy):
             qkv_bias=c.qkv_bias,
             qk_norm=c.qk_norm,
             relative_grid=grid,
+            relative_kind="keys" if c.position == "relative_key" else "bias",
             rope=c.rope,
             attention_sub_norm=c.attention_sub_norm,
             mlp_sub_norm=c.mlp_sub_norm,

@@ -93,6 +93,8 @@ def _why_no_similarity(model):
         place = "It rotates queries and keys by them inside the attention (RoPE)."
     elif fields["position"] == "relative":
         place = "Its attention has a bias for each offset between two patches."
+    elif fields["position"] == "relative_key":
+        place = "Its queries attend to an embedding of each offset between two patches."
     else:
         place = f"It has position={fields['position']!r}."
     return f"This model adds no position embedding to its patches. {place}"

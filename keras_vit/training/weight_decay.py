@@ -4,7 +4,7 @@ import keras
 
 from keras_vit import arguments
 from keras_vit.keras_internals.sublayers import all_layers
-from keras_vit.layers import LayerScale, Registers, RelativePositionBias
+from keras_vit.layers import LayerScale, Registers, RelativeKeys, RelativePositionBias
 from keras_vit.layers.position import Positions
 from keras_vit.training.optimizers import adapt, inner_optimizer
 from keras_vit.weight_paths import inner_paths
@@ -15,7 +15,7 @@ NORMS = (
     keras.layers.BatchNormalization,
     keras.layers.RMSNormalization,
 )
-POSITIONS = (Positions, RelativePositionBias)
+POSITIONS = (Positions, RelativeKeys, RelativePositionBias)
 UNDECAYED_LAYERS = (*NORMS, *POSITIONS, Registers, LayerScale)  # and class tokens
 # Attributes of layers.
 UNDECAYED_WEIGHTS = (

@@ -154,6 +154,8 @@ def architecture_of(shapes: Shapes, shape: ShapeOf) -> dict[str, Any]:
         fields["qkv_bias"] = "qv"
     if OFFSETS[1].format(i=0) in shapes:
         fields["position"] = "relative"
+    if "block_0/attention/relative_keys/grid" in shapes:
+        fields["position"] = "relative_key"
     fields |= _learned_positions(shapes)
     if FREQUENCIES in shapes:
         fields["rope"] = "mixed"

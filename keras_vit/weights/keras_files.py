@@ -27,11 +27,13 @@ AXES = tuple(  # in place of a grid
     path.replace("grid", axis) for path in GRIDS for axis in ("rows", "columns")
 )
 TABLE = "attention/relative_position/grid"
+KEYS = "attention/relative_keys/grid"
 # End of our path → end of the name in Keras' files, of grids that are resized.
 _SAVED_GRIDS = {
     **{path: f"/{path.replace('/', '/vars/')}" for path in (*GRIDS, *AXES)},
     GRID: "layers/position_embedding/vars/grid",
     TABLE: "attention/relative_position/vars/grid",
+    KEYS: "attention/relative_keys/vars/grid",
 }
 INTEGERS = ("int8", "uint8")  # of quantized kernels
 LEGACY = (".h5", ".hdf5")

@@ -21,6 +21,7 @@ from keras_vit.resize import (
     resize_grid,
     resize_offsets,
     resize_patch_kernel,
+    resize_raster_offsets,
 )
 from keras_vit.weights.architecture import (
     EFFICIENTNET_STEM,
@@ -36,6 +37,7 @@ from keras_vit.weights.keras_files import (
     AXES,
     GRIDS,
     KERAS,
+    KEYS,
     TABLE,
     is_saved_model,
     is_weights_file,
@@ -157,8 +159,9 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
     """Numbers of heads, image size and missing positions, from the weights of a model."""
     shapes = {path: tuple(v.shape) for path, v in variables(model).items()}
     arguments, grid = {}, grid_of_positions(shapes)
-    if (table := f"block_0/{TABLE}") in shapes:
-        grid = grid_of_offsets(shapes[table])
+    for table in (f"block_0/{TABLE}", f"block_0/{KEYS}"):
+        if table in shapes:
+            grid = grid_of_offsets(shapes[table])
     if "block_0/attention/qkv/kernel" in shapes:
         arguments["num_heads"] = shapes["block_0/attention/qkv/kernel"][2]
         if not grid:
@@ -275,7 +278,7 @@ def _resizers(model, shapes, ours, resize_patches):
         old, new = shapes.get(path, ()), tuple(ours[path].shape)
         if old == new or len(old) != len(new) or old[3:] != new[3:]:
             continue
-        if path.endswith((*GRIDS, *AXES, TABLE)):
+        if path.endswith((*GRIDS, *AXES, TABLE, KEYS)):
             resizer = _position_resizer(model, path, old, new)
         else:
             resizer = _kernel_resizer(path, old, new, resize_patches)
@@ -289,6 +292,9 @@ def _position_resizer(model, path, old, new):
     if path.endswith(TABLE):
         if old[2] == new[2] and all(number % 2 for number in old[:2]):
             return partial(resize_offsets, grid_size=grid_of_offsets(new))
+    elif path.endswith(KEYS):
+        if old[2] == new[2] and not old[0] % 2:
+            return partial(resize_raster_offsets, grid_size=grid_of_offsets(new))
     elif old[-1] == new[-1]:  # of the tokens
         how = _interpolation(model, path)
         if path.endswith(GRIDS):

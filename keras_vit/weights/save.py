@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_vit.extras import require
 from keras_vit.keras_internals.sublayers import all_layers
+from keras_vit.layers.position import POSITIONS as ABSOLUTE
 from keras_vit.layers.sincos import FIXED, by_axes
 from keras_vit.log import log
 from keras_vit.models.notes import NOTES
@@ -62,6 +63,7 @@ ENDINGS = {
 # Argument → its values that a file means without a word (None: BiT has no such argument),
 # and the layouts whose files can say another.
 _SAID = {
+    "position": ((None, *ABSOLUTE, "relative"), ()),
     "position_at": ((None, "stem"), ()),
     "rope": ((None,), ("timm", "huggingface", "meta")),
     "pooling": ((None, "token", "gap", "map"), ("huggingface",)),
