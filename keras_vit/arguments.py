@@ -1,5 +1,6 @@
 """Argument checks that every room shares, with one wording of their errors."""
 
+import numbers
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
@@ -32,7 +33,7 @@ def positive(value: int, name: str) -> int:
 
 def rate(value: float, name: str) -> float:
     """Returns `value`, if it is a rate in [0, 1); raises a ValueError otherwise."""
-    if isinstance(value, str) or not 0 <= value < 1:
+    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
         raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}")
     return value
 

@@ -182,6 +182,23 @@ def test_ties_and_zeros_keep_the_order(monkeypatch):
 
 
 @pytest.mark.one_backend
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_cosines_do_not_depend_on_the_scale(scale):
+    """The squares of these numbers are no float32."""
+    vectors = np.array([[3, 4], [-4, 3], [4, 3]], "float32") * np.float32(scale)
+    found = Embeddings(tuple("abc"), vectors).nearest(vectors[0], top=3)
+    assert [one.image for one in found] == ["a", "c", "b"]
+    np.testing.assert_allclose([one.similarity for one in found], [1, 0.96, 0], atol=1e-6)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("vector", [[1.0], [1.0, np.nan], [[1.0, 2.0]], [1.0, 2.0, 3.0]])
+def test_a_vector_to_compare_is_like_the_others(vector):
+    with pytest.raises(ValueError, match="`vector` must be 2 finite numbers"):
+        Embeddings(("a",), np.ones((1, 2), "float32")).nearest(vector)
+
+
+@pytest.mark.one_backend
 def test_one_page_shows_the_nearest(model, folder, tmp_path, capsys):
     path, query = tmp_path / "page.html", folder / "d <b>.png"
     given = ("embed", model[1], folder, "--nearest", query, "--top", 4, "--page", path)

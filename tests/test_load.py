@@ -127,6 +127,28 @@ def test_channels_first():
     assert_close(model(x), expected["logits"])
 
 
+def test_a_copy_of_channels_first_has_the_size_that_is_asked_for():
+    """Whose `input_shape` begins with the channels, without `data_format` beside it."""
+    model = keras_vit.from_pretrained(TOKEN, data_format="channels_first")
+    larger = keras_vit.from_pretrained(model, input_shape=(3, 48, 24))
+    assert larger.input_shape == (None, 3, 48, 24)
+    varying = keras_vit.from_pretrained(model, input_shape=(3, 48, None))
+    assert varying.input_shape == (None, 3, 48, None)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, None, None)])
+def test_a_copy_in_the_other_data_format(shape):
+    expected = reference("vit_token_linen_names")
+    model = keras_vit.from_pretrained(
+        TOKEN, data_format="channels_first", input_shape=shape, classifier_activation=None
+    )
+    other = keras_vit.from_pretrained(model, data_format="channels_last")
+    assert other.input_shape == (None, *shape[1:], 3)
+    assert_close(other(expected["input"]), expected["logits"])
+    again = keras_vit.from_pretrained(other, data_format="channels_first")
+    assert again.input_shape == (None, *shape)
+
+
 @pytest.mark.parametrize("size", [(48, 48), (24, 16), (32, 64), (16, 64)])
 def test_load_at_another_size_equals_load_then_resize(size, checkpoint, tmp_path):
     """By every way of loading; (16, 64) has as many patches as the checkpoint."""

@@ -525,12 +525,21 @@ def test_encoders_that_cannot_be_trained_so(fields, message):
         MaskedAutoencoder(tiny(**{**SMALL, **fields}), **DECODER)
 
 
+def test_noise_has_a_number_for_each_patch():
+    mae = masked()
+    batch, patches = images(), mae(images())["mask"].shape[1]
+    for shape in ((2, patches + 1), (3, patches), (2, patches, 1)):
+        with pytest.raises(ValueError, match="`noise` must have the shape"):
+            mae(batch, noise=np.zeros(shape, "float32"))
+
+
 @pytest.mark.one_backend
 def test_arguments_that_are_wrong(tmp_path):
     encoder = tiny(**SMALL)
     for fields, message in (
         ({"mask_ratio": 0.99}, "at least one patch"),
         ({"mask_ratio": 1.0}, r"must be in \[0, 1\)"),
+        ({"mask_ratio": None}, r"must be in \[0, 1\)"),
         ({"decoder_hidden_dim": 18}, "divisible by 4"),
         ({"decoder_num_heads": 3}, "divisible by `num_heads`"),
     ):

@@ -369,6 +369,14 @@ def test_saved_and_loaded_is_the_same(tmp_path):
 # Refusals.
 
 
+def test_noise_has_three_numbers_for_each_patch():
+    model = predicting()
+    patches = model.encoder.fields.image_size[0] // model.encoder.fields.patch_size[0]
+    for shape in ((2, patches**2), (2, patches**2 + 1, 3), (2, patches**2, 2)):
+        with pytest.raises(ValueError, match="`noise` must have the shape"):
+            model(images(), noise=np.zeros(shape, "float32"))
+
+
 @pytest.mark.one_backend
 def test_arguments_that_are_wrong():
     for fields, message in (

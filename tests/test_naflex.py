@@ -264,3 +264,20 @@ def test_other_models_and_patches_are_refused():
         NaFlexModel(keras.Sequential())
     with pytest.raises(ValueError, match=r"rows of 192 numbers.*\(3, 24, 64\)"):
         NaFlexModel(tiny(**SMALL))(pack_images(mixed(channels=1), 8))
+
+
+def test_inputs_are_those_of_pack_images():
+    model, batch = NaFlexModel(tiny(**SMALL)), packed(mixed())
+    with pytest.raises(ValueError, match="without 'spatial_shapes'"):
+        model({name: batch[name] for name in ("patches", "mask")})
+    with pytest.raises(ValueError, match="without 'patches', 'mask', 'spatial_shapes'"):
+        model(images())
+    with pytest.raises(ValueError, match=r"Received: shapes \(3, 26, 192\), \(3, 25\)"):
+        model({**batch, "mask": batch["mask"][:, 1:]})
+
+
+@pytest.mark.parametrize("scale", [1, 2, True])
+def test_a_patch_is_there_or_it_is_not(scale):
+    model, batch = NaFlexModel(tiny(**SMALL)), packed(mixed())
+    mask = batch["mask"].astype(bool) if scale is True else batch["mask"] * scale
+    assert_close(model({**batch, "mask": mask}), array(model(batch)))

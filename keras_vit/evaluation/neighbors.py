@@ -13,6 +13,7 @@ from keras_vit.evaluation.checks import (
     count_classes,
 )
 from keras_vit.evaluation.result import ProtocolResult
+from keras_vit.evaluation.unit_vectors import unit_vectors
 
 # Rows compared at once: 2048 × 16,384 similarities in float32 are 134 MB.
 _TEST_ROWS = 2048
@@ -113,17 +114,9 @@ def _blocks(total, first, most) -> Iterator[slice]:
 
 
 def _unit(features, dtype, name) -> NDArray:
-    """Features divided by their norms; those that are all zero stay so."""
     features = np.asarray(features, dtype)
     check_finite(features, name)
-    squares, limits = np.einsum("ij,ij->i", features, features), np.finfo(dtype)
-    is_normal = (squares > limits.tiny / limits.eps) & (squares <= limits.max)
-    if not is_normal.all():  # too large or too small to be squared, or zero
-        largest = np.abs(features).max(axis=1, keepdims=True)
-        features = features / np.where(is_normal[:, None] | (largest == 0), 1, largest)
-        squares = np.einsum("ij,ij->i", features, features)
-    norms = np.sqrt(squares)[:, None]
-    return features / np.where(norms == 0, 1, norms)
+    return unit_vectors(features)
 
 
 def _keep_best(best, indices, similarities, offset) -> None:

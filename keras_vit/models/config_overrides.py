@@ -12,12 +12,19 @@ from keras_vit.models.notes import OF_THE_HEAD
 _OF_POOLING = {"pooling_num_heads": None, "pooling_mlp_dim": None, "pooling_prefix": False}
 
 
-def asked_image_size(overrides: Mapping) -> int | tuple[int | None, int | None] | None:
-    """Image size that the overrides give, or `None`."""
+def asked_image_size(
+    overrides: Mapping, data_format: str | None = None
+) -> int | tuple[int | None, int | None] | None:
+    """Image size that the overrides give, or `None`.
+
+    Args:
+        overrides: arguments of a model.
+        data_format: that of the config which they change; `None` for Keras' default.
+    """
     shape = overrides.get("input_shape")
     if "image_size" in overrides or shape is None:
         return overrides.get("image_size")
-    data_format = arguments.image_data_format(overrides.get("data_format"))
+    data_format = arguments.image_data_format(overrides.get("data_format") or data_format)
     return shape[:2] if data_format == "channels_last" else shape[1:]
 
 
@@ -68,7 +75,7 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
     """
     config = dict(config)
     channels = config.pop("channels")
-    merged = {**config, **overrides}
+    merged = {**config, **_moved_channels(config, overrides), **overrides}
     if merged.get("pooling") == "avg":
         merged["pooling"] = "gap"
     if merged.get("pooling") != config.get("pooling"):
@@ -76,13 +83,13 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
         merged |= {name: overrides.get(name, value) for name, value in others.items()}
     data_format = arguments.image_data_format(merged.get("data_format"))
     channels_last = data_format == "channels_last"
+    asked = asked_image_size(overrides, data_format)
     if overrides.get("input_shape") is not None:
         if "image_size" not in overrides:
             # A size that may vary keeps the grid that it is resized from.
             native = config.get("image_size") or (None, None)
             merged["image_size"] = [
-                given or known
-                for given, known in zip(asked_image_size(overrides), native, strict=False)
+                given or known for given, known in zip(asked, native, strict=False)
             ]
     elif "image_size" in overrides or config.get("input_shape") is None:
         merged["input_shape"] = None
@@ -109,7 +116,6 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
     new_head = merged["classes"] != config["classes"]
     if new_head:
         merged |= {name: overrides.get(name) for name in OF_THE_HEAD}
-    asked = asked_image_size(overrides)
     varies = not isinstance(asked, int) and None in (asked or (None,))
     if not varies and "preprocessing" not in overrides:
         merged["preprocessing"] = _without_size(config.get("preprocessing"))
@@ -117,6 +123,16 @@ def apply_overrides(config: Mapping, overrides: Mapping) -> dict:
     if new_head and layer in config and layer not in overrides:
         merged["representation_size"] = None
     return merged
+
+
+def _moved_channels(config, overrides):
+    """The config's `input_shape` in the overrides' data format, if that is another."""
+    shape, given = config.get("input_shape"), overrides.get("data_format")
+    own = arguments.image_data_format(config.get("data_format"))
+    if not shape or not given or given == own:
+        return {}
+    is_last = given == "channels_last"
+    return {"input_shape": (*shape[1:], shape[0]) if is_last else (shape[-1], *shape[:-1])}
 
 
 def _without_size(preprocessing):

@@ -19,6 +19,7 @@ _NEEDED = {
     "stem": (None,),
     "distilled": (False,),
 }
+_INPUTS = ("patches", "mask", "spatial_shapes")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -97,6 +98,7 @@ class NaFlexModel(keras.Model):
 
     def _encode(self, inputs):
         """Tokens (batch, tokens, hidden_dim), and how often each counts, 1 or 0."""
+        _check_inputs(inputs)
         fields = self.encoder.fields
         layers = {layer.name: layer for layer in self.encoder.layers}
         patches = self._as_images(inputs["patches"])
@@ -107,7 +109,7 @@ class NaFlexModel(keras.Model):
         if fields.position == "learned":
             options["shapes"] = inputs["spatial_shapes"]
         found = encoding.first_block_inputs(self.encoder, patches, **options)
-        mask = ops.cast(inputs["mask"], "int32")
+        mask = ops.cast(ops.cast(inputs["mask"], "bool"), "int32")
         sizes = ops.ones((ops.shape(mask)[0], num_prefix(fields)), "int32")
         sizes = ops.concatenate([sizes, mask], axis=1)  # (batch, tokens)
         return encoding.encode(self.encoder, **found, sizes=sizes), sizes
@@ -144,6 +146,25 @@ class NaFlexModel(keras.Model):
         """Builds the model of a `get_config`, with new weights."""
         encoder = keras.saving.deserialize_keras_object(config["encoder"], custom_objects)
         return cls(**{**config, "encoder": encoder})
+
+
+def _check_inputs(inputs: Any) -> None:
+    is_named = isinstance(inputs, Mapping)
+    missing = [name for name in _INPUTS if not is_named or name not in inputs]
+    if missing:
+        raise ValueError(
+            "`NaFlexModel` takes a dictionary of 'patches', 'mask' and 'spatial_shapes', "
+            f"which `pack_images` makes of images. Received: a {type(inputs).__name__} "
+            f"without {', '.join(map(repr, missing))}"
+        )
+    patches, mask, shapes = (tuple(inputs[name].shape) for name in _INPUTS)
+    fits = len(patches) == 3 and mask[1:] == patches[1:2] and shapes[1:] == (2,)
+    if not fits or len({len(mask), len(shapes)}) > 1:
+        raise ValueError(
+            "`NaFlexModel` takes patches (batch, patches, pixels), mask (batch, patches) "
+            "and spatial_shapes (batch, 2). Received: shapes "
+            f"{patches}, {mask} and {shapes}"
+        )
 
 
 def _check_encoder(encoder: Any) -> None:

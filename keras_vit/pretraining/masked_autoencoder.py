@@ -159,10 +159,8 @@ class MaskedAutoencoder(MaskedSelfSupervision):
         """
         inputs = self._embed(images)
         tokens = inputs["tokens"]  # (batch, prefix + patches, hidden_dim)
-        batch, number = ops.shape(tokens)[0], tokens.shape[1] - self._num_prefix
-        if noise is None:
-            shape = (batch, number)
-            noise = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        batch = ops.shape(tokens)[0]
+        noise = self._noise(noise, images)
         order = ops.argsort(noise, axis=1)  # (batch, patches)
         places = ops.argsort(order, axis=1)
         prefix = ops.broadcast_to(ops.arange(self._num_prefix), (batch, self._num_prefix))

@@ -135,10 +135,7 @@ class MaskedPatchPrediction(MaskedSelfSupervision):
 
     def call(self, images: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         patches = self._embed(images)  # (batch, rows, columns, hidden_dim)
-        batch, width = ops.shape(patches)[0], patches.shape[-1]
-        if noise is None:
-            shape = (batch, self._num_patches, 3)
-            noise = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        noise, width = self._noise(noise, images, 3), patches.shape[-1]
         patches = ops.reshape(patches, (-1, self._num_patches, width))
         patches, corrupted = self.corruption(patches, noise)
         patches = ops.reshape(patches, (-1, *self._grid_size, width))

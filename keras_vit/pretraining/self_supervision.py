@@ -177,6 +177,23 @@ class MaskedSelfSupervision(SelfSupervision):
             -1 if fields.data_format == "channels_last" else 0
         ]
 
+    def _noise(self, noise: Tensor | None, images: Tensor, *numbers: int) -> Tensor:
+        """Noise (batch, patches, *numbers): what is given, or random numbers in [0, 1)."""
+        shape = (self._num_patches, *numbers)
+        batch, length = images.shape[0], ops.shape(images)[0]
+        if noise is None:
+            return keras.random.uniform(
+                (length, *shape), dtype="float32", seed=self.seed_generator
+            )
+        noise = ops.convert_to_tensor(noise)
+        found = tuple(noise.shape)
+        if found[1:] != shape or (None not in (batch, found[0]) and batch != found[0]):
+            raise ValueError(
+                f"`noise` must have the shape {(batch, *shape)}, (batch, patches"
+                f"{', numbers' if numbers else ''}). Received: noise of shape {found}"
+            )
+        return noise
+
     def _cut(self, images: Tensor) -> Tensor:
         """The pixels of each patch, float32 (batch, patches, pixels)."""
         fields = self.encoder.fields

@@ -12,6 +12,7 @@ from keras_vit import arguments
 from keras_vit.data import Pipeline
 from keras_vit.evaluation import extract_features
 from keras_vit.evaluation.checks import check_finite
+from keras_vit.evaluation.unit_vectors import unit_vectors
 from keras_vit.evaluation.vector_model import POOLED, vector_model
 from keras_vit.log import log
 from keras_vit.output_paths import check_file
@@ -86,11 +87,21 @@ class Embeddings:
 
         Returns:
             The nearest images, the nearest one first; of equal ones that which comes first.
+
+        Raises:
+            ValueError: if the vector has another width, or is not finite.
         """
         arguments.positive(top, "top")
-        query = normalized(np.asarray(vector, "float32")[None])[0]
+        query = np.asarray(vector, "float32")
+        if query.shape != self.vectors.shape[1:] or not np.isfinite(query).all():
+            raise ValueError(
+                f"`vector` must be {self.vectors.shape[1]} finite numbers, as the vectors "
+                f"of the images. Received: shape {query.shape}"
+                f"{'' if np.isfinite(query).all() else ', with NaN or infinity'}"
+            )
+        query = unit_vectors(query[None])[0]
         parts = (self.vectors[i : i + BLOCK] for i in range(0, len(self), BLOCK))
-        cosines = [normalized(part) @ query for part in parts]
+        cosines = [unit_vectors(part) @ query for part in parts]
         cosines = np.concatenate(cosines) if cosines else np.empty(0)
         order = np.argsort(-cosines, kind="stable")[:top]
         return [Neighbor(self.images[i], float(cosines[i])) for i in order]
@@ -139,7 +150,7 @@ class Embedder:
         for i in range(0, len(vectors), BLOCK):
             check_finite(vectors[i : i + BLOCK], "vectors")
             if self.normalize:
-                vectors[i : i + BLOCK] = normalized(vectors[i : i + BLOCK])
+                vectors[i : i + BLOCK] = unit_vectors(vectors[i : i + BLOCK])
         return Embeddings(tuple(names), vectors, tuple(failed))
 
     def _batches(self, sources, names, failed) -> Iterator[np.ndarray]:
@@ -188,12 +199,6 @@ class Embedder:
 def _chained(first, others) -> Iterator[np.ndarray]:
     yield first
     yield from others
-
-
-def normalized(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (n, dim) of length 1; those of zeros stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
