@@ -29,3 +29,19 @@ def known_state():
     yield
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs a command, and gives the one line of its error."""
+    from keras_vit.cli import main
+
+    def fails(*arguments):
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("keras-vit: error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return fails

@@ -43,20 +43,6 @@ def run(capsys):
     return run
 
 
-@pytest.fixture
-def fails(run):
-    """Runs the command line, and gives the one line of its error."""
-
-    def fails(*arguments):
-        status, _, error = run(*arguments)
-        assert status == 2
-        assert error.startswith("keras-vit: error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return fails
-
-
 def change(source, target, **arrays):
     """Copies a file of arrays, with some replaced."""
     with np.load(source) as file:

@@ -1,21 +1,18 @@
 """`keras-vit pretrain`, as a user would run it."""
 
-import contextlib
-import io
 import json
 import shutil
-import signal
 
 import keras
 import numpy as np
 import pytest
+from commands import end_twice, printed
 from helpers import array, assert_same_weights, images, tiny, weights
 from test_transfer_cli import shape
 
 import keras_vit
-from keras_vit.cli import main
 from keras_vit.pretraining.pictures import colored, reconstructed
-from keras_vit.runs import Progress, RunFolder, fine_tune, pretrain
+from keras_vit.runs import RunFolder, fine_tune, pretrain
 from keras_vit.training import MAEPreTraining, MaskedPatchPreTraining, SmallPreTraining
 
 ENCODER = ("--model", "ViTTi16", "--image-size", 16)
@@ -53,28 +50,6 @@ def trained(folder, tmp_path_factory):
     status, text = printed("pretrain", folder, "--output", output, *ENCODER, *STEPS)
     assert status == 0
     return output, text
-
-
-def printed(*arguments):
-    """The exit status and the output of a command."""
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        status = main([str(argument) for argument in arguments])
-    return status, output.getvalue()
-
-
-@pytest.fixture
-def fails(capsys):
-    """Runs a command, and gives the one line of its error."""
-
-    def fails(*arguments):
-        capsys.readouterr()
-        assert main([str(argument) for argument in arguments]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("keras-vit: error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return fails
 
 
 # A run, and what is done with it.
@@ -167,27 +142,7 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
     output, _ = trained
     given = ("pretrain", folder, "--output", tmp_path / "run", *ENCODER, *STEPS)
     given += ("--save-freq", 1)
-    step, evaluated = Progress.on_train_batch_end, Progress.on_epoch_end
-
-    def preempted(self, batch, logs=None):
-        step(self, batch, logs)
-        if int(self.model.optimizer.iterations) == 2:
-            signal.raise_signal(signal.SIGTERM)
-
-    def dies(self, epoch, logs=None):
-        evaluated(self, epoch, logs)
-        if epoch == 1:
-            raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "on_train_batch_end", preempted)
-        with pytest.raises(SystemExit) as end:
-            printed(*given)
-        assert end.value.code == 75
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "on_epoch_end", dies)
-        with pytest.raises(MemoryError):
-            printed(*given)
+    end_twice(monkeypatch, *given)
     message = fails(*given, "--mask-ratio", 0.5)
     assert "begun with other arguments: `--mask-ratio` not given before" in message
     status, text = printed(*given)

@@ -1,16 +1,13 @@
 """`keras-vit finetune | evaluate | predict`, as a user would run them."""
 
 import argparse
-import contextlib
 import csv
 import dataclasses
 import http.server
-import io
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from commands import end_twice, printed
 from helpers import REFERENCE, array, tiny
 from PIL import Image, ImageDraw
 
@@ -29,7 +27,6 @@ from keras_vit.cli.options import DEPRECATED
 from keras_vit.data import Augmentation
 from keras_vit.runs import (
     Checkpoints,
-    Progress,
     RunFolder,
     choices,
     evaluate,
@@ -103,28 +100,6 @@ def chosen_recipe(data, known_name, *options):
         epochs=own.get("epochs"),
         known_name=known_name,
     )
-
-
-def printed(*arguments):
-    """The exit status and the output of a command."""
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        status = main([str(argument) for argument in arguments])
-    return status, output.getvalue()
-
-
-@pytest.fixture
-def fails(capsys):
-    """Runs a command, and gives the one line of its error."""
-
-    def fails(*arguments):
-        capsys.readouterr()
-        assert main([str(argument) for argument in arguments]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("keras-vit: error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return fails
 
 
 # From a folder of images to predictions, on each backend.
@@ -478,27 +453,7 @@ def test_the_same_command_goes_on(trained, folder, fails, tmp_path, monkeypatch)
     weights = output.with_name("small.keras")
     given = ("finetune", folder, "--output", tmp_path / "run", "--weights", weights)
     given += (*TRAINING, "--save-freq", 1)
-    step, evaluated = Progress.on_train_batch_end, Progress.on_epoch_end
-
-    def preempted(self, batch, logs=None):
-        step(self, batch, logs)
-        if int(self.model.optimizer.iterations) == 2:
-            signal.raise_signal(signal.SIGTERM)
-
-    def dies(self, epoch, logs=None):
-        evaluated(self, epoch, logs)
-        if epoch == 1:
-            raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "on_train_batch_end", preempted)
-        with pytest.raises(SystemExit) as end:
-            printed(*given)
-        assert end.value.code == 75
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "on_epoch_end", dies)
-        with pytest.raises(MemoryError):
-            printed(*given)
+    end_twice(monkeypatch, *given)
     assert "`--save-freq` must be" in fails(*given[:-2], "--save-freq", 0)
     message = fails(*given, "--seed", 3)
     assert "begun with other arguments: --seed 0 before, --seed 3 now" in message
