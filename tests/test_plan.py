@@ -33,6 +33,7 @@ on_jax = pytest.mark.skipif(
 )
 pure = pytest.mark.one_backend
 GIB = 2**30
+OBJECTIVE = ("--model", "ViTB16", "--objective", "masked_autoencoder")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,25 @@ def test_what_is_planned_is_the_step_that_fit_runs(seen, name):
     assert run["text"]
     planned, real = run["bytes"]
     assert planned == real
+
+
+@on_jax
+@pytest.mark.parametrize(
+    "name", ["masked_autoencoder", "masked_patch_prediction", "self_distillation"]
+)
+def test_what_is_planned_is_the_step_of_pretraining(seen, name):
+    run = seen["pretraining"][name]
+    assert run["lines"] > 500
+    assert run["text"]
+    summary = run["summary"]
+    assert summary["objective"] == name
+    # Eight images on eight devices; two operations each.
+    assert summary["model_flops"] == 2 * run["operations"]
+    memory, states = summary["memory"], summary["state_by_strategy"]
+    assert memory["peak"] > 0
+    kept = memory["weights"] + memory["optimizer"]
+    assert states["data_parallel"] == pytest.approx(kept, abs=16)
+    assert f"16 × 16 pixels, {name}, float32" in run["page"]
 
 
 @on_jax
@@ -389,6 +409,7 @@ def facts(**changes):
     recipe = ViTPreTraining.for_model("ViTH14", "jft300m", batch_size=512)
     return {
         "fits": False,
+        "objective": None,
         "memory": memory,
         "states": {"data_parallel": 10 * GIB, "fully_sharded": GIB, "fully_sharded:4": 5},
         "mesh": {"batch": 16},
@@ -423,6 +444,8 @@ def test_advice_is_computed():
     assert "about 7 of the 32 images" in more
     assert "so 73 devices for a batch of 512, or a batch of 112" in more
     assert list(advice(facts(fits=True), None)) == []
+    _, rematerialize, *_ = advice(facts(objective="masked_autoencoder"), None)
+    assert rematerialize.endswith("again: --rematerialize takes a third more FLOPs")
     small = Memory(20 * GIB, 0, 0, GIB, 0, 16 * GIB)
     *_, last = advice(facts(memory=small), Blocks())
     assert last.startswith("there is no room for a single image beside 40.0 GiB")
@@ -461,6 +484,8 @@ def test_a_backend_that_cannot_says_so():
         (["--model", "ViTS16"], "Use --recipe augreg, which is for every model"),
         (["--model", "ViTB16", "--recipe", "vit", "--epochs", "3"], "for the recipes pre"),
         (["--model", "ViTB16", "--set", "depth=3"], "`--set` takes NAME=VALUE"),
+        ([*OBJECTIVE, "--classes", "5"], "--objective masked_autoencoder --classes 5"),
+        ([*OBJECTIVE, "--recipe", "deit"], "--objective masked_autoencoder --recipe deit"),
     ],
 )
 def test_wrong_options(options, message, capsys):
@@ -468,21 +493,38 @@ def test_wrong_options(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@on_jax
-def test_the_command_line(capsys):
-    """Target of this process' single device."""
-    command = ["plan", "--model", "ViTS16", "--recipe", "augreg", "--batch", "4"]
-    command += ["--devices", "cpu:1", "--image-size", "16", "--classes", "7"]
+def printed_plan(capsys, *options):
+    """JSON that `plan` prints of a tiny model for this process' single device."""
+    command = ["plan", "--model", "ViTS16", "--batch", "4", "--devices", "cpu:1", "--json"]
     for field in ("num_layers=1", "hidden_dim=16", "num_heads=2", "mlp_dim=32"):
         command += ["--set", field]
-    assert main([*command, "--json", "--micro-batch-size", "2"]) == 0
+    assert main([*command, *options]) == 0
     printed = capsys.readouterr()
-    found = json.loads(printed.out)
-    assert found["config"]["classes"] == 7
-    assert (found["recipe"]["name"], found["recipe"]["batch_size"]) == ("AugReg", 4)
-    assert (found["images"], found["dtype"]) == (2, "mixed_bfloat16")
-    assert found["collectives"] == []
     assert "compiles it for 1 × virtual CPU device" in printed.err
+    return json.loads(printed.out)
+
+
+@on_jax
+@pytest.mark.parametrize(("recipe", "name"), [("augreg", "AugReg"), ("deit", "DeiT")])
+def test_the_command_line(recipe, name, capsys):
+    options = ("--recipe", recipe, "--image-size", "16", "--micro-batch-size", "2")
+    found = printed_plan(capsys, *options, "--classes", "7")
+    assert found["config"]["classes"] == 7
+    assert (found["recipe"]["name"], found["recipe"]["batch_size"]) == (name, 4)
+    assert (found["images"], found["dtype"]) == (2, "mixed_bfloat16")
+    assert found["objective"] is None
+    assert found["collectives"] == []
+
+
+@on_jax
+def test_the_command_line_plans_objectives(capsys):
+    options = ("--objective", "self_distillation", "--image-size", "32")
+    found = printed_plan(capsys, *options, "--set", "num_local_views=1")
+    assert found["objective"] == "self_distillation"
+    assert found["config"]["classes"] == 0
+    assert found["recipe"]["name"] == "DINOPreTraining"
+    # 300 epochs of ImageNet.
+    assert found["recipe"]["steps"] == pytest.approx(300 * 1_281_167 / 4, abs=1)
 
 
 # The compiled program of a TPU.

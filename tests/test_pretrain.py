@@ -13,7 +13,14 @@ from test_transfer_cli import shape
 import keras_vit
 from keras_vit.pretraining.pictures import colored, reconstructed
 from keras_vit.runs import RunFolder, fine_tune, pretrain
-from keras_vit.training import MAEPreTraining, MaskedPatchPreTraining, SmallPreTraining
+from keras_vit.runs.neighbor_accuracy import NeighborAccuracy
+from keras_vit.runs.objectives import OBJECTIVES
+from keras_vit.training import (
+    MAEPreTraining,
+    MaskedPatchPreTraining,
+    SmallPreTraining,
+    prepare_data,
+)
 
 ENCODER = ("--model", "ViTTi16", "--image-size", 16)
 for setting in ("patch_size=4", "hidden_dim=16", "num_layers=1", "num_heads=2"):
@@ -134,6 +141,56 @@ def test_training_goes_on_from_an_encoder(trained, loose, tmp_path):
     assert "Colours predicted" in page
 
 
+def hues(number, rng):
+    """Images of six weak hues below strong waves of brightness."""
+    y, x = np.mgrid[:24, :24]
+    labels, pixels = np.arange(number) % 6, []
+    for label in labels:
+        hue = 16 * np.cos(label * np.pi / 3 + np.array([0, 2.1, 4.2]))
+        turn, speed = rng.uniform(0, 3.1), rng.uniform(0.3, 1.5)
+        phase = speed * (np.cos(turn) * x + np.sin(turn) * y) + rng.uniform(0, 6.3)
+        wave = 60 * np.sin(phase)[..., None] + rng.uniform(-50, 50)
+        pixels.append(128 + hue + wave + rng.normal(0, 20, (24, 24, 3)))
+    return np.clip(pixels, 0, 255).astype("uint8"), labels
+
+
+def ramps(number, rng):
+    """Ramps of grey in six directions, below noise."""
+    y, x = (np.mgrid[:24, :24] - 11.5) / 12
+    labels, pixels = np.arange(number) % 6, []
+    for label in labels:
+        turn = label * np.pi / 3
+        ramp = 60 * (np.cos(turn) * x + np.sin(turn) * y) + rng.uniform(-40, 40)
+        pixels.append(128 + ramp[..., None] + rng.normal(0, 40, (24, 24, 3)))
+    return np.clip(pixels, 0, 255).astype("uint8"), labels
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("objective", "make"),
+    [("masked_autoencoder", ramps), ("masked_patch_prediction", hues)],
+)
+def test_neighbours_of_a_trained_encoder_are_better_than_of_a_random_one(objective, make):
+    rng = np.random.default_rng(0)
+    splits = {"train": make(600, rng), "validation": make(300, rng)}
+    data = keras_vit.data.load(splits, duplicates="keep")
+    whole = keras_vit.data.Augmentation(crop="resize", flip=False, evaluation_crop="resize")
+    recipe = SmallPreTraining.for_examples(
+        *(600,), steps=80, base_learning_rate=3e-3, image_size=24, augmentation=whole
+    )
+    row = OBJECTIVES[objective]
+    fields = {"hidden_dim": 32, "num_layers": 2, "num_heads": 4, "mlp_dim": 64}
+    if objective == "masked_autoencoder":
+        fields["position"] = "sincos2d"
+    encoder = keras_vit.VisionTransformer(image_size=24, patch_size=6, **fields)
+    model = row.model(encoder, **row.arguments(encoder, recipe, 0))
+    neighbors = NeighborAccuracy(prepare_data(data, encoder, recipe, "int"))
+    history = keras_vit.training.pretrain(
+        model, data, recipe, evaluations=1, callbacks=neighbors, verbose=0
+    )
+    assert history.history["val_knn_accuracy"][-1] > neighbors.before + 0.05
+
+
 # Interruptions.
 
 
@@ -192,6 +249,10 @@ def test_the_report_shows_what_is_learned(trained):
         ((*ENCODER, "--set", "freeze=norms"), "`--set` takes NAME=VALUE"),
         ((*ENCODER, "--set", "pooling=map"), "no attention pooling"),
         ((*ENCODER, "--target", "pixels"), "no argument 'target'"),
+        (
+            (*ENCODER, "--objective", "self_distillation", "--crop", "resize"),
+            "Leave out `--crop`, `randaugment`",
+        ),
         ((*ENCODER, "--validation-split", 0), "chosen on validation images"),
         ((*ENCODER, "--steps", 5, "--warmup-steps", 5), "less than `--steps`"),
     ],
@@ -353,4 +414,47 @@ def test_self_distillation_keeps_the_teacher_of_the_last_step(folder, tmp_path):
     assert np.isfinite(history["val_kl_divergence"]).all()
     # Cosine decay, to a millionth.
     assert history["learning_rate"][-1] == pytest.approx(1e-6)
-    assert "Entropy of the teacher" in (output / "report/index.html").read_text()
+    page = (output / "report/index.html").read_text()
+    assert "Entropy of the teacher" in page
+    assert "What it has learned" not in page
+
+
+# Operations of a step, for `plan`.
+
+
+def products(model_inputs, patches, width, mlp_dim, layers, tokens):
+    """Multiply-accumulates of a ViT's embedding and of its blocks, by the formula."""
+    dense = 4 * width * width + 2 * width * mlp_dim
+    blocks = layers * (tokens * dense + 2 * tokens**2 * width)
+    return patches * model_inputs * width + blocks
+
+
+@pytest.mark.one_backend
+def test_operations_of_a_step_are_those_of_the_formula():
+    encoder = tiny(classes=0)  # 16 patches of 192 numbers, width 48, MLP 96, two blocks
+    mae = keras_vit.pretraining.MaskedAutoencoder(
+        encoder, decoder_hidden_dim=16, decoder_num_layers=3, decoder_num_heads=2
+    )
+    expected = products(192, 16, 48, 96, 2, tokens=1 + 4)
+    expected += 5 * 48 * 16 + products(0, 0, 16, 64, 3, tokens=17) + 16 * 16 * 192
+    assert OBJECTIVES["masked_autoencoder"].operations(mae) == 3 * expected
+
+    colors = keras_vit.pretraining.MaskedPatchPrediction(encoder)
+    expected = products(192, 16, 48, 96, 2, tokens=17) + 8 * 48 * 512
+    assert OBJECTIVES["masked_patch_prediction"].operations(colors) == 3 * expected
+
+    full = tiny(classes=0, full_last_block=True)
+    dino = keras_vit.pretraining.SelfDistillation(
+        *(full,),
+        steps=10,
+        num_local_views=3,
+        local_image_size=16,
+        output_dim=64,
+        projection_hidden_dim=32,
+        bottleneck_dim=8,
+    )
+    head = 48 * 32 + 32 * 32 + 32 * 8 + 8 * 64
+    seen = 2 * (products(192, 16, 48, 96, 2, tokens=17) + head)
+    local = 3 * (products(192, 4, 48, 96, 2, tokens=5) + head)
+    operations = OBJECTIVES["self_distillation"].operations(dino)
+    assert operations == 3 * (seen + local) + seen  # the teacher's own, without gradients

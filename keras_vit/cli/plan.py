@@ -18,15 +18,18 @@ from keras_vit.cli.options import (
     settings_of,
     size_of,
 )
-from keras_vit.planning import CHIPS, CLASSES, plan
+from keras_vit.planning import CHIPS, CLASSES, PlannedObjective, plan
 from keras_vit.planning.targets import CPU
+from keras_vit.runs.objectives import OBJECTIVES
 from keras_vit.training.recipe import MODEL_ARGUMENTS, Recipe
 from keras_vit.training.recipes import (
     IMAGENET,
     IMAGENET_21K,
     JFT_300M,
+    NUM_EXAMPLES,
     AugReg,
     BigVisionS16,
+    DeiT,
     ViTFineTuning,
     ViTPreTraining,
 )
@@ -36,6 +39,7 @@ from keras_vit.zoo.constructors import CONSTRUCTORS
 RECIPES = {
     "pretraining": JFT_300M,
     "augreg": IMAGENET_21K,
+    "deit": IMAGENET,
     "vit": IMAGENET,
     "bigvision": IMAGENET,
 }
@@ -70,9 +74,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        default="pretraining",
-        help="pretraining (default): the ViT paper's, table 3; augreg, for any model; vit, "
-        "bigvision: as in `finetune`",
+        help="pretraining (default): the ViT paper's, table 3; augreg, deit: for any "
+        "model; vit, bigvision: as in `finetune`",
+    )
+    parser.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="plan `keras-vit pretrain` by this objective and its paper's recipe, without "
+        "labels, in place of --recipe",
     )
     parser.add_argument(
         "--data",
@@ -85,7 +94,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "batch-size": "images in each update, on all devices together",
         "micro-batch-size": "images in memory at a time; accumulates gradients",
         "steps": "updates of the weights",
-        "epochs": "passes over the data, for pretraining and augreg",
+        "epochs": "passes over the data, but for vit and bigvision",
         "classes": "classes of the head (default: those of the data)",
     }
     add_numbers(parser, {name: (int, text) for name, text in numbers.items()})
@@ -98,8 +107,18 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _plan(args):
     arguments.one_of(args.model, CONSTRUCTORS, "model")
-    settings = settings_of(args.set)
+    row = OBJECTIVES[args.objective] if args.objective else None
+    if row:
+        for name in ("recipe", "classes"):
+            if (given := getattr(args, name)) is not None:
+                raise ValueError(
+                    "An objective has its paper's recipe and no classes. Received: "
+                    f"--objective {args.objective} --{name} {given}. Leave one out."
+                )
+    args.recipe = args.recipe or "pretraining"
+    settings = settings_of(args.set, row.options if row else ())
     recipe = _recipe(args, settings)
+    objective = _objective(args.objective, recipe, settings) if row else None
     _prepare_jax(args.devices)
     made = plan(
         args.model,
@@ -107,6 +126,7 @@ def _plan(args):
         args.strategy,
         recipe,
         classes=args.classes or CLASSES[args.data or RECIPES[args.recipe]],
+        objective=objective,
         dtype=args.dtype,
         say=lambda line: print(f"… {line}", file=sys.stderr, flush=True),
         **{name: value for name, value in settings.items() if name not in MODEL_ARGUMENTS},
@@ -115,19 +135,37 @@ def _plan(args):
     return DIFFERENT if made.fits is False else OK
 
 
+def _objective(name, recipe, settings) -> PlannedObjective:
+    """The objective, whose arguments are taken out of the settings."""
+    row = OBJECTIVES[name]
+    own = {option: settings.pop(option) for option in row.options if option in settings}
+
+    def around(encoder):
+        return row.model(encoder, **{**row.arguments(encoder, recipe, 0), **own})
+
+    return PlannedObjective(name, around, row.operations)
+
+
 def _recipe(args, settings) -> Recipe:
     given = {"batch_size": args.batch_size} if args.batch_size else {}
     length = {"epochs": args.epochs} if args.epochs else {}
     data = args.data or RECIPES[args.recipe]
-    if args.recipe in ("vit", "bigvision"):
+    if args.objective:
+        data = args.data or IMAGENET
+        recipe = OBJECTIVES[args.objective].paper_recipe(
+            NUM_EXAMPLES[data], **length, **given
+        )
+    elif args.recipe in ("vit", "bigvision"):
         for name in ("epochs", "data"):
             if getattr(args, name) is not None:
                 raise ValueError(
-                    f"`--{name}` is for the recipes pretraining and augreg. Received: "
-                    f"--recipe {args.recipe}. Give --steps and --classes instead."
+                    f"`--{name}` is for the recipes pretraining, augreg and deit. "
+                    f"Received: --recipe {args.recipe}. Give --steps and --classes instead."
                 )
         kind = {"vit": ViTFineTuning, "bigvision": BigVisionS16}[args.recipe]
         recipe = kind(**given)
+    elif args.recipe == "deit":
+        recipe = DeiT.for_examples(NUM_EXAMPLES[data], **length, **given)
     elif args.recipe == "augreg":
         recipe = AugReg.of("none", data, **length, **given)
     else:

@@ -51,14 +51,15 @@ def state_by_strategy(
 
 
 def _state(model, distribution, kept):
-    total = 0
+    # Of a teacher nothing is trained, whatever its weights' `trainable` says.
+    total, trained = 0, {id(weight) for weight in model.trainable_variables}
     for weight in model.variables:
         parts = 1
         if isinstance(distribution, ShardedWeights):
             axes = distribution.axes(weight.path, tuple(weight.shape))
             parts = prod(distribution.axis_sizes[axis] for axis in axes if axis)
         size = prod(weight.shape) * raw_value(weight).dtype.itemsize / parts
-        total += size * (1 + kept if weight.trainable else 1)
+        total += size * (1 + kept if id(weight) in trained else 1)
     return total
 
 
@@ -94,12 +95,12 @@ def advice(facts: Mapping[str, Any], model: keras.Model) -> Iterator[str]:
         yield f"there is no room for a single image beside {_gib(fixed)} of weights"
         return
     if not facts["recipe"].rematerialize and "num_layers" in config:
-        needed = _rematerialized(model, config, images, each) + fixed
-        fits = "fits" if needed <= memory.capacity else "does not fit either"
-        yield (
-            f"compute activations again: --rematerialize needs about {_gib(needed)}, "
-            f"which {fits}, and a third more FLOPs"
-        )
+        needs = " takes"
+        if facts["objective"] is None:  # others compute fewer tokens, or several views
+            needed = _rematerialized(model, config, images, each) + fixed
+            fits = "fits" if needed <= memory.capacity else "does not fit either"
+            needs = f" needs about {_gib(needed)}, which {fits}, and"
+        yield f"compute activations again: --rematerialize{needs} a third more FLOPs"
     yield from _fewer_images(facts, images, replicas, room, each)
 
 

@@ -22,6 +22,7 @@ from keras_vit.planning.step import (
     compile_step,
     lower,
     state_variables,
+    symbolic_batch,
 )
 from keras_vit.planning.targets import Target, target
 from keras_vit.planning.traffic import moved_bytes
@@ -69,6 +70,22 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class PlannedObjective:
+    """An objective of pre-training without labels, to plan.
+
+    Attributes:
+        name: name of the objective.
+        around: makes the model that is trained around an encoder.
+        operations: multiply-accumulates of a step of that model for one image, with the
+            gradients.
+    """
+
+    name: str
+    around: Callable[[keras.Model], keras.Model]
+    operations: Callable[[keras.Model], int]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Cost of the compiled step of a training; prints as a table.
 
@@ -77,7 +94,8 @@ class Plan:
 
     Attributes:
         model: name of the architecture.
-        config: arguments of the model.
+        objective: name of the objective of a training without labels, or `None`.
+        config: arguments of the model, or of the encoder.
         parameters: number of parameters.
         dtype: name of the dtype policy.
         target: devices that the step is compiled for.
@@ -90,7 +108,8 @@ class Plan:
         memory: memory of the step.
         flops: floating-point operations as XLA counts them, the body of a loop once;
             `None` where the step did not compile, and for GPUs.
-        model_flops: three times the operations of a forward pass, without recomputation.
+        model_flops: three times the operations of a forward pass, without recomputation;
+            of a teacher without gradients once.
         moved_bytes: bytes read from and written to memory, see `planning.moved_bytes`.
         collectives: exchanges between devices.
         roofline: times at peak rates, a prediction.
@@ -100,6 +119,7 @@ class Plan:
     """
 
     model: str
+    objective: str | None
     config: Mapping[str, Any]
     parameters: int
     dtype: str
@@ -155,6 +175,7 @@ def plan(
     recipe: Recipe | None = None,
     *,
     classes: int | None = None,
+    objective: PlannedObjective | None = None,
     dtype: str = "mixed_bfloat16",
     say: Callable[[str], None] = lambda line: None,
     **overrides: Any,
@@ -162,10 +183,11 @@ def plan(
     """Compiles the step of a training for devices that may be absent.
 
     The step is the one that `keras_vit.training.finetune` runs in `fit` with this model,
-    recipe and strategy. The devices' own compiler compiles it, which takes minutes for
-    TPUs. Nothing runs and no weight is in memory. Times are predictions from a chip's peak
-    rates. For GPUs the plan is rough: XLA chooses kernels without timing them, and
-    `model_flops` stands in for the operations of the program.
+    recipe and strategy, or with an objective `keras_vit.training.pretrain`. The devices'
+    own compiler compiles it, which takes minutes for TPUs. Nothing runs and no weight is in
+    memory. Times are predictions from a chip's peak rates. For GPUs the plan is rough: XLA
+    chooses kernels without timing them, and `model_flops` stands in for the operations of
+    the program.
 
     Args:
         model: name of an architecture, such as `"ViTH14"`.
@@ -175,7 +197,8 @@ def plan(
         strategy: see `keras_vit.distribution.strategy`.
         recipe: recipe of the training, with its batch size; `None` takes the ViT paper's
             pre-training of the model on JFT-300M.
-        classes: number of classes; `None` takes that of JFT-300M.
+        classes: number of classes; `None` takes that of JFT-300M, or without labels none.
+        objective: what is learned without labels; `None` for a training with labels.
         dtype: name of a dtype policy.
         say: is called with a line of text before each long step.
         **overrides: further arguments of the model.
@@ -203,26 +226,34 @@ def plan(
     images = recipe.micro_batch_size or recipe.batch_size
     given = {
         "image_size": arguments.pair(recipe.image_size, "image_size"),
-        "classes": classes or CLASSES[JFT_300M],
+        "classes": 0 if objective else classes or CLASSES[JFT_300M],
         "classifier_activation": None,
         "dtype": dtype,
         **overrides,
         **recipe.model_arguments(),
     }
+
+    def build():
+        network = CONSTRUCTORS[model](weights=None, **given)
+        return objective.around(network) if objective else network
+
     say(f"traces the step of {model} under {strategy} for {images} images")
-    step = lower(
-        lambda: CONSTRUCTORS[model](weights=None, **given), recipe, found, strategy, images
-    )
+    step = lower(build, recipe, found, strategy, images)
     number = len(found.devices)
     say(f"compiles it for {number} × {found.device_name}; this takes minutes")
     start = time.monotonic()
     program = compile_step(step, found.chip)
     seconds = time.monotonic() - start
 
-    config = step.model.get_config()
-    forward = 2 * cost(config, batch_size=images, dtype=dtype).multiply_accumulates
+    config = (step.model.encoder if objective else step.model).get_config()
+    if objective:
+        operations = images * objective.operations(step.model)
+    else:
+        forward = cost(config, batch_size=images, dtype=dtype).multiply_accumulates
+        operations = (1 + BACKWARD) * forward
     facts = {
         "model": model,
+        "objective": objective.name if objective else None,
         "config": config,
         "parameters": sum(prod(weight.shape) for weight in step.model.weights),
         "dtype": dtype,
@@ -232,7 +263,7 @@ def plan(
         "recipe": recipe,
         "images": images,
         "memory": _memory(step.model, images, found, step.mesh, program),
-        "model_flops": (1 + BACKWARD) * forward / number,
+        "model_flops": 2 * operations / number,
         "states": state_by_strategy(step.model, found, fields.get("num_heads")),
         "seconds": seconds,
     }
@@ -252,8 +283,8 @@ def _memory(model, images, found, mesh, program) -> Memory:
     if found.chip:
         capacity = found.chip.memory // found.devices_per_chip
     if isinstance(program, OutOfMemory):
-        inputs = prod(model.input_shape[1:]) + model.output_shape[-1]
-        batch = images // mesh.get("batch", 1) * inputs * 4 + rest
+        tensors = keras.tree.flatten(symbolic_batch(model, images // mesh.get("batch", 1)))
+        batch = 4 * sum(prod(tensor.shape) for tensor in tensors) + rest
         temporaries = program.bytes
         if temporaries is not None and program.is_all:
             temporaries -= weights + optimizer + batch

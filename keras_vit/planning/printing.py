@@ -44,6 +44,7 @@ def versions() -> dict[str, str]:
 def _head(plan):
     recipe, number = plan.recipe, len(plan.target.devices)
     height, width = plan.config["image_size"]
+    classes = f"{plan.config['classes']:,} classes"
     replicas = plan.mesh.get("batch", 1)
     steps = f"{recipe.steps:,} steps of {recipe.batch_size:,} images"
     if recipe.gradient_accumulation_steps > 1:
@@ -56,7 +57,7 @@ def _head(plan):
         (
             "model",
             f"{plan.model}, {plan.parameters:,} parameters, {height} × {width} pixels, "
-            f"{plan.config['classes']:,} classes, {plan.dtype}",
+            f"{plan.objective or classes}, {plan.dtype}",
         ),
         ("recipe", f"{type(recipe).__name__}: {steps}"),
         ("devices", f"{plan.target.name}: {number} × {plan.target.device_name}"),
@@ -156,6 +157,7 @@ def summary(plan: Plan) -> dict[str, Any]:
     chip, memory = plan.target.chip, plan.memory
     return {
         "model": plan.model,
+        "objective": plan.objective,
         "parameters": plan.parameters,
         "dtype": plan.dtype,
         "config": plan.config,

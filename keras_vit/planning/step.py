@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -24,6 +24,7 @@ from keras_vit.keras_internals.variable_values import (
 )
 from keras_vit.planning.chips import Chip
 from keras_vit.planning.targets import Target
+from keras_vit.pretraining.self_supervision import SelfSupervision
 from keras_vit.training.finetune import metrics
 from keras_vit.training.recipe import Recipe
 
@@ -84,13 +85,13 @@ def lower(
     strategy_name: str,
     batch_size: int,
 ) -> TracedStep:
-    """Traces the step that `keras_vit.training.finetune` runs in `fit`.
+    """Traces the step that `finetune` or `pretrain` of `keras_vit.training` runs in `fit`.
 
     Model, optimizer and metrics are built while JAX traces, so their values are never
     computed. Shapes and layouts stand in for the values.
 
     Args:
-        build: returns a new model with a head.
+        build: returns a new model with a head, or one of `keras_vit.pretraining`.
         recipe: prepares and compiles the model.
         target: devices to compile for.
         strategy_name: see `keras_vit.distribution.strategy`.
@@ -124,38 +125,55 @@ def lower(
             shape, dtype = variable.shape, raw_dtype(variable)
             set_raw_value(variable, jax.ShapeDtypeStruct(shape, dtype, sharding=place))
         check(model)
-        batch = [
-            jax.ShapeDtypeStruct(
-                shape,
-                "float32",
-                sharding=distribution.get_data_layout(shape).backend_layout
+        batch = keras.tree.map_structure(
+            lambda one: jax.ShapeDtypeStruct(
+                one.shape,
+                one.dtype,
+                sharding=distribution.get_data_layout(one.shape).backend_layout
                 if distribution
                 else alone,
-            )
-            for shape in ((batch_size, *model.input_shape[1:]), _labels(model, batch_size))
-        ]
-        lowered = lowered_train_step(model, tuple(batch))
+            ),
+            symbolic_batch(model, batch_size),
+        )
+        lowered = lowered_train_step(model, batch)
     mesh = distribution.device_mesh if distribution else None
     sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True)) if mesh else {}
     return TracedStep(model, lowered, sizes)
 
 
 def _compiled(model, recipe, batch_size):
-    """Compiles a model as `finetune` does, and builds all variables that `fit` builds."""
-    recipe.prepare(model)
-    model.compile(
-        optimizer=recipe.optimizer(model),
-        loss=recipe.loss_function(model),
-        weighted_metrics=metrics(model.output_shape[-1]),
-    )
-    images = keras.KerasTensor((batch_size, *model.input_shape[1:]))
-    labels = keras.KerasTensor(_labels(model, batch_size))
-    symbolic_build(model, (images, labels), "The plan of a training")
+    """Compiles a model as the training does, and builds all variables that `fit` builds."""
+    if learns_without_labels(model):
+        recipe.prepare(model.encoder)
+        model.compile(optimizer=recipe.optimizer(model))
+    else:
+        recipe.prepare(model)
+        model.compile(
+            optimizer=recipe.optimizer(model),
+            loss=recipe.loss_function(model),
+            weighted_metrics=metrics(model.output_shape[-1]),
+        )
+    symbolic_build(model, symbolic_batch(model, batch_size), "The plan of a training")
     return model
 
 
-def _labels(model, batch_size):
-    return batch_size, model.output_shape[-1]
+def learns_without_labels(model: keras.Model) -> bool:
+    """True for a model of `keras_vit.pretraining`, which has a loss of its own."""
+    return isinstance(model, SelfSupervision)
+
+
+def symbolic_batch(model: keras.Model, batch_size: int) -> tuple[Any, keras.KerasTensor]:
+    """A batch of a training, as tensors without values: images (or views) and labels."""
+    if learns_without_labels(model):
+        images = model.symbolic_inputs()
+        labels = keras.KerasTensor((batch_size,), "int32")  # which nothing reads
+    else:
+        images = keras.KerasTensor((None, *model.input_shape[1:]))
+        labels = keras.KerasTensor((batch_size, model.output_shape[-1]))
+    images = keras.tree.map_structure(
+        lambda one: keras.KerasTensor((batch_size, *one.shape[1:])), images
+    )
+    return images, labels
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:

@@ -177,6 +177,11 @@ class MaskedSelfSupervision(SelfSupervision):
             -1 if fields.data_format == "channels_last" else 0
         ]
 
+    @property
+    def num_patches(self) -> int:
+        """Number of patches of an image."""
+        return self._num_patches
+
     def _noise(self, noise: Tensor | None, images: Tensor, *numbers: int) -> Tensor:
         """Noise (batch, patches, *numbers): what is given, or random numbers in [0, 1)."""
         shape = (self._num_patches, *numbers)

@@ -17,8 +17,9 @@ import numpy as np
 import keras_vit
 from keras_vit.data import Augmentation
 from keras_vit.distribution import checks, layouts, strategy
-from keras_vit.planning import CHIPS, plan, step
+from keras_vit.planning import CHIPS, PlannedObjective, plan, step
 from keras_vit.planning.targets import target
+from keras_vit.runs.objectives import OBJECTIVES
 from keras_vit.training import SmallData
 
 NAMES = ("fsdp", "tensor_parallel:4")
@@ -101,6 +102,56 @@ def planned(name, recipe=PLAIN, devices="cpu:8", **options):
     return {"summary": made.summary(), "text": str(made), "counts": made.counts()}
 
 
+def pretraining(name):
+    """The step of `pretrain`, compared letter by letter, and its plan."""
+    row = OBJECTIVES[name]
+    recipe = row.small_recipe(32, steps=2, batch_size=8, image_size=16, warmup_steps=0)
+    head = {"output_dim": 32, "projection_hidden_dim": 32, "bottleneck_dim": 8}
+    own = {
+        "masked_autoencoder": {"decoder_num_heads": 2},
+        "self_distillation": head,
+    }.get(name, {})
+
+    def around(encoder):
+        return row.model(encoder, **{**row.arguments(encoder, recipe, 0), **own})
+
+    def make():
+        given = {**ARCHITECTURE, **recipe.model_arguments()}
+        return around(keras_vit.ViTB16(weights=None, image_size=16, classes=0, **given))
+
+    lowered = step.lower(make, recipe, target("cpu:8"), "data_parallel", 8)
+    with strategy("data_parallel"):
+        model = make()
+        data = keras_vit.data.load(np.zeros((32, 16, 16, 3), "uint8"), labels="none")
+        seen = {}
+
+        def compiled(compiled_step, **_):
+            def function(state, iterator):
+                seen["text"] = compiled_step.lower(state, next(iterator)).as_text()
+                raise InterruptedError
+
+            return function
+
+        model._make_function = compiled
+        with contextlib.suppress(InterruptedError, TypeError):
+            keras_vit.training.pretrain(
+                *(model, data, recipe), evaluations=1, verbose=0, streams=row.streams
+            )
+    made = plan(
+        *("ViTB16", "cpu:8", "data_parallel", recipe),
+        objective=PlannedObjective(name, around, row.operations),
+        dtype="float32",
+        **ARCHITECTURE,
+    )
+    return {
+        "text": lowered.lowered.as_text() == seen["text"],
+        "lines": seen["text"].count("\n"),
+        "operations": row.operations(model),
+        "summary": made.summary(),
+        "page": str(made),
+    }
+
+
 def errors():
     def of(*arguments, **options):
         try:
@@ -142,6 +193,7 @@ def main(folder):
             "tensor_parallel:4": same_as_fit("tensor_parallel:4", PLAIN, "float32"),
         },
         "plans": {name: planned(name) for name in NAMES},
+        "pretraining": {name: pretraining(name) for name in OBJECTIVES},
         "errors": errors(),
         "refused": refused(),
     }

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_vit.models import VisionTransformer
 from keras_vit.pretraining import MaskedAutoencoder
+from keras_vit.pretraining.operations import reconstruction_operations
 from keras_vit.pretraining.pictures import displayed, reconstructed
 from keras_vit.runs.objectives.objective import Objective, Pictures
 from keras_vit.training.pretraining_recipes import MAEPreTraining, SmallPreTraining
@@ -64,5 +65,6 @@ OBJECTIVE = Objective(
     paper_recipe=MAEPreTraining.for_examples,
     small_recipe=_small_recipe,
     arguments=_arguments,
+    operations=reconstruction_operations,
     pictures=_pictures,
 )

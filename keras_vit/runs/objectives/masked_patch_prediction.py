@@ -6,14 +6,21 @@ import keras
 import numpy as np
 
 from keras_vit.pretraining import MaskedPatchPrediction
+from keras_vit.pretraining.operations import color_operations
 from keras_vit.pretraining.pictures import colored, displayed
 from keras_vit.runs.objectives.objective import Objective, Pictures
 from keras_vit.training.pretraining_recipes import MaskedPatchPreTraining, SmallPreTraining
+from keras_vit.training.recipes import num_steps
 
 
-def _paper_recipe(num_examples: int, **changes: Any) -> MaskedPatchPreTraining:
-    """The paper's million steps, whatever the number of images."""
+def _paper_recipe(
+    num_examples: int, epochs: float | None = None, **changes: Any
+) -> MaskedPatchPreTraining:
+    """The paper's million steps, whatever the number of images, unless `epochs` say."""
     recipe = MaskedPatchPreTraining()
+    if epochs is not None:
+        batch_size = changes.get("batch_size", recipe.batch_size)
+        changes = {"steps": num_steps(epochs, num_examples, batch_size), **changes}
     return recipe.replace(**changes) if changes else recipe
 
 
@@ -37,5 +44,6 @@ OBJECTIVE = Objective(
     paper_recipe=_paper_recipe,
     small_recipe=SmallPreTraining.for_examples,
     curves={"loss": "Loss", "accuracy": "Colours predicted"},
+    operations=color_operations,
     pictures=_pictures,
 )

@@ -58,9 +58,12 @@ class Objective:
             those that a user gives come after them.
         streams: makes (training, validation) batches of an `ImageData` for the model, where
             it takes others than images; `None` for images.
-        monitor: metric of the logs by which the best checkpoint is chosen.
+        monitor: metric of the logs by which the best checkpoint is chosen; `"step"` with
+            the mode `"max"` for the last one.
         mode: `"min"` if its lowest value is the best, or `"max"`.
         curves: for the report, the titles of the charts by metric.
+        operations: multiply-accumulates of a step of the model for one image, with the
+            gradients, for `keras_vit.planning`.
         pictures: makes pictures of what the model does with images, as the encoder takes
             them; `None` for none.
     """
@@ -70,6 +73,7 @@ class Objective:
     model: Callable[..., keras.Model]
     paper_recipe: RecipeFor
     small_recipe: RecipeFor
+    operations: Callable[..., int]
     encoder_arguments: Mapping[str, Any] = field(default_factory=dict)
     arguments: Callable[[VisionTransformer, Recipe, int], dict[str, Any]] = _seed_alone
     streams: Callable[[ImageData, keras.Model], tuple[Any, Any]] | None = None

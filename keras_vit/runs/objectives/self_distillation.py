@@ -8,6 +8,7 @@ from keras_vit.data import ImageData, multi_crop
 from keras_vit.data.views import views_of_augmentation
 from keras_vit.models import VisionTransformer
 from keras_vit.pretraining import SelfDistillation
+from keras_vit.pretraining.operations import distillation_operations
 from keras_vit.runs.objectives.objective import Objective
 from keras_vit.training.pretraining_recipes import DINOPreTraining
 from keras_vit.training.recipe import Recipe
@@ -36,6 +37,7 @@ OBJECTIVE = Objective(
     paper_recipe=DINOPreTraining.for_examples,
     small_recipe=DINOPreTraining.for_one_machine,
     arguments=_arguments,
+    operations=distillation_operations,
     streams=_streams,
     # The loss rises with the teacher's temperature, and falls in a collapse.
     monitor="step",
