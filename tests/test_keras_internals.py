@@ -533,7 +533,12 @@ def test_gradient_clipping(monkeypatch):
         assert np.allclose(numpy(variable), -(0.5**0.5), atol=1e-3)
 
 
-def test_optimizer_steps():
+@pytest.mark.parametrize(
+    ("factor", "expected"),
+    # 2 - 0.1 · 2 + 1; half of both; half of one. Then with three times the decay.
+    [(None, [2.8, 2.4, 2.5]), (3.0, [2.4, 2.2, 2.5])],
+)
+def test_optimizer_steps(factor, expected):
     def multiplier(self, variable):
         return [1.0, 0.5, 0.5][self.position(variable)]
 
@@ -545,13 +550,13 @@ def test_optimizer_steps():
         keras.optimizers.SGD(1.0, weight_decay=0.1),
         multiplier=multiplier,
         is_decayed=is_decayed,
+        decay_factor=lambda self: factor,
     )
     with assumed(optimizer_steps):
         optimizer_steps.check_steps(optimizer)
         variables = stepped(optimizer, [2.0, 2.0, 2.0])
         values = [float(numpy(variable)[0]) for variable in variables]
-        # 2 - 0.1 · 2 + 1; half of both; half of one.
-        assert np.allclose(values, [2.8, 2.4, 2.5])
+        assert np.allclose(values, expected)
 
 
 def test_optimizer_averages():

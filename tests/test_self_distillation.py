@@ -323,6 +323,8 @@ def test_the_loss_falls_under_mixed_precision():
     model.compile(keras.optimizers.Adam(0.003))
     log = model.fit(views, epochs=4, verbose=0).history
     assert log["loss"][-1] < log["loss"][0]
+    center = array(model.center)
+    assert (center != array(keras.ops.cast(center, "bfloat16"))).any()  # it is not rounded
 
 
 def test_a_resumed_training_ends_the_same(tmp_path):

@@ -149,7 +149,10 @@ def test_one_step_of_training_moves_every_weight(variant):
         path for path, value in weights(model).items() if (value == before[path]).all()
     }
     # Softmax does not see what is added to every key alike: rounding alone moves it.
-    assert {path for path in still if not path.endswith("key_norm/beta")} == set()
+    still = {path for path in still if not path.endswith("key_norm/beta")}
+    # The last block's query is the class token, from which patches have no offset.
+    unread = {"block_1/attention/relative_keys/grid"}
+    assert still == (unread if variant.get("position") == "relative_key" else set())
 
 
 def test_new_models_start_as_the_paper_says():

@@ -195,6 +195,7 @@ class SelfDistillation(AfterUpdate, SelfSupervision):
             shape=(self.projection_head.output_dim,),
             dtype="float32",
             initializer="zeros",
+            autocast=False,  # to half precision, which would round it at each update
             **fixed,
         )
         self.step = self.add_weight(

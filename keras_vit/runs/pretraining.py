@@ -195,6 +195,8 @@ def pretrain(
             chosen_objective, encoder, chosen, seed, sorted_options.objective
         )
         images = prepare_data(images, encoder, chosen, label_mode="int")
+        if chosen_objective.streams:
+            chosen_objective.streams(images, network)  # or an error, before the folder
         barrier()  # every process has checked the folder
         config = configuration(arguments, data_arguments, images, encoder, chosen)
         config["objective"] = {"name": objective, **_own_config(network)}
