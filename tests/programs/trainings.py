@@ -130,7 +130,15 @@ class Kept(keras.callbacks.Callback):
             )
             while not path.exists():
                 time.sleep(0.01)  # it is written beside the training
+            while not self._is_copied():
+                shutil.rmtree(self.copy)
+
+    def _is_copied(self):
+        try:
             shutil.copytree(self.folder, self.copy)
+        except shutil.Error:  # the thread that writes has just removed an older save
+            return False
+        return True
 
 
 def killed(folder):
