@@ -56,7 +56,7 @@ class View:
 
     def patch_at(self, place: Place) -> tuple[int, int]:
         """(row, column) of the patch at a place, or of the nearest one."""
-        found = zip(self._shares(place), self._axes(), strict=True)
+        found = zip(self._shares(place), self._lengths(), strict=True)
         row, column = (
             int(np.clip(share * length // patch, 0, number - 1))
             for share, (length, patch, number) in found
@@ -79,7 +79,7 @@ class View:
         """
         rows, columns = (
             _indices(number_of_pixels, *axis)
-            for number_of_pixels, axis in zip(size, self._axes(), strict=True)
+            for number_of_pixels, axis in zip(size, self._lengths(), strict=True)
         )
         return rows, columns
 
@@ -91,7 +91,7 @@ class View:
             (place.across - left) / (right - left),
         )
 
-    def _axes(self):
+    def _lengths(self):
         """(pixels of the model's image, pixels of a patch, patches) of both axes."""
         numbers = (self.grid.rows, self.grid.columns)
         return tuple(zip(self.image_size, self.grid.patch_size, numbers, strict=True))
